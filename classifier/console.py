@@ -1,0 +1,158 @@
+"""What every script shares on a terminal: one exit path, help that reads well, progress, tables."""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from classifier.errors import ClassifierError, UsageError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_PLAIN_PROGRESS_SECONDS = 10.0  # without a terminal: a line this often is enough to see life
+
+_log = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors leave through `run_script` like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see: {self.prog} --help)")
+
+
+def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Give a parser with `--quiet`, a description, and `examples` printed below the options."""
+    parser = _Parser(
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    return parser
+
+
+def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
+    """Run a script's `main` and leave the process with its exit code.
+
+    An error of our own family is one line on standard error. Anything else is a bug: one line too,
+    and the traceback goes to the script's log file. Ctrl-C exits with 130, a closed pipe quietly.
+    """
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+    except ClassifierError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain again while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except MemoryError:
+        _say("error: Not enough memory: use a smaller --batch-size or --image-size.")
+        code = EXIT_FAILED
+    except Exception as error:
+        logging.getLogger().error("unexpected error\n%s", traceback.format_exc())
+        _say(f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        where = log_file()
+        _say(f"This is a bug; the details are in {where}." if where else traceback.format_exc())
+        code = EXIT_FAILED
+    sys.exit(code)
+
+
+def log_file() -> str | None:
+    """Give the path of the log file in use, if logging has been started."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            return os.path.relpath(handler.baseFilename)
+    return None
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # standard error itself may be closed
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show how far a long step is: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        what: the step in a few words.
+        total: the number of items, or None when nobody knows.
+        quiet: show nothing.
+
+    Yields:
+        a function to call with the number of items just finished; any thread may call it.
+    """
+    if quiet:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with _bar(what, total) as advance:
+            yield advance
+    else:
+        with _lines(what, total) as advance:
+            yield advance
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    from rich import console
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(bar_width=30),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def _lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= _PLAIN_PROGRESS_SECONDS:
+            last = now
+            of_total = f" of {total}" if total else ""
+            _log.info("%s: %d%s, %.0f s", what, done, of_total, now - start)
+
+    yield advance
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out rows under a header: the first column to the left, the others to the right."""
+    from rich import box, console, table
+
+    grid = table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, name in enumerate(header):
+        grid.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    # A table in a log or a pipe must not be cut to 80 columns.
+    page = console.Console(width=None if sys.stdout.isatty() else 200, color_system=None)
+    with page.capture() as capture:
+        page.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

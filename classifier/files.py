@@ -1,0 +1,164 @@
+"""Files that are whole or absent: write to a temporary name, fsync, rename; and checksums."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier.errors import OutputError
+
+PARTIAL_PREFIX = ".partial-"  # hidden, so that no scan takes an unfinished folder for a finished one
+_LOCK_NAME = ".writing"
+
+_WRITE_FAILURES = {
+    errno.ENOSPC: "no space is left on the disk: free some and try again",
+    errno.EDQUOT: "the disk quota is used up: free some space and try again",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.EACCES: "permission is denied: choose a place you may write to",
+    errno.EPERM: "permission is denied: choose a place you may write to",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "something else is already there",
+    errno.EFBIG: "the file would be larger than the system allows",
+}
+
+
+def output_error(path: Path | str, error: OSError) -> OutputError:
+    """Say in one sentence why `path` could not be written."""
+    reason = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"Cannot write {path}: {reason}.")
+
+
+@contextlib.contextmanager
+def reporting_output_errors(path: Path | str) -> Iterator[None]:
+    """Turn any OSError of the block into an OutputError that names `path`.
+
+    Raises:
+        OutputError: the block failed with an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        OutputError: the file could not be written; an old one is untouched.
+    """
+    with reporting_output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _fsync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented UTF-8 JSON atomically; see `write_bytes`. NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` to fill; it becomes `path` when the block ends well.
+
+    If the block fails, the temporary folder is removed and `path` never exists. A process that is
+    killed leaves a hidden `.partial-*` folder, which the next call in the same parent removes.
+
+    Raises:
+        OutputError: `path` exists already, or something could not be written.
+    """
+    with reporting_output_errors(path):
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(path.parent)
+        partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{path.name}-", dir=path.parent))
+        os.chmod(partial, 0o777 & ~_umask())
+    try:
+        # The error may carry a full disk from deep inside a library, so the block is covered too.
+        with reporting_output_errors(path), _locked(partial / _LOCK_NAME):
+            yield partial
+            (partial / _LOCK_NAME).unlink()
+            for file in sorted(partial.rglob("*")):
+                _fsync(file)
+            _fsync(partial)
+            os.rename(partial, path)
+            _fsync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def remove_stale_partials(parent: Path) -> None:
+    """Remove `.partial-*` folders in `parent` whose writer is dead.
+
+    A living writer holds a lock on a file inside; the system lets go of it when the process dies.
+    """
+    import fcntl
+
+    for partial in parent.glob(f"{PARTIAL_PREFIX}*"):
+        lock = partial / _LOCK_NAME
+        if not partial.is_dir() or not lock.exists():
+            continue
+        with open(lock, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_folder(path: Path) -> None:
+    # Without this a crash can bring the old name back after the rename was reported as done.
+    _fsync(path)
