@@ -65,7 +65,7 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         _say("error: Not enough memory: use a smaller --batch-size or --image-size.")
         code = EXIT_FAILED
     except Exception as error:
-        logging.getLogger().error("unexpected error\n%s", traceback.format_exc())
+        logging.getLogger().exception("unexpected error")
         _say(f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         where = log_file()
         _say(f"This is a bug; the details are in {where}." if where else traceback.format_exc())
@@ -87,7 +87,9 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def progress(
+    what: str, total: int | None, *, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
     """Show how far a long step is: a bar on a terminal, a line every ten seconds elsewhere.
 
     Args:

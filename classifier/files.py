@@ -13,7 +13,9 @@ from typing import Any
 
 from classifier.errors import OutputError
 
-PARTIAL_PREFIX = ".partial-"  # hidden, so that no scan takes an unfinished folder for a finished one
+PARTIAL_PREFIX = (
+    ".partial-"  # hidden, so that no scan takes an unfinished folder for a finished one
+)
 _LOCK_NAME = ".writing"
 
 _WRITE_FAILURES = {
@@ -104,7 +106,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             for file in sorted(partial.rglob("*")):
                 _fsync(file)
             _fsync(partial)
-            os.rename(partial, path)
+            partial.rename(path)
             _fsync_folder(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,290 @@
+"""A model file -> a thing that runs batches: OpenVINO or Keras, threads and precision.
+
+An engine is safe to call from many threads. On a CPU several small requests at once are faster than
+one large batch, so the OpenVINO engine keeps a pool of infer requests, one for each stream, and the
+caller brings the threads (`Engine.num_streams` tells how many are worth it).
+"""
+
+import abc
+import contextlib
+import logging
+import math
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.bundle import KERAS_MODEL, OPENVINO_MODEL, ModelVersion
+from classifier.errors import EngineError, ModelDamagedError, UsageError
+
+ENGINES = ("auto", "openvino", "keras")
+PRECISIONS = ("auto", "f32", "bf16")
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(abc.ABC):
+    """Runs a model on batches of pictures.
+
+    Attributes:
+        name: engine and precision, for example `openvino-bf16`.
+        image_size: (height, width) in pixels.
+        num_streams: how many calls can run at once with profit.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    num_streams: int
+
+    @abc.abstractmethod
+    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
+        """Give the outputs for pictures.
+
+        Args:
+            images: (batch, height, width, 3) uint8, RGB, 0 to 255.
+
+        Returns:
+            (batch, outputs) float32.
+
+        Raises:
+            EngineError: the run failed.
+        """
+
+
+class OpenVINOEngine(Engine):
+    """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
+
+    def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
+        """Compile the model.
+
+        Args:
+            xml: the IR; its `.bin` lies beside it.
+            precision: `f32`, or `bf16` where `cpu_has_bf16()`.
+            num_threads: CPU threads; all that this process may use by default.
+
+        Raises:
+            EngineError: the IR cannot be read or compiled.
+        """
+        self.name = f"openvino-{precision}"
+        ov = import_openvino()
+        try:
+            core = _core()
+            model = _take_uint8(ov, core.read_model(xml))
+            self._compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "THROUGHPUT",
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "INFERENCE_NUM_THREADS": num_threads or cpu_count(),
+                },
+            )
+            self.num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            for _ in range(self.num_streams):
+                self._requests.put(self._compiled.create_infer_request())
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load {xml}: {_first_line(error)}") from error
+        _, height, width, _ = self._compiled.input(0).get_partial_shape()
+        self.image_size = (height.get_length(), width.get_length())
+        self.num_outputs = self._compiled.output(0).get_partial_shape()[1].get_length()
+
+    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
+        """See `Engine.run`; waits for a free infer request."""
+        with self._request() as request:
+            try:
+                request.infer([np.ascontiguousarray(images)])
+            except RuntimeError as error:
+                raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
+            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[Any]:
+        request = self._requests.get()
+        try:
+            yield request
+        finally:
+            self._requests.put(request)
+
+
+class KerasEngine(Engine):
+    """Runs a Keras model through one compiled function."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a Keras model that takes float32 pixels from 0 to 255.
+
+        `model.predict` costs several times as much for one picture, and calling the model directly
+        even more: a single traced function serves every batch size.
+        """
+        import tensorflow as tf
+
+        _, height, width, _ = model.input_shape
+        self.name = "keras-f32"
+        self.image_size = (height, width)
+        self.num_outputs = model.output_shape[-1]
+        self.num_streams = 1
+        self._lock = threading.Lock()
+
+        def call(images: Any) -> Any:
+            return model(tf.cast(images, tf.float32), training=False)
+
+        # Just-in-time compilation ruins depthwise convolutions on CPUs.
+        signature = [tf.TensorSpec((None, height, width, 3), tf.uint8)]
+        self._function = tf.function(call, input_signature=signature, jit_compile=False)
+        self._convert = tf.convert_to_tensor
+
+    @classmethod
+    def from_file(cls, path: Path) -> "KerasEngine":
+        """Load a `.keras` file without running any code that it might carry.
+
+        Raises:
+            EngineError: Keras cannot read it.
+        """
+        import keras
+
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises whatever its layers and HDF5 raise
+            raise EngineError(f"Keras cannot load {path}: {_first_line(error)}") from error
+        return cls(model)
+
+    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
+        """See `Engine.run`; calls take turns, as TensorFlow spreads each over all cores."""
+        with self._lock:
+            try:
+                return np.asarray(self._function(self._convert(images)), dtype=np.float32)
+            except Exception as error:
+                raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
+
+
+def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "auto") -> Engine:
+    """Give an engine for a checked model version.
+
+    Args:
+        version: from `bundle.load`, so its files have their checksums.
+        engine: `auto` takes OpenVINO where the version has it, Keras otherwise.
+        precision: `auto` takes the quickest that this CPU has and this version passed its gate for.
+
+    Raises:
+        UsageError: the two do not go together.
+        EngineError: the engine is not installed, or cannot load or run the model.
+        ModelDamagedError: the model's shapes are not those of its manifest.
+    """
+    if engine not in ENGINES or precision not in PRECISIONS:
+        raise UsageError(
+            f"Unknown engine {engine!r} or precision {precision!r}: "
+            f"use {', '.join(ENGINES)} and {', '.join(PRECISIONS)}."
+        )
+    if engine == "auto":
+        engine = "openvino" if version.file(OPENVINO_MODEL) else "keras"
+    opened = _open_keras(version, precision) if engine == "keras" else _open_ir(version, precision)
+    _check_shapes(opened, version)
+    return opened
+
+
+def choose_precision(version: ModelVersion) -> str:
+    """Give `bf16` when this CPU computes in it and the version passed its gate, else `f32`."""
+    gate = version.manifest.engines.get("openvino-bf16", {})
+    return "bf16" if gate.get("passed") is True and cpu_has_bf16() else "f32"
+
+
+def cpu_has_bf16() -> bool:
+    """Tell whether this CPU has bfloat16 arithmetic, which roughly halves the time."""
+    import_openvino()
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def cpu_count() -> int:
+    """Give the number of cores this process may use: its affinity, and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cgroup_quota()
+    return max(1, min(cores or 1, math.ceil(quota)) if quota else cores or 1)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO with its telemetry switched off.
+
+    OpenVINO reports its import to its makers when the package `openvino_telemetry` can be imported;
+    with that name blocked it uses a stub of its own that sends nothing.
+
+    Raises:
+        EngineError: OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError(
+            "OpenVINO is not installed: run `pip install openvino`, or use --engine keras."
+        ) from error
+    return openvino
+
+
+_core_lock = threading.Lock()
+_the_core: Any = None
+
+
+def _core() -> Any:
+    global _the_core
+    with _core_lock:
+        if _the_core is None:
+            _the_core = import_openvino().Core()
+        return _the_core
+
+
+def _take_uint8(ov: Any, model: Any) -> Any:
+    # The cast to float happens inside the compiled model: a quarter of the bytes to hand over.
+    steps = ov.preprocess.PrePostProcessor(model)
+    steps.input(0).tensor().set_element_type(ov.Type.u8)
+    return steps.build()
+
+
+def _open_keras(version: ModelVersion, precision: str) -> Engine:
+    if precision not in ("auto", "f32"):
+        raise UsageError(f"The Keras engine runs in f32 only, not {precision}.")
+    path = version.file(KERAS_MODEL)
+    if path is None:
+        raise EngineError(f"The model version {version.path} has no {KERAS_MODEL}.")
+    return KerasEngine.from_file(path)
+
+
+def _open_ir(version: ModelVersion, precision: str) -> Engine:
+    path = version.file(OPENVINO_MODEL)
+    if path is None:
+        raise EngineError(
+            f"The model version {version.path} has no {OPENVINO_MODEL}: use --engine keras."
+        )
+    if precision == "auto":
+        precision = choose_precision(version)
+    elif precision == "bf16" and not cpu_has_bf16():
+        raise UsageError("This CPU has no bfloat16 arithmetic: use --precision f32 or auto.")
+    return OpenVINOEngine(path, precision)
+
+
+def _check_shapes(engine: Any, version: ModelVersion) -> None:
+    manifest = version.manifest
+    if engine.image_size != manifest.image_size or engine.num_outputs != len(manifest.classes):
+        raise ModelDamagedError(
+            f"The model in {version.path} takes {engine.image_size} pixels and gives "
+            f"{engine.num_outputs} numbers; its manifest says {manifest.image_size} and "
+            f"{len(manifest.classes)} classes."
+        )
+
+
+def _cgroup_quota() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,95 @@
+"""Small real inputs that many tests share: painted pictures, and a model version without Keras."""
+
+import io
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier import bundle, engines, files
+from classifier.decisions import DecisionPolicy
+
+COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 50), "red": (210, 40, 30)}
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail any attempt of a test to leave this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not (
+            host.startswith("127.") or host in ("::1", "localhost")
+        ):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def paint(
+    colour: tuple[int, int, int], *, size: tuple[int, int] = (64, 48), seed: int = 0
+) -> Image.Image:
+    """Paint a noisy picture of one colour; `size` is (width, height)."""
+    noise = np.random.default_rng(seed).integers(-25, 26, (size[1], size[0], 3))
+    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, picture_format: str = "JPEG", **options: object) -> bytes:
+    """Give the bytes of a picture file."""
+    buffer = io.BytesIO()
+    image.save(buffer, picture_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give a function that writes a model version which tells colours apart, in OpenVINO alone.
+
+    It averages each channel and compares the averages, so it is a real model that runs in
+    milliseconds and needs no TensorFlow to be made.
+    """
+
+    def make(model_dir: Path | None = None, **changes: object) -> Path:
+        model_dir = model_dir or tmp_path_factory.mktemp("modelFile")
+        path = bundle.new_version_path(model_dir, "colours")
+        manifest = bundle.Manifest(
+            **{
+                "classes": tuple(COLOURS),
+                "backbone": "SmallCNN",
+                "image_size": (32, 40),
+                "policy": DecisionPolicy(),
+                "metrics": {"accuracy": 1.0},
+                **changes,
+            }
+        )
+        with files.new_folder(path) as partial:
+            (partial / "openvino").mkdir()
+            _write_colour_model(partial / bundle.OPENVINO_MODEL, manifest.image_size)
+            bundle.seal(partial, manifest)
+        bundle.promote(bundle.load(path))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def version_path(make_version: Callable[..., Path]) -> Path:
+    """Give one such version, shared by all tests that only read it."""
+    return make_version()
+
+
+def _write_colour_model(path: Path, image_size: tuple[int, int]) -> None:
+    ov = engines.import_openvino()
+    import openvino.opset13 as ops
+
+    pixels = ops.parameter([-1, *image_size, 3], np.float32, name="pixels")
+    means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), keep_dims=False)
+    scores = ops.matmul(
+        means, ops.constant(np.eye(3, dtype=np.float32)[:, ::-1] / 60), False, False
+    )
+    ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), path, compress_to_fp16=False)
