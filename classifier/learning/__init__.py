@@ -1,0 +1,1 @@
+"""Learning: from a data folder to a new model version."""

@@ -1,0 +1,371 @@
+"""A data folder -> checked samples: classes in order, splits, and a list of what was left out.
+
+`data/train/<class>/…`, `data/validation/<class>/…` and, if wanted, `data/test/<class>/…`. Without
+`validation/` a part of `train/` is set aside: by content, so that a name or an order never matters;
+near-duplicates stay on one side; and the choice is remembered in `data/.split.json`, so that adding
+pictures never moves an old one.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from classifier import engines, images
+from classifier.errors import DataError, ImageError, OutputError
+from classifier.files import write_json
+
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+
+VALIDATION_FRACTION = 0.2  # of the pictures of each class, when there is no validation folder
+MIN_IMAGES_PER_CLASS = 2  # one to learn from and one to measure on
+
+_SPLIT_FILE = ".split.json"
+_HASH_SIDE = 16  # a difference hash of 16 × 16 bits: 64 bits cannot tell pages of text apart
+_NEAR_BITS = 16  # of 256 that may differ between near-duplicates
+_CHECK_SIZE = (64, 64)  # decoding for this size finds every damage at a fraction of the time
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One picture that decodes.
+
+    Attributes:
+        path: where it lies.
+        class_index: position of its class in `Dataset.classes`.
+        sha256: of the file's bytes.
+        difference_hash: (4,) uint64, 256 bits that hardly change when a picture is scaled or
+            encoded again.
+    """
+
+    path: Path
+    class_index: int
+    sha256: str
+    difference_hash: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reject:
+    """A file in a class folder that is no usable picture; it stays where it is."""
+
+    path: Path
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a data folder holds.
+
+    Attributes:
+        folder: the data folder.
+        classes: names, alphabetical; a sample's `class_index` points into it.
+        train: samples to learn from.
+        validation: samples to choose and measure on.
+        test: samples that only the final report sees; often empty.
+        rejects: unreadable files.
+        split_by_content: whether `validation` was taken out of `train/`.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    rejects: tuple[Reject, ...]
+    split_by_content: bool
+
+    def fingerprint(self) -> str:
+        """Give a SHA-256 over the content, class and split of every picture, not over names."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for line in sorted(f"{sample.class_index} {sample.sha256}\n" for sample in split):
+                digest.update(line.encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def counts(self, split: Sequence[Sample]) -> list[int]:
+        """Give the number of samples of each class."""
+        per_class = collections.Counter(sample.class_index for sample in split)
+        return [per_class[index] for index in range(len(self.classes))]
+
+
+def read_dataset(
+    folder: Path,
+    *,
+    validation_fraction: float = VALIDATION_FRACTION,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Dataset:
+    """Read a data folder and check every picture in it.
+
+    Args:
+        folder: holds `train/` and perhaps `validation/` and `test/`.
+        validation_fraction: 0 to 1, of each class, when there is no `validation/`.
+        advance: called with the number of files just checked.
+
+    Raises:
+        DataError: there is nothing to train on; the sentence says what is missing.
+    """
+    classes = _train_classes(folder)
+    train, rejects = _read_split(folder / TRAIN, classes, advance)
+    _check_counts(folder / TRAIN, classes, train)
+    split_by_content = not (folder / VALIDATION).is_dir()
+    if split_by_content:
+        train, validation = _split_by_content(folder, train, validation_fraction)
+    else:
+        _check_same_classes(folder, VALIDATION, classes)
+        validation, more = _read_split(folder / VALIDATION, classes, advance)
+        rejects += more
+        _check_counts(folder / VALIDATION, classes, validation, minimum=1)
+    test: list[Sample] = []
+    if (folder / TEST).is_dir():
+        _check_same_classes(folder, TEST, classes)
+        test, more = _read_split(folder / TEST, classes, advance)
+        rejects += more
+    return Dataset(
+        folder=folder,
+        classes=classes,
+        train=tuple(train),
+        validation=tuple(validation),
+        test=tuple(test),
+        rejects=tuple(rejects),
+        split_by_content=split_by_content,
+    )
+
+
+def count_files(folder: Path) -> int:
+    """Give the number of files that `read_dataset` will check."""
+    return sum(
+        len(list_files(folder / split / name))
+        for split in (TRAIN, VALIDATION, TEST)
+        if (folder / split).is_dir()
+        for name in class_folders(folder / split)
+    )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Give the names of class folders in order: not hidden, and with at least one file."""
+    return [
+        path.name
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+        if path.is_dir() and not path.name.startswith(".") and list_files(path)
+    ]
+
+
+def list_files(class_folder: Path) -> list[Path]:
+    """Give the files of a class, at any depth, in order; hidden ones are left out."""
+    return sorted(
+        path
+        for path in class_folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(class_folder).parts)
+    )
+
+
+def check_files(
+    paths: Sequence[Path],
+    class_indices: Sequence[int],
+    advance: Callable[[int], None] = lambda count: None,
+) -> tuple[list[Sample], list[Reject]]:
+    """Decode every file once, small, and sort the good from the unusable; the order is kept."""
+
+    def check(path: Path, class_index: int) -> Sample | Reject:
+        try:
+            image = images.decode(path, image_size=_CHECK_SIZE)
+        except ImageError as error:
+            return Reject(path, error.reason)
+        finally:
+            advance(1)
+        return Sample(path, class_index, image.sha256, difference_hash(image.pixels))
+
+    with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
+        checked = list(pool.map(check, paths, class_indices))
+    samples = [found for found in checked if isinstance(found, Sample)]
+    rejects = [found for found in checked if isinstance(found, Reject)]
+    for reject in rejects:
+        _log.debug("left out %s: %s", reject.path, reject.reason)
+    return samples, rejects
+
+
+def difference_hash(pixels: np.ndarray) -> tuple[int, ...]:
+    """Give 256 bits: is a cell of a 16 × 17 grid brighter than its left neighbour?
+
+    Args:
+        pixels: (height, width, 3) uint8.
+    """
+    from PIL import Image
+
+    grey = Image.fromarray(pixels).convert("L")
+    grid = np.asarray(
+        grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX), dtype=np.int16
+    )
+    bits = np.packbits(grid[:, 1:] > grid[:, :-1])
+    return tuple(int(word) for word in bits.view(np.uint64))
+
+
+def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Give pairs of positions whose pictures are the same or nearly so."""
+    if not samples:
+        return []
+    hashes = np.array([sample.difference_hash for sample in samples], dtype=np.uint64)
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(hashes), 256):  # a block keeps the distances within the cache
+        block = hashes[start : start + 256]
+        distances = np.bitwise_count(block[:, None, :] ^ hashes[None, start:, :]).sum(axis=2)
+        first, second = np.nonzero(distances <= _NEAR_BITS)
+        keep = second > first
+        pairs += zip((first[keep] + start).tolist(), (second[keep] + start).tolist(), strict=True)
+    return pairs
+
+
+def _train_classes(folder: Path) -> tuple[str, ...]:
+    train = folder / TRAIN
+    if not train.is_dir():
+        raise DataError(
+            f"There is no folder {train}: put pictures into {train}/<class>/, one folder for each "
+            "class (bing_downloader.py can fill them)."
+        )
+    for path in sorted(train.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and not list_files(path):
+            raise DataError(f"The class folder {path} is empty: add pictures to it or remove it.")
+    classes = class_folders(train)
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(f"{train} holds {found}: at least two class folders are needed.")
+    return tuple(classes)
+
+
+def _check_same_classes(folder: Path, split: str, classes: Sequence[str]) -> None:
+    found = class_folders(folder / split)
+    if list(classes) != found:
+        missing = sorted(set(classes) - set(found))
+        unknown = sorted(set(found) - set(classes))
+        detail = "; ".join(
+            f"{what}: {', '.join(names)}"
+            for what, names in (
+                (f"missing in {split}", missing),
+                (f"missing in {TRAIN}", unknown),
+            )
+            if names
+        )
+        raise DataError(
+            f"{folder / TRAIN} and {folder / split} hold different classes ({detail}): both need "
+            "the same folders with at least one picture each."
+        )
+
+
+def _check_counts(
+    folder: Path,
+    classes: Sequence[str],
+    samples: Iterable[Sample],
+    minimum: int = MIN_IMAGES_PER_CLASS,
+) -> None:
+    counts = collections.Counter(sample.class_index for sample in samples)
+    for index, name in enumerate(classes):
+        if counts[index] < minimum:
+            raise DataError(
+                f"The class folder {folder / name} holds {counts[index]} readable "
+                f"picture{'' if counts[index] == 1 else 's'}: at least {minimum} are needed."
+            )
+
+
+def _read_split(
+    folder: Path, classes: Sequence[str], advance: Callable[[int], None]
+) -> tuple[list[Sample], list[Reject]]:
+    files = [
+        (path, index) for index, name in enumerate(classes) for path in list_files(folder / name)
+    ]
+    return check_files([path for path, _ in files], [index for _, index in files], advance)
+
+
+def _split_by_content(
+    folder: Path, samples: list[Sample], fraction: float
+) -> tuple[list[Sample], list[Sample]]:
+    """Set aside whole groups of near-duplicates, in an order that only content decides."""
+    remembered = _read_split_file(folder)
+    groups = _groups(samples)
+    aside: set[str] = set()
+    for class_index in sorted({sample.class_index for sample in samples}):
+        members = [group for group in groups if group[0].class_index == class_index]
+        aside |= _choose_aside(members, fraction, remembered)
+    _write_split_file(folder, {sample.sha256: sample.sha256 in aside for sample in samples})
+    train = [sample for sample in samples if sample.sha256 not in aside]
+    return train, [sample for sample in samples if sample.sha256 in aside]
+
+
+def _choose_aside(
+    groups: list[list[Sample]], fraction: float, remembered: dict[str, bool]
+) -> set[str]:
+    total = sum(len(group) for group in groups)
+    wanted = min(total - 1, max(1, round(total * fraction)))
+    aside: set[str] = set()
+    undecided = []
+    for group in groups:
+        sides = [remembered[sample.sha256] for sample in group if sample.sha256 in remembered]
+        if sides:
+            # What is new in a group follows what is known; known pictures never move, even when
+            # a new one shows that two of them, on different sides, belong together.
+            majority = sum(sides) * 2 > len(sides)
+            aside |= {s.sha256 for s in group if remembered.get(s.sha256, majority)}
+        else:
+            undecided.append(group)
+    for group in sorted(undecided, key=lambda group: min(sample.sha256 for sample in group)):
+        if len(aside) + len(group) <= wanted:
+            aside |= {sample.sha256 for sample in group}
+    if not aside:  # every group is larger than the wanted part: the smallest one has to do
+        smallest = min(undecided or groups, key=len)
+        aside = {sample.sha256 for sample in smallest[: max(1, min(len(smallest), total - 1))]}
+    return aside
+
+
+def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Join near-duplicates of one class, directly or through others (union-find)."""
+    parent = list(range(len(samples)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for first, second in near_duplicates(samples):
+        if samples[first].class_index == samples[second].class_index:
+            parent[root(second)] = root(first)
+    groups: dict[int, list[Sample]] = collections.defaultdict(list)
+    for index, sample in enumerate(samples):
+        groups[root(index)].append(sample)
+    return list(groups.values())
+
+
+def _read_split_file(folder: Path) -> dict[str, bool]:
+    path = folder / _SPLIT_FILE
+    try:
+        value = json.loads(path.read_bytes())
+        return {sha256: split == VALIDATION for sha256, split in value["pictures"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is unreadable ({error}): it remembers which pictures are for validation; "
+            "restore it, or delete it to have them chosen anew."
+        ) from error
+
+
+def _write_split_file(folder: Path, aside: dict[str, bool]) -> None:
+    remembered = {sha256: VALIDATION if is_aside else TRAIN for sha256, is_aside in aside.items()}
+    # Pictures that are away today keep their side for the day they come back.
+    for sha256, is_aside in _read_split_file(folder).items():
+        remembered.setdefault(sha256, VALIDATION if is_aside else TRAIN)
+    try:
+        write_json(folder / _SPLIT_FILE, {"pictures": dict(sorted(remembered.items()))})
+    except OutputError as error:
+        _log.warning("The split into train and validation is not remembered: %s", error)

@@ -1,0 +1,52 @@
+"""The first generation's HTTP contract: its shapes, texts and habits, translated here alone.
+
+`POST /image/detection` answers with HTTP 200 whatever the caller sent: old callers look only at
+`code`. A server that cannot take the request says so with HTTP 503 and the same body.
+"""
+
+import json
+
+from classifier.decisions import ARGMAX, DecisionPolicy
+from classifier.serving.predictor import Prediction
+
+PATH = "/image/detection"
+GREETING = "Hello World!"
+
+_SUCCESS = "00"
+_FAILURE = "98"
+
+
+def success(prediction: Prediction, policy: DecisionPolicy) -> str:
+    """Give the answer for a judged picture as JSON text."""
+    label = _label(prediction, policy)
+    return json.dumps(
+        {
+            "code": _SUCCESS,
+            "message": f"图片检测成功，类别是：{label}",
+            "predictedClass": label,
+            "probability": str(prediction.probability),
+        },
+        ensure_ascii=True,
+    )
+
+
+def missing() -> str:
+    """Give the answer for a request without the field."""
+    return json.dumps({"code": _FAILURE, "message": "缺少必要传入参数"}, ensure_ascii=True)
+
+
+def failure(reason: str) -> str:
+    """Give the answer for a picture that could not be judged."""
+    return json.dumps(
+        {"code": _FAILURE, "message": f"图片检测失败，原因是：{reason}"}, ensure_ascii=True
+    )
+
+
+def _label(prediction: Prediction, policy: DecisionPolicy) -> str:
+    """Give the decision; a model with a class `neutral` is never unsure of anything else here.
+
+    The first generation had no policies: below 0.75 it meant to answer `neutral`, always.
+    """
+    if policy.kind == ARGMAX:
+        policy = DecisionPolicy.default_for(list(prediction.probabilities))
+    return policy.decide(prediction.label, prediction.probability)

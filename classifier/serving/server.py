@@ -1,0 +1,183 @@
+"""Waitress around the application: bound before the model loads, drained before it leaves."""
+
+import errno
+import json
+import logging
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import waitress
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask
+from werkzeug.exceptions import default_exceptions
+
+from classifier.errors import PortError
+from classifier.serving import legacy, problems
+from classifier.serving.limits import ServingLimits
+
+_log = logging.getLogger(__name__)
+
+_BIND_FAILURES = {
+    errno.EADDRINUSE: "another program uses it: stop that one or choose another --port",
+    errno.EACCES: "permission is denied: choose a --port above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
+}
+_RECEIVE_BYTES = 65536  # eight times waitress's own: pictures arrive in fewer rounds
+_MARGIN_BYTES = 2**20  # the application's own limit comes first, with its better words
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Give a listening socket; port 0 takes any free one.
+
+    Raises:
+        PortError: the address is taken, not allowed, or not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise PortError(f"Cannot listen on {host}: {error.strerror}.") from error
+    try:
+        # Otherwise a restart has to wait a minute for the old connections to be forgotten.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        reason = _BIND_FAILURES.get(error.errno or 0, error.strerror or str(error))
+        raise PortError(f"Cannot listen on {host} port {port}: {reason}.") from error
+    return listener
+
+
+class Server:
+    """Serves an application until a signal or `stop`; requests in flight are answered first.
+
+    SIGTERM and Ctrl-C are its own between entering and leaving it as a context.
+    """
+
+    def __init__(self, app: flask.Flask, listener: socket.socket, limits: ServingLimits) -> None:
+        self._limits = limits
+        self._sockets: dict[int, Any] = {}
+        self._waitress = waitress.create_server(
+            app,
+            map=self._sockets,
+            sockets=[listener],
+            threads=limits.num_threads,
+            connection_limit=limits.max_connections,
+            channel_timeout=limits.idle_seconds,
+            cleanup_interval=5,
+            max_request_body_size=limits.max_body_bytes + _MARGIN_BYTES,
+            inbuf_overflow=2 * 2**20,  # bytes; larger bodies wait in a temporary file
+            recv_bytes=_RECEIVE_BYTES,
+            channel_request_lookahead=1,
+            log_socket_errors=False,
+            ident=None,
+            asyncore_use_poll=True,
+        )
+        self._waitress.channel_class = _Channel
+        self._error: Exception | None = None
+        self._interrupted = False
+        self._stopping = False
+
+    def __enter__(self) -> "Server":
+        self._previous_handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._waitress.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._sockets)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+
+    def run(self, before_stop: Callable[[], None]) -> None:
+        """Serve from the main thread until SIGTERM, Ctrl-C or `stop`; then finish what is there.
+
+        Args:
+            before_stop: called once when stopping begins.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C.
+            Exception: the one given to `stop`.
+        """
+        while not self._stopping:
+            self._poll(1.0)
+        before_stop()
+        deadline = time.monotonic() + self._limits.drain_seconds
+        while self._is_busy() and time.monotonic() < deadline:
+            self._poll(0.05)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, error: Exception | None = None) -> None:
+        """Let `run` come to its end, from any thread; `error` is what it shall raise."""
+        self._error = error
+        self._stopping = True
+        self._waitress.pull_trigger()
+
+    def _poll(self, timeout: float) -> None:
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._sockets, count=1)
+
+    def _is_busy(self) -> bool:
+        channels = list(self._waitress.active_channels.values())
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C: somebody does not want to wait
+        self._interrupted = number == signal.SIGINT
+        self.stop(self._error)
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc] # waitress has no types
+    """Answers what never reaches the application, such as a body far over the limit."""
+
+    def execute(self) -> None:
+        path, code = str(self.request.path), self.request.error.code
+        media_type, status, body = refusal(path, code)
+        _log.debug("%s", json.dumps({"path": path[:200], "status": status, "refused": code}))
+        self.status = status
+        self.response_headers += [
+            ("Content-Type", media_type),
+            ("Content-Length", str(len(body))),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no types
+    error_task_class = _ErrorTask
+
+
+def refusal(path: str, code: int) -> tuple[str, str, bytes]:
+    """Give media type, status line and body for a request that the HTTP server itself refuses."""
+    error = default_exceptions.get(code, default_exceptions[400])()
+    problem = problems.problem_for(error)
+    request_id = str(uuid.uuid4())
+    detail = problems.detail_of(error, request_id)
+    if path == legacy.PATH:
+        return "application/json", "200 OK", legacy.failure(detail).encode()
+    body = problems.document(problem, detail, request_id).encode()
+    return problems.MEDIA_TYPE, f"{problem.status} {error.name}", body
+
+
+def url_of(listener: socket.socket) -> str:
+    """Give the URL at which a browser on this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

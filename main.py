@@ -1,0 +1,120 @@
+"""Serve a model version over HTTP, with a page to try it.
+
+    python main.py
+    python main.py --model modelFile/menu-20261120-101500 --port 8080
+    python main.py --decision confident --min-confidence 0.9 --fallback-class neutral
+
+Then open http://127.0.0.1:8133, or ask from any program on this machine:
+
+    curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
+    curl -F image=@picture.jpg http://127.0.0.1:8133/v1/predict
+"""
+
+import argparse
+import functools
+import ipaddress
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier import console, decisions, logs
+from classifier.errors import UsageError
+
+if TYPE_CHECKING:
+    from classifier.serving.holder import Judge
+
+EXAMPLES = """\
+  python main.py
+  python main.py --model modelFile/menu-20261120-101500 --port 8080
+  python main.py --decision confident --min-confidence 0.9 --fallback-class neutral
+  curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
+"""
+
+MODEL_HELP = "a model version, or a folder of versions, whose current one is taken (modelFile)"
+
+_log = logging.getLogger("classifier.main")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM (exit code 0) or Ctrl-C (130)."""
+    options = parse(arguments)
+    policy = chosen_policy(options)
+    logs.start_logging("main", quiet=options.quiet)
+
+    from classifier.serving import app, holder, limits, predictor, server
+
+    listener = server.listen(options.host, options.port)
+    url = server.url_of(listener)
+    warn_if_open(listener.getsockname()[0])
+    settings = limits.ServingLimits()
+    model = holder.PredictorHolder()
+    load = functools.partial(
+        predictor.Predictor.load,
+        options.model,
+        engine=options.engine,
+        precision=options.precision,
+        policy=policy,
+    )
+    with server.Server(app.create_app(model, settings), listener, settings) as http:
+        _log.info("Listening on %s; loading the model from %s.", url, options.model)
+        model.load_in_background(load, functools.partial(announce, url), http.stop)
+        http.run(before_stop=model.close)
+    _log.info("Stopped.")
+    return console.EXIT_OK
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    from classifier import engines
+
+    parser = console.argument_parser(
+        "Serve a model version over HTTP, with a page to try it.", EXAMPLES
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=MODEL_HELP)
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    add("--port", type=int, default=8133, help="port to listen on; 0 takes a free one (8133)")
+    add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
+    add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
+    add("--decision", choices=decisions.KINDS, help="how a label is chosen (as the model says)")
+    add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
+    add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        raise UsageError(f"There is no port {options.port}: use 1 to 65535, or 0 for a free one.")
+    return options
+
+
+def chosen_policy(options: argparse.Namespace) -> decisions.DecisionPolicy | None:
+    """Give the decision policy of the command line, or None for the model's own."""
+    given = {
+        name: value
+        for name in ("min_confidence", "fallback_class")
+        if (value := getattr(options, name)) is not None
+    }
+    if given and options.decision != decisions.CONFIDENT:
+        raise UsageError("--min-confidence and --fallback-class go with --decision confident.")
+    return decisions.DecisionPolicy(options.decision, **given) if options.decision else None
+
+
+def warn_if_open(address: str) -> None:
+    """Say so when others than this machine can reach the server."""
+    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        _log.warning(
+            "warning: %s is open to the network and asks for no key: whoever reaches this machine "
+            "can use it. Keep it behind a firewall or a proxy, or use --host 127.0.0.1.",
+            address,
+        )
+
+
+def announce(url: str, predictor: "Judge") -> None:
+    """Say what is being served, and how to ask it."""
+    described = predictor.describe()
+    _log.info("Serving %s with %s at %s", described["name"], described["engine"], url)
+    _log.info("Try: curl --data-binary @picture.jpg %s/v1/predict", url)
+
+
+if __name__ == "__main__":
+    console.run_script(main, sys.argv[1:])

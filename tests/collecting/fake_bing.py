@@ -1,0 +1,215 @@
+"""A Bing of our own on 127.0.0.1: result pages in its wire format, and pictures of every kind."""
+
+import html
+import io
+import json
+import random
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from PIL import Image, ImageDraw
+
+Answer = Callable[["FakeHandler"], None]
+
+_CAPTCHA = "<html><title>Bing</title><div class='captcha'>One last step</div></html>"
+_CHANGED = "<html>" + "<div class='newGrid' data-pic='x'>picture</div>" * 200 + "</html>"
+_EMPTY = "<html><div>There are no results for this.</div></html>"
+
+
+def draw(seed: int, picture_format: str = "JPEG", size: tuple[int, int] = (96, 80)) -> bytes:
+    """Draw a picture that no other seed gives; `size` is (width, height)."""
+    dice = random.Random(seed)
+    image = Image.new("RGB", size, tuple(dice.randrange(256) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        corner = (dice.randrange(size[0]), dice.randrange(size[1]))
+        pen.ellipse(
+            (*corner, corner[0] + dice.randrange(5, 40), corner[1] + dice.randrange(5, 40)),
+            fill=tuple(dice.randrange(256) for _ in range(3)),
+        )
+    buffer = io.BytesIO()
+    image.save(buffer, picture_format)
+    return buffer.getvalue()
+
+
+def send(body: bytes, status: int = 200, **headers: str) -> Answer:
+    """Answer with a body; header names are written with underscores."""
+
+    def answer(handler: "FakeHandler") -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        if "Content_Length" not in headers:
+            handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def redirect(location: str) -> Answer:
+    """Answer with a redirect."""
+    return send(b"", 302, Location=location)
+
+
+def drip(first: bytes, *, every: float = 0.02, at_most: float = 6.0) -> Answer:
+    """Send `first`, then a byte now and then."""
+
+    def answer(handler: "FakeHandler") -> None:
+        handler.wfile.write(first)
+        end = time.monotonic() + at_most
+        while time.monotonic() < end and not handler.server.bing.is_closed:
+            handler.wfile.write(b"x")
+            time.sleep(every)
+
+    return answer
+
+
+def later(answer: Answer, seconds: float) -> Answer:
+    """Answer after a while, or at once when the server closes."""
+
+    def delayed(handler: "FakeHandler") -> None:
+        handler.server.bing.closing.wait(seconds)
+        answer(handler)
+
+    return delayed
+
+
+def item(url: str, **fields: str) -> dict[str, str]:
+    """Give the JSON of one result."""
+    return {"purl": "http://page.example/", "murl": url, "t": "A title", **fields}
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    server: "_Server"
+
+    def do_GET(self) -> None:
+        bing = self.server.bing
+        with bing.lock:
+            bing.requests.append(self.path)
+            bing.headers.append(dict(self.headers))
+        try:
+            if self.path.startswith("/images/async?"):
+                bing.answer_search(self)
+            else:
+                bing.routes.get(self.path, send(b"gone", 404))(self)
+        except OSError:
+            pass  # the client has had enough
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    bing: "FakeBing"
+
+
+class FakeBing:
+    """A server to be used as a context manager.
+
+    Attributes:
+        items: results of every query, in order.
+        routes: path -> answer, for everything but searches.
+        search_answer: replaces all result pages when set.
+        requests, headers: of each request so far.
+        page_size: items on a page.
+        has_next_url: whether a page names the next one.
+        repeats_last_page: what Bing does at the end, instead of an empty page.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, str]] = []
+        self.routes: dict[str, Answer] = {}
+        self.search_answer: Answer | None = None
+        self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.page_size = 35
+        self.has_next_url = True
+        self.repeats_last_page = False
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), FakeHandler)
+        self._server.bing = self
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "FakeBing":
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closing.is_set()
+
+    @property
+    def picture_requests(self) -> list[str]:
+        return [path for path in self.requests if not path.startswith("/images/async")]
+
+    @property
+    def page_requests(self) -> list[dict[str, str]]:
+        paths = [path for path in self.requests if path.startswith("/images/async")]
+        return [
+            dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query, keep_blank_values=True))
+            for path in paths
+        ]
+
+    def add(self, path: str, answer: Answer | bytes, **fields: str) -> str:
+        """Serve something at `path` and list it as the next result; gives its address."""
+        self.routes[path] = send(answer) if isinstance(answer, bytes) else answer
+        self.items.append(item(self.url + path, **fields))
+        return self.url + path
+
+    def add_pictures(self, count: int, start: int = 0) -> None:
+        """Serve and list good pictures."""
+        for number in range(start, start + count):
+            self.add(f"/{number}.jpg", draw(number))
+
+    def show(self, page: str) -> None:
+        """Answer every search with this page."""
+        self.search_answer = send(page.encode(), Content_Type="text/html; charset=utf-8")
+
+    def ask_for_captcha(self) -> None:
+        self.show(_CAPTCHA)
+
+    def change_markup(self) -> None:
+        self.show(_CHANGED)
+
+    def find_nothing(self) -> None:
+        self.show(_EMPTY)
+
+    def answer_search(self, handler: FakeHandler) -> None:
+        answer = self.search_answer or send(self._page().encode(), Content_Type="text/html")
+        answer(handler)
+
+    def _page(self) -> str:
+        first = int(self.page_requests[-1]["first"]) - 1
+        if self.repeats_last_page and first >= len(self.items):
+            first = max(0, len(self.items) - self.page_size)
+        items = self.items[first : first + self.page_size]
+        return page_of(items, first + 1 + len(items) if self.has_next_url else None)
+
+
+def page_of(items: list[dict[str, str]], next_first: int | None = None) -> str:
+    """Write a result page in Bing's format."""
+    next_url = f"/images/async?q=x&first={next_first}&count=35&mmasync=1"
+    attribute = f' data-nextUrl="{html.escape(next_url)}"' if next_first else ""
+    rows = "".join(
+        f'<li data-idx={number}><div class="iuscp varh"><div class="imgpt">'
+        f'<a class="iusc" m="{html.escape(json.dumps(fields))}" href="/images/search?q=x">'
+        "</a></div></div></li>"
+        for number, fields in enumerate(items, 1)
+    )
+    return (
+        f'<div id="mmComponent_images_1" class="dgControl hover"{attribute}>'
+        f'<ul class="dgControl_list ">{rows}</ul></div>'
+    )

@@ -1,0 +1,282 @@
+"""`main.py` as a real process, spoken to over HTTP."""
+
+import base64
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from conftest import COLOURS, encode, paint
+from running import REPOSITORY, SECONDS, RunningServer, running, serving
+
+from classifier import bundle
+from classifier.errors import PortError
+from classifier.serving import server as http_server
+
+RED = encode(paint(COLOURS["red"]))
+
+
+@pytest.fixture(scope="module")
+def server(version_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with serving(tmp_path_factory.mktemp("server"), version_path) as running_server:
+        yield running_server
+
+
+def predict(server: RunningServer, data: bytes = RED, **options) -> requests.Response:
+    return requests.post(f"{server.url}/v1/predict", data=data, timeout=SECONDS, **options)
+
+
+def raw(server: RunningServer, *parts: bytes) -> http.client.HTTPResponse:
+    """Send bytes as they are and read the answer."""
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), SECONDS) as connection:
+        for part in parts:
+            connection.sendall(part)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        response.body = response.read()
+    return response
+
+
+def test_start_prints_url_version_engine_and_a_line_to_copy(
+    server: RunningServer, version_path: Path
+) -> None:
+    printed = server.printed()
+    assert f"Serving {version_path.name} with openvino-" in printed
+    assert f"curl --data-binary @picture.jpg {server.url}/v1/predict" in printed
+    assert "warning" not in printed
+
+
+def test_raw_body_as_curl_sends_it_is_judged(server: RunningServer) -> None:
+    response = predict(server, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert response.json()["label"] == "red"
+    assert "Server" not in response.headers
+
+
+def test_sixteen_threads_get_each_picture_its_own_answer(server: RunningServer) -> None:
+    names = [list(COLOURS)[i % 3] for i in range(48)]
+    pictures = [encode(paint(COLOURS[name], seed=i)) for i, name in enumerate(names)]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda data: predict(server, data).json()["label"], pictures))
+    assert answers == names
+
+
+def test_megabytes_of_base64_pass_as_form_and_as_text_part(server: RunningServer) -> None:
+    text = base64.b64encode(RED + bytes(5_000_000))
+    form = predict(server, data={"imageBase64String": text})
+    part = predict(server, data=None, files={"imageBase64String": (None, text)})
+    assert form.json()["label"] == part.json()["label"] == "red"
+    old = requests.post(
+        f"{server.url}/image/detection", data={"imageBase64String": text}, timeout=SECONDS
+    )
+    assert old.json()["predictedClass"] == "red"
+
+
+def test_body_just_over_the_limit_is_a_clean_413(server: RunningServer) -> None:
+    body = bytes(16 * 2**20 + 1)
+    with_length = predict(server, body)
+    chunked = predict(server, (body[i : i + 2**20] for i in range(0, len(body), 2**20)))
+    for response in (with_length, chunked):
+        assert response.status_code == 413
+        assert response.json()["type"] == "/problems/body-too-large"
+
+
+def test_body_far_over_the_limit_is_refused_before_it_is_sent(server: RunningServer) -> None:
+    head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483648\r\n\r\n"
+    refused = raw(server, head.format("/v1/predict").encode())
+    assert refused.status == 413
+    assert refused.getheader("Content-Type") == "application/problem+json"
+    assert json.loads(refused.body)["type"] == "/problems/body-too-large"
+    old = raw(server, head.format("/image/detection").encode())
+    assert old.status == 200
+    assert json.loads(old.body)["code"] == "98"
+
+
+def test_lying_content_length_hangs_nobody(server: RunningServer) -> None:
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: "
+    short = raw(server, head + b"100\r\n\r\n" + RED)
+    assert short.status == 422
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), SECONDS) as long:
+        long.sendall(head + b"9999999\r\n\r\n" + RED)
+        assert predict(server).json()["label"] == "red"
+
+
+def test_malformed_request_line_and_lengths_are_problems(server: RunningServer) -> None:
+    assert raw(server, b"POST /v1/predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n").status == 400
+    both = b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: gzip\r\nHost: x\r\n\r\n"
+    assert raw(server, both).status in (400, 501)
+    assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"y" * 300_000 + b"\r\n\r\n").status == 431
+
+
+def test_sixty_slow_senders_do_not_delay_health_or_prediction(server: RunningServer) -> None:
+    address = urlsplit(server.url)
+    slow = [socket.create_connection((address.hostname, address.port)) for _ in range(60)]
+    try:
+        for connection in slow:
+            connection.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"
+            )
+        start = time.perf_counter()
+        assert requests.get(f"{server.url}/healthz", timeout=SECONDS).ok
+        assert predict(server).json()["label"] == "red"
+        assert time.perf_counter() - start < 1
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_requests_are_json_lines_in_the_log_file_and_not_on_the_console(
+    server: RunningServer,
+) -> None:
+    files = {"image": ("secret-name.jpg", RED)}
+    answer_id = predict(server, data=None, files=files).json()["id"]
+    (line,) = (line for line in server.log().splitlines() if answer_id in line)
+    entry = json.loads(line[line.index("{") :])
+    assert (entry["path"], entry["status"], entry["label"]) == ("/v1/predict", 200, "red")
+    assert "secret-name" not in server.log()
+    assert answer_id not in server.printed()
+
+
+def test_openvino_serves_without_tensorflow(server: RunningServer) -> None:
+    predict(server)
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "openvino" in maps
+    assert "site-packages/tensorflow/" not in maps
+    script = (
+        "import sys; from pathlib import Path; from classifier.serving import app, server\n"
+        "from classifier.serving.predictor import Predictor\n"
+        f"app.create_app(Predictor.load(Path({str(server.process.args[-3])!r})))\n"
+        "heavy = {'tensorflow', 'keras', 'nncf', 'ray', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
+    assert done.returncode == 0
+
+
+def test_help_shows_examples_at_once() -> None:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "main.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "examples:" in done.stdout
+    assert time.perf_counter() - start < 1.5  # 0.2 s on a quiet machine
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--port", "70000"],
+        ["--engine", "abacus"],
+        ["--min-confidence", "0.5"],
+        ["--decision", "argmax", "--fallback-class", "x"],
+        ["--decision", "confident", "--min-confidence", "1.5"],
+        ["--unknown"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_option_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str]) -> None:
+    with running(tmp_path, *options) as stopped:
+        assert stopped.exit_code() == 2
+        assert len(stopped.lines) == 1
+        assert stopped.printed().startswith("error: ")
+
+
+def test_sigterm_ends_with_exit_code_0(tmp_path: Path, version_path: Path) -> None:
+    with serving(tmp_path, version_path) as server:
+        assert server.stop(signal.SIGTERM) == 0
+        assert server.lines[-1] == "Stopped.\n"
+
+
+def test_interrupt_ends_with_exit_code_130_and_a_short_line(
+    tmp_path: Path, version_path: Path
+) -> None:
+    with serving(tmp_path, version_path, "--quiet") as server:
+        assert server.stop(signal.SIGINT) == 130
+        assert server.lines == ["interrupted\n"]
+
+
+def test_signal_while_the_model_loads_ends_as_cleanly(tmp_path: Path, version_path: Path) -> None:
+    with running(tmp_path, "--model", str(version_path), "--port", "0") as server:
+        server.wait_for("Listening ")
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_requests_in_flight_are_answered_before_the_server_leaves(
+    tmp_path: Path, version_path: Path
+) -> None:
+    large = encode(paint((200, 30, 30), size=(2400, 1800)), quality=95, progressive=True)
+    statuses = []
+    with serving(tmp_path, version_path) as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        sent = [pool.submit(predict, server, large) for _ in range(4)]
+        time.sleep(0.15)
+        assert server.stop(signal.SIGTERM) == 0
+        for future in sent:
+            with contextlib.suppress(requests.ConnectionError):  # it came after the last poll
+                statuses.append(future.result().status_code)
+        finished = server.log().count('"path": "/v1/predict"')
+    assert len(statuses) == finished
+    assert set(statuses) <= {200, 503}
+
+
+def test_taken_port_is_one_sentence_before_the_model_is_touched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        with running(tmp_path, "--port", port, "--model", "nowhere") as stopped:
+            assert stopped.exit_code() == 1
+    assert stopped.printed() == (
+        f"error: Cannot listen on 127.0.0.1 port {port}: another program uses it: stop that one or "
+        "choose another --port.\n"
+    )
+
+
+def test_missing_model_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    with running(tmp_path, "--port", "0") as stopped:
+        assert stopped.exit_code() == 1
+    assert stopped.lines[-1].startswith("error: There is no model at modelFile: train one")
+
+
+def test_altered_model_is_refused_by_name_and_exit_code_1(
+    tmp_path: Path, version_path: Path
+) -> None:
+    copy = tmp_path / "altered"
+    shutil.copytree(version_path, copy)
+    model = copy / bundle.OPENVINO_MODEL
+    model.write_bytes(model.read_bytes().replace(b"softmax", b"Softmax", 1) + b" ")
+    with running(tmp_path, "--port", "0", "--model", str(copy)) as stopped:
+        assert stopped.exit_code() == 1
+    assert "altered" in stopped.lines[-1]
+    assert bundle.OPENVINO_MODEL in stopped.lines[-1]
+
+
+def test_host_that_others_reach_is_warned_about(tmp_path: Path, version_path: Path) -> None:
+    with serving(tmp_path, version_path, "--host", "0.0.0.0", "--quiet") as server:
+        assert "warning: 0.0.0.0 is open to the network and asks for no key" in server.printed()
+        assert server.url.startswith("http://127.0.0.1:")
+
+
+def test_policy_of_the_command_line_is_in_force(tmp_path: Path, version_path: Path) -> None:
+    options = ("--decision", "confident", "--min-confidence", "0.9999", "--fallback-class", "none")
+    with serving(tmp_path, version_path, *options) as server:
+        answer = predict(server).json()
+    assert (answer["label"], answer["decision"]) == ("red", "none")
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_address_that_is_not_ours_is_a_port_error(host: str) -> None:
+    with pytest.raises(PortError, match=host):
+        http_server.listen(host, 0)

@@ -1,0 +1,350 @@
+"""The HTTP edge: answers, problems, and hostile pictures, with a real predictor."""
+
+import base64
+import io
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import COLOURS, encode, paint
+from flask.testing import FlaskClient
+from hostile import ACCEPTED, COLOURLESS, RED_JPEG, REFUSED
+
+from classifier import errors
+from classifier.serving import problems
+from classifier.serving.app import create_app
+from classifier.serving.holder import PredictorHolder
+from classifier.serving.limits import Admission, ServingLimits, announced_pixels
+from classifier.serving.predictor import Predictor
+
+RED_TEXT = base64.b64encode(RED_JPEG).decode()
+
+
+@pytest.fixture(scope="module")
+def predictor(version_path: Path) -> Predictor:
+    return Predictor.load(version_path)
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> FlaskClient:
+    return create_app(predictor).test_client()
+
+
+def predict(client: FlaskClient, data: bytes, query: str = ""):
+    return client.post(f"/v1/predict{query}", data=data, content_type="application/octet-stream")
+
+
+def assert_problem(response, status: int, slug: str) -> None:
+    assert response.status_code == status
+    assert response.mimetype == "application/problem+json"
+    value = response.get_json(force=True)
+    assert value["type"] == f"/problems/{slug}"
+    assert value["status"] == status
+    assert value["title"]
+    assert value["detail"]
+    assert value["instance"] == f"urn:request:{response.headers['X-Request-Id']}"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_answer_tells_label_probabilities_model_image_and_times(
+    client: FlaskClient, predictor: Predictor, colour: str
+) -> None:
+    data = encode(paint(COLOURS[colour], size=(90, 70)))
+    response = predict(client, data, "?data_id=shop-77/3")
+    value = response.get_json()
+    expected = predictor.judge(predictor.decode(data))
+    assert response.status_code == 200
+    assert list(value) == [
+        "id", "data_id", "label", "probability", "probabilities", "decision", "decision_policy",
+        "model", "image", "timing_ms",
+    ]  # fmt: skip
+    assert value["id"] == response.headers["X-Request-Id"]
+    assert value["data_id"] == "shop-77/3"
+    assert value["label"] == value["decision"] == colour
+    assert value["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert value["probability"] == value["probabilities"][colour]
+    assert sum(value["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert value["decision_policy"] == {"kind": "argmax"}
+    assert value["model"] == {
+        "name": predictor.version.name,
+        "digest": f"sha256:{predictor.version.digest}",
+        "engine": predictor.engine.name,
+    }
+    image = predictor.decode(data)
+    assert value["image"] == {
+        "format": "JPEG", "width": 90, "height": 70, "orientation": 1, "sha256": image.sha256,
+    }  # fmt: skip
+    times = value["timing_ms"]
+    assert 0 < times["decode"] + times["infer"] <= times["total"]
+
+
+def test_answer_without_data_id_has_no_such_field(client: FlaskClient) -> None:
+    assert "data_id" not in predict(client, RED_JPEG).get_json()
+
+
+def test_top_k_keeps_the_most_probable_best_first(client: FlaskClient) -> None:
+    everything = predict(client, RED_JPEG).get_json()["probabilities"]
+    best_two = predict(client, RED_JPEG, "?top_k=2").get_json()["probabilities"]
+    assert list(everything) == ["blue", "green", "red"]
+    assert list(best_two.items()) == sorted(everything.items(), key=lambda item: -item[1])[:2]
+    assert len(predict(client, RED_JPEG, "?top_k=999").get_json()["probabilities"]) == 3
+
+
+def test_decision_follows_the_policy_in_force(version_path: Path) -> None:
+    from classifier.decisions import CONFIDENT, DecisionPolicy
+
+    policy = DecisionPolicy(CONFIDENT, 0.75, "neutral")
+    client = create_app(Predictor.load(version_path, policy=policy)).test_client()
+    murky = predict(client, encode(paint((110, 120, 100)))).get_json()
+    assert murky["label"] == "green"
+    assert murky["decision"] == "neutral"
+    assert murky["decision_policy"]["min_confidence"] == 0.75
+    assert predict(client, RED_JPEG).get_json()["decision"] == "red"
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_odd_but_good_picture_is_judged_right(client: FlaskClient, name: str) -> None:
+    response = predict(client, ACCEPTED[name])
+    assert response.status_code == 200, response.text
+    assert response.get_json()["label"] == "red"
+    assert b"script" not in response.data
+    assert b"php" not in response.data
+
+
+@pytest.mark.parametrize("name", COLOURLESS)
+def test_picture_without_colour_is_judged_as_such(client: FlaskClient, name: str) -> None:
+    response = predict(client, COLOURLESS[name])
+    assert response.status_code == 200
+    assert response.get_json()["probability"] == pytest.approx(1 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_picture_is_a_problem_at_once_and_harms_nobody(
+    client: FlaskClient, name: str
+) -> None:
+    data, status, slug = REFUSED[name]
+    start = time.perf_counter()
+    response = predict(client, data)
+    assert time.perf_counter() - start < 0.5
+    assert_problem(response, status, slug)
+    assert client.get("/readyz").status_code == 200
+    assert predict(client, RED_JPEG).get_json()["label"] == "red"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_picture_is_code_98_for_old_callers(client: FlaskClient, name: str) -> None:
+    text = base64.b64encode(REFUSED[name][0]).decode()
+    response = client.post("/image/detection", data={"imageBase64String": text})
+    assert response.status_code == 200
+    assert response.get_json()["code"] == "98"
+
+
+REQUESTS = {
+    "no body": ({"data": b""}, 400, "missing-image"),
+    "empty file": ({"data": {"image": (io.BytesIO(b""), "x.jpg")}}, 400, "empty-image"),
+    "several": ({"data": {"image": (io.BytesIO(b"1"), "x"), "imageBase64String": "AAAA"}}, 400,
+                "several-images"),
+    "plain text": ({"data": "x", "content_type": "text/plain"}, 415, "unsupported-media-type"),
+    "bad Base64": ({"json": {"image": "%%"}}, 400, "bad-base64"),
+    "bad JSON": ({"data": "{", "content_type": "application/json"}, 400, "malformed-body"),
+    "unknown option": ({"json": {"image": RED_TEXT, "treshold": 1}}, 400, "bad-parameter"),
+    "too many fields": ({"data": {f"a{i}": "1" for i in range(20)}}, 413, "too-many-fields"),
+    "large body": ({"data": bytes(17 * 2**20)}, 413, "body-too-large"),
+    "large picture": ({"data": RED_JPEG + bytes(10 * 2**20), "content_type": "image/jpeg"}, 413,
+                      "image-too-large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_wrong_request_is_a_problem_with_its_own_type(client: FlaskClient, name: str) -> None:
+    options, status, slug = REQUESTS[name]
+    # A file is read once: it is made anew for each use of the table.
+    data = options.get("data")
+    if isinstance(data, dict):
+        data = {k: (io.BytesIO(v[0].getvalue()), v[1]) if isinstance(v, tuple) else v
+                for k, v in data.items()}  # fmt: skip
+    response = client.post("/v1/predict", **{**options, **({"data": data} if data else {})})
+    assert_problem(response, status, slug)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "slug", "allow"),
+    [
+        ("GET", "/v1/predict", 405, "method-not-allowed", "POST"),
+        ("PUT", "/v1/predict", 405, "method-not-allowed", "POST"),
+        ("POST", "/v1/model", 405, "method-not-allowed", "GET"),
+        ("DELETE", "/healthz", 405, "method-not-allowed", "GET"),
+        ("GET", "/image/detection", 405, "method-not-allowed", "POST"),
+        ("GET", "/v1/nothing", 404, "not-found", None),
+        ("GET", "/v1/model/..%2f..%2fmanifest.json", 404, "not-found", None),
+        ("GET", "/static/../app.py", 404, "not-found", None),
+    ],
+)
+def test_wrong_address_or_method_is_a_problem(
+    client: FlaskClient, method: str, path: str, status: int, slug: str, allow: str | None
+) -> None:
+    response = client.open(path, method=method)
+    assert_problem(response, status, slug)
+    assert allow is None or allow in response.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "x" * 10_000, "<script>.jpg", "\u202egpj.exe", "CON", "a\\b"]
+)
+def test_file_name_is_neither_answered_nor_logged(
+    client: FlaskClient, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        response = client.post("/v1/predict", data={"image": (io.BytesIO(RED_JPEG), name)})
+    assert response.get_json()["label"] == "red"
+    assert name not in response.text
+    assert name not in caplog.text
+
+
+def test_each_request_is_one_line_of_json_below_the_console_level(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "classifier.serving.app"):
+        predict(client, RED_JPEG)
+        client.get("/v1/a%0Ab")
+    good, bad = (record for record in caplog.records if record.name == "classifier.serving.app")
+    assert good.levelno == bad.levelno == logging.DEBUG
+    assert json.loads(good.message)["label"] == "red"
+    assert json.loads(bad.message)["path"] == "/v1/a\nb"
+    assert json.loads(bad.message)["problem"] == "not-found"
+    assert "\n" not in bad.message
+
+
+def test_model_route_tells_what_is_served(client: FlaskClient, predictor: Predictor) -> None:
+    assert client.get("/v1/model").get_json() == json.loads(json.dumps(predictor.describe()))
+
+
+def test_page_and_its_parts_come_with_strict_headers(client: FlaskClient) -> None:
+    for path, kind in (
+        ("/", "text/html"),
+        ("/static/page.css", "text/css"),
+        ("/static/page.js", "text/javascript"),
+    ):
+        with client.get(path) as response:
+            assert response.mimetype == kind
+            assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert "http://" not in response.text.replace("http://www.w3.org", "")
+            assert " style=" not in response.text
+    assert client.get("/healthz").headers["Cache-Control"] == "no-store"
+
+
+def test_before_the_model_is_loaded_only_readiness_and_prediction_say_so(
+    predictor: Predictor,
+) -> None:
+    holder = PredictorHolder()
+    client = create_app(holder).test_client()
+    assert client.get("/healthz").status_code == 200
+    for response in (client.get("/readyz"), client.get("/v1/model"), predict(client, RED_JPEG)):
+        assert_problem(response, 503, "model-loading")
+        assert int(response.headers["Retry-After"]) >= 1
+    old = client.post("/image/detection", data={"imageBase64String": RED_TEXT})
+    assert (old.status_code, old.get_json()["code"]) == (503, "98")
+    loaded = threading.Event()
+    holder.load_in_background(lambda: predictor, lambda _: loaded.set(), lambda _: None)
+    assert loaded.wait(5)
+    assert client.get("/readyz").status_code == 200
+    holder.close()
+    assert_problem(client.get("/readyz"), 503, "shutting-down")
+
+
+class _Stuck(Predictor):
+    """A real predictor that judges only when it is let."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__(predictor.version, predictor.engine)
+        self.entered, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def judge(self, image):
+        self.entered.release()
+        assert self.go_on.wait(10)
+        return super().judge(image)
+
+
+@pytest.fixture
+def stuck(predictor: Predictor) -> Iterator[_Stuck]:
+    stuck = _Stuck(predictor)
+    yield stuck
+    stuck.go_on.set()
+
+
+def test_one_request_too_many_is_told_to_come_back_while_health_answers(stuck: _Stuck) -> None:
+    app = create_app(stuck, ServingLimits(max_in_flight=2))
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(predict(app.test_client(), RED_JPEG)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+        assert stuck.entered.acquire(timeout=5)
+    client = app.test_client()
+    assert_problem(predict(client, RED_JPEG), 503, "overloaded")
+    refused = client.post("/image/detection", data={"imageBase64String": RED_TEXT})
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "98")
+    assert refused.headers["Retry-After"] == "1"
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    stuck.go_on.set()
+    for thread in threads:
+        thread.join(5)
+    assert [answer.get_json()["label"] for answer in answers] == ["red", "red"]
+    for _ in range(3):  # the places were given back
+        assert predict(client, RED_JPEG).status_code == 200
+
+
+class _Faulty(Predictor):
+    """A real predictor whose engine fails once."""
+
+    failures = 1
+
+    def judge(self, image):
+        if self.failures:
+            self.failures -= 1
+            raise errors.EngineError("secret path /srv/model")
+        return super().judge(image)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/predict", 500), ("/image/detection", 200)], ids=["v1", "legacy"]
+)
+def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
+    predictor: Predictor, path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty = _Faulty(predictor.version, predictor.engine)
+    client = create_app(faulty, ServingLimits(max_in_flight=1)).test_client()
+    response = client.post(path, data={"imageBase64String": RED_TEXT})
+    assert response.status_code == status
+    assert "secret" not in response.text
+    assert response.headers["X-Request-Id"] in response.text
+    assert response.headers["X-Request-Id"] in caplog.text
+    assert "red" in client.post(path, data={"imageBase64String": RED_TEXT}).text
+
+
+def test_heavy_pictures_are_decoded_one_after_another() -> None:
+    admission = Admission(ServingLimits(heavy_pixels=100, max_decoding_wait=0.05))
+    assert announced_pixels(RED_JPEG) == 64 * 48
+    with admission.decoding(RED_JPEG):
+        with admission.decoding(b"no picture takes the other lane"):
+            pass
+        with pytest.raises(problems.OverloadedError), admission.decoding(RED_JPEG):
+            pass
+    with admission.decoding(RED_JPEG):
+        pass
+
+
+def test_every_error_of_a_picture_or_request_has_a_row_of_its_own() -> None:
+    kinds = [*errors.ImageError.__subclasses__(), *problems.RequestError.__subclasses__()]
+    special = [kind for kind in kinds if kind is not errors.UndecodableImageError]
+    assert all(kind in problems.PROBLEMS for kind in special)
+    assert all(400 <= problems.problem_for(kind("x")).status < 500 for kind in kinds)
+    slugs = [row.slug for row in problems.PROBLEMS.values()]
+    assert all(slug.replace("-", "").isalnum() for slug in slugs)

@@ -1,0 +1,133 @@
+"""The first generation's contract, word by word."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from conftest import COLOURS, encode, paint
+from flask.testing import FlaskClient
+
+from classifier.decisions import CONFIDENT, DecisionPolicy
+from classifier.serving.app import create_app
+from classifier.serving.predictor import Predictor
+
+GREEN = base64.b64encode(encode(paint(COLOURS["green"]))).decode()
+MURKY = base64.b64encode(encode(paint((110, 120, 100)))).decode()
+
+
+def client_for(version: Path, policy: DecisionPolicy | None = None) -> FlaskClient:
+    return create_app(Predictor.load(version, policy=policy)).test_client()
+
+
+@pytest.fixture(scope="module")
+def client(version_path: Path) -> FlaskClient:
+    return client_for(version_path)
+
+
+@pytest.fixture(scope="module")
+def neutral_version(make_version: Callable[..., Path]) -> Path:
+    return make_version(classes=("neutral", "political", "porn"))
+
+
+def detect(client: FlaskClient, text: str) -> dict[str, str]:
+    response = client.post("/image/detection", data={"imageBase64String": text})
+    assert response.status_code == 200
+    return json.loads(response.data)
+
+
+def test_success_has_the_old_shape_and_words(client: FlaskClient) -> None:
+    answer = detect(client, GREEN)
+    assert list(answer) == ["code", "message", "predictedClass", "probability"]
+    assert answer["code"] == "00"
+    assert answer["message"] == "图片检测成功，类别是：green"
+    assert answer["predictedClass"] == "green"
+    assert isinstance(answer["probability"], str)
+    assert 0.75 < float(answer["probability"]) < 1
+
+
+def test_answer_is_ascii_as_it_was(client: FlaskClient) -> None:
+    response = client.post("/image/detection", data={"imageBase64String": GREEN})
+    assert response.data.isascii()
+    assert b"\\u56fe\\u7247" in response.data
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda c: c.post("/image/detection", data={"imageBase64String": GREEN}),
+        lambda c: c.post(f"/image/detection?{urlencode({'imageBase64String': GREEN})}"),
+        lambda c: c.post(
+            "/image/detection",
+            data={"imageBase64String": GREEN, "more": "x"},
+            content_type="multipart/form-data",
+        ),
+        lambda c: c.post(
+            "/image/detection",
+            data={"imageBase64String": f"data:image/jpeg;base64,{GREEN}", "unknown": "1"},
+        ),
+    ],
+    ids=["form", "query", "multipart", "data URI and an unknown field"],
+)
+def test_field_is_taken_from_form_or_query(client: FlaskClient, send) -> None:
+    assert send(client).get_json()["predictedClass"] == "green"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"data": {"image": GREEN}}, {"data": {"imageBase64String": ""}}, {"json": {"x": 1}}],
+    ids=["nothing", "another field", "empty", "JSON"],
+)
+def test_missing_field_has_the_old_words(client: FlaskClient, options: dict) -> None:
+    response = client.post("/image/detection", **options)
+    assert response.status_code == 200
+    assert json.loads(response.data) == {"code": "98", "message": "缺少必要传入参数"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"data": {"imageBase64String": "!!!"}}, "Base64"),
+        ({"data": {"imageBase64String": "aGVsbG8="}}, "no known picture format"),
+        ({"data": {f"a{i}": "1" for i in range(20)}}, "more than 16 fields"),
+        ({"data": bytes(17 * 2**20)}, "16,777,216 bytes"),
+        ({"data": b"x", "content_type": "multipart/form-data"}, "boundary"),
+    ],
+    ids=["no Base64", "no picture", "many fields", "large", "no boundary"],
+)
+def test_fault_of_the_caller_is_http_200_with_code_98(
+    client: FlaskClient, options: dict, reason: str
+) -> None:
+    response = client.post("/image/detection", **options)
+    answer = json.loads(response.data)
+    assert response.status_code == 200
+    assert list(answer) == ["code", "message"]
+    assert answer["code"] == "98"
+    assert answer["message"].startswith("图片检测失败，原因是：")
+    assert reason in answer["message"]
+
+
+def test_unsure_is_neutral_when_the_model_has_such_a_class(neutral_version: Path) -> None:
+    client = client_for(neutral_version, DecisionPolicy())
+    unsure, sure = detect(client, MURKY), detect(client, GREEN)
+    assert float(unsure["probability"]) < 0.75
+    assert unsure["predictedClass"] == "neutral"
+    assert unsure["message"] == "图片检测成功，类别是：neutral"
+    assert sure["predictedClass"] == "political"
+
+
+def test_policy_in_force_is_kept_when_it_is_no_plain_argmax(neutral_version: Path) -> None:
+    client = client_for(neutral_version, DecisionPolicy(CONFIDENT, 0.2, "neutral"))
+    assert detect(client, MURKY)["predictedClass"] == "political"
+
+
+def test_unsure_is_the_best_class_when_the_model_knows_no_neutral(client: FlaskClient) -> None:
+    assert detect(client, MURKY)["predictedClass"] == "green"
+
+
+def test_hello_world_greets(client: FlaskClient) -> None:
+    response = client.get("/helloWorld")
+    assert response.status_code == 200
+    assert "Hello" in response.text
