@@ -114,10 +114,12 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give float32 features (batch, …) and their labels (batch,)."""
         num_views, num_pictures = self._features.values.shape[:2]
-        order, views = np.arange(num_pictures), np.zeros(num_pictures, dtype=np.int64)
+        order: np.ndarray = np.arange(num_pictures)
+        views: np.ndarray = np.zeros(num_pictures, dtype=np.int64)
         if self._shuffle:
             random = np.random.default_rng((self._seed, self._epoch))
-            order, views = random.permutation(order), random.integers(num_views, size=num_pictures)
+            order = random.permutation(num_pictures)
+            views = random.integers(num_views, size=num_pictures)
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         values = self._features.values[views[chosen], chosen].astype(np.float32)
         return values, self._features.labels[chosen]

@@ -61,9 +61,12 @@ class PredictorHolder:
             try:
                 predictor = load()
                 self._predictor = predictor
-                loaded(predictor)
+                if not self._closed:
+                    loaded(predictor)
             except Exception as error:
                 _log.debug("the model could not be loaded", exc_info=True)
                 failed(error)
 
-        threading.Thread(target=work, name="load-model", daemon=True).start()
+        # No daemon: a process that ends in the middle of OpenVINO's compiling is aborted, so the
+        # interpreter has to wait for this thread.
+        threading.Thread(target=work, name="load-model").start()

@@ -22,6 +22,7 @@ class ServingLimits:
     # Bytes. The largest picture as Base64 with its signs percent-encoded and its lines broken fits.
     max_body_bytes: int = 16 * 2**20
     max_form_fields: int = 16  # urlencoded fields, multipart parts, and fields of a query
+    max_part_header_bytes: int = 16_384  # of one multipart part; long file names fit
     max_escapes: int = 1000  # percent escapes in one field, those of Base64's own signs aside
     max_option_chars: int = 1000  # of a form field that is no picture, before its own check
     max_json_marks: int = 64  # of each of [ { , and : in a JSON body

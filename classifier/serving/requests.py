@@ -294,6 +294,7 @@ def _parse_multipart(
     boundary = request.mimetype_params.get("boundary", "")
     if not boundary or not boundary.isascii():
         raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
+    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), limits)
     try:
         fields, files = parser.parse(io.BytesIO(body), boundary.encode(), len(body))
     except RequestEntityTooLarge as error:
@@ -306,6 +307,23 @@ def _parse_multipart(
         [(name or "", value) for name, value in fields.items(multi=True)],
         [(name or "", file.read()) for name, file in files.items(multi=True)],
     )
+
+
+def _check_parts(body: bytes, delimiter: bytes, limits: ServingLimits) -> None:
+    """Refuse many parts, long part headers and a long preamble; Werkzeug has no cap for these."""
+    if body.count(delimiter) > limits.max_form_fields + 1:  # one more closes the last part
+        raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} parts.")
+    start = body.find(delimiter, 0, limits.max_part_header_bytes)
+    if start < 0:
+        raise MalformedBodyError("The multipart body does not begin with its boundary.")
+    while start >= 0:
+        start += len(delimiter)
+        if body.startswith(b"--", start):
+            return
+        end = body.find(b"\r\n\r\n", start, start + limits.max_part_header_bytes)
+        if end < 0:
+            raise MalformedBodyError("A part of the multipart body has far too long headers.")
+        start = body.find(delimiter, end)
 
 
 def _sorted_out(fields: Sequence[tuple[str, str]]) -> _Found:

@@ -43,8 +43,9 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise PortError(f"Cannot listen on {host}: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name at all, such as a..b
+        reason = getattr(error, "strerror", None) or "that is no host name"
+        raise PortError(f"Cannot listen on {host}: {reason}.") from error
     try:
         # Otherwise a restart has to wait a minute for the old connections to be forgotten.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

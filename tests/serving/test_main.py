@@ -276,7 +276,7 @@ def test_policy_of_the_command_line_is_in_force(tmp_path: Path, version_path: Pa
     assert (answer["label"], answer["decision"]) == ("red", "none")
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["a..b", "192.0.2.1"])
 def test_address_that_is_not_ours_is_a_port_error(host: str) -> None:
-    with pytest.raises(PortError, match=host):
+    with pytest.raises(PortError, match=f"Cannot listen on {host}"):
         http_server.listen(host, 0)

@@ -129,7 +129,7 @@ def test_hostile_picture_is_a_problem_at_once_and_harms_nobody(
     data, status, slug = REFUSED[name]
     start = time.perf_counter()
     response = predict(client, data)
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 1
     assert_problem(response, status, slug)
     assert client.get("/readyz").status_code == 200
     assert predict(client, RED_JPEG).get_json()["label"] == "red"

@@ -1,0 +1,128 @@
+"""A model version's report: one HTML file that opens anywhere and needs nothing from elsewhere."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classifier import images
+from classifier.bundle import Manifest
+from classifier.errors import ImageError
+from classifier.files import reporting_output_errors, write_text
+from classifier.learning.dataset import Dataset
+
+if TYPE_CHECKING:
+    from classifier.learning.saving import Origin
+
+_MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
+_THUMBNAIL = 200  # pixels, the longer side
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(
+    path: Path,
+    name: str,
+    manifest: Manifest,
+    origin: "Origin",
+    dataset: Dataset,
+    probabilities: np.ndarray,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: the HTML file.
+        name: of the version.
+        manifest: complete but for the files' checksums.
+        origin: history of the training.
+        dataset: whose validation pictures `probabilities` are about, in order.
+        probabilities: (validation pictures, classes).
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    mistakes, num_mistakes = _mistakes(dataset, probabilities)
+    page = environment.get_template("report.html").render(
+        name=name,
+        manifest=manifest,
+        metrics=manifest.metrics,
+        comparison=origin.comparison,
+        curves=markupsafe.Markup(_curves(origin.fits)),  # noqa: S704 (our own drawing)
+        mistakes=mistakes,
+        num_mistakes=num_mistakes,
+        percent=lambda share: f"{100 * share:.1f} %",
+    )
+    with reporting_output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+
+
+def _mistakes(dataset: Dataset, probabilities: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+    labels = np.array([sample.class_index for sample in dataset.validation])
+    called = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(called != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")]
+    shown = []
+    for number in wrong[:_MAX_MISTAKES].tolist():
+        path = dataset.validation[number].path
+        shown.append(
+            {
+                "path": str(path),
+                "truth": dataset.classes[labels[number]],
+                "label": dataset.classes[called[number]],
+                "probability": float(probabilities[number, called[number]]),
+                "thumbnail": _thumbnail(path),
+            }
+        )
+    return shown, len(wrong)
+
+
+def _thumbnail(path: Path) -> str:
+    from PIL import Image
+
+    try:
+        image = Image.fromarray(images.decode(path).pixels)
+    except ImageError:  # it was readable a moment ago; a report is not worth losing the model for
+        image = Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "grey")
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
+    """Draw loss and accuracy over the epochs of each fit, as SVG."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.2 * len(fits)), layout="constrained")
+    for row, fit in enumerate(fits):
+        history = fit["history"]
+        epochs = range(1, len(history["loss"]) + 1)
+        for column, (metric, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"))):
+            axes = figure.add_subplot(len(fits), 2, 2 * row + column + 1)
+            axes.plot(epochs, history[metric], color="#8a8a8a", label="training")
+            axes.plot(epochs, history[f"val_{metric}"], color="#1f6fb2", label="validation")
+            if fit["best_epoch"]:
+                axes.axvline(fit["best_epoch"], color="#1f6fb2", linewidth=0.8, linestyle=":")
+            axes.set_title(f"{fit['stage']}: {title}", fontsize=11)
+            axes.set_xlabel("epoch (dotted: kept)")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,316 @@
+"""The steps of the two training scripts: options in, progress and results on the terminal.
+
+Keras and TensorFlow take seconds to load, so they are loaded after everything cheap was checked.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier import bundle, console
+from classifier.decisions import ARGMAX, DecisionPolicy
+from classifier.errors import DataError, UsageError
+from classifier.learning import audit as audits
+from classifier.learning import backbones
+from classifier.learning.dataset import Dataset, count_files, read_dataset
+from classifier.logs import LOG_FOLDER, start_logging, timestamp
+
+if TYPE_CHECKING:
+    from classifier.learning.recipes import Trained, TrainSettings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do, with all options checked.
+
+    Attributes:
+        backbone: the row of the table.
+        image_size: (height, width) in pixels.
+        policy: of the new version; None chooses one for its classes.
+        path: of the new version.
+    """
+
+    backbone: backbones.Backbone
+    image_size: tuple[int, int]
+    policy: DecisionPolicy | None
+    path: Path
+
+
+def start(script: str, options: argparse.Namespace) -> None:
+    """Check the numbers, start logging, and keep TensorFlow's own remarks off the terminal."""
+    for name, lowest in (("epochs", 1), ("batch_size", 1), ("views", 1), ("fine_tune_epochs", 0)):
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value < lowest:
+            raise UsageError(f"{option} is {value}: it must be at least {lowest}.")
+    if options.seed < 0 or not 0 < options.learning_rate <= 1:
+        raise UsageError("--seed must not be negative, and --learning-rate must lie from 0 to 1.")
+    start_logging(script, quiet=options.quiet or options.json)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def plan_training(options: argparse.Namespace) -> Plan:
+    """Check all options that need no data.
+
+    Raises:
+        UsageError: one of them can never work.
+    """
+    backbone = backbones.find(options.backbone)
+    side = options.image_size
+    if side is not None and not backbone.min_side <= side <= 2048:
+        raise UsageError(
+            f"--image-size is {side}: {backbone.name} takes {backbone.min_side} to 2048 pixels."
+        )
+    policy = None
+    if options.decision:
+        policy = (
+            DecisionPolicy(ARGMAX)
+            if options.decision == ARGMAX
+            else DecisionPolicy(options.decision, options.min_confidence, options.fallback_class)
+        )
+    return Plan(
+        backbone,
+        (side, side) if side else backbone.image_size,
+        policy,
+        bundle.new_version_path(options.model_dir, options.name),
+    )
+
+
+def plan_retraining(options: argparse.Namespace) -> tuple[bundle.ModelVersion, Plan]:
+    """Find the version to train further.
+
+    Raises:
+        ModelError: there is none that can be used.
+    """
+    old = bundle.load(options.model)
+    name = old.name.rsplit("-", 2)[0]
+    plan = Plan(
+        backbones.find(old.manifest.backbone),
+        old.manifest.image_size,
+        old.manifest.policy,
+        bundle.new_version_path(old.path.parent, name),
+    )
+    return old, plan
+
+
+def read_data(options: argparse.Namespace) -> Dataset:
+    """Check every picture and say what was found.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    if not options.data.is_dir():
+        raise DataError(
+            f"There is no data folder {options.data}: put pictures into {options.data}/train/"
+            "<class>/, or name another folder with --data."
+        )
+    with console.progress(
+        "checking pictures", count_files(options.data), quiet=_is_quiet(options)
+    ) as advance:
+        dataset = read_dataset(options.data, advance=advance)
+    rows = audits.summary_rows(dataset)
+    _log.info("%s", console.table(["class", "train", "validation", "test"], rows))
+    if dataset.split_by_content:
+        _log.info("There is no validation folder: a fifth of train was set aside, by content.")
+    for finding in audits.audit(dataset):
+        _log.warning("note: %s", "\n".join(audits.describe(finding)))
+        for path in finding.paths:
+            _log.debug("  %s", path)
+    return dataset
+
+
+def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
+    """Close a `--check-only` run."""
+    findings = audits.audit(dataset)
+    if options.json:
+        value = {
+            "classes": list(dataset.classes),
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+            "findings": [
+                {"message": finding.message, "paths": [str(path) for path in finding.paths]}
+                for finding in findings
+            ],
+        }
+        print(json.dumps(value, ensure_ascii=False))
+        return 0
+    verdict = f"{len(findings)} notes above" if findings else "nothing wrong was found"
+    _log.info("Checked %s: %s; it can be trained on.", dataset.folder, verdict)
+    return 0
+
+
+def train(plan: Plan, dataset: Dataset, options: argparse.Namespace) -> "Trained":
+    """Build and train a new network."""
+    with _interruptible(plan):
+        recipes, settings, log_folder = _prepare(options)
+        network = recipes.build_network(
+            dataset, plan.backbone, options.weights, plan.image_size, settings
+        )
+        return _run(recipes, network, dataset, settings, log_folder, plan, options)
+
+
+def train_further(
+    old: bundle.ModelVersion, plan: Plan, dataset: Dataset, options: argparse.Namespace
+) -> "Trained":
+    """Train an old version's network further, with new classes if there are any."""
+    with _interruptible(plan):
+        recipes, settings, log_folder = _prepare(options)
+        settings = dataclasses.replace(settings, is_further=True)
+        from classifier.learning.network import with_classes
+
+        network = with_classes(
+            recipes.open_network(old), old.manifest.classes, dataset.classes, settings.seed
+        )
+        return _run(recipes, network, dataset, settings, log_folder, plan, options)
+
+
+def save(
+    trained: "Trained",
+    dataset: Dataset,
+    plan: Plan,
+    options: argparse.Namespace,
+    *,
+    parent: bundle.ModelVersion | None = None,
+) -> bundle.ModelVersion:
+    """Write the version."""
+    from classifier.learning import recipes
+
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in sorted(vars(options).items())
+    }
+    policy = plan.policy or DecisionPolicy.default_for(dataset.classes)
+    with _interruptible(plan):
+        return recipes.save(trained, dataset, policy, settings, plan.path, parent=parent)
+
+
+def promote(version: bundle.ModelVersion) -> None:
+    """Make the version the current one."""
+    bundle.promote(version)
+
+
+def promote_if_not_worse(
+    version: bundle.ModelVersion,
+    old: bundle.ModelVersion,
+    trained: "Trained",
+    options: argparse.Namespace,
+) -> bool:
+    """Make the version the current one if it is not worse, or if that is forced; say which."""
+    from classifier.learning.recipes import is_not_worse
+
+    before, after = trained.before, trained.metrics
+    rows = [
+        (
+            name,
+            f"{100 * metrics.accuracy:.2f} %",
+            f"{metrics.log_loss:.4f}",
+            f"{100 * metrics.macro_f1:.2f} %",
+        )
+        for name, metrics in ((old.name, before), (version.name, after))
+    ]
+    _log.info(
+        "%s", console.table(["on the same pictures", "accuracy", "log loss", "mean F1"], rows)
+    )
+    not_worse = is_not_worse(after, before)
+    if not_worse or options.force_promote:
+        bundle.promote(version)
+        if not not_worse:
+            _log.warning("%s is worse, and in use because of --force-promote.", version.name)
+        return True
+    _log.warning(
+        "No better: %s stays in use; the new version is kept for a look (--force-promote uses it).",
+        old.name,
+    )
+    return False
+
+
+def report(
+    version: bundle.ModelVersion,
+    trained: "Trained",
+    options: argparse.Namespace,
+    *,
+    promoted: bool = True,
+) -> None:
+    """Print the metrics and say where everything lies."""
+    metrics = trained.metrics
+    if options.json:
+        value = {
+            "version": str(version.path),
+            "promoted": promoted,
+            "metrics": metrics.to_json(),
+            "before": trained.before.to_json(),
+        }
+        print(json.dumps(value, ensure_ascii=False))
+        return
+    rows = [
+        (c.name, *(f"{100 * share:.1f} %" for share in (c.precision, c.recall, c.f1)), c.support)
+        for c in metrics.classes
+    ]
+    _log.info("%s", console.table(["class", "precision", "recall", "F1", "pictures"], rows))
+    names = [c.name for c in metrics.classes]
+    confusion = [(name, *row) for name, row in zip(names, metrics.confusion, strict=True)]
+    _log.info("%s", console.table(["is ↓  called →", *names], confusion))
+    low, high = metrics.accuracy_interval
+    _log.info("Report: %s", version.path / bundle.REPORT)
+    print(
+        f"{version.path}: validation accuracy {100 * metrics.accuracy:.2f} % "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}) on {metrics.num_images} pictures"
+        + ("" if promoted else "; not in use")
+    )
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings", Path]:
+    _log.info("Loading Keras and TensorFlow.")
+    from classifier.learning import recipes, training
+
+    training.make_reproducible(options.seed)
+    settings = recipes.TrainSettings(
+        epochs=options.epochs,
+        fine_tune_epochs=options.fine_tune_epochs,
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        views=options.views,
+        seed=options.seed,
+    )
+    return recipes, settings, LOG_FOLDER / "tensorboard" / timestamp()
+
+
+def _run(
+    recipes: Any,
+    network: Any,
+    dataset: Dataset,
+    settings: "TrainSettings",
+    log_folder: Path,
+    plan: Plan,
+    options: argparse.Namespace,
+) -> "Trained":
+    from classifier.learning.saving import check_space
+
+    check_space(plan.path.parent, network)
+    trained: Trained = recipes.train(
+        network, dataset, settings, log_folder, quiet=_is_quiet(options)
+    )
+    return trained
+
+
+@contextlib.contextmanager
+def _interruptible(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        current = bundle.current_name(plan.path.parent)
+        stays = f"{current} stays in use" if current else "there is no model yet"
+        _log.warning("Stopped before the new version was written: nothing was changed, %s.", stays)
+        raise
+
+
+def _is_quiet(options: argparse.Namespace) -> bool:
+    return bool(options.quiet or options.json)

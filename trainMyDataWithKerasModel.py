@@ -1,0 +1,101 @@
+"""Train a classifier on your class folders.
+
+    python trainMyDataWithKerasModel.py
+    python trainMyDataWithKerasModel.py --data data --backbone MobileNetV2 --fine-tune-epochs 5
+    python trainMyDataWithKerasModel.py --check-only
+
+Reads data/train/<class>/… (and data/validation/<class>/…), writes a new version to modelFile/.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classifier.console import argument_parser, run_script
+
+EXAMPLES = """\
+  python trainMyDataWithKerasModel.py                          InceptionV3 on data/
+  python trainMyDataWithKerasModel.py --check-only             look at data/, train nothing
+  python trainMyDataWithKerasModel.py --backbone MobileNetV2   smaller and several times quicker
+  python trainMyDataWithKerasModel.py --weights random         where ImageNet weights cannot be had
+  python trainMyDataWithKerasModel.py --weights FILE.weights.h5
+  python trainMyDataWithKerasModel.py --fine-tune-epochs 5     also train the top blocks
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check, train, measure, save, and make the new version the current one."""
+    options = _parser().parse_args(arguments)
+    from classifier.learning import training_script as script
+
+    script.start("train", options)
+    plan = script.plan_training(options)
+    dataset = script.read_data(options)
+    if options.check_only:
+        return script.report_check(dataset, options)
+    trained = script.train(plan, dataset, options)
+    version = script.save(trained, dataset, plan, options)
+    script.promote(version)
+    script.report(version, trained, options)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser("Train a classifier on your class folders.", EXAMPLES)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument(
+        "--model-dir", type=Path, default=Path("modelFile"), help="where versions go (modelFile)"
+    )
+    parser.add_argument("--name", default="model", help="first part of the version's name (model)")
+    parser.add_argument(
+        "--backbone",
+        default="InceptionV3",
+        help="InceptionV3 (default), Xception, ResNeXt50, DenseNet201, DenseNet169, ResNet50V2, "
+        "DenseNet121, MobileNetV2, MobileNetV3Large, EfficientNetV2B0, ConvNeXtTiny, or SmallCNN, "
+        "a small network trained from scratch",
+    )
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        help="imagenet (default; downloaded once), random, or a weights file of the backbone",
+    )
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of the input (the backbone's own)"
+    )
+    parser.add_argument("--epochs", type=int, default=20, help="at most; it stops by itself (20)")
+    parser.add_argument(
+        "--fine-tune-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train the backbone's top blocks too, at most N epochs (0)",
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="peak of the head's (0.001)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a step (32)")
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=2,
+        help="1 shows pictures as they are, more adds sheared, zoomed and flipped variants (2)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument(
+        "--decision",
+        choices=["argmax", "confident"],
+        help="argmax: the most probable class; confident: the fallback class when unsure "
+        "(confident if there is a class neutral, else argmax)",
+    )
+    parser.add_argument(
+        "--min-confidence", type=float, default=0.75, help="below it, confident is unsure (0.75)"
+    )
+    parser.add_argument("--fallback-class", default="neutral", help="its answer then (neutral)")
+    parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main, sys.argv[1:])
