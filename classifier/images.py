@@ -193,14 +193,13 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
         return _decode_as(picture_format, data, limits, image_size)
     except ImageError:
         raise
-    except MemoryError as error:
-        raise UndecodableImageError("decoding it needs more memory than there is") from error
+    except MemoryError:  # the machine's trouble, not the picture's: the caller must hear it as that
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixelsError(f"too many pixels: {error}") from error
     except Exception as error:
         # Hostile files make decoders raise nearly anything: OSError, SyntaxError, ValueError,
         # struct.error, IndexError, EOFError and more. All of them mean the same to the caller.
-        _log.debug("decoder error", exc_info=True)
         if isinstance(error, UnidentifiedImageError):
             raise UndecodableImageError(f"the {picture_format} has a damaged header") from error
         if _is_truncation(error):

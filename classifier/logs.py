@@ -3,9 +3,12 @@
 Modules only call `logging.getLogger(__name__)`; scripts alone call `start_logging`.
 """
 
+import contextlib
 import logging
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.files import reporting_output_errors
@@ -43,13 +46,40 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
     to_console.setLevel(logging.WARNING if quiet else logging.INFO)
 
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
+    _remove_handlers(root)
     root.addHandler(to_file)
     root.setLevel(logging.WARNING)  # other people's libraries: only what went wrong
     ours = logging.getLogger("classifier")
-    for handler in ours.handlers[:]:
-        ours.removeHandler(handler)
+    _remove_handlers(ours)
     ours.setLevel(logging.DEBUG)
     ours.addHandler(to_console)
     return path
+
+
+@contextlib.contextmanager
+def native_messages_in_log() -> Iterator[None]:
+    """Send what C++ libraries write to standard error during the block to the log file.
+
+    TensorFlow greets with half a dozen lines before any of its own switches is read. Without a log
+    file nothing is redirected: a message is never lost.
+    """
+    files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    if not files:
+        yield
+        return
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    log = os.open(files[0].baseFilename, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(log)
+
+
+def _remove_handlers(logger: logging.Logger) -> None:
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()

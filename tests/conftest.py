@@ -1,18 +1,15 @@
 """Small real inputs that many tests share: painted pictures, and a model version without Keras."""
 
-import io
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from painted import COLOURS
 
 from classifier import bundle, engines, files
 from classifier.decisions import DecisionPolicy
-
-COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 50), "red": (210, 40, 30)}
 
 
 @pytest.fixture(autouse=True)
@@ -29,21 +26,6 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-
-
-def paint(
-    colour: tuple[int, int, int], *, size: tuple[int, int] = (64, 48), seed: int = 0
-) -> Image.Image:
-    """Paint a noisy picture of one colour; `size` is (width, height)."""
-    noise = np.random.default_rng(seed).integers(-25, 26, (size[1], size[0], 3))
-    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
-
-
-def encode(image: Image.Image, picture_format: str = "JPEG", **options: object) -> bytes:
-    """Give the bytes of a picture file."""
-    buffer = io.BytesIO()
-    image.save(buffer, picture_format, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -70,10 +70,10 @@ def _duplicates(dataset: Dataset) -> Iterator[Finding]:
         else:
             num_same += same_bytes
     if contradicting:
-        yield _pairs("lie in two classes", "keep one of each", contradicting)
+        yield _pairs("in two classes", "keep one of each", contradicting)
     if leaking:
         yield _pairs(
-            "lie in train as well as in validation or test, the same or nearly so",
+            "in train as well as in validation or test, the same or nearly so",
             "the metrics will flatter; remove one of each",
             leaking,
         )
@@ -83,7 +83,7 @@ def _duplicates(dataset: Dataset) -> Iterator[Finding]:
 
 def _pairs(what: str, advice: str, paths: list[Path]) -> Finding:
     count = len(paths) // 2
-    pictures = "1 picture" if count == 1 else f"{count} pictures"
+    pictures = "1 picture lies" if count == 1 else f"{count} pictures lie"
     return Finding(f"{pictures} {what}: {advice}.", tuple(paths))
 
 

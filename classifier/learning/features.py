@@ -118,7 +118,7 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
         views: np.ndarray = np.zeros(num_pictures, dtype=np.int64)
         if self._shuffle:
             random = np.random.default_rng((self._seed, self._epoch))
-            order = random.permutation(num_pictures)
+            order = random.permutation(order)
             views = random.integers(num_views, size=num_pictures)
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         values = self._features.values[views[chosen], chosen].astype(np.float32)

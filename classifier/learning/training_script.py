@@ -19,7 +19,7 @@ from classifier.errors import DataError, UsageError
 from classifier.learning import audit as audits
 from classifier.learning import backbones
 from classifier.learning.dataset import Dataset, count_files, read_dataset
-from classifier.logs import LOG_FOLDER, start_logging, timestamp
+from classifier.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
 
 if TYPE_CHECKING:
     from classifier.learning.recipes import Trained, TrainSettings
@@ -269,9 +269,10 @@ def report(
 
 def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings", Path]:
     _log.info("Loading Keras and TensorFlow.")
-    from classifier.learning import recipes, training
+    with native_messages_in_log():
+        from classifier.learning import recipes, training
 
-    training.make_reproducible(options.seed)
+        training.make_reproducible(options.seed)
     settings = recipes.TrainSettings(
         epochs=options.epochs,
         fine_tune_epochs=options.fine_tune_epochs,

@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 
-from conftest import COLOURS, encode, paint
+from painted import COLOURS, encode, paint
 from PIL import Image
 
 RED = paint(COLOURS["red"])

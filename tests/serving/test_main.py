@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import COLOURS, encode, paint
+from painted import COLOURS, encode, paint
 from running import REPOSITORY, SECONDS, RunningServer, running, serving
 
 from classifier import bundle

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COLOURS, encode, paint
+from painted import COLOURS, encode, paint
 from running import RunningServer, serving
 
 sync_api = pytest.importorskip("playwright.sync_api")

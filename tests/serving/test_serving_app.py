@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COLOURS, encode, paint
 from flask.testing import FlaskClient
 from hostile import ACCEPTED, COLOURLESS, RED_JPEG, REFUSED
+from painted import COLOURS, encode, paint
 
 from classifier import errors
 from classifier.serving import problems

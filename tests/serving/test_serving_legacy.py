@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from conftest import COLOURS, encode, paint
 from flask.testing import FlaskClient
+from painted import COLOURS, encode, paint
 
 from classifier.decisions import CONFIDENT, DecisionPolicy
 from classifier.serving.app import create_app

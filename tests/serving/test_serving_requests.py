@@ -6,8 +6,8 @@ import time
 from urllib.parse import quote_plus, urlencode
 
 import pytest
-from conftest import COLOURS, encode, paint
 from flask import Request
+from painted import COLOURS, encode, paint
 from werkzeug.test import EnvironBuilder
 
 from classifier.errors import ClassifierError, EmptyImageError
