@@ -40,7 +40,7 @@ _log = logging.getLogger("classifier.main")
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM (exit code 0) or Ctrl-C (130)."""
     options = parse(arguments)
-    policy = chosen_policy(options)
+    policy = decisions.chosen(options)
     logs.start_logging("main", quiet=options.quiet)
 
     from classifier.serving import app, holder, limits, predictor, server
@@ -78,25 +78,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--port", type=int, default=8133, help="port to listen on; 0 takes a free one (8133)")
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
-    add("--decision", choices=decisions.KINDS, help="how a label is chosen (as the model says)")
-    add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
-    add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
+    decisions.add_options(parser)
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         raise UsageError(f"There is no port {options.port}: use 1 to 65535, or 0 for a free one.")
     return options
-
-
-def chosen_policy(options: argparse.Namespace) -> decisions.DecisionPolicy | None:
-    """Give the decision policy of the command line, or None for the model's own."""
-    given = {
-        name: value
-        for name in ("min_confidence", "fallback_class")
-        if (value := getattr(options, name)) is not None
-    }
-    if given and options.decision != decisions.CONFIDENT:
-        raise UsageError("--min-confidence and --fallback-class go with --decision confident.")
-    return decisions.DecisionPolicy(options.decision, **given) if options.decision else None
 
 
 def warn_if_open(address: str) -> None:

@@ -262,6 +262,8 @@ def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
     classes = fields["classes"]
     if not _is_names(classes) or len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError("classes must be two or more different names")
+    if not all(name == Path(name).name and name not in (".", "..") for name in classes):
+        raise ValueError("a class name must be fit for a folder's name")
     height, width = fields["image_size"]
     if not all(isinstance(side, int) and 0 < side <= 4096 for side in (height, width)):
         raise ValueError("image_size must be two whole numbers of pixels")

@@ -4,6 +4,7 @@
 it as neutral") when no class reaches `min_confidence`.
 """
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -69,3 +70,27 @@ class DecisionPolicy:
         if self.kind == CONFIDENT and probability < self.min_confidence:
             return self.fallback_class
         return label
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a script the options that `chosen` reads."""
+    add = parser.add_argument
+    add("--decision", choices=KINDS, help="how a label is chosen (as the model says)")
+    add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
+    add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
+
+
+def chosen(options: argparse.Namespace) -> DecisionPolicy | None:
+    """Give the policy that the command line asks for, or None when it asks for none.
+
+    Raises:
+        UsageError: a value is wrong, or goes with another kind.
+    """
+    given = {
+        name: value
+        for name in ("min_confidence", "fallback_class")
+        if (value := getattr(options, name)) is not None
+    }
+    if given and options.decision != CONFIDENT:
+        raise UsageError("--min-confidence and --fallback-class go with --decision confident.")
+    return DecisionPolicy(options.decision, **given) if options.decision else None

@@ -13,6 +13,7 @@ ClassifierError                      exit code 1
 │   └── ModelTooNewError             written by a later release
 ├── SearchError                      the image search gave no usable answer
 └── ImageError                       one picture cannot be used; carries its source
+    ├── UnreadableImageError         the file cannot be opened
     ├── EmptyImageError              no bytes at all
     ├── ImageTooLargeError           too many bytes
     ├── UnsupportedImageFormatError  not one of the accepted formats
@@ -91,6 +92,10 @@ class ImageError(ClassifierError):
         super().__init__(f"{source}: {reason}" if source else reason)
         self.reason = reason
         self.source = source
+
+
+class UnreadableImageError(ImageError):
+    """The file is missing or cannot be opened."""
 
 
 class EmptyImageError(ImageError):

@@ -132,6 +132,16 @@ def remove_stale_partials(parent: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def list_files(folder: Path) -> list[Path]:
+    """Give the files of a folder, at any depth, in order; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def sha256_of(path: Path) -> str:
     """Give the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:

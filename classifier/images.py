@@ -26,6 +26,7 @@ from classifier.errors import (
     TooManyPixelsError,
     TruncatedImageError,
     UndecodableImageError,
+    UnreadableImageError,
     UnsupportedImageFormatError,
 )
 
@@ -175,7 +176,9 @@ def _read(path: Path, limits: Limits, name: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(limits.max_bytes + 1)
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}", name) from error
+        raise UnreadableImageError(
+            f"the file cannot be read ({error.strerror or error})", name
+        ) from error
     return data
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from classifier import engines, images
 from classifier.errors import DataError, ImageError, OutputError
-from classifier.files import write_json
+from classifier.files import list_files, write_json
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -159,16 +159,6 @@ def class_folders(folder: Path) -> list[str]:
         for path in sorted(folder.iterdir(), key=lambda path: path.name)
         if path.is_dir() and not path.name.startswith(".") and list_files(path)
     ]
-
-
-def list_files(class_folder: Path) -> list[Path]:
-    """Give the files of a class, at any depth, in order; hidden ones are left out."""
-    return sorted(
-        path
-        for path in class_folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(class_folder).parts)
-    )
 
 
 def check_files(

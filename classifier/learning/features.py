@@ -119,7 +119,7 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
         if self._shuffle:
             random = np.random.default_rng((self._seed, self._epoch))
             order = random.permutation(order)
-            views = random.integers(num_views, size=num_pictures)
+            views = np.asarray(random.integers(num_views, size=num_pictures))
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         values = self._features.values[views[chosen], chosen].astype(np.float32)
         return values, self._features.labels[chosen]

@@ -22,6 +22,7 @@ from tensorflow.keras.preprocessing import image as keras_image
 
 from classifier import images
 from classifier.errors import DataError, UsageError
+from classifier.files import list_files
 from classifier.learning import dataset
 
 FIRST_GENERATION = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
@@ -350,9 +351,7 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]
 
 def _list_samples(directory: Path, names: Sequence[str]) -> list[dataset.Sample]:
     files = [
-        (path, index)
-        for index, name in enumerate(names)
-        for path in dataset.list_files(directory / name)
+        (path, index) for index, name in enumerate(names) for path in list_files(directory / name)
     ]
     samples, rejects = dataset.check_files(
         [path for path, _ in files], [index for _, index in files]

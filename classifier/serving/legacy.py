@@ -12,17 +12,18 @@ from classifier.serving.predictor import Prediction
 PATH = "/image/detection"
 GREETING = "Hello World!"
 
-_SUCCESS = "00"
-_FAILURE = "98"
+SUCCESS = "00"
+FAILURE = "98"
+MISSING_MESSAGE = "缺少必要传入参数"
 
 
 def success(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Give the answer for a judged picture as JSON text."""
-    label = _label(prediction, policy)
+    label = label_of(prediction, policy)
     return json.dumps(
         {
-            "code": _SUCCESS,
-            "message": f"图片检测成功，类别是：{label}",
+            "code": SUCCESS,
+            "message": success_message(label),
             "predictedClass": label,
             "probability": str(prediction.probability),
         },
@@ -32,17 +33,25 @@ def success(prediction: Prediction, policy: DecisionPolicy) -> str:
 
 def missing() -> str:
     """Give the answer for a request without the field."""
-    return json.dumps({"code": _FAILURE, "message": "缺少必要传入参数"}, ensure_ascii=True)
+    return json.dumps({"code": FAILURE, "message": MISSING_MESSAGE}, ensure_ascii=True)
 
 
 def failure(reason: str) -> str:
     """Give the answer for a picture that could not be judged."""
-    return json.dumps(
-        {"code": _FAILURE, "message": f"图片检测失败，原因是：{reason}"}, ensure_ascii=True
-    )
+    return json.dumps({"code": FAILURE, "message": failure_message(reason)}, ensure_ascii=True)
 
 
-def _label(prediction: Prediction, policy: DecisionPolicy) -> str:
+def success_message(label: str) -> str:
+    """Give the text for a judged picture."""
+    return f"图片检测成功，类别是：{label}"
+
+
+def failure_message(reason: str) -> str:
+    """Give the text for a picture that could not be judged."""
+    return f"图片检测失败，原因是：{reason}"
+
+
+def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Give the decision; a model with a class `neutral` is never unsure of anything else here.
 
     The first generation had no policies: below 0.75 it meant to answer `neutral`, always.

@@ -116,6 +116,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         errors.TooManyPixelsError: Problem(422, "too-many-pixels", "The picture is too big"),
         errors.ImageTooSmallError: Problem(422, "image-too-small", "The picture is too small"),
         errors.TruncatedImageError: Problem(422, "truncated-image", "The picture ends early"),
+        errors.UnreadableImageError: Problem(422, "unreadable-file", "The file cannot be opened"),
         errors.ImageError: Problem(422, "undecodable-image", "The picture is damaged"),
         http.RequestHeaderFieldsTooLarge: Problem(
             431, "headers-too-large", "The request headers are too large"

@@ -1,0 +1,102 @@
+"""The demo, from nothing to a running service.
+
+    python demo/run.py --port 8133
+
+Draws sample pictures, checks them, trains InceptionV3 on them, and serves the model. A second run
+finds pictures and model where the first left them, in demo/work/.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))  # run as a script, only demo/ is on the path
+
+from draw_pictures import draw_data_folder  # noqa: E402
+
+from classifier import bundle, console  # noqa: E402
+from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
+
+BACKBONE = "InceptionV3"
+TRAIN_IMAGES = 120  # of each class
+VALIDATION_IMAGES = 40
+
+WORK = Path("demo") / "work"
+DATA = WORK / "data"
+MODELS = WORK / "modelFile"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the demo until the service is stopped."""
+    parser = console.argument_parser("Run the demo.", "  python demo/run.py --port 8133")
+    parser.add_argument("--port", type=int, default=8133, help="of the service (8133)")
+    options = parser.parse_args(arguments)
+    os.chdir(PROJECT)
+    say(1, f"Sample pictures in {DATA}/")
+    draw_data_folder(DATA, num_train=TRAIN_IMAGES, num_validation=VALIDATION_IMAGES, seed=0)
+    say(2, "Check")
+    run("trainMyDataWithKerasModel.py", "--data", DATA, "--check-only")
+    say(3, f"Train {BACKBONE}")
+    train_unless_done()
+    say(4, "Serve")
+    serve(options.port)
+
+
+def say(number: int, what: str) -> None:
+    """Print a heading."""
+    print(f"\n== {number}. {what}", flush=True)
+
+
+def train_unless_done() -> None:
+    """Train on the sample pictures, or find the model that an earlier run made of them."""
+    try:
+        version = bundle.load(MODELS)
+        accuracy = version.manifest.metrics["accuracy"]
+        print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
+        print(f"(Delete {WORK}/ to start anew.)")
+        return
+    except ModelNotFoundError:
+        pass
+    weights = choose_weights()
+    arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
+    run("trainMyDataWithKerasModel.py", *arguments, "--weights", weights)
+
+
+def choose_weights() -> str:
+    """Give `imagenet` if the weights can be had; else say so and give `random`."""
+    from classifier.learning import backbones
+
+    try:
+        backbones.find_weights(backbones.find(BACKBONE), "imagenet")
+    except WeightsError as error:
+        print(f"{error}\nThe demo goes on with --weights random.", flush=True)
+        return "random"
+    return "imagenet"
+
+
+def serve(port: int) -> None:
+    """Become the service; two lines to try come first."""
+    for name in ("menu", "not-menu"):
+        picture = next((DATA / "validation" / name).glob("*.jpg"))
+        print(f"Try: curl --data-binary @{picture} http://127.0.0.1:{port}/v1/predict")
+    print(f"The page: http://127.0.0.1:{port}/   (Ctrl-C ends the demo)", flush=True)
+    arguments = [sys.executable, "main.py", "--model", str(MODELS), "--port", str(port)]
+    os.execv(sys.executable, arguments)  # noqa: S606 (our own script, so that Ctrl-C reaches it)
+
+
+def run(script: str, *arguments: str | Path) -> None:
+    """Run one of the project's scripts.
+
+    Raises:
+        ClassifierError: it failed; it has said why.
+    """
+    command = [sys.executable, script, *map(str, arguments)]
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 (our own scripts)
+        raise ClassifierError(f"{script} failed, so the demo ends here.")
+
+
+if __name__ == "__main__":
+    console.run_script(main, sys.argv[1:])

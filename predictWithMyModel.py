@@ -1,0 +1,122 @@
+"""Judge pictures with a trained model, from the command line or from another program.
+
+    python predictWithMyModel.py picture.jpg
+    python predictWithMyModel.py folder/ --csv result.csv --sort-into sorted/
+    find . -name '*.jpg' | python predictWithMyModel.py - --json
+
+From Python:
+
+    from predictWithMyModel import predictWithImageBase64, predictWithImagePath
+    class_name, probability = predictWithImagePath("picture.jpg")
+    code, message, class_name, probability = predictWithImageBase64(text)
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier import console, decisions, logs
+from classifier.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from classifier.serving.predictor import Predictor
+
+EXAMPLES = """\
+  python predictWithMyModel.py picture.jpg other.png
+  python predictWithMyModel.py folder/ --csv result.csv
+  python predictWithMyModel.py folder/ --sort-into sorted/      copies into sorted/<class>/
+  find . -name '*.jpg' | python predictWithMyModel.py - --json  one JSON object a line
+  python predictWithMyModel.py folder/ --decision confident --min-confidence 0.9
+"""
+
+# Importing programs may run anywhere: their model lies beside this file.
+MODEL_FOLDER = Path(__file__).resolve().parent / "modelFile"
+
+
+def predictWithImagePath(path: str | Path) -> tuple[str, float]:
+    """Judge a picture file with the current model of `modelFile/` beside this script.
+
+    Returns:
+        the class name (under the model's decision policy) and the best class's probability, 0 to 1.
+
+    Raises:
+        ImageError: the picture cannot be used.
+        ModelError: there is no usable model.
+    """
+    predictor = _predictor()
+    prediction = predictor.judge(predictor.decode(path))
+    return prediction.decision, prediction.probability
+
+
+def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
+    """Judge a Base64 picture, perhaps a `data:` URL, as the first generation did: it never raises.
+
+    Returns:
+        code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
+    """
+    from classifier.serving import legacy
+    from classifier.serving.requests import decode_base64
+
+    if not text:
+        return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0
+    try:
+        predictor = _predictor()
+        prediction = predictor.judge(predictor.decode(decode_base64(text)))
+    except ClassifierError as error:
+        return legacy.FAILURE, legacy.failure_message(str(error)), "", 0.0
+    label = legacy.label_of(prediction, predictor.policy)
+    return legacy.SUCCESS, legacy.success_message(label), label, prediction.probability
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge every picture, print the answers, and fail only if no picture could be judged."""
+    options = _parser().parse_args(arguments)
+    policy = decisions.chosen(options)
+    logs.start_logging("predict", quiet=options.quiet)
+    from classifier.serving import judging
+    from classifier.serving.predictor import Predictor
+
+    predictor = Predictor.load(
+        options.model, engine=options.engine, precision=options.precision, policy=policy
+    )
+    with judging.open_sinks(predictor, options) as sinks:
+        tally = judging.judge(predictor, options.paths, sys.stdin, sinks)
+    if not options.quiet:
+        print(tally, file=sys.stderr)
+    return console.EXIT_OK if tally.num_judged else console.EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from classifier import engines
+
+    parser = console.argument_parser("Judge pictures with a trained model.", EXAMPLES)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="files, folders, or - for a list on stdin")
+    add(
+        "--model",
+        type=Path,
+        default=Path("modelFile"),
+        metavar="FOLDER",
+        help="a model version, or a folder of versions, whose current one is taken (modelFile)",
+    )
+    add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
+    add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
+    add("--json", action="store_true", help="print one JSON object a line")
+    add("--csv", type=Path, metavar="FILE", help="also write the answers to a CSV file")
+    add("--sort-into", type=Path, metavar="DIR", help="also copy each picture to DIR/<decision>/")
+    decisions.add_options(parser)
+    return parser
+
+
+@functools.cache
+def _predictor() -> "Predictor":
+    from classifier.serving.predictor import Predictor
+
+    return Predictor.load(MODEL_FOLDER)
+
+
+if __name__ == "__main__":
+    console.run_script(main, sys.argv[1:])
