@@ -7,6 +7,7 @@ and then renamed, so it is whole or absent. `modelFile/current.json` names the o
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,17 @@ OPENVINO_MODEL = "openvino/model.xml"
 REPORT = "report/index.html"
 
 _CURRENT = "current.json"
+
+# What reading a manifest that makes no sense can raise.
+_NO_MANIFEST = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    UsageError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +165,14 @@ def current_name(model_dir: Path) -> str | None:
         name = json.loads(pointer.read_bytes())["version"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelDamagedError(
             f"{pointer} is unreadable ({error}): {_choose(model_dir)}"
         ) from error
-    if not isinstance(name, str) or name != Path(name).name or name.startswith("."):
-        raise ModelDamagedError(f"{pointer} names {name!r}, which is no version's folder name.")
+    if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
+        raise ModelDamagedError(
+            f"{pointer} names {name!r}, which is no version's folder name: {_choose(model_dir)}"
+        )
     return name
 
 
@@ -173,7 +187,8 @@ def promote(version: ModelVersion) -> None:
 
 def _resolve(path: Path) -> Path:
     if (path / MANIFEST).exists():
-        return path
+        # `.` and `..` have no name, and no parent to put `current.json` in.
+        return path.resolve() if path.name in ("", "..") else path
     if not path.is_dir():
         raise ModelNotFoundError(
             f"There is no model at {path}: train one with trainMyDataWithKerasModel.py."
@@ -210,7 +225,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             changed = (
                 path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise ModelDamagedError(
                 f"The model version {folder} is incomplete: {relative} is missing or unreadable; "
                 "copy the whole folder again or choose another version."
@@ -237,7 +252,7 @@ def _from_json(raw: bytes, folder: Path) -> Manifest:
                 f"to {SCHEMA}: update this program or choose another version."
             )
         manifest = Manifest(**_checked(value))
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+    except _NO_MANIFEST as error:
         raise ModelDamagedError(
             f"{folder / MANIFEST} is no manifest of a model version ({_name(error)}): copy the "
             "folder again or choose another version."
@@ -277,6 +292,10 @@ def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
     fields["image_size"] = (height, width)
     fields["policy"] = DecisionPolicy.from_json(fields["policy"])
     fields["temperature"] = float(fields["temperature"])
+    if not 0 < fields["temperature"] < math.inf:
+        raise ValueError("temperature must be a number above 0")
+    if not isinstance(fields["schema"], int):
+        raise ValueError("schema must be a whole number")  # noqa: TRY004 (one kind for all)
     return fields
 
 

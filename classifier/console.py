@@ -50,7 +50,8 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     """
     try:
         code = main(arguments)
-        sys.stdout.flush()
+        if sys.stdout:  # None when the caller closed it
+            sys.stdout.flush()
     except ClassifierError as error:
         _say(f"error: {' '.join(str(error).split())}")
         code = error.exit_code
@@ -65,9 +66,10 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         _say("error: Not enough memory: use a smaller --batch-size or --image-size.")
         code = EXIT_FAILED
     except Exception as error:
-        logging.getLogger().exception("unexpected error")
-        _say(f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         where = log_file()
+        if where:
+            logging.getLogger().exception("unexpected error")
+        _say(f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         _say(f"This is a bug; the details are in {where}." if where else traceback.format_exc())
         code = EXIT_FAILED
     sys.exit(code)
@@ -116,7 +118,7 @@ def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich import progress as rich_progress
 
     columns = (
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(bar_width=30),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
@@ -154,7 +156,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
     # A table in a log or a pipe must not be cut to 80 columns.
-    page = console.Console(width=None if sys.stdout.isatty() else 200, color_system=None)
+    width = None if sys.stdout.isatty() else 200
+    # A cell is text: a class named "[red]" or ":smile:" must come out as it stands.
+    page = console.Console(width=width, color_system=None, markup=False, emoji=False)
     with page.capture() as capture:
         page.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

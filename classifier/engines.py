@@ -89,11 +89,12 @@ class OpenVINOEngine(Engine):
             self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.num_streams):
                 self._requests.put(self._compiled.create_infer_request())
-        except RuntimeError as error:
+            _, height, width, _ = self._compiled.input(0).get_partial_shape()
+            self.image_size = (height.get_length(), width.get_length())
+            _, outputs = self._compiled.output(0).get_partial_shape()
+            self.num_outputs = outputs.get_length()
+        except (RuntimeError, ValueError) as error:  # ValueError: other axes than a classifier's
             raise EngineError(f"OpenVINO cannot load {xml}: {_first_line(error)}") from error
-        _, height, width, _ = self._compiled.input(0).get_partial_shape()
-        self.image_size = (height.get_length(), width.get_length())
-        self.num_outputs = self._compiled.output(0).get_partial_shape()[1].get_length()
 
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
         """See `Engine.run`; waits for a free infer request."""
@@ -149,10 +150,9 @@ class KerasEngine(Engine):
         import keras
 
         try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            return cls(keras.saving.load_model(path, compile=False, safe_mode=True))
         except Exception as error:  # Keras raises whatever its layers and HDF5 raise
             raise EngineError(f"Keras cannot load {path}: {_first_line(error)}") from error
-        return cls(model)
 
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
         """See `Engine.run`; calls take turns, as TensorFlow spreads each over all cores."""

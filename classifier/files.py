@@ -78,7 +78,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented UTF-8 JSON atomically; see `write_bytes`. NaN and infinities are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file name that is no UTF-8 holds lone surrogates; `\udcff` is how JSON writes one.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -102,9 +104,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         # The error may carry a full disk from deep inside a library, so the block is covered too.
         with reporting_output_errors(path), _locked(partial / _LOCK_NAME):
             yield partial
-            (partial / _LOCK_NAME).unlink()
             for file in sorted(partial.rglob("*")):
                 _fsync(file)
+            # Last, because without it a folder whose writer is killed is never recognised as stale.
+            (partial / _LOCK_NAME).unlink()
             _fsync(partial)
             partial.rename(path)
             _fsync_folder(path.parent)
@@ -124,11 +127,9 @@ def remove_stale_partials(parent: Path) -> None:
         lock = partial / _LOCK_NAME
         if not partial.is_dir() or not lock.exists():
             continue
-        with open(lock, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        # An OSError: its writer lives, it is another user's, or somebody else removed it just now.
+        with contextlib.suppress(OSError), open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -163,10 +163,13 @@ def sniff(data: bytes) -> str | None:
 
 
 def _describe(data: bytes) -> str:
+    if known := sniff(data):
+        return f"this is a {known}"
     if data[4:8] == b"ftyp":
         return "this is an AVIF, HEIC or video file"
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")  # pages often begin with a mark or blank lines
     for magic, what in _REFUSED:
-        if data.startswith(magic):
+        if start.startswith(magic):
             return f"this is {what}"
     return f"this is no known picture format (it starts with {data[:8]!r})"
 
@@ -179,6 +182,8 @@ def _read(path: Path, limits: Limits, name: str) -> bytes:
         raise UnreadableImageError(
             f"the file cannot be read ({error.strerror or error})", name
         ) from error
+    except ValueError as error:  # a NUL in the path
+        raise UnreadableImageError(f"the file cannot be read ({error})", name) from error
     return data
 
 

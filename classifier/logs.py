@@ -36,7 +36,7 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
     path = folder / f"{script}-{timestamp()}.log"
     with reporting_output_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     )

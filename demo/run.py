@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))  # run as a script, only demo/ is on the path
@@ -29,7 +30,7 @@ DATA = WORK / "data"
 MODELS = WORK / "modelFile"
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> NoReturn:
     """Run the demo until the service is stopped."""
     parser = console.argument_parser("Run the demo.", "  python demo/run.py --port 8133")
     parser.add_argument("--port", type=int, default=8133, help="of the service (8133)")
@@ -54,33 +55,32 @@ def train_unless_done() -> None:
     """Train on the sample pictures, or find the model that an earlier run made of them."""
     try:
         version = bundle.load(MODELS)
+    except ModelNotFoundError:
+        weights = choose_weights()
+        arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
+        run("trainMyDataWithKerasModel.py", *arguments, "--weights", weights)
+    else:
         accuracy = version.manifest.metrics["accuracy"]
         print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
         print(f"(Delete {WORK}/ to start anew.)")
-        return
-    except ModelNotFoundError:
-        pass
-    weights = choose_weights()
-    arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
-    run("trainMyDataWithKerasModel.py", *arguments, "--weights", weights)
 
 
 def choose_weights() -> str:
     """Give `imagenet` if the weights can be had; else say so and give `random`."""
-    from classifier.learning import backbones
+    from classifier.learning import backbones, weights
 
     try:
-        backbones.find_weights(backbones.find(BACKBONE), "imagenet")
+        weights.find_weights(backbones.find(BACKBONE), "imagenet")
     except WeightsError as error:
         print(f"{error}\nThe demo goes on with --weights random.", flush=True)
         return "random"
     return "imagenet"
 
 
-def serve(port: int) -> None:
+def serve(port: int) -> NoReturn:
     """Become the service; two lines to try come first."""
     for name in ("menu", "not-menu"):
-        picture = next((DATA / "validation" / name).glob("*.jpg"))
+        picture = min((DATA / "validation" / name).glob("*.jpg"))
         print(f"Try: curl --data-binary @{picture} http://127.0.0.1:{port}/v1/predict")
     print(f"The page: http://127.0.0.1:{port}/   (Ctrl-C ends the demo)", flush=True)
     arguments = [sys.executable, "main.py", "--model", str(MODELS), "--port", str(port)]

@@ -1,43 +1,25 @@
-"""The table of networks that turn pixels into features, and how their weights are had.
+"""The table of networks that turn pixels into features.
 
-Nothing here imports Keras before a network is built: `BACKBONES`, `find` and the error cases of
-`find_weights` are free.
+Nothing here imports Keras before a network is built: `BACKBONES` and `find` are free.
 """
 
-import contextlib
 import difflib
 import functools
-import hashlib
-import logging
-import os
 import re
-import socket
-import sys
-import tempfile
-import urllib.error
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from classifier.errors import DataError, UsageError, WeightsError
+from classifier.errors import UsageError
 from classifier.learning.resnext import resnext50
 from classifier.learning.small_cnn import small_cnn
+from classifier.learning.weights import WeightsDownload, load_weights
 
 if TYPE_CHECKING:
     import keras
 
-DOWNLOAD_TIMEOUT_SECONDS = 20.0  # silence of the network, not length of the download
-
 _KERAS_WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_OTHER_CHOICES = (
-    "give a file of your own with --weights FILE, or start from chance with --weights random"
-)
-
-_logger = logging.getLogger(__name__)
 
 Scaling = Literal["tf", "torch", "unit", "none"]
 
@@ -53,35 +35,6 @@ _SCALE_AND_OFFSET: dict[Scaling, tuple[Any, Any]] = {
     ),
     "unit": (1 / 255, 0.0),
 }
-
-
-@dataclass(frozen=True)
-class WeightsDownload:
-    """Where Keras keeps the ImageNet weights of a network without its top.
-
-    Attributes:
-        url: legacy HDF5 file; its name is also the name in Keras's cache.
-        checksum: MD5 (32 digits) or SHA-256 (64), as `keras.applications` has it; None where
-            Keras publishes none, and then only the file's signature and its arrays are checked.
-    """
-
-    url: str
-    checksum: str | None
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the address."""
-        return self.url.rpartition("/")[2]
-
-    def is_intact(self, path: Path) -> bool:
-        """Say whether `path` is this file, whole."""
-        if not path.is_file() or not _is_hdf5(path):
-            return False
-        if self.checksum is None:
-            return True
-        algorithm = "md5" if len(self.checksum) == 32 else "sha256"
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest() == self.checksum
 
 
 @dataclass(frozen=True)
@@ -350,113 +303,13 @@ def build(
     keras.utils.set_random_seed(seed)
     model = _construct(backbone, image_size, include_top=False)
     if weights_path is not None:
-        _load_weights(model, backbone, weights_path)
+        load_weights(model, backbone.name, weights_path)
     return model
 
 
 def with_top(backbone: Backbone) -> "keras.Model":
     """Build the network with random weights from pixels to float32 (batch, 1000) probabilities."""
     return _construct(backbone, backbone.image_size, include_top=True)
-
-
-def find_weights(backbone: Backbone, choice: str) -> Path | None:
-    """Turn the value of `--weights` into a file for `build`.
-
-    Args:
-        backbone: a row of the table.
-        choice: "random"; "imagenet" for Keras's own download, kept in Keras's cache; or a path.
-
-    Returns:
-        The file, or None for random weights.
-
-    Raises:
-        WeightsError: there is no such file, Keras has no weights, or the download failed.
-    """
-    if choice == "random":
-        return None
-    if choice == "imagenet":
-        return _find_imagenet_weights(backbone)
-    path = Path(choice).expanduser()
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise WeightsError(
-            f"The weights file {path} {problem}: --weights takes imagenet, random or a file."
-        )
-    return path
-
-
-def set_batch_norm_statistics(model: "keras.Model", batches: Iterable[np.ndarray]) -> None:
-    """Set what every BatchNormalization subtracts and divides by, from pictures.
-
-    A random network needs this: its own statistics (mean 0, variance 1) fit no picture, and
-    features would drown or explode on the way. Each batch runs once with its own statistics;
-    mean and variance over all pictures are kept ("precise" batch norm, Yuxin Wu and Justin
-    Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576). With one batch
-    this is exact; with several, deep layers differ a little, the less the larger the batches.
-
-    A network without such layers is left alone and no batch is drawn.
-
-    Args:
-        model: a flat network from pixels; changed in place.
-        batches: float32 (batch, height, width, 3), RGB, 0 to 255; batches of 32 and a few
-            hundred pictures in all are enough. Drawn once, in order.
-
-    Raises:
-        DataError: there was no picture.
-    """
-    import keras
-
-    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    if not layers:
-        return
-    num_images = 0
-    sums = [np.zeros((2, layer.moving_mean.shape[0])) for layer in layers]
-    with _batch_statistics_only(model, layers) as forward:
-        for batch in batches:
-            forward(batch)
-            num_images += len(batch)
-            for total, layer in zip(sums, layers, strict=True):
-                mean = np.asarray(layer.moving_mean, dtype=np.float64)
-                variance = np.asarray(layer.moving_variance, dtype=np.float64)
-                total += len(batch) * np.stack([mean, variance + mean**2])
-    if not num_images:
-        raise DataError("No picture was given to take the batch-norm statistics from.")
-    for (mean, mean_square), layer in zip((x / num_images for x in sums), layers, strict=True):
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(mean_square - mean**2, 0.0))
-
-
-@contextlib.contextmanager
-def _batch_statistics_only(
-    model: Any, batch_norms: list[Any]
-) -> Iterator[Callable[[np.ndarray], object]]:
-    """Give a forward pass that leaves the statistics of its batch in the layers.
-
-    Only batch norm runs in training mode: dropout would add its noise to the variance.
-    """
-    import keras
-    import tensorflow as tf
-
-    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    saved = [(x, "momentum", x.momentum) for x in batch_norms]
-    saved += [(x, "trainable", x.trainable) for x in batch_norms]
-    saved += [(x, "rate", x.rate) for x in dropouts]
-    for layer in batch_norms:
-        layer.momentum = 0.0  # moving statistics := those of the batch
-        layer.trainable = True  # a frozen layer would not look at the batch
-    for layer in dropouts:
-        layer.rate = 0.0
-    try:
-        # A graph frees each tensor after its last use. Eagerly, all of InceptionV3's would live
-        # until the end of the pass.
-        yield tf.function(
-            lambda pixels: model(pixels, training=True),
-            input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
-            autograph=False,
-        )
-    finally:
-        for layer, attribute, value in saved:
-            setattr(layer, attribute, value)
 
 
 def _check_image_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
@@ -498,148 +351,3 @@ def _number_names_afresh(model: Any) -> None:
         numbered.sort(key=lambda pair: pair[0])
         for number, (_, operation) in enumerate(numbered):
             operation.name = f"{stem}_{number}" if number else stem
-
-
-def _load_weights(model: Any, backbone: Backbone, path: Path) -> None:
-    suffix = _weights_suffix(model, backbone, path)
-    with tempfile.TemporaryDirectory() as folder:
-        # Keras chooses its reader by the name, we by the content.
-        link = Path(folder) / f"link{suffix}"
-        link.symlink_to(path.resolve())
-        try:
-            model.load_weights(link)
-        except Exception as error:  # a stranger's file: Keras and h5py raise whatever they like
-            raise _foreign_weights(backbone, path, "its arrays do not fit") from error
-    _logger.info("loaded the weights of %s from %s", backbone.name, path)
-
-
-def _weights_suffix(model: Any, backbone: Backbone, path: Path) -> str:
-    """Tell the two formats of weights apart, and weights from everything else."""
-    import h5py
-
-    if not path.is_file():
-        raise WeightsError(f"The weights file {path} does not exist or is not a file.")
-    try:
-        if not _is_hdf5(path):
-            raise _foreign_weights(backbone, path, _what_it_is_instead(path))
-        with h5py.File(path, "r") as file:
-            if "model_config" in file.attrs or "model_weights" in file:
-                raise _foreign_weights(backbone, path, "it is a whole saved model")
-            if any(name in file.attrs for name in ("layer_names", "layer_names0")):
-                return ".h5"  # Keras compares the number of layers and arrays itself
-            if "layers" not in file:
-                raise _foreign_weights(backbone, path, "no layers are in it")
-            num_arrays = _count_arrays(file)
-    except OSError as error:
-        raise _foreign_weights(backbone, path, "it cannot be read or is cut short") from error
-    if num_arrays != len(model.weights):
-        raise _foreign_weights(
-            backbone, path, f"it holds {num_arrays} arrays instead of {len(model.weights)}"
-        )
-    return ".weights.h5"
-
-
-def _count_arrays(file: Any) -> int:
-    """Count the weights in a Keras 3 file; the states of random generators are none."""
-    import h5py
-
-    names: list[str] = []
-
-    def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
-            names.append(name)
-
-    file.visititems(note)
-    return len(names)
-
-
-def _is_hdf5(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
-
-
-def _what_it_is_instead(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(256).lstrip().lower()
-    if start.startswith(b"pk\x03\x04"):
-        return "it is a whole saved model or another archive"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page"
-    return "it is not an HDF5 file"
-
-
-def _foreign_weights(backbone: Backbone, path: Path, reason: str) -> WeightsError:
-    return WeightsError(
-        f"{path} does not hold the weights of {backbone.name} without its top: {reason}."
-    )
-
-
-def _find_imagenet_weights(backbone: Backbone) -> Path:
-    if backbone.download is None:
-        raise WeightsError(f"Keras has no ImageNet weights for {backbone.name}: {_OTHER_CHOICES}.")
-    cached = _keras_cache() / "models" / backbone.download.file_name
-    # Asked before Keras, which passes over a cache that it may read but not write.
-    if backbone.download.is_intact(cached):
-        return cached
-    try:
-        path = _download_to_keras_cache(backbone.download)
-    except Exception as error:  # `get_file` raises bare Exception besides OSError and ValueError
-        raise _download_failed(backbone, cached, _reason_of(error)) from error
-    if not backbone.download.is_intact(path):
-        path.unlink()
-        raise _download_failed(backbone, cached, "what came is not the file that Keras lists")
-    return path
-
-
-def _download_to_keras_cache(download: WeightsDownload) -> Path:
-    import keras
-
-    cache = _keras_cache()
-    (cache / "models").mkdir(parents=True, exist_ok=True)
-    timeout_seconds = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # `get_file` sets none and would hang
-    try:
-        # Progress is no output: standard output may be somebody's JSON.
-        with contextlib.redirect_stdout(sys.stderr):
-            return Path(
-                keras.utils.get_file(
-                    download.file_name,
-                    origin=download.url,
-                    cache_dir=str(cache),
-                    cache_subdir="models",
-                    force_download=True,
-                )
-            )
-    finally:
-        socket.setdefaulttimeout(timeout_seconds)
-
-
-def _keras_cache() -> Path:
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-
-
-def _download_failed(backbone: Backbone, cached: Path, reason: str) -> WeightsError:
-    url = backbone.download.url if backbone.download else ""
-    return WeightsError(
-        f"The ImageNet weights of {backbone.name} could not be downloaded ({reason}): "
-        f"put {url} at {cached} by hand, {_OTHER_CHOICES}."
-    )
-
-
-def _reason_of(error: BaseException) -> str:
-    """Say why a download failed, without the address that `get_file` puts in front."""
-    for cause in _causes(error):
-        if isinstance(cause, urllib.error.HTTPError):
-            return f"the server answered {cause.code} {cause.reason}"
-        if isinstance(cause, TimeoutError):
-            return f"no answer within {DOWNLOAD_TIMEOUT_SECONDS:g} seconds"
-        if isinstance(cause, urllib.error.URLError):
-            reason = cause.reason
-            return _reason_of(reason) if isinstance(reason, OSError) else str(reason)
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -259,11 +259,12 @@ def _check_counts(
     samples: Iterable[Sample],
     minimum: int = MIN_IMAGES_PER_CLASS,
 ) -> None:
-    counts = collections.Counter(sample.class_index for sample in samples)
+    different = {(sample.class_index, sample.sha256) for sample in samples}  # copies do not count
+    counts = collections.Counter(class_index for class_index, _ in different)
     for index, name in enumerate(classes):
         if counts[index] < minimum:
             raise DataError(
-                f"The class folder {folder / name} holds {counts[index]} readable "
+                f"The class folder {folder / name} holds {counts[index]} different readable "
                 f"picture{'' if counts[index] == 1 else 's'}: at least {minimum} are needed."
             )
 
@@ -283,37 +284,48 @@ def _split_by_content(
     """Set aside whole groups of near-duplicates, in an order that only content decides."""
     remembered = _read_split_file(folder)
     groups = _groups(samples)
-    aside: set[str] = set()
+    aside: set[tuple[int, str]] = set()  # a picture in two classes takes a side in each
     for class_index in sorted({sample.class_index for sample in samples}):
-        members = [group for group in groups if group[0].class_index == class_index]
-        aside |= _choose_aside(members, fraction, remembered)
-    _write_split_file(folder, {sample.sha256: sample.sha256 in aside for sample in samples})
-    train = [sample for sample in samples if sample.sha256 not in aside]
-    return train, [sample for sample in samples if sample.sha256 in aside]
+        members = [
+            sorted({sample.sha256 for sample in group})
+            for group in groups
+            if group[0].class_index == class_index
+        ]
+        chosen = _choose_aside(sorted(members), fraction, remembered)
+        aside |= {(class_index, sha256) for sha256 in chosen}
+    train = [sample for sample in samples if (sample.class_index, sample.sha256) not in aside]
+    validation = [sample for sample in samples if (sample.class_index, sample.sha256) in aside]
+    sides = {sample.sha256: False for sample in train}
+    _write_split_file(folder, sides | {sample.sha256: True for sample in validation})
+    return train, validation
 
 
 def _choose_aside(
-    groups: list[list[Sample]], fraction: float, remembered: dict[str, bool]
+    groups: list[list[str]], fraction: float, remembered: dict[str, bool]
 ) -> set[str]:
+    """Choose from one class's groups of near-duplicates, each a sorted list of SHA-256."""
     total = sum(len(group) for group in groups)
     wanted = min(total - 1, max(1, round(total * fraction)))
     aside: set[str] = set()
     undecided = []
     for group in groups:
-        sides = [remembered[sample.sha256] for sample in group if sample.sha256 in remembered]
+        sides = [remembered[sha256] for sha256 in group if sha256 in remembered]
         if sides:
             # What is new in a group follows what is known; known pictures never move, even when
             # a new one shows that two of them, on different sides, belong together.
             majority = sum(sides) * 2 > len(sides)
-            aside |= {s.sha256 for s in group if remembered.get(s.sha256, majority)}
+            aside |= {sha256 for sha256 in group if remembered.get(sha256, majority)}
         else:
             undecided.append(group)
-    for group in sorted(undecided, key=lambda group: min(sample.sha256 for sample in group)):
+    for group in undecided:
         if len(aside) + len(group) <= wanted:
-            aside |= {sample.sha256 for sample in group}
-    if not aside:  # every group is larger than the wanted part: the smallest one has to do
-        smallest = min(undecided or groups, key=len)
-        aside = {sample.sha256 for sample in smallest[: max(1, min(len(smallest), total - 1))]}
+            aside |= set(group)
+    # A class needs both sides, even if near-duplicates have to be parted or known ones moved.
+    has_several = len(groups) > 1
+    if not aside:
+        aside = set(min(undecided or groups, key=len) if has_several else groups[0][:wanted])
+    elif len(aside) == total:
+        aside -= set(min(groups[::-1], key=len) if has_several else groups[0][wanted:])
     return aside
 
 

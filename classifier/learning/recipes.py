@@ -11,7 +11,8 @@ import numpy as np
 from classifier import bundle, console
 from classifier.decisions import DecisionPolicy
 from classifier.errors import EngineError, ModelDamagedError
-from classifier.learning import backbones, evaluation, network, saving, training
+from classifier.learning import backbones, evaluation, network, random_weights, saving, training
+from classifier.learning import weights as weights_files
 from classifier.learning.dataset import Dataset, Sample
 from classifier.learning.features import Features, extract, scratch_folder
 from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
@@ -84,18 +85,18 @@ def build_network(
     Raises:
         WeightsError: the weights cannot be had or are not for this backbone.
     """
-    weights_path = backbones.find_weights(backbone, weights) if backbone.pretrained else None
+    weights_path = weights_files.find_weights(backbone, weights) if backbone.pretrained else None
     _log.info("Building %s for pictures of %d×%d.", backbone.name, *image_size)
     built = network.build(
         backbone, len(dataset.classes), image_size, weights_path=weights_path, seed=settings.seed
     )
     if backbone.pretrained and weights_path is None:
         _log.info(
-            "The weights are random: expect clearly less than with ImageNet weights, but more than "
-            "chance. Batch-norm statistics are taken from your pictures."
+            "The weights are random, fitted to your pictures in mean and deviation only: expect "
+            "clearly less than with ImageNet weights."
         )
         pictures = _pictures(dataset.train, dataset, image_size, settings, augment=False)
-        backbones.set_batch_norm_statistics(built.base, _some_batches(pictures, settings.seed))
+        random_weights.prepare(built.base, _some_batches(pictures, settings.seed))
     return built
 
 

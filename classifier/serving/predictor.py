@@ -179,14 +179,16 @@ class Predictor:
     def _checked(self, outputs: np.ndarray) -> np.ndarray:
         rows: np.ndarray = outputs.astype(np.float64)
         sums = rows.sum(axis=1, keepdims=True)
-        if not np.isfinite(rows).all() or (np.abs(sums - 1) > _SUM_TOLERANCE).any():
+        off = np.abs(sums - 1) > _SUM_TOLERANCE
+        if not np.isfinite(rows).all() or (rows < 0).any() or off.any():
             raise EngineError(
                 f"{self.engine.name} gave no probabilities for {self.version.name}: it is damaged "
                 "or the engine is faulty; try --engine keras."
             )
         temperature = self.version.manifest.temperature
         if temperature != 1:  # softmax(logits / T) from softmax(logits): the constant cancels
-            rows = rows ** (1 / temperature)
+            # Relative to the largest, so that a small T cannot turn a whole row into zeros.
+            rows = (rows / rows.max(axis=1, keepdims=True)) ** (1 / temperature)
             sums = rows.sum(axis=1, keepdims=True)
         normalised: np.ndarray = rows / sums
         return normalised

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from classifier.errors import DataError, UsageError, WeightsError
-from classifier.learning import backbones
-from classifier.learning.backbones import BACKBONES, Backbone, WeightsDownload
+from classifier.learning import backbones, random_weights, weights
+from classifier.learning.backbones import BACKBONES, Backbone
+from classifier.learning.weights import WeightsDownload
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -290,9 +291,9 @@ def test_a_foreign_file_is_named_together_with_the_backbone(kind: str, tmp_path:
 
 def test_a_missing_file_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
-        backbones.find_weights(MOBILE, str(tmp_path / "none.h5"))
+        weights.find_weights(MOBILE, str(tmp_path / "none.h5"))
     with pytest.raises(WeightsError, match="is not a file"):
-        backbones.find_weights(MOBILE, str(tmp_path))
+        weights.find_weights(MOBILE, str(tmp_path))
     with pytest.raises(WeightsError, match="does not exist"):
         backbones.build(MOBILE, (32, 32), weights_path=tmp_path / "none.h5", seed=0)
 
@@ -300,8 +301,8 @@ def test_a_missing_file_is_refused_before_anything_is_built(tmp_path: Path) -> N
 def test_a_file_and_random_are_taken_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "weights.h5"
     path.touch()
-    assert backbones.find_weights(MOBILE, str(path)) == path
-    assert backbones.find_weights(MOBILE, "random") is None
+    assert weights.find_weights(MOBILE, str(path)) == path
+    assert weights.find_weights(MOBILE, "random") is None
 
 
 # --- weights from Keras ---------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def test_a_file_and_random_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["ResNeXt50", "SmallCNN"])
 def test_a_network_without_imagenet_weights_names_the_other_choices(name: str) -> None:
     with pytest.raises(WeightsError, match=r"--weights FILE.*--weights random") as caught:
-        backbones.find_weights(BACKBONES[name], "imagenet")
+        weights.find_weights(BACKBONES[name], "imagenet")
     assert name in str(caught.value)
 
 
@@ -368,7 +369,7 @@ def keras_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(backbones, "DOWNLOAD_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT_SECONDS", 0.5)
     _Keras.finished.clear()
     with _Host(("127.0.0.1", 0), _Keras) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -399,7 +400,7 @@ def test_a_failed_download_says_why_and_what_else_to_do(
     keras_host: str, tmp_path: Path, path: str, checksum: str | None, reason: str
 ) -> None:
     with pytest.raises(WeightsError, match=reason) as caught:
-        backbones.find_weights(from_host(keras_host + path, checksum), "imagenet")
+        weights.find_weights(from_host(keras_host + path, checksum), "imagenet")
     target = tmp_path / "keras" / "models" / "weights.h5"
     for needed in ("MobileNetV2", "--weights FILE", "--weights random", str(target)):
         assert needed in str(caught.value)
@@ -408,19 +409,19 @@ def test_a_failed_download_says_why_and_what_else_to_do(
 
 def test_a_refused_connection_is_a_failed_download(keras_host: str) -> None:
     with pytest.raises(WeightsError, match="Connection refused"):
-        backbones.find_weights(from_host("http://127.0.0.1:9"), "imagenet")
+        weights.find_weights(from_host("http://127.0.0.1:9"), "imagenet")
 
 
 def test_a_download_is_kept_and_checked_each_time(
     keras_host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = backbones.find_weights(from_host(keras_host), "imagenet")
+    path = weights.find_weights(from_host(keras_host), "imagenet")
     assert path == tmp_path / "keras" / "models" / "weights.h5"
     assert path.read_bytes() == HDF5_BYTES
     assert capsys.readouterr().out == ""
-    assert backbones.find_weights(from_host("http://127.0.0.1:9"), "imagenet") == path
+    assert weights.find_weights(from_host("http://127.0.0.1:9"), "imagenet") == path
     path.write_bytes(HDF5_BYTES[:-1])
-    assert backbones.find_weights(from_host(keras_host), "imagenet") == path
+    assert weights.find_weights(from_host(keras_host), "imagenet") == path
     assert path.read_bytes() == HDF5_BYTES
 
 
@@ -444,7 +445,7 @@ def test_one_batch_is_normalised_exactly() -> None:
         if hasattr(layer, "gamma"):
             layer.gamma.assign(np.full(layer.gamma.shape, 1.5))
             layer.beta.assign(np.full(layer.beta.shape, 0.25))
-    backbones.set_batch_norm_statistics(model, [images])
+    random_weights.set_batch_norm_statistics(model, [images])
     for layer, mean, variance in _output_moments(model, images):
         before = np.asarray(layer.moving_variance)
         np.testing.assert_allclose(mean, 0.25, atol=2e-3)
@@ -459,7 +460,7 @@ def test_several_batches_count_by_their_pictures() -> None:
     pixels = keras.Input((6, 5, 3))
     model = keras.Model(pixels, keras.layers.BatchNormalization()(pixels))
     images = pictures(80, (6, 5))
-    backbones.set_batch_norm_statistics(model, iter([images[:32], images[32:64], images[64:]]))
+    random_weights.set_batch_norm_statistics(model, iter([images[:32], images[32:64], images[64:]]))
     np.testing.assert_allclose(model.layers[-1].moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(model.layers[-1].moving_variance, images.var((0, 1, 2)), rtol=1e-4)
 
@@ -472,7 +473,7 @@ def test_frozen_layers_are_set_and_left_frozen_and_dropout_adds_no_noise() -> No
     model = keras.Model(pixels, keras.layers.BatchNormalization(momentum=0.9)(dropped))
     model.trainable = False
     images = pictures(16, (6, 5))
-    backbones.set_batch_norm_statistics(model, [images])
+    random_weights.set_batch_norm_statistics(model, [images])
     _, dropout, batch_norm = model.layers
     np.testing.assert_allclose(batch_norm.moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     assert (dropout.rate, batch_norm.momentum, batch_norm.trainable) == (0.4, 0.9, False)
@@ -489,12 +490,12 @@ def test_settings_come_back_when_the_pictures_fail() -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        backbones.set_batch_norm_statistics(model, failing())
+        random_weights.set_batch_norm_statistics(model, failing())
     assert model.layers[-1].momentum == 0.99
 
 
 def test_no_picture_is_an_error_and_no_batch_norm_needs_none() -> None:
     with pytest.raises(DataError, match="No picture"):
-        backbones.set_batch_norm_statistics(built("MobileNetV2"), [])
-    backbones.set_batch_norm_statistics(built("SmallCNN"), [])
-    backbones.set_batch_norm_statistics(built("ConvNeXtTiny"), [])
+        random_weights.set_batch_norm_statistics(built("MobileNetV2"), [])
+    random_weights.set_batch_norm_statistics(built("SmallCNN"), [])
+    random_weights.set_batch_norm_statistics(built("ConvNeXtTiny"), [])

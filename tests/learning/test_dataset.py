@@ -1,0 +1,327 @@
+import collections
+import contextlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_folders import draw_scene, fill
+from painted import COLOURS, encode, paint
+
+from classifier.errors import DataError
+from classifier.learning import dataset
+from classifier.learning.dataset import Sample, read_dataset
+
+NOBODY = 65534
+
+
+def shas(samples: tuple[Sample, ...]) -> set[str]:
+    return {sample.sha256 for sample in samples}
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Make a folder read-only; whoever is root becomes nobody, since root may write anywhere."""
+    is_root = os.geteuid() == 0
+    folder.chmod(0o555)
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def test_classes_are_alphabetical_and_samples_point_to_their_class(tmp_path: Path) -> None:
+    found = read_dataset(fill(tmp_path, 4, classes=("red", "blue", "green")))
+    assert found.classes == ("blue", "green", "red")
+    for sample in (*found.train, *found.validation):
+        assert sample.path.parent.name == found.classes[sample.class_index]
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, 4)
+    shutil.copytree(tmp_path / "train/red", tmp_path / "train/.cache")
+    (tmp_path / "train/red/.DS_Store").write_bytes(b"x")
+    (tmp_path / "train/notes.txt").write_text("not in a class folder")
+    found = read_dataset(tmp_path)
+    assert found.classes == ("blue", "green", "red")
+    assert len(found.train) + len(found.validation) == 12
+    assert not found.rejects
+
+
+def _no_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+
+
+def _empty_class(folder: Path) -> None:
+    (folder / "train/yellow").mkdir()
+
+
+def _one_class(folder: Path) -> None:
+    shutil.rmtree(folder / "train/red")
+    shutil.rmtree(folder / "train/green")
+
+
+def _one_picture(folder: Path) -> None:
+    for path in sorted((folder / "train/red").iterdir())[1:]:
+        path.unlink()
+
+
+def _one_picture_twice(folder: Path) -> None:
+    _one_picture(folder)
+    shutil.copy(folder / "train/red/000.png", folder / "train/red/again.png")
+
+
+def _nothing_readable(folder: Path) -> None:
+    for path in (folder / "train/red").iterdir():
+        path.write_text("no picture")
+
+
+def _other_validation_classes(folder: Path) -> None:
+    fill(folder, 2, split="validation", classes=("blue", "green"))
+    (folder / "validation/purple").mkdir()
+    paint((90, 20, 120)).save(folder / "validation/purple/0.png")
+
+
+BAD_FOLDERS = {
+    _no_folder: "There is no folder .*train: put pictures into",
+    _empty_class: "class folder .*yellow is empty: add pictures to it or remove it",
+    _one_class: "holds only the class 'blue': at least two",
+    _one_picture: "class folder .*red holds 1 .*picture: at least 2",
+    _one_picture_twice: "class folder .*red holds 1 .*picture: at least 2",
+    _nothing_readable: "class folder .*red holds 0 .*pictures: at least 2",
+    _other_validation_classes: "missing in validation: red; missing in train: purple",
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_FOLDERS.items(), ids=lambda x: str(x)[:30])
+def test_a_folder_that_cannot_be_trained_on_is_one_clear_error(
+    tmp_path: Path, spoil: object, message: str
+) -> None:
+    fill(tmp_path, 3)
+    spoil(tmp_path)  # type: ignore[operator]
+    with pytest.raises(DataError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_unreadable_files_are_listed_and_stay_where_they_are(tmp_path: Path) -> None:
+    fill(tmp_path, 4)
+    jpeg = encode(paint(COLOURS["red"], size=(200, 200)))
+    bad = {"half.jpg": jpeg[: len(jpeg) // 2], "empty.png": b"", "page.jpg": b"<html>"}
+    for name, data in bad.items():
+        (tmp_path / "train/red" / name).write_bytes(data)
+    found = read_dataset(tmp_path)
+    assert {reject.path.name for reject in found.rejects} == set(bad)
+    assert all(reject.reason for reject in found.rejects)
+    assert len(found.train) + len(found.validation) == 12
+    assert all((tmp_path / "train/red" / name).read_bytes() == bad[name] for name in bad)
+
+
+def test_a_validation_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    fill(tmp_path, 4)
+    fill(tmp_path, 3, split="validation")
+    fill(tmp_path, 2, split="test")
+    found = read_dataset(tmp_path)
+    assert not found.split_by_content
+    assert [found.counts(part) for part in (found.train, found.validation, found.test)] == [
+        [4, 4, 4],
+        [3, 3, 3],
+        [2, 2, 2],
+    ]
+    assert not (tmp_path / ".split.json").exists()
+
+
+def test_a_fifth_of_each_class_is_set_aside_and_remembered(tmp_path: Path) -> None:
+    found = read_dataset(fill(tmp_path, 10))
+    assert found.split_by_content
+    assert found.counts(found.validation) == [2, 2, 2]
+    remembered = json.loads((tmp_path / ".split.json").read_text())["pictures"]
+    assert {key for key, side in remembered.items() if side == "validation"} == shas(
+        found.validation
+    )
+    assert {key for key, side in remembered.items() if side == "train"} == shas(found.train)
+
+
+def test_what_is_remembered_outranks_what_would_be_chosen(tmp_path: Path) -> None:
+    before = read_dataset(fill(tmp_path, 6))
+    moved = next(iter(shas(before.train)))
+    path = tmp_path / ".split.json"
+    value = json.loads(path.read_text())
+    value["pictures"][moved] = "validation"
+    path.write_text(json.dumps(value))
+    assert moved in shas(read_dataset(tmp_path).validation)
+
+
+def test_the_split_depends_on_content_not_on_names_or_order(tmp_path: Path) -> None:
+    before = read_dataset(fill(tmp_path, 8))
+    for path in (tmp_path / "train").rglob("*.png"):
+        path.rename(path.with_name(f"{999 - int(path.stem)}-new.png"))
+    (tmp_path / ".split.json").unlink()
+    after = read_dataset(tmp_path)
+    assert shas(after.validation) == shas(before.validation)
+    assert after.fingerprint() == before.fingerprint()
+
+
+def test_the_choice_among_equal_groups_does_not_depend_on_names(tmp_path: Path) -> None:
+    """Two groups of near-duplicates of one size: neither fits into the fifth, one has to do."""
+    fill(tmp_path, 5, classes=("blue",))
+    (tmp_path / "train/red").mkdir()
+    for number in (1, 2):
+        draw_scene(number).save(tmp_path / f"train/red/{number}.png")
+        draw_scene(number).save(tmp_path / f"train/red/{number}.jpg", quality=90)
+    before = read_dataset(tmp_path)
+    for path in list((tmp_path / "train/red").iterdir()):
+        path.rename(path.with_name(f"{3 - int(path.stem)}-renamed{path.suffix}"))
+    (tmp_path / ".split.json").unlink()
+    assert shas(read_dataset(tmp_path).validation) == shas(before.validation)
+
+
+def test_adding_pictures_never_moves_an_old_one(tmp_path: Path) -> None:
+    before = read_dataset(fill(tmp_path, 5))
+    fill(tmp_path, 25, first=5)
+    after = read_dataset(tmp_path)
+    assert shas(before.train) <= shas(after.train)
+    assert shas(before.validation) <= shas(after.validation)
+    assert after.counts(after.validation) == [6, 6, 6]
+
+
+def test_a_picture_that_was_away_comes_back_to_its_side(tmp_path: Path) -> None:
+    before = read_dataset(fill(tmp_path, 6))
+    away = before.validation[0].path
+    data = away.read_bytes()
+    away.unlink()
+    read_dataset(tmp_path)
+    away.write_bytes(data)
+    assert before.validation[0].sha256 in shas(read_dataset(tmp_path).validation)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_duplicates_stay_on_one_side(tmp_path: Path, seed: int) -> None:
+    for number in range(8):
+        scene = draw_scene(100 * seed + number)
+        for name in ("blue", "red"):
+            folder = tmp_path / "train" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            if name == "blue":
+                scene = draw_scene(100 * seed + number + 50)
+            scene.save(folder / f"{number}.png")
+            scene.save(folder / f"{number}.jpg", quality=60)
+            scene.resize((320, 240)).save(folder / f"{number}-large.webp")
+    found = read_dataset(tmp_path)
+    sides = collections.defaultdict(set)
+    for side, samples in (("train", found.train), ("validation", found.validation)):
+        for sample in samples:
+            sides[sample.path.parent.name, sample.path.stem.split("-")[0]].add(side)
+    assert len(sides) == 16
+    assert all(len(side) == 1 for side in sides.values()), sides
+    assert min(found.counts(found.validation)) >= 1
+
+
+def test_different_pictures_are_no_near_duplicates(tmp_path: Path) -> None:
+    found = read_dataset(fill(tmp_path, 10))
+    assert dataset.near_duplicates([*found.train, *found.validation]) == []
+
+
+def test_more_than_one_block_of_near_duplicates_is_compared() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**63, (600, 4), dtype=np.uint64)
+    hashes[599] = hashes[3]
+    hashes[500] = hashes[10] ^ np.uint64(0b111)
+    samples = [
+        Sample(Path(str(number)), 0, str(number), tuple(int(word) for word in row))
+        for number, row in enumerate(hashes)
+    ]
+    assert sorted(dataset.near_duplicates(samples)) == [(3, 599), (10, 500)]
+
+
+def test_a_class_of_near_duplicates_alone_keeps_most_for_training(tmp_path: Path) -> None:
+    fill(tmp_path, 10, classes=("blue",))
+    (tmp_path / "train/red").mkdir()
+    for quality in range(50, 100, 5):
+        draw_scene(1).save(tmp_path / f"train/red/{quality}.jpg", quality=quality)
+    found = read_dataset(tmp_path)
+    assert found.counts(found.train) == [8, 8]
+    assert found.counts(found.validation) == [2, 2]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_every_class_keeps_a_picture_on_each_side(tmp_path: Path, count: int) -> None:
+    found = read_dataset(fill(tmp_path, count))
+    assert min(found.counts(found.train)) >= 1
+    assert min(found.counts(found.validation)) >= 1
+
+
+def test_a_class_whose_training_pictures_were_removed_still_has_both_sides(tmp_path: Path) -> None:
+    before = read_dataset(fill(tmp_path, 12))
+    for sample in before.train:
+        if before.classes[sample.class_index] == "red":
+            sample.path.unlink()
+    found = read_dataset(tmp_path)
+    assert min(found.counts(found.train)) >= 1
+    assert min(found.counts(found.validation)) >= 1
+
+
+def test_pictures_that_lie_in_two_classes_leave_both_sides_filled(tmp_path: Path) -> None:
+    fill(tmp_path, 20, classes=("blue",))
+    read_dataset(fill(tmp_path, 3, classes=("red",)))
+    found = read_dataset(tmp_path)
+    aside = [sample for sample in found.validation if sample.class_index == 0]
+    shutil.rmtree(tmp_path / "train/red")
+    (tmp_path / "train/red").mkdir()
+    for sample in aside:  # all of red's pictures are blue's validation pictures
+        shutil.copy(sample.path, tmp_path / "train/red")
+    (tmp_path / ".split.json").unlink()
+    for _ in range(2):  # chosen anew, then from what was remembered
+        found = read_dataset(tmp_path)
+        assert min(found.counts(found.train)) >= 1
+        assert min(found.counts(found.validation)) >= 1
+
+
+def test_the_fingerprint_sees_content_class_and_split_but_no_names(tmp_path: Path) -> None:
+    first = read_dataset(fill(tmp_path / "a", 5)).fingerprint()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for path in (tmp_path / "b/train").rglob("*.png"):
+        path.rename(path.with_name(f"x{path.name}"))
+    assert read_dataset(tmp_path / "b").fingerprint() == first
+    (tmp_path / "b/train/red/x000.png").rename(tmp_path / "b/train/blue/moved.png")
+    assert read_dataset(tmp_path / "b").fingerprint() != first
+
+
+def test_a_read_only_data_folder_works_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
+        folder = fill(Path(name), 5)
+        folder.chmod(0o755)
+        with caplog.at_level(logging.WARNING), read_only(folder):
+            found = read_dataset(folder)
+        assert found.counts(found.validation) == [1, 1, 1]
+        assert not (folder / ".split.json").exists()
+    assert "not remembered" in caplog.text
+    assert "permission is denied" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"pictures": []}', "{}", "\ufffd"])
+def test_a_broken_split_file_is_an_error_that_tells_the_way_out(
+    tmp_path: Path, content: str
+) -> None:
+    fill(tmp_path, 3)
+    (tmp_path / ".split.json").write_text(content)
+    with pytest.raises(DataError, match=r"split\.json is unreadable .*restore it, or delete it"):
+        read_dataset(tmp_path)
+    assert (tmp_path / ".split.json").read_text() == content
+
+
+def test_count_files_is_what_reading_advances_by(tmp_path: Path) -> None:
+    fill(tmp_path, 4)
+    fill(tmp_path, 2, split="validation")
+    (tmp_path / "train/red/broken.png").write_bytes(b"?")
+    steps: list[int] = []
+    read_dataset(tmp_path, advance=steps.append)
+    assert sum(steps) == dataset.count_files(tmp_path) == 19

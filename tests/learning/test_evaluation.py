@@ -1,0 +1,93 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from classifier.learning.evaluation import class_weights, evaluate, wilson_interval
+
+# Six pictures of three classes; what each was called stands in the largest column.
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],
+        [0.5, 0.3, 0.2],
+        [0.2, 0.7, 0.1],  # wrong: 0 called 1
+        [0.1, 0.8, 0.1],
+        [0.3, 0.6, 0.1],
+        [0.1, 0.5, 0.4],  # wrong: 2 called 1
+    ]
+)
+
+
+def test_metrics_are_those_counted_by_hand() -> None:
+    found = evaluate(["a", "b", "c"], LABELS, PROBABILITIES)
+    assert found.num_images == 6
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.confusion == ((2, 1, 0), (0, 2, 0), (0, 1, 0))
+    a, b, c = found.classes
+    assert (a.name, a.precision, a.recall, a.support) == ("a", 1.0, pytest.approx(2 / 3), 3)
+    assert (b.precision, b.recall, b.support) == (0.5, 1.0, 2)
+    assert a.f1 == pytest.approx(0.8)
+    assert b.f1 == pytest.approx(2 / 3)
+    assert (c.precision, c.recall, c.f1, c.support) == (0, 0, 0, 1)
+    assert found.macro_f1 == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    by_hand = -sum(math.log(p) for p in (0.8, 0.5, 0.2, 0.8, 0.6, 0.4)) / 6
+    assert found.log_loss == pytest.approx(by_hand)
+
+
+def test_a_class_without_pictures_gives_zeros_and_no_nan() -> None:
+    found = evaluate(["a", "b"], np.array([0]), np.array([[0.9, 0.1]]))
+    assert found.classes[1].recall == found.classes[1].precision == found.classes[1].f1 == 0
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_certain_mistake_costs_much_but_not_infinity() -> None:
+    found = evaluate(["a", "b"], np.array([0]), np.array([[0.0, 1.0]], np.float32))
+    assert found.log_loss == pytest.approx(-math.log(1e-7))
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape"), [([], (0, 2)), ([0], (1, 3)), ([0, 1], (1, 2))], ids=str
+)
+def test_shapes_that_do_not_fit_are_refused(labels: list[int], shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="do not fit together"):
+        evaluate(["a", "b"], np.array(labels), np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (0, 10, 0.0, 0.27753),  # Newcombe 1998 and any statistics package give these
+        (1, 10, 0.01788, 0.40415),
+        (5, 10, 0.23659, 0.76341),
+        (10, 10, 0.72247, 1.0),
+        (81, 263, 0.25525, 0.36621),
+        (0, 299, 0.0, 0.01269),
+    ],
+)
+def test_wilson_interval_gives_the_known_values(
+    successes: int, trials: int, low: float, high: float
+) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_wilson_interval_of_no_trials_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        wilson_interval(0, 0)
+
+
+def test_class_weights_make_all_classes_weigh_the_same() -> None:
+    counts = [10, 30, 60]
+    weights = class_weights(counts)
+    assert weights is not None
+    assert [weights[index] * count for index, count in enumerate(counts)] == pytest.approx(
+        [100 / 3] * 3
+    )
+    assert sum(weights[index] * count for index, count in enumerate(counts)) == pytest.approx(100)
+
+
+def test_classes_of_nearly_one_size_get_no_weights() -> None:
+    assert class_weights([20, 30, 25]) is None
+    assert class_weights([20, 31, 25]) is not None
+    assert class_weights([20, 31], tolerated_ratio=2) is None

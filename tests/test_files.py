@@ -1,0 +1,290 @@
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from classifier import files
+from classifier.errors import OutputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from classifier import files
+with files.new_folder(Path(sys.argv[1])) as partial:
+    (partial / "half").write_text("half")
+    print("writing", flush=True)
+    signal.pause()
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Restore the process's umask after a test has changed it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[Path]:
+    """Give a folder of an ordinary user, and be that user: root may write anywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        nobody = 65534
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+@contextlib.contextmanager
+def writing_child(target: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that has begun to write `target` and waits in the middle."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "writing\n"
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_folder_appears_whole_when_its_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "version"
+    with files.new_folder(target) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / "a").write_bytes(b"a")
+        assert not target.exists()
+    assert names(tmp_path / "deep") == ["version"]
+    assert names(target) == ["inner"]  # the lock is gone
+    assert (target / "inner" / "a").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failing_block_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    def fill_and_fail() -> None:
+        with files.new_folder(tmp_path / "version") as partial:
+            (partial / "half").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fill_and_fail()
+    assert names(tmp_path) == []
+
+
+def test_an_existing_target_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "version").mkdir()
+    (tmp_path / "version" / "old").write_text("old")
+    with (
+        pytest.raises(OutputError, match=r"version: something else is already there"),
+        files.new_folder(tmp_path / "version"),
+    ):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["version"]
+    assert names(tmp_path / "version") == ["old"]
+
+
+def test_a_target_that_appears_meanwhile_is_refused_and_kept(tmp_path: Path) -> None:
+    target = tmp_path / "version"
+
+    def fill_while_another_appears() -> None:
+        with files.new_folder(target) as partial:
+            (partial / "new").write_text("new")
+            target.mkdir()
+            (target / "other").write_text("other")
+
+    with pytest.raises(OutputError, match="Cannot write"):
+        fill_while_another_appears()
+    assert names(tmp_path) == ["version"]
+    assert names(target) == ["other"]
+
+
+def test_a_killed_writer_leaves_a_hidden_folder_that_the_next_one_removes(tmp_path: Path) -> None:
+    with writing_child(tmp_path / "version") as child:
+        child.kill()
+        child.wait()
+    (leftover,) = names(tmp_path)
+    assert leftover.startswith(".partial-version-")
+
+    with files.new_folder(tmp_path / "other"):
+        assert leftover not in names(tmp_path)
+    assert names(tmp_path) == ["other"]
+
+
+def test_a_living_writers_folder_is_kept(tmp_path: Path) -> None:
+    with writing_child(tmp_path / "version"):
+        (living,) = names(tmp_path)
+        with files.new_folder(tmp_path / "other"):
+            pass
+        assert names(tmp_path) == [living, "other"]
+        assert (tmp_path / living / "half").read_text() == "half"
+
+
+def test_a_writer_killed_while_it_flushes_is_cleaned_up_too(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from classifier import files\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with files.new_folder(Path(sys.argv[1])) as partial: (partial / 'a').touch()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "version")]
+    assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    files.remove_stale_partials(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_another_users_leftover_stops_nobody() -> None:
+    with ordinary_user() as folder:
+        leftover = folder / ".partial-other"
+        leftover.mkdir()
+        (leftover / ".writing").touch(mode=0)
+        with files.new_folder(folder / "version"):
+            pass
+        assert names(folder) == [".partial-other", "version"]
+
+
+def test_hidden_folders_of_other_programs_are_not_stale(tmp_path: Path) -> None:
+    (tmp_path / ".partial-mine").mkdir()
+    (tmp_path / ".partial-file").touch()
+    files.remove_stale_partials(tmp_path)
+    assert names(tmp_path) == [".partial-file", ".partial-mine"]
+
+
+def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "current.json"
+    target.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        files.write_text(target, "new")
+    assert str(caught.value) == (
+        f"Cannot write {target}: no space is left on the disk: free some and try again."
+    )
+    assert names(tmp_path) == ["current.json"]
+    assert target.read_text() == "old"
+
+    with pytest.raises(OutputError, match="no space is left"), files.new_folder(tmp_path / "v"):
+        pass
+    assert names(tmp_path) == ["current.json"]
+
+
+def test_a_file_over_the_systems_limit_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from classifier import files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: files.write_bytes(Path(sys.argv[1]), bytes(5000))\n"
+        "except files.OutputError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "big")]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("big: the file would be larger than the system allows.\n")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_without_write_permission_is_named() -> None:
+    with ordinary_user() as folder:
+        folder.chmod(0o555)
+        expected = rf"Cannot write {folder}/\w+: permission is denied: choose a place"
+        with pytest.raises(OutputError, match=expected):
+            files.write_text(folder / "file", "text")
+        with pytest.raises(OutputError, match=expected), files.new_folder(folder / "version"):
+            pytest.fail("the block must not run")
+        folder.chmod(0o755)
+        assert names(folder) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Cannot write .*file/below: "):
+        files.write_text(tmp_path / "file" / "below", "text")
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "value.json"
+    values = ["a" * 200_000, "b" * 100_000]
+    files.write_text(target, values[0])
+    writer = multiprocessing.get_context("spawn").Process(
+        target=write_in_turns, args=(target, values)
+    )
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        seen.add(target.read_text())
+    writer.join()
+    assert writer.exitcode == 0
+    assert seen <= set(values)
+
+
+def write_in_turns(target: Path, values: list[str]) -> None:
+    for turn in range(60):
+        files.write_text(target, values[turn % 2])
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+@pytest.mark.usefixtures("umask")
+def test_permissions_follow_the_umask(tmp_path: Path, mask: int, expected: int) -> None:
+    os.umask(mask)
+    files.write_text(tmp_path / "file", "text")
+    with files.new_folder(tmp_path / "version"):
+        pass
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+    assert stat.S_IMODE((tmp_path / "version").stat().st_mode) == 0o777 & ~mask
+    assert os.umask(mask) == mask  # asking for it changed nothing
+
+
+def test_json_is_utf8_as_people_read_it(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "value.json", {"名": ["é", 1.5, None]})
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert "名" in text
+    assert text.endswith("\n")
+    assert json.loads(text) == {"名": ["é", 1.5, None]}
+
+
+def test_json_keeps_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"photo-\xff.jpg")
+    files.write_json(tmp_path / "value.json", {"left out": [name]})
+    assert json.loads((tmp_path / "value.json").read_bytes()) == {"left out": [name]}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_without_a_meaning_is_refused_before_writing(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "value.json", {"loss": number})
+    assert names(tmp_path) == []
+
+
+def test_the_checksum_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert files.sha256_of(tmp_path / "file") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

@@ -1,0 +1,114 @@
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from classifier import logs
+from classifier.errors import OutputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _loggers_restored() -> Iterator[None]:
+    """Put the loggers back: pytest listens on the root logger, too."""
+    loggers = [logging.getLogger(), logging.getLogger("classifier")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    yield
+    for logger, handlers, level in before:
+        logs._remove_handlers(logger)
+        logger.handlers = handlers
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize(("quiet", "shown"), [(False, "two\nthree\n"), (True, "three\n")])
+def test_the_terminal_gets_short_lines_and_the_file_every_detail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, shown: str
+) -> None:
+    path = logs.start_logging("train", quiet=quiet, folder=tmp_path / "log")
+    log = logging.getLogger("classifier.room")
+    log.debug("one")
+    log.info("two")
+    log.warning("three")
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == shown
+    lines = path.read_text().splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["one", "two", "three"]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG classifier\.room ", lines[0])
+
+
+def test_the_log_file_carries_script_and_time(tmp_path: Path) -> None:
+    path = logs.start_logging("train", folder=tmp_path)
+    assert path.parent == tmp_path
+    assert re.fullmatch(r"train-\d{8}-\d{6}\.log", path.name)
+
+
+def test_other_peoples_libraries_are_heard_only_when_something_went_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = logs.start_logging("train", folder=tmp_path)
+    logging.getLogger("urllib3").info("chatter")
+    logging.getLogger("urllib3").warning("trouble")
+    assert capsys.readouterr().err == ""
+    assert "chatter" not in path.read_text()
+    assert "trouble" in path.read_text()
+
+
+def test_starting_twice_writes_each_line_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.start_logging("first", folder=tmp_path)
+    path = logs.start_logging("second", folder=tmp_path)
+    logging.getLogger("classifier").info("once")
+    assert capsys.readouterr().err == "once\n"
+    assert path.read_text().count("once") == 1
+
+
+def test_a_file_name_that_is_no_utf8_can_be_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = logs.start_logging("train", folder=tmp_path, quiet=True)
+    logging.getLogger("classifier").info("left out: %s", os.fsdecode(b"photo-\xff.jpg"))
+    assert "photo-\\udcff.jpg" in path.read_text()
+    assert capsys.readouterr().err == ""  # logging would print a traceback
+
+
+def test_a_log_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    with pytest.raises(OutputError, match=r"Cannot write .*log/train-.*\.log: "):
+        logs.start_logging("train", folder=tmp_path / "log")
+
+
+def test_native_messages_go_to_the_log_and_back_to_the_terminal(tmp_path: Path) -> None:
+    code = (
+        "import os; from pathlib import Path; from classifier import logs\n"
+        f"path = logs.start_logging('train', folder=Path({str(tmp_path)!r}))\n"
+        "try:\n"
+        "    with logs.native_messages_in_log():\n"
+        "        os.write(2, b'greeting\\n')\n"
+        "        raise ValueError\n"
+        "except ValueError: os.write(2, b'after\\n')\n"
+        "print(path)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert run.stderr == "after\n"
+    assert Path(run.stdout.strip()).read_text() == "greeting\n"
+
+
+def test_native_messages_are_not_lost_without_a_log_file(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with logs.native_messages_in_log():
+        os.write(2, b"greeting\n")
+    assert capfd.readouterr().err == "greeting\n"
