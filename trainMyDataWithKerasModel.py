@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier import decisions
 from classifier.console import argument_parser, run_script
 
 EXAMPLES = """\
@@ -82,16 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         help="1 shows pictures as they are, more adds sheared, zoomed and flipped variants (2)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
-    parser.add_argument(
-        "--decision",
-        choices=["argmax", "confident"],
-        help="argmax: the most probable class; confident: the fallback class when unsure "
-        "(confident if there is a class neutral, else argmax)",
-    )
-    parser.add_argument(
-        "--min-confidence", type=float, default=0.75, help="below it, confident is unsure (0.75)"
-    )
-    parser.add_argument("--fallback-class", default="neutral", help="its answer then (neutral)")
+    decisions.add_options(parser, "confident if there is a class neutral, else argmax")
     parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser

@@ -150,8 +150,11 @@ def load(path: Path) -> ModelVersion:
     folder = _resolve(path)
     raw = _read_manifest(folder)
     manifest = _from_json(raw, folder)
+    version = ModelVersion(folder, manifest, hashlib.sha256(raw).hexdigest())
+    if not (path / MANIFEST).exists():
+        _check_digest(path, version)
     _check_files(folder, manifest)
-    return ModelVersion(folder, manifest, hashlib.sha256(raw).hexdigest())
+    return version
 
 
 def current_name(model_dir: Path) -> str | None:
@@ -162,7 +165,7 @@ def current_name(model_dir: Path) -> str | None:
     """
     pointer = model_dir / _CURRENT
     try:
-        name = json.loads(pointer.read_bytes())["version"]
+        name = _read_pointer(model_dir)["version"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -183,6 +186,19 @@ def promote(version: ModelVersion) -> None:
         OutputError: the pointer could not be written; the old one is untouched.
     """
     write_json(version.path.parent / _CURRENT, {"version": version.name, "digest": version.digest})
+
+
+def _read_pointer(model_dir: Path) -> Any:
+    return json.loads((model_dir / _CURRENT).read_bytes())
+
+
+def _check_digest(model_dir: Path, version: ModelVersion) -> None:
+    """Compare the manifest, which vouches for all other files, with what was promoted."""
+    if _read_pointer(model_dir).get("digest", version.digest) != version.digest:
+        raise ModelDamagedError(
+            f"The model version {version.path} was altered: its {MANIFEST} is not the one that was "
+            f"made current; copy the folder again, or name it with --model to use it as it is."
+        )
 
 
 def _resolve(path: Path) -> Path:

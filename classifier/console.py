@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from classifier.errors import ClassifierError, UsageError
+from classifier.files import is_disk_error, output_error
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -66,6 +67,9 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         _say("error: Not enough memory: use a smaller --batch-size or --image-size.")
         code = EXIT_FAILED
     except Exception as error:
+        if is_disk_error(error):
+            _say(f"error: {output_error('the output', error)}")
+            sys.exit(EXIT_FAILED)
         where = log_file()
         if where:
             logging.getLogger().exception("unexpected error")

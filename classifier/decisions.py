@@ -72,10 +72,15 @@ class DecisionPolicy:
         return label
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a script the options that `chosen` reads."""
+def add_options(parser: argparse.ArgumentParser, default: str = "as the model says") -> None:
+    """Give a script the options that `chosen` reads; `default` says what happens without them."""
     add = parser.add_argument
-    add("--decision", choices=KINDS, help="how a label is chosen (as the model says)")
+    add(
+        "--decision",
+        choices=KINDS,
+        help="argmax: the most probable class; confident: the fallback class when no class is "
+        f"probable enough ({default})",
+    )
     add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
     add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from classifier.bundle import KERAS_MODEL, OPENVINO_MODEL, ModelVersion
 from classifier.errors import EngineError, ModelDamagedError, UsageError
+from classifier.logs import native_messages_in_log
 
 ENGINES = ("auto", "openvino", "keras")
 PRECISIONS = ("auto", "f32", "bf16")
@@ -251,7 +252,8 @@ def _open_keras(version: ModelVersion, precision: str) -> Engine:
     path = version.file(KERAS_MODEL)
     if path is None:
         raise EngineError(f"The model version {version.path} has no {KERAS_MODEL}.")
-    return KerasEngine.from_file(path)
+    with native_messages_in_log():
+        return KerasEngine.from_file(path)
 
 
 def _open_ir(version: ModelVersion, precision: str) -> Engine:

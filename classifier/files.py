@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from classifier.errors import OutputError
 
@@ -34,6 +34,11 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
     """Say in one sentence why `path` could not be written."""
     reason = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"Cannot write {path}: {reason}.")
+
+
+def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether an error means that a disk is full or may not be written to."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextlib.contextmanager

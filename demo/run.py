@@ -22,8 +22,8 @@ from classifier import bundle, console  # noqa: E402
 from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
 
 BACKBONE = "InceptionV3"
-TRAIN_IMAGES = 120  # of each class
-VALIDATION_IMAGES = 40
+TRAIN_IMAGES = 250  # of each class
+VALIDATION_IMAGES = 50
 
 WORK = Path("demo") / "work"
 DATA = WORK / "data"

@@ -321,11 +321,12 @@ def _choose_aside(
         if len(aside) + len(group) <= wanted:
             aside |= set(group)
     # A class needs both sides, even if near-duplicates have to be parted or known ones moved.
-    has_several = len(groups) > 1
     if not aside:
-        aside = set(min(undecided or groups, key=len) if has_several else groups[0][:wanted])
+        chosen = min(undecided or groups, key=len)
+        aside = set(chosen if len(groups) > 1 else chosen[:wanted])
     elif len(aside) == total:
-        aside -= set(min(groups[::-1], key=len) if has_several else groups[0][wanted:])
+        chosen = min(reversed(groups), key=len)
+        aside -= set(chosen if len(groups) > 1 else chosen[wanted:])
     return aside
 
 

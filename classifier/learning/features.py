@@ -8,6 +8,8 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,14 +69,15 @@ def extract(
     for view in range(num_views):
         done = 0
         for batch in _decoded_ahead(pictures, view):
-            outputs = engine.run(batch)
-            if not np.isfinite(outputs).all():
+            stored = values[view, done : done + len(batch)]
+            # Half precision ends at 65504; what lies beyond is found below.
+            with reporting_output_errors(scratch or "memory"), np.errstate(over="ignore"):
+                stored[...] = engine.run(batch)
+            if not np.isfinite(stored).all():
                 raise WeightsError(
                     "The network gives features that are not finite numbers: its weights are "
                     "damaged or not for it; choose other weights with --weights."
                 )
-            with reporting_output_errors(scratch or "memory"):
-                values[view, done : done + len(batch)] = outputs
             done += len(batch)
             advance(len(batch))
     return Features(values, pictures.classes)
@@ -133,8 +136,11 @@ def _array(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
     if scratch is None:
         return np.empty(shape, dtype=np.float32)
     with reporting_output_errors(scratch):
-        _, path = tempfile.mkstemp(dir=scratch)
-        return np.memmap(path, dtype=np.float16, mode="w+", shape=shape)
+        handle, path = tempfile.mkstemp(dir=scratch)
+        with os.fdopen(handle):
+            # A disk that is full must say so here: under a memory map it would kill the process.
+            os.posix_fallocate(handle, 0, math.prod(shape) * np.dtype(np.float16).itemsize)
+        return np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
 
 
 def _decoded_ahead(pictures: PictureIterator, view: int) -> Iterator[np.ndarray]:

@@ -44,7 +44,8 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]
     `shear_range` is in degrees, as it has been since Keras 2.
 
     Raises:
-        UsageError: `interpolation_order` is not 0, 1 or 3, or data is not channels-last.
+        UsageError: `interpolation_order` is not 0, 1 or 3, `fill_mode` is unknown, or data is not
+            channels-last.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -56,6 +57,10 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]
             )
         if self.data_format != "channels_last":
             raise UsageError(f"data_format is {self.data_format}: only channels_last is supported.")
+        if self.fill_mode not in _PAD_MODES:
+            raise UsageError(
+                f"fill_mode is {self.fill_mode!r}: use {', '.join(sorted(_PAD_MODES))}."
+            )
 
     def flow_from_directory(
         self,
@@ -98,6 +103,8 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]
                     f"flow_from_directory does not support this value of {name}: pictures are RGB, "
                     "stretched with an antialiased bilinear filter, as in prediction."
                 )
+        if not Path(directory).is_dir():
+            raise DataError(f"There is no folder {directory}.")
         names = list(classes) if classes else dataset.class_folders(Path(directory))
         samples = _list_samples(Path(directory), names)
         augment = True

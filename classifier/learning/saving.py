@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import io
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,15 +50,18 @@ class Origin:
 
 
 def check_space(model_dir: Path, network: Network) -> None:
-    """Fail before the training when there is no room for its result.
+    """Fail before the training when its result cannot be kept.
 
     Raises:
-        OutputError: the disk has too little space left.
+        OutputError: the disk has too little space left, or the folder cannot be written to.
     """
     wanted = 2 * 4 * network.model.count_params() + _SPARE_BYTES
     existing = next(
         folder for folder in [model_dir, *model_dir.resolve().parents] if folder.exists()
     )
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        trouble = "may not be written to" if existing.is_dir() else "is a file, not a folder"
+        raise OutputError(f"Cannot write to {model_dir}: {existing} {trouble}.")
     free = shutil.disk_usage(existing).free
     if free < wanted:
         raise OutputError(

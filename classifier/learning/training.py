@@ -151,7 +151,7 @@ def _fit(
         verbose=0,
     ).history
     losses = history["val_loss"]
-    best = int(np.argmin(losses))
+    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
     if not losses[best] < start_loss:  # a loss that is not a number is no improvement either
         model.set_weights(start_weights)
         return Fit(stage, history, 0, start_loss)

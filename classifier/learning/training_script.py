@@ -8,13 +8,12 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier import bundle, console
-from classifier.decisions import ARGMAX, DecisionPolicy
+from classifier import bundle, console, decisions
+from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, UsageError
 from classifier.learning import audit as audits
 from classifier.learning import backbones
@@ -45,7 +44,7 @@ class Plan:
 
 
 def start(script: str, options: argparse.Namespace) -> None:
-    """Check the numbers, start logging, and keep TensorFlow's own remarks off the terminal."""
+    """Check the numbers and start logging."""
     for name, lowest in (("epochs", 1), ("batch_size", 1), ("views", 1), ("fine_tune_epochs", 0)):
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value < lowest:
@@ -53,7 +52,6 @@ def start(script: str, options: argparse.Namespace) -> None:
     if options.seed < 0 or not 0 < options.learning_rate <= 1:
         raise UsageError("--seed must not be negative, and --learning-rate must lie from 0 to 1.")
     start_logging(script, quiet=options.quiet or options.json)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def plan_training(options: argparse.Namespace) -> Plan:
@@ -68,17 +66,10 @@ def plan_training(options: argparse.Namespace) -> Plan:
         raise UsageError(
             f"--image-size is {side}: {backbone.name} takes {backbone.min_side} to 2048 pixels."
         )
-    policy = None
-    if options.decision:
-        policy = (
-            DecisionPolicy(ARGMAX)
-            if options.decision == ARGMAX
-            else DecisionPolicy(options.decision, options.min_confidence, options.fallback_class)
-        )
     return Plan(
         backbone,
         (side, side) if side else backbone.image_size,
-        policy,
+        decisions.chosen(options),
         bundle.new_version_path(options.model_dir, options.name),
     )
 
@@ -203,7 +194,7 @@ def promote_if_not_worse(
     trained: "Trained",
     options: argparse.Namespace,
 ) -> bool:
-    """Make the version the current one if it is not worse, or if that is forced; say which."""
+    """Make the version the current one if it learned and is not worse, or if that is forced."""
     from classifier.learning.recipes import is_not_worse
 
     before, after = trained.before, trained.metrics
@@ -219,11 +210,13 @@ def promote_if_not_worse(
     _log.info(
         "%s", console.table(["on the same pictures", "accuracy", "log loss", "mean F1"], rows)
     )
-    not_worse = is_not_worse(after, before)
-    if not_worse or options.force_promote:
+    # Without a kept epoch the new version is the old one once more, and its metrics are equal.
+    has_learned = any(fit.best_epoch for fit in trained.fits)
+    is_welcome = has_learned and is_not_worse(after, before)
+    if is_welcome or options.force_promote:
         bundle.promote(version)
-        if not not_worse:
-            _log.warning("%s is worse, and in use because of --force-promote.", version.name)
+        if not is_welcome:
+            _log.warning("%s is no better, and in use because of --force-promote.", version.name)
         return True
     _log.warning(
         "No better: %s stays in use; the new version is kept for a look (--force-promote uses it).",

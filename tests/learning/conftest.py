@@ -1,0 +1,108 @@
+"""Tiny networks and data that the tests of learning share; whatever is trained, is trained once."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_folders import fill
+
+from classifier import bundle
+from classifier.decisions import DecisionPolicy
+from classifier.learning.dataset import Dataset, read_dataset
+
+SIZE = (32, 32)
+HOSTILE_CLASS = "<b>x"
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Give a read data folder: three colour classes, 10 training and 4 validation pictures each."""
+    folder = fill(tmp_path_factory.mktemp("colours"), 10)
+    fill(folder, 4, split="validation")
+    (folder / "train/red/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    return read_dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., Any]:
+    """Give a function that builds MobileNetV2 for 32×32 pixels with random weights and 3 classes.
+
+    Building takes a second, so a network of the same seed is used again, with its first weights,
+    unless a `fresh` one is asked for.
+    """
+    from classifier.learning import backbones, network
+
+    known: dict[tuple[int, str], tuple[Any, list[np.ndarray]]] = {}
+
+    def make(seed: int = 0, backbone: str = "MobileNetV2", *, fresh: bool = False) -> Any:
+        if fresh or (seed, backbone) not in known:
+            row = backbones.find(backbone)
+            size = SIZE if backbone == "MobileNetV2" else (48, 48)
+            built = network.build(row, 3, size, weights_path=None, seed=seed)
+            if fresh:
+                return built
+            known[seed, backbone] = built, built.model.get_weights()
+        built, weights = known[seed, backbone]
+        built.model.set_weights(weights)
+        return built
+
+    return make
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyRun:
+    """A tiny training and the version that was saved from it."""
+
+    trained: Any
+    dataset: Dataset
+    version: bundle.ModelVersion
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Train SmallCNN on three colours, one of them in a folder with an ill-meant name."""
+    from classifier.learning import backbones, recipes
+
+    root = tmp_path_factory.mktemp("tiny")
+    folder = fill(root / "data", 8)
+    fill(folder, 3, split="validation")
+    (folder / "train/red/half.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    for split in ("train", "validation"):
+        (folder / split / "red").rename(folder / split / HOSTILE_CLASS)
+    dataset = read_dataset(folder)
+    settings = recipes.TrainSettings(epochs=3, batch_size=8)
+    built = recipes.build_network(
+        dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings
+    )
+    trained = recipes.train(built, dataset, settings, root / "log", quiet=True)
+    version = recipes.save(
+        trained,
+        dataset,
+        DecisionPolicy.default_for(dataset.classes),
+        {"epochs": 3, "seed": 0},
+        bundle.new_version_path(root / "modelFile", "tiny"),
+    )
+    return TinyRun(trained, dataset, version)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Callable[..., Any]:
+    """Give a function that makes features of 1280 numbers in which three classes lie apart."""
+    from classifier.learning.features import Features
+
+    def make(counts: tuple[int, ...], seed: int, spread: float = 1.0, views: int = 1) -> Any:
+        centres = np.random.default_rng(99).normal(0, 1, (3, 1280))
+        labels = np.repeat(np.arange(3, dtype=np.int32), counts)
+        noise = np.random.default_rng(seed).normal(0, spread, (views, len(labels), 1280))
+        return Features((centres[labels] + noise).astype(np.float32), labels)
+
+    return make
+
+
+@pytest.fixture
+def log_folder(tmp_path: Path) -> Path:
+    """Give a folder for TensorBoard's events."""
+    return tmp_path / "log"

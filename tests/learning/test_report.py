@@ -1,0 +1,114 @@
+import html.parser
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classifier import bundle
+from classifier.learning import report
+from classifier.learning.saving import Origin
+
+pytestmark = pytest.mark.filterwarnings(
+    # Keras hands its variables to h5py in a way that NumPy 2 frowns upon.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags' attributes, and the text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def source(tiny_run: Any) -> str:
+    return (tiny_run.version.path / bundle.REPORT).read_text(encoding="utf-8")
+
+
+def write(tiny_run: Any, path: Path, probabilities: np.ndarray) -> Page:
+    fits = [
+        {
+            "stage": "network",
+            "history": {k: [0.5] for k in ("loss", "val_loss", "accuracy", "val_accuracy")},
+            "best_epoch": 1,
+        }
+    ]
+    version = tiny_run.version
+    origin = Origin({}, fits)
+    report.write(path, version.name, version.manifest, origin, tiny_run.dataset, probabilities)
+    return Page(path.read_text())
+
+
+def test_class_names_are_escaped(source: str) -> None:
+    assert "<b>x" not in source
+    assert "&lt;b&gt;x" in source
+    assert "<b>x" in Page(source).texts
+
+
+def test_accuracy_classes_engines_and_settings_are_told(tiny_run: Any, source: str) -> None:
+    texts = " ".join(Page(source).texts)
+    manifest = tiny_run.version.manifest
+    assert f"{100 * manifest.metrics['accuracy']:.1f} %" in texts
+    assert "9 validation pictures" in texts
+    for word in ("SmallCNN", "48×48 pixels", "blue", "green", "openvino-f32", "epochs"):
+        assert word in texts
+
+
+def test_files_that_were_left_out_are_listed_with_the_reason(tiny_run: Any, source: str) -> None:
+    (reject,) = tiny_run.dataset.rejects
+    texts = Page(source).texts
+    assert str(reject.path) in [text.replace("&lt;", "<") for text in texts]
+    assert reject.reason in texts
+
+
+def test_the_page_needs_nothing_from_elsewhere(source: str) -> None:
+    page = Page(source)
+    assert not {tag for tag, _, _ in page.attributes} & {"script", "link", "iframe", "base"}
+    for _, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            assert value.startswith(("data:image/", "#")), value
+        assert not name.startswith("on")
+    assert not re.search(r"url\(\s*['\"]?(?!#)|@import", source)
+
+
+def test_the_curves_are_drawn_for_each_fit(source: str) -> None:
+    assert source.count("<svg") == 1
+    assert "network: loss" in source
+    assert "network: accuracy" in source
+
+
+def test_mistakes_are_shown_with_their_picture_the_most_confident_first(
+    tiny_run: Any, tmp_path: Path
+) -> None:
+    labels = [sample.class_index for sample in tiny_run.dataset.validation]
+    probabilities = np.eye(3)[labels] * 0.8 + 0.2 / 3
+    probabilities[2] = (0.1, 0.6, 0.3)  # of class 0
+    probabilities[4] = (0.9, 0.05, 0.05)  # of class 1
+    page = write(tiny_run, tmp_path / "report.html", probabilities)
+    captions = " ".join(page.texts)
+    first, second = (
+        captions.index(str(tiny_run.dataset.validation[number].path)) for number in (4, 2)
+    )
+    assert first < second
+    assert captions.count("called ") == 2 + captions.count("called →")
+    thumbnails = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(thumbnails) == 2
+
+
+def test_a_page_without_mistakes_says_so(tiny_run: Any, tmp_path: Path) -> None:
+    labels = [sample.class_index for sample in tiny_run.dataset.validation]
+    page = write(tiny_run, tmp_path / "report.html", np.eye(3)[labels])
+    assert "None." in page.texts
+    assert not [tag for tag, _, _ in page.attributes if tag == "img"]

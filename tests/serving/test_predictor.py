@@ -1,0 +1,259 @@
+import concurrent.futures
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painted import COLOURS, encode, paint
+
+from classifier import bundle, engines, files
+from classifier.decisions import CONFIDENT, DecisionPolicy
+from classifier.errors import (
+    EngineError,
+    ImageError,
+    ImageTooLargeError,
+    ModelNotFoundError,
+    TruncatedImageError,
+    UnsupportedImageFormatError,
+)
+from classifier.images import Limits
+from classifier.serving.predictor import Prediction, Predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(version_path: Path) -> Predictor:
+    return Predictor.load(version_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder of pictures, named by colour, and three files that are none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(4):
+        for name, colour in COLOURS.items():
+            (folder / f"{seed}-{name}.jpg").write_bytes(encode(paint(colour, seed=seed)))
+    jpeg = encode(paint(COLOURS["red"]))
+    (folder / "0-cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "1-text.jpg").write_text("hello")
+    return folder
+
+
+def version_that_gives(
+    model_dir: Path, build: Callable[[Any, Any], Any], **changes: Any
+) -> bundle.ModelVersion:
+    """Make a version of two classes; `build` gives its output from the red and green means."""
+    ov = engines.import_openvino()
+    import openvino.opset13 as ops
+
+    pixels = ops.parameter([-1, 32, 40, 3], np.float32, name="pixels")
+    means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False)
+    two = ops.matmul(means, ops.constant(np.eye(3, 2, dtype=np.float32)), False, False)
+    manifest = bundle.Manifest(
+        **{
+            "classes": ("menu", "not-menu"),
+            "backbone": "SmallCNN",
+            "image_size": (32, 40),
+            "policy": DecisionPolicy(),
+            **changes,
+        }
+    )
+    path = bundle.new_version_path(model_dir, "made")
+    with files.new_folder(path) as partial:
+        (partial / "openvino").mkdir()
+        model = ov.Model([build(ops, two)], [pixels])
+        ov.save_model(model, partial / bundle.OPENVINO_MODEL, compress_to_fp16=False)
+        bundle.seal(partial, manifest)
+    return bundle.load(path)
+
+
+def always(*values: float) -> Callable[[Any, Any], Any]:
+    """Give a model that answers these numbers for every picture."""
+
+    def build(ops: Any, two: Any) -> Any:
+        nothing = ops.multiply(two, ops.constant(np.float32(0)))
+        return ops.add(nothing, ops.constant(np.array([values], np.float32)))
+
+    return build
+
+
+def grey(count: int = 1) -> np.ndarray:
+    return np.full((count, 32, 40, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_a_picture_gets_its_label_and_probabilities_that_sum_to_1(
+    predictor: Predictor, name: str
+) -> None:
+    answer = predictor.judge(predictor.decode(encode(paint(COLOURS[name]))))
+    assert answer.label == answer.decision == name
+    assert list(answer.probabilities) == list(COLOURS) == list(predictor.classes)
+    assert math.isclose(sum(answer.probabilities.values()), 1, abs_tol=1e-12)
+    assert answer.probability == max(answer.probabilities.values()) > 0.8
+
+
+def test_a_model_folder_gives_its_current_version(version_path: Path) -> None:
+    assert Predictor.load(version_path.parent).version.name == version_path.name
+
+
+def test_a_missing_model_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError):
+        Predictor.load(tmp_path / "modelFile")
+
+
+def test_a_batch_gives_each_picture_its_own_answer(predictor: Predictor) -> None:
+    pictures = [predictor.decode(encode(paint(COLOURS[name]))).pixels for name in ("red", "blue")]
+    answers = predictor.judge_pixels(np.stack(pictures))
+    assert [answer.label for answer in answers] == ["red", "blue"]
+
+
+def test_files_are_judged_in_the_order_given_with_bad_ones_among_them(
+    predictor: Predictor, folder: Path
+) -> None:
+    paths = [*sorted(folder.iterdir(), reverse=True), folder / "missing.jpg", folder] * 3
+    answers = list(predictor.judge_files(paths))
+    assert [path for path, _ in answers] == [str(path) for path in paths]
+    for path, answer in answers:
+        kind = Path(path).stem.rpartition("-")[2]
+        if kind in COLOURS:
+            assert isinstance(answer, Prediction)
+            assert answer.label == kind
+        else:
+            assert isinstance(answer, ImageError)
+            assert answer.source == path
+    kinds = {Path(path).name: type(answer) for path, answer in answers}
+    assert kinds["0-cut.jpg"] is TruncatedImageError
+    assert kinds["1-text.jpg"] is UnsupportedImageFormatError
+
+
+def test_no_files_give_no_answers(predictor: Predictor) -> None:
+    assert list(predictor.judge_files([])) == []
+
+
+def test_a_long_list_of_files_is_not_read_ahead_without_bound(
+    predictor: Predictor, folder: Path
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield folder / "0-red.jpg"
+
+    answers = predictor.judge_files(endless())
+    for _ in range(3):
+        assert next(answers)[1]
+    answers.close()
+    assert taken <= 10 * (predictor.engine.num_streams + 1)
+
+
+def test_many_threads_get_the_answers_of_one(predictor: Predictor, folder: Path) -> None:
+    data = [
+        path.read_bytes() for path in sorted(folder.glob("*-*e*.jpg")) if "text" not in path.name
+    ]
+    alone = [predictor.judge(predictor.decode(one)) for one in data]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda one: predictor.judge(predictor.decode(one)), data * 5)
+        assert list(together) == alone * 5
+
+
+def test_limits_hold_when_decoding(predictor: Predictor) -> None:
+    with pytest.raises(ImageTooLargeError, match=r"^upload: "):
+        predictor.decode(encode(paint(COLOURS["red"])), Limits(max_bytes=10), name="upload")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        (1.0, (0.2, 0.8)),
+        # softmax(log(p) / T): for T = 0.5 squares, for T = 2 square roots, made to sum to 1.
+        (0.5, (0.04 / 0.68, 0.64 / 0.68)),
+        (2.0, (math.sqrt(0.2) / 1.341_640_786, math.sqrt(0.8) / 1.341_640_786)),
+        (0.0001, (0.0, 1.0)),
+        (1e6, (0.5, 0.5)),
+    ],
+)
+def test_the_temperature_sharpens_as_counted_by_hand(
+    tmp_path: Path, temperature: float, expected: tuple[float, float]
+) -> None:
+    version = version_that_gives(tmp_path, always(0.2, 0.8), temperature=temperature)
+    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+    assert answer.label == "not-menu"
+
+
+def test_slightly_inexact_probabilities_are_made_to_sum_to_1(tmp_path: Path) -> None:
+    version = version_that_gives(tmp_path, always(0.2, 0.79))
+    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-12)
+    assert answer.probability == pytest.approx(0.79 / 0.99, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("min_confidence", "decision"), [(0.7, "not-menu"), (0.9, "menu"), (0.81, "menu")]
+)
+def test_a_confident_policy_falls_back_and_keeps_the_label(
+    tmp_path: Path, min_confidence: float, decision: str
+) -> None:
+    policy = DecisionPolicy(CONFIDENT, min_confidence, "menu")
+    version = version_that_gives(tmp_path, always(0.2, 0.8), policy=policy)
+    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    assert (answer.label, answer.decision) == ("not-menu", decision)
+    assert answer.probability == pytest.approx(0.8, abs=1e-6)
+
+
+def test_a_policy_given_when_loading_overrides_the_manifests(version_path: Path) -> None:
+    policy = DecisionPolicy(CONFIDENT, 1.0, "ask a person")
+    predictor = Predictor.load(version_path, policy=policy)
+    assert predictor.policy == policy
+    (answer,) = predictor.judge_pixels(grey())
+    assert answer.decision == "ask a person"
+    assert answer.label in COLOURS
+
+
+def test_the_description_is_json_and_names_what_runs(
+    predictor: Predictor, version_path: Path
+) -> None:
+    value = json.loads(json.dumps(predictor.describe(), allow_nan=False))
+    digest = files.sha256_of(version_path / bundle.MANIFEST)
+    assert value["name"] == version_path.name
+    assert value["digest"] == f"sha256:{digest}"
+    assert value["classes"] == list(COLOURS)
+    assert value["image_size"] == {"height": 32, "width": 40}
+    assert value["engine"] == predictor.engine.name
+    assert value["decision_policy"] == {"kind": "argmax"}
+
+
+NO_PROBABILITIES: dict[str, Callable[[Any, Any], Any]] = {
+    "NaN": lambda ops, two: ops.log(ops.subtract(ops.constant(np.float32(-1)), two)),
+    "infinity": lambda ops, two: ops.divide(two, ops.constant(np.float32(0))),
+    "no softmax": lambda ops, two: two,
+    "a sum too small": always(0.4, 0.5),
+    "a negative number": always(-1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", NO_PROBABILITIES)
+def test_a_model_that_gives_no_probabilities_is_refused_when_loading(
+    tmp_path: Path, name: str
+) -> None:
+    version = version_that_gives(tmp_path, NO_PROBABILITIES[name])
+    with pytest.raises(EngineError, match="gave no probabilities") as caught:
+        Predictor.load(version.path)
+    assert version.name in str(caught.value)
+
+
+def test_a_model_that_fails_on_some_pictures_stops_a_run_over_files(
+    tmp_path: Path, folder: Path
+) -> None:
+    def build(ops: Any, two: Any) -> Any:  # log of a negative number for red, but not for grey
+        return ops.softmax(ops.log(ops.subtract(ops.constant(np.float32(180)), two)), 1)
+
+    predictor = Predictor.load(version_that_gives(tmp_path, build).path)
+    answers = predictor.judge_files([folder / "0-blue.jpg", folder / "0-red.jpg"])
+    assert isinstance(next(answers)[1], Prediction)
+    with pytest.raises(EngineError, match="gave no probabilities"):
+        next(answers)

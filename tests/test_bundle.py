@@ -1,0 +1,317 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier import bundle, files
+from classifier.decisions import DecisionPolicy
+from classifier.errors import (
+    ModelDamagedError,
+    ModelNotFoundError,
+    ModelTooNewError,
+    OutputError,
+    UsageError,
+)
+
+
+@pytest.fixture
+def version(version_path: Path, tmp_path: Path) -> Path:
+    """Give a model folder's only version, the test's own to spoil."""
+    shutil.copytree(version_path.parent, tmp_path / "modelFile")
+    return tmp_path / "modelFile" / version_path.name
+
+
+def manifest_of(version: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((version / bundle.MANIFEST).read_bytes())
+    return value
+
+
+def change_manifest(version: Path, **changes: object) -> None:
+    value = manifest_of(version) | changes
+    (version / bundle.MANIFEST).write_text(json.dumps(value))
+
+
+def test_a_version_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    saved = bundle.Manifest(
+        classes=("menu", "not-menu"),
+        backbone="InceptionV3",
+        image_size=(299, 300),
+        policy=DecisionPolicy("confident", 0.6, "not-menu"),
+        temperature=1.25,
+        metrics={"accuracy": 0.9},
+        engines={"openvino-bf16": {"passed": True}},
+        settings={"epochs": 20},
+        data={"left out": ["é.jpg"]},
+        libraries={"keras": "3.15.1"},
+        parent="model-20260101-000000",
+    )
+    path = bundle.new_version_path(tmp_path, "model")
+    with files.new_folder(path) as partial:
+        (partial / "report").mkdir()
+        (partial / bundle.REPORT).write_text("<p>good</p>")
+        (partial / ".hidden").write_text("not part of it")
+        bundle.seal(partial, saved)
+
+    loaded = bundle.load(path)
+    for field in ("classes", "backbone", "image_size", "policy", "temperature", "metrics"):
+        assert getattr(loaded.manifest, field) == getattr(saved, field)
+    for field in ("engines", "settings", "data", "libraries", "parent", "pixel_contract"):
+        assert getattr(loaded.manifest, field) == getattr(saved, field)
+    assert loaded.manifest.created.endswith("Z")
+    assert list(loaded.manifest.files) == [bundle.REPORT]
+    assert loaded.name == path.name
+    assert loaded.digest == files.sha256_of(path / bundle.MANIFEST)
+    assert loaded.file(bundle.REPORT) == path / bundle.REPORT
+    assert loaded.file(bundle.KERAS_MODEL) is None
+
+
+def test_a_model_folder_gives_its_current_version(version: Path) -> None:
+    assert bundle.load(version.parent) == bundle.load(version)
+    assert bundle.current_name(version.parent) == version.name
+
+
+def test_a_version_may_be_the_working_directory(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(version)
+    loaded = bundle.load(Path())
+    assert loaded.name == version.name
+    (version.parent / "current.json").unlink()
+    bundle.promote(loaded)
+    assert bundle.load(version.parent).name == version.name
+
+
+def test_a_place_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "missing", tmp_path / "file", tmp_path):
+        with pytest.raises(ModelNotFoundError) as caught:
+            bundle.load(place)
+        assert str(place) in str(caught.value)
+        assert "train one with trainMyDataWithKerasModel.py" in str(caught.value)
+
+
+def test_a_model_folder_without_a_current_version_offers_those_it_has(version: Path) -> None:
+    (version.parent / "current.json").unlink()
+    shutil.copytree(version, version.parent / ".partial-colours-20260101-000000")
+    with pytest.raises(ModelNotFoundError) as caught:
+        bundle.load(version.parent)
+    assert f"with --model ({version.name})" in str(caught.value)
+
+
+BROKEN_POINTERS: dict[str, bytes] = {
+    "no JSON": b"{",
+    "empty": b"",
+    "no UTF-8": b"\xff",
+    "a list": b"[]",
+    "null": b"null",
+    "no version": b"{}",
+    "a number": b'{"version": 7}',
+    "an empty name": b'{"version": ""}',
+    "the parent": b'{"version": ".."}',
+    "outside": b'{"version": "../x"}',
+    "an absolute path": b'{"version": "/x"}',
+    "inside of a version": b'{"version": "a/b"}',
+    "a hidden folder": b'{"version": ".partial-x"}',
+    "a missing version": b'{"version": "colours-19990101-000000"}',
+    "a NUL": b'{"version": "a\\u0000"}',
+    "deep nesting": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_POINTERS)
+def test_a_broken_pointer_is_named_with_the_versions_to_choose(version: Path, name: str) -> None:
+    (version.parent / "current.json").write_bytes(BROKEN_POINTERS[name])
+    with pytest.raises(ModelDamagedError) as caught:
+        bundle.load(version.parent)
+    assert str(caught.value).startswith(str(version.parent / "current.json"))
+    assert f"with --model ({version.name})" in str(caught.value)
+    assert bundle.load(version).name == version.name  # the version itself is as good as ever
+
+
+def test_a_pointer_that_is_a_folder_is_named(version: Path) -> None:
+    (version.parent / "current.json").unlink()
+    (version.parent / "current.json").mkdir()
+    with pytest.raises(ModelDamagedError, match=r"current\.json is unreadable"):
+        bundle.load(version.parent)
+
+
+def test_every_missing_file_is_found(version: Path) -> None:
+    for relative in manifest_of(version)["files"]:
+        moved = (version / relative).rename(version.parent / "elsewhere")
+        with pytest.raises(ModelDamagedError, match=f"incomplete: {relative} is missing"):
+            bundle.load(version)
+        moved.rename(version / relative)
+    assert bundle.load(version)
+
+
+def test_every_changed_byte_is_found(version: Path) -> None:
+    for relative in manifest_of(version)["files"]:
+        path = version / relative
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(ModelDamagedError, match=f"altered: the checksum of {relative}"):
+            bundle.load(version)
+        path.write_bytes(good)
+    assert bundle.load(version)
+
+
+@pytest.mark.parametrize("add", [-1, 1])
+def test_a_file_of_another_size_is_found(version: Path, add: int) -> None:
+    path = version / bundle.OPENVINO_MODEL
+    path.write_bytes((path.read_bytes() + b" ")[: path.stat().st_size + add])
+    with pytest.raises(ModelDamagedError, match="copy the folder again"):
+        bundle.load(version)
+
+
+def test_a_folder_in_the_place_of_a_file_is_found(version: Path) -> None:
+    (version / bundle.OPENVINO_MODEL).unlink()
+    (version / bundle.OPENVINO_MODEL).mkdir()
+    with pytest.raises(ModelDamagedError, match="copy the"):
+        bundle.load(version)
+
+
+def test_a_half_copied_version_is_damaged_not_absent(version: Path) -> None:
+    (version / bundle.MANIFEST).unlink()
+    with pytest.raises(ModelDamagedError, match="missing or incomplete: train one"):
+        bundle.load(version.parent)
+
+
+def test_a_manifest_of_a_later_release_says_so(version: Path) -> None:
+    change_manifest(version, schema=bundle.SCHEMA + 1, brand_new_field=1)
+    with pytest.raises(ModelTooNewError, match="update this program") as caught:
+        bundle.load(version)
+    assert version.name in str(caught.value)
+
+
+HASH = "0" * 64
+BAD_FIELDS: dict[str, dict[str, object]] = {
+    "an unknown field": {"colour": "red"},
+    "a schema that is text": {"schema": "1"},
+    "duplicate classes": {"classes": ["red", "red", "blue"]},
+    "one class": {"classes": ["red"]},
+    "an empty class": {"classes": ["", "red"]},
+    "classes that are text": {"classes": 7},
+    "classes that are numbers": {"classes": [1, 2]},
+    "one side": {"image_size": [32]},
+    "a side of 0": {"image_size": [0, 32]},
+    "a negative side": {"image_size": [-32, 32]},
+    "a huge side": {"image_size": [32, 100_000]},
+    "a side that is text": {"image_size": ["32", "32"]},
+    "an unknown policy": {"policy": {"kind": "guess"}},
+    "a policy without a kind": {"policy": {}},
+    "no policy": {"policy": None},
+    "a confidence over 1": {
+        "policy": {"kind": "confident", "min_confidence": 2, "fallback_class": "red"}
+    },
+    "a temperature of 0": {"temperature": 0},
+    "a negative temperature": {"temperature": -1},
+    "a temperature that is none": {"temperature": float("nan")},
+    "an endless temperature": {"temperature": float("inf")},
+    "a temperature beyond floats": {"temperature": 10**400},
+    "a temperature that is text": {"temperature": "warm"},
+    "a file above": {"files": {"../x": {"sha256": HASH, "bytes": 1}}},
+    "a file above, in between": {"files": {"a/../../x": {"sha256": HASH, "bytes": 1}}},
+    "an absolute file": {"files": {"/etc/passwd": {"sha256": HASH, "bytes": 1}}},
+    "a file without name": {"files": {"": {"sha256": HASH, "bytes": 1}}},
+    "a file with a NUL": {"files": {"a\0": {"sha256": HASH, "bytes": 1}}},
+    "a file without checksum": {"files": {"a": {"bytes": 1}}},
+    "a file without size": {"files": {"a": {"sha256": HASH}}},
+    "a checksum that is none": {"files": {"a": {"sha256": None, "bytes": 1}}},
+    "files that are a list": {"files": ["a"]},
+    "another pixel contract": {"pixel_contract": "bgr"},
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_manifest_that_makes_no_sense_is_named(version: Path, name: str) -> None:
+    change_manifest(version, **BAD_FIELDS[name])
+    with pytest.raises(ModelDamagedError) as caught:
+        bundle.load(version)
+    assert str(version) in str(caught.value)
+    assert any(advice in str(caught.value) for advice in ("again", "choose another version"))
+
+
+@pytest.mark.parametrize(
+    "field", ["schema", "classes", "backbone", "image_size", "policy", "temperature", "files"]
+)
+def test_a_missing_field_is_named(version: Path, field: str) -> None:
+    value = manifest_of(version)
+    del value[field]
+    (version / bundle.MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(ModelDamagedError, match=rf"manifest\.json .*{field}"):
+        bundle.load(version)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"[" * 100_000, b"\0" * 100]
+)
+def test_a_manifest_that_is_none_is_named(version: Path, raw: bytes) -> None:
+    (version / bundle.MANIFEST).write_bytes(raw)
+    with pytest.raises(ModelDamagedError, match=r"manifest\.json is no manifest"):
+        bundle.load(version)
+
+
+def test_every_shortened_manifest_is_damaged(version: Path) -> None:
+    raw = (version / bundle.MANIFEST).read_bytes().rstrip()
+    for length in range(0, len(raw), 40):
+        (version / bundle.MANIFEST).write_bytes(raw[:length])
+        with pytest.raises(ModelDamagedError):
+            bundle.load(version)
+
+
+def test_promoting_replaces_the_pointer_whole(make_version: Callable[..., Path]) -> None:
+    first = make_version()
+    second = make_version(first.parent)
+    assert bundle.current_name(first.parent) == second.name != first.name
+    bundle.promote(bundle.load(first))
+    pointer = json.loads((first.parent / "current.json").read_bytes())
+    assert pointer == {"version": first.name, "digest": bundle.load(first).digest}
+    assert sorted(path.name for path in first.parent.iterdir()) == [
+        *sorted([first.name, second.name]),
+        "current.json",
+    ]
+
+
+def test_a_failed_promotion_keeps_the_old_pointer(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (version.parent / "current.json").read_bytes()
+    loaded = bundle.load(version)
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OutputError, match=r"current\.json: no space is left"):
+        bundle.promote(loaded)
+    assert (version.parent / "current.json").read_bytes() == before
+    assert not list(version.parent.glob(".*"))
+
+
+def test_a_new_version_gets_a_path_of_its_own(tmp_path: Path) -> None:
+    first = bundle.new_version_path(tmp_path, "menu")
+    first.mkdir()
+    second = bundle.new_version_path(tmp_path, "menu")
+    assert first != second
+    assert {first.parent, second.parent} == {tmp_path}
+    assert second.name.startswith("menu-2")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", ".hidden", "a/"])
+def test_a_model_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no folder name"):
+        bundle.new_version_path(tmp_path, name)
+
+
+def test_an_edited_manifest_of_the_current_version_is_refused(
+    make_version: Callable[..., Path],
+) -> None:
+    path = make_version()
+    manifest = path / bundle.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"argmax"', '"argmax" '))
+    with pytest.raises(ModelDamagedError, match=r"was altered: its manifest\.json"):
+        bundle.load(path.parent)
+    assert bundle.load(path).name == path.name

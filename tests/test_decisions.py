@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from classifier.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy
+from classifier.errors import UsageError
+
+RULES = ("neutral", "political", "porn", "terrorism")
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.26, 1.0])
+def test_argmax_answers_the_best_class_however_unsure(probability: float) -> None:
+    assert DecisionPolicy().decide("porn", probability) == "porn"
+
+
+@pytest.mark.parametrize(
+    ("probability", "answer"),
+    [(0.0, "neutral"), (0.7499, "neutral"), (0.75, "porn"), (0.99, "porn"), (1.0, "porn")],
+)
+def test_confident_falls_back_below_three_quarters(probability: float, answer: str) -> None:
+    assert DecisionPolicy(CONFIDENT).decide("porn", probability) == answer
+
+
+def test_the_fallback_need_not_be_a_class() -> None:
+    policy = DecisionPolicy(CONFIDENT, 0.9, "ask a person")
+    assert policy.decide("porn", 0.89) == "ask a person"
+
+
+def test_the_ends_of_the_range_mean_always_and_only_certain() -> None:
+    assert DecisionPolicy(CONFIDENT, 0).decide("porn", 0.0) == "porn"
+    assert DecisionPolicy(CONFIDENT, 1).decide("porn", 0.999) == "neutral"
+    assert DecisionPolicy(CONFIDENT, 1).decide("porn", 1.0) == "porn"
+
+
+def test_a_new_model_is_confident_only_with_a_class_to_fall_back_to() -> None:
+    assert DecisionPolicy.default_for(RULES) == DecisionPolicy(CONFIDENT, 0.75, "neutral")
+    assert DecisionPolicy.default_for(("menu", "not-menu")) == DecisionPolicy(ARGMAX)
+
+
+@pytest.mark.parametrize("confidence", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        DecisionPolicy(CONFIDENT, confidence)
+
+
+def test_an_unknown_kind_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="'guess': use argmax or confident"):
+        DecisionPolicy("guess")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_comes_back_from_json(kind: str) -> None:
+    policy = DecisionPolicy(kind) if kind == ARGMAX else DecisionPolicy(kind, 0.6, "other")
+    assert DecisionPolicy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"kind": "guess"},
+        {"kind": CONFIDENT},
+        {"kind": CONFIDENT, "min_confidence": "much", "fallback_class": "neutral"},
+        {"kind": CONFIDENT, "min_confidence": 2, "fallback_class": "neutral"},
+        {"kind": CONFIDENT, "min_confidence": None, "fallback_class": "neutral"},
+    ],
+)
+def test_json_that_is_no_policy_is_refused(value: dict[str, object]) -> None:
+    with pytest.raises((UsageError, KeyError, TypeError, ValueError)):
+        DecisionPolicy.from_json(value)

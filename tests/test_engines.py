@@ -1,0 +1,366 @@
+import concurrent.futures
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painted import COLOURS, paint
+
+from classifier import bundle, engines, files
+from classifier.decisions import DecisionPolicy
+from classifier.engines import OpenVINOEngine
+from classifier.errors import EngineError, ModelDamagedError, UsageError
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+needs_bf16 = pytest.mark.skipif(
+    not engines.cpu_has_bf16(), reason="this CPU has no bfloat16 arithmetic"
+)
+
+
+@pytest.fixture(scope="module")
+def version(version_path: Path) -> bundle.ModelVersion:
+    return bundle.load(version_path)
+
+
+@pytest.fixture(scope="module")
+def keras_version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
+    """Give a version that has a tiny Keras model and no OpenVINO one."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((32, 40, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    path = bundle.new_version_path(tmp_path_factory.mktemp("modelFile"), "keras")
+    with files.new_folder(path) as partial:
+        model.save(partial / bundle.KERAS_MODEL)
+        bundle.seal(
+            partial, bundle.Manifest(tuple(COLOURS), "SmallCNN", (32, 40), DecisionPolicy())
+        )
+    return bundle.load(path)
+
+
+def batch(count: int = 3) -> np.ndarray:
+    """Give (count, 32, 40, 3) uint8: blue, green, red, blue and so on."""
+    colours = list(COLOURS.values())
+    return np.stack(
+        [np.asarray(paint(colours[i % 3], size=(40, 32), seed=i)) for i in range(count)]
+    )
+
+
+def with_manifest(version: bundle.ModelVersion, **changes: Any) -> bundle.ModelVersion:
+    return dataclasses.replace(version, manifest=dataclasses.replace(version.manifest, **changes))
+
+
+def write_ir(path: Path, build: Callable[[Any, Any], Any], shape: tuple[int, ...]) -> Path:
+    """Write a real IR whose output `build` gives from its input."""
+    ov = engines.import_openvino()
+    import openvino.opset13 as ops
+
+    pixels = ops.parameter(shape, np.float32, name="pixels")
+    ov.save_model(ov.Model([build(ops, pixels)], [pixels]), path, compress_to_fp16=False)
+    return path
+
+
+def child(code: str) -> str:
+    """Run Python code in a fresh process in the repository and give what it printed."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_a_version_with_an_ir_runs_in_openvino(version: bundle.ModelVersion, engine: str) -> None:
+    opened = engines.open_engine(version, engine)
+    assert opened.name == "openvino-f32"
+    assert opened.image_size == (32, 40)
+    outputs = opened.run(batch())
+    assert outputs.shape == (3, 3)
+    assert outputs.dtype == np.float32
+    assert outputs.argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_a_version_without_an_ir_runs_in_keras(keras_version: bundle.ModelVersion) -> None:
+    import keras
+
+    path = keras_version.file(bundle.KERAS_MODEL)
+    expected = keras.saving.load_model(path)(batch().astype(np.float32)).numpy()
+    for engine in ("auto", "keras"):
+        opened = engines.open_engine(keras_version, engine)
+        assert opened.name == "keras-f32"
+        assert opened.image_size == (32, 40)
+        np.testing.assert_allclose(opened.run(batch()), expected, atol=1e-5)
+    np.testing.assert_allclose(opened.run(batch()[:1]), expected[:1], atol=1e-5)
+
+
+def test_an_engine_the_version_lacks_is_refused_with_the_missing_file(
+    version: bundle.ModelVersion, keras_version: bundle.ModelVersion
+) -> None:
+    with pytest.raises(EngineError, match=r"has no model\.keras"):
+        engines.open_engine(version, "keras")
+    with pytest.raises(EngineError, match=r"has no openvino/model\.xml: use --engine keras"):
+        engines.open_engine(keras_version, "openvino")
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("onnx", "auto"), ("auto", "f16"), ("", "")])
+def test_an_unknown_choice_is_refused_with_those_that_exist(
+    version: bundle.ModelVersion, engine: str, precision: str
+) -> None:
+    with pytest.raises(UsageError, match="use auto, openvino, keras and auto, f32, bf16"):
+        engines.open_engine(version, engine, precision)
+
+
+def test_keras_runs_in_f32_only(keras_version: bundle.ModelVersion) -> None:
+    for engine in ("auto", "keras"):
+        with pytest.raises(UsageError, match="f32 only, not bf16"):
+            engines.open_engine(keras_version, engine, "bf16")
+
+
+@pytest.mark.parametrize(
+    "gates",
+    [{}, {"openvino-bf16": {}}, {"openvino-bf16": {"passed": False}}, {"keras": {"passed": True}}],
+)
+def test_auto_stays_with_f32_without_a_passed_gate(
+    version: bundle.ModelVersion, gates: dict[str, Any]
+) -> None:
+    gated = with_manifest(version, engines=gates)
+    assert engines.choose_precision(gated) == "f32"
+    assert engines.open_engine(gated).name == "openvino-f32"
+
+
+def test_auto_takes_bf16_after_a_passed_gate_where_the_cpu_has_it(
+    version: bundle.ModelVersion,
+) -> None:
+    gated = with_manifest(version, engines={"openvino-bf16": {"passed": True}})
+    expected = "bf16" if engines.cpu_has_bf16() else "f32"
+    assert engines.choose_precision(gated) == expected
+    assert engines.open_engine(gated).name == f"openvino-{expected}"
+    assert engines.open_engine(gated, precision="f32").name == "openvino-f32"
+
+
+@needs_bf16
+def test_bf16_on_request_agrees_with_f32(version: bundle.ModelVersion) -> None:
+    quick = engines.open_engine(version, precision="bf16")
+    assert quick.name == "openvino-bf16"
+    exact = engines.open_engine(version, precision="f32")
+    np.testing.assert_allclose(quick.run(batch()), exact.run(batch()), atol=0.02)
+
+
+def test_bf16_on_request_is_refused_where_the_cpu_lacks_it(
+    version: bundle.ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: False)
+    with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
+        engines.open_engine(version, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": (40, 32)},
+        {"image_size": (64, 64)},
+        {"classes": ("blue", "red")},
+        {"classes": ("blue", "green", "red", "white")},
+    ],
+)
+def test_a_model_of_other_shapes_than_its_manifest_is_refused(
+    version: bundle.ModelVersion, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelDamagedError, match="its manifest says") as caught:
+        engines.open_engine(with_manifest(version, **changes))
+    assert str(version.path) in str(caught.value)
+
+
+def test_a_keras_model_of_other_shapes_is_refused(keras_version: bundle.ModelVersion) -> None:
+    with pytest.raises(ModelDamagedError, match="its manifest says"):
+        engines.open_engine(with_manifest(keras_version, image_size=(64, 64)))
+
+
+ODD_MODELS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int, ...]]] = {
+    "flat input": (lambda ops, pixels: ops.softmax(pixels, 1), (-1, 100)),
+    "any height": (
+        lambda ops, pixels: ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False),
+        (-1, -1, 40, 3),
+    ),
+    "an output of pictures": (lambda ops, pixels: ops.relu(pixels), (-1, 32, 40, 3)),
+    "an output without classes": (
+        lambda ops, pixels: ops.reduce_mean(pixels, ops.constant([1, 2, 3], np.int64), False),
+        (-1, 32, 40, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_MODELS)
+def test_an_ir_that_is_no_classifier_is_an_engine_error(tmp_path: Path, name: str) -> None:
+    build, shape = ODD_MODELS[name]
+    path = write_ir(tmp_path / "model.xml", build, shape)
+    with pytest.raises(EngineError, match=r"cannot load .*model\.xml"):
+        OpenVINOEngine(path)
+
+
+CORRUPT: dict[str, Callable[[Path], object]] = {
+    "missing": lambda xml: xml.unlink(),
+    "empty": lambda xml: xml.write_bytes(b""),
+    "cut": lambda xml: xml.write_bytes(xml.read_bytes()[:500]),
+    "text": lambda xml: xml.write_text("hello"),
+    "another operation": lambda xml: xml.write_text(xml.read_text().replace("SoftMax", "SoftMix")),
+    "without weights": lambda xml: xml.with_suffix(".bin").unlink(),
+    "cut weights": lambda xml: xml.with_suffix(".bin").write_bytes(b"12"),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPT)
+def test_a_corrupt_ir_is_an_engine_error_in_one_line(
+    version: bundle.ModelVersion, tmp_path: Path, name: str
+) -> None:
+    source = version.path / bundle.OPENVINO_MODEL
+    xml = tmp_path / "model.xml"
+    for suffix in (".xml", ".bin"):
+        xml.with_suffix(suffix).write_bytes(source.with_suffix(suffix).read_bytes())
+    CORRUPT[name](xml)
+    with pytest.raises(EngineError) as caught:
+        OpenVINOEngine(xml)
+    assert str(caught.value).startswith(f"OpenVINO cannot load {xml}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\3\4" + bytes(100)])
+def test_a_corrupt_keras_model_is_an_engine_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "model.keras"
+    path.write_bytes(data)
+    with pytest.raises(EngineError, match=r"Keras cannot load .*model\.keras") as caught:
+        engines.KerasEngine.from_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_keras_model_that_carries_code_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x * 2)])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(EngineError, match="Keras cannot load"):
+        engines.KerasEngine.from_file(tmp_path / "model.keras")
+
+
+def test_pictures_of_a_wrong_size_are_an_engine_error(version: bundle.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    with pytest.raises(EngineError, match="openvino-f32 failed"):
+        opened.run(np.zeros((1, 40, 32, 3), np.uint8))
+    assert opened.run(batch()).argmax(axis=1).tolist() == [0, 1, 2]  # the request was given back
+
+
+def test_more_failures_than_requests_do_not_block_an_engine(version: bundle.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    for _ in range(opened.num_streams + 1):
+        with pytest.raises(EngineError):
+            opened.run(np.zeros((1, 1, 1, 3), np.uint8))
+    assert len(opened.run(batch())) == 3
+
+
+def test_threads_give_the_answers_of_one_thread(version: bundle.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    assert opened.num_streams >= 1
+    pictures = batch(60)
+    alone = [opened.run(picture[np.newaxis]) for picture in pictures]
+    with concurrent.futures.ThreadPoolExecutor(4 * opened.num_streams) as pool:
+        together = list(pool.map(lambda picture: opened.run(picture[np.newaxis]), pictures))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_an_answer_is_not_overwritten_by_the_next(version: bundle.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    first = [opened.run(batch()[:1]) for _ in range(opened.num_streams)]
+    kept = [answer.copy() for answer in first]
+    for _ in range(opened.num_streams):
+        opened.run(batch()[2:])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_batches_of_any_size_and_layout_are_taken(version: bundle.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    whole = opened.run(batch(5))
+    for picture, answer in zip(batch(5), whole, strict=True):
+        np.testing.assert_allclose(opened.run(picture[np.newaxis])[0], answer, atol=1e-6)
+    backwards = np.asfortranarray(batch(5))[::-1]
+    np.testing.assert_allclose(opened.run(backwards), whole[::-1], atol=1e-6)
+
+
+def test_openvino_never_imports_tensorflow(version_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from classifier import bundle, engines\n"
+        f"engine = engines.open_engine(bundle.load(Path({str(version_path)!r})))\n"
+        "engine.run(np.zeros((1, 32, 40, 3), np.uint8))\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)))"
+    )
+    assert child(code) == "[]"
+
+
+def test_importing_the_engines_imports_no_framework() -> None:
+    code = (
+        "import sys; import classifier.engines\n"
+        "print(sorted({'tensorflow', 'keras', 'openvino'} & set(sys.modules)))"
+    )
+    assert child(code) == "[]"
+
+
+def test_openvinos_telemetry_cannot_be_imported() -> None:
+    code = (
+        "from classifier import engines; engines.import_openvino()\n"
+        "import sys\n"
+        "try: import openvino_telemetry\n"
+        "except ImportError: print('blocked')\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    assert child(code) == "blocked\n[]"
+
+
+def test_a_missing_openvino_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['openvino'] = None\n"
+        "from classifier import engines, errors\n"
+        "try: engines.import_openvino()\n"
+        "except errors.EngineError as error: print(error)"
+    )
+    assert child(code) == (
+        "OpenVINO is not installed: run `pip install openvino`, or use --engine keras."
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_the_cpu_count_is_that_of_the_affinity() -> None:
+    code = (
+        "import os; from classifier import engines\n"
+        "before = engines.cpu_count()\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(before >= 1, engines.cpu_count())"
+    )
+    assert child(code) == "True 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("max 100000", 64), ("150000 100000", 2), ("1000 100000", 1), ("odd", 64)]
+)
+def test_the_cpu_count_keeps_to_the_containers_quota(
+    monkeypatch: pytest.MonkeyPatch, text: str, count: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    assert engines.cpu_count() == count
