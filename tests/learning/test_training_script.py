@@ -1,0 +1,54 @@
+import argparse
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier import bundle
+from classifier.learning import training_script
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "best_epoch", "force", "moves"),
+    [
+        (0.9, 3, False, True),
+        (0.8, 3, False, True),  # equal, after learning: it has seen the new pictures
+        (0.8, 0, False, False),  # equal, because nothing was learned
+        (0.7, 3, False, False),
+        (0.7, 3, True, True),
+        (0.8, 0, True, True),
+    ],
+)
+def test_the_current_version_changes_only_for_something_learned_and_not_worse(
+    tiny_run: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    accuracy: float,
+    best_epoch: int,
+    force: bool,
+    moves: bool,
+) -> None:
+    old, new = (
+        bundle.load(Path(shutil.copytree(tiny_run.version.path, tmp_path / name)))
+        for name in ("tiny-old", "tiny-new")
+    )
+    bundle.promote(old)
+    (fit,) = tiny_run.trained.fits
+    trained = dataclasses.replace(
+        tiny_run.trained,
+        before=dataclasses.replace(tiny_run.trained.metrics, accuracy=0.8),
+        metrics=dataclasses.replace(tiny_run.trained.metrics, accuracy=accuracy),
+        fits=[dataclasses.replace(fit, best_epoch=best_epoch)],
+    )
+    options = argparse.Namespace(force_promote=force)
+    assert training_script.promote_if_not_worse(new, old, trained, options) is moves
+    assert bundle.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
+    assert ("No better: tiny-old stays in use" in caplog.text) is not moves
+    assert ("--force-promote." in caplog.text) is force
