@@ -113,8 +113,8 @@ def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
         epochs = range(1, len(history["loss"]) + 1)
         for column, (metric, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"))):
             axes = figure.add_subplot(len(fits), 2, 2 * row + column + 1)
-            axes.plot(epochs, history[metric], color="#8a8a8a", label="training")
-            axes.plot(epochs, history[f"val_{metric}"], color="#1f6fb2", label="validation")
+            axes.plot(epochs, history[metric], ".-", color="#8a8a8a", label="training")
+            axes.plot(epochs, history[f"val_{metric}"], ".-", color="#1f6fb2", label="validation")
             if fit["best_epoch"]:
                 axes.axvline(fit["best_epoch"], color="#1f6fb2", linewidth=0.8, linestyle=":")
             axes.set_title(f"{fit['stage']}: {title}", fontsize=11)

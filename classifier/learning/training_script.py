@@ -16,7 +16,7 @@ from classifier import bundle, console, decisions
 from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, UsageError
 from classifier.learning import audit as audits
-from classifier.learning import backbones
+from classifier.learning import backbones, weights
 from classifier.learning.dataset import Dataset, count_files, read_dataset
 from classifier.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
 
@@ -59,6 +59,7 @@ def plan_training(options: argparse.Namespace) -> Plan:
 
     Raises:
         UsageError: one of them can never work.
+        WeightsError: the weights file does not exist.
     """
     backbone = backbones.find(options.backbone)
     side = options.image_size
@@ -66,6 +67,8 @@ def plan_training(options: argparse.Namespace) -> Plan:
         raise UsageError(
             f"--image-size is {side}: {backbone.name} takes {backbone.min_side} to 2048 pixels."
         )
+    if backbone.pretrained and options.weights != "imagenet":  # a download can wait
+        weights.find_weights(backbone, options.weights)
     return Plan(
         backbone,
         (side, side) if side else backbone.image_size,
