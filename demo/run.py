@@ -18,7 +18,7 @@ sys.path.insert(0, str(PROJECT))  # run as a script, only demo/ is on the path
 
 from draw_pictures import draw_data_folder  # noqa: E402
 
-from classifier import bundle, console  # noqa: E402
+from classifier import bundle, console, logs  # noqa: E402
 from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
 
 BACKBONE = "InceptionV3"
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     parser.add_argument("--port", type=int, default=8133, help="of the service (8133)")
     options = parser.parse_args(arguments)
     os.chdir(PROJECT)
+    logs.start_logging("demo")
     say(1, f"Sample pictures in {DATA}/")
     draw_data_folder(DATA, num_train=TRAIN_IMAGES, num_validation=VALIDATION_IMAGES, seed=0)
     say(2, "Check")
@@ -70,6 +71,8 @@ def choose_weights() -> str:
     from classifier.learning import backbones, weights
 
     try:
+        with logs.native_messages_in_log():
+            import keras  # noqa: F401 (now, while its greetings go to the log)
         weights.find_weights(backbones.find(BACKBONE), "imagenet")
     except WeightsError as error:
         print(f"{error}\nThe demo goes on with --weights random.", flush=True)
