@@ -1,0 +1,159 @@
+"""One picture, one answer: whichever way it comes in and whichever engine judges it."""
+
+import base64
+import json
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import requests
+from painted import COLOURS, encode, paint
+from running import RunningServer, serving
+
+from classifier import bundle, files, images
+from classifier.decisions import DecisionPolicy
+from classifier.engines import import_openvino
+
+PROJECT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-3
+IMAGE_SIZE = (48, 64)
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A turned JPEG, larger than the model's input: every step of the road is needed."""
+    path = tmp_path_factory.mktemp("picture") / "turned.jpg"
+    striped = np.array(paint(COLOURS["green"], size=(400, 300), seed=3))
+    striped[:, ::40] = 255
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path.write_bytes(encode(Image.fromarray(striped), "JPEG", exif=exif.tobytes()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
+    """A version with a Keras model and its OpenVINO twin; random weights judge as well as any."""
+    path = bundle.new_version_path(tmp_path_factory.mktemp("modelFile"), "twins")
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential(
+        [
+            keras.Input((*IMAGE_SIZE, 3)),
+            keras.layers.Rescaling(1 / 127.5, -1),
+            keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax", kernel_initializer="he_normal"),
+        ]
+    )
+    manifest = bundle.Manifest(tuple(COLOURS), "SmallCNN", IMAGE_SIZE, DecisionPolicy())
+    with files.new_folder(path) as partial:
+        model.save(partial / bundle.KERAS_MODEL)
+        (partial / "openvino").mkdir()
+        import_openvino()
+        model.export(str(partial / bundle.OPENVINO_MODEL), format="openvino", verbose=False)
+        bundle.seal(partial, manifest)
+    bundle.promote(bundle.load(path))
+    return bundle.load(path)
+
+
+@pytest.fixture(scope="module")
+def expected(version: bundle.ModelVersion, picture: Path) -> dict[str, float]:
+    """What the Keras model itself says."""
+    model = keras.saving.load_model(version.path / bundle.KERAS_MODEL, compile=False)
+    pixels = images.decode(picture, image_size=IMAGE_SIZE).pixels
+    row = model.predict_on_batch(pixels[np.newaxis].astype(np.float32))[0]
+    probabilities = dict(zip(COLOURS, map(float, row), strict=True))
+    assert max(probabilities.values()) - min(probabilities.values()) > 0.05
+    return probabilities
+
+
+@pytest.fixture(scope="module")
+def server(
+    version: bundle.ModelVersion, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    with serving(tmp_path_factory.mktemp("server"), version.path, "--precision", "f32") as running:
+        yield running
+
+
+def same(found: dict[str, float], expected: dict[str, float]) -> None:
+    assert list(found) == list(expected) or set(found) == set(expected)
+    for name, probability in expected.items():
+        assert found[name] == pytest.approx(probability, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "keras"])
+def test_the_script_says_what_the_keras_model_says(
+    engine: str,
+    version: bundle.ModelVersion,
+    picture: Path,
+    expected: dict[str, float],
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--json", str(picture)]
+    command += ["--model", str(version.path), "--engine", engine, "--precision", "f32"]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    same(json.loads(result.stdout)["probabilities"], expected)
+
+
+def _raw(url: str, data: bytes) -> requests.Response:
+    return requests.post(url, data=data, headers={"Content-Type": "image/jpeg"}, timeout=30)
+
+
+def _file(url: str, data: bytes) -> requests.Response:
+    return requests.post(url, files={"image": ("x.jpg", data, "image/jpeg")}, timeout=30)
+
+
+def _form(url: str, data: bytes) -> requests.Response:
+    field = {"imageBase64String": base64.b64encode(data).decode()}
+    return requests.post(url, data=field, timeout=30)
+
+
+def _json(url: str, data: bytes) -> requests.Response:
+    return requests.post(url, json={"image": base64.b64encode(data).decode()}, timeout=30)
+
+
+def _data_url(url: str, data: bytes) -> requests.Response:
+    text = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return requests.post(url, json={"image": text}, timeout=30)
+
+
+@pytest.mark.parametrize("send", [_raw, _file, _form, _json, _data_url])
+def test_every_request_form_says_what_the_keras_model_says(
+    send: Callable[[str, bytes], requests.Response],
+    server: RunningServer,
+    picture: Path,
+    expected: dict[str, float],
+) -> None:
+    response = send(f"{server.url}/v1/predict", picture.read_bytes())
+    assert response.status_code == 200, response.text
+    same(response.json()["probabilities"], expected)
+
+
+def test_the_old_route_says_what_the_keras_model_says(
+    server: RunningServer, picture: Path, expected: dict[str, float]
+) -> None:
+    text = urllib.parse.quote(base64.b64encode(picture.read_bytes()).decode(), safe="")
+    response = requests.post(
+        f"{server.url}/image/detection",
+        data=f"imageBase64String={text}",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        timeout=30,
+    )
+    answer = response.json()
+    assert answer["code"] == "00"
+    assert float(answer["probability"]) == pytest.approx(max(expected.values()), abs=TOLERANCE)
+    assert answer["predictedClass"] == max(expected, key=expected.__getitem__)

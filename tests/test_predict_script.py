@@ -1,0 +1,172 @@
+"""`predictWithMyModel.py` as a person and as an importing program meet it."""
+
+import base64
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from painted import COLOURS, encode, paint
+
+import predictWithMyModel
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for name, colour in COLOURS.items():
+        (folder / f"{name}.jpg").write_bytes(encode(paint(colour)))
+    (folder / "deep" / "red.jpg").write_bytes(encode(paint(COLOURS["red"], seed=1)))
+    (folder / "broken.jpg").write_bytes(encode(paint(COLOURS["red"]))[:300])
+    (folder / ".hidden.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def run(
+    folder: Path, *arguments: object, given: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, input=given, check=False, timeout=120
+    )
+
+
+def test_json_lines_keep_the_order_given_and_name_what_failed(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    paths = [pictures / name for name in ("red.jpg", "broken.jpg", "blue.jpg", "none.jpg")]
+    result = run(tmp_path, "--json", "--model", version_path, *paths)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    assert [line["path"] for line in lines] == [str(path) for path in paths]
+    assert [line.get("label") for line in lines] == ["red", None, "blue", None]
+    assert [line["error"]["type"] for line in lines if "error" in line] == [
+        "truncated-image",
+        "unreadable-file",
+    ]
+    assert set(lines[0]) == {"path", "label", "probability", "probabilities", "decision"}
+    assert sum(lines[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_folder_is_read_at_any_depth_without_hidden_files(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    result = run(tmp_path, "--model", version_path, pictures)
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 5
+    assert "hidden" not in result.stdout
+    assert "5 pictures: 1 blue, 1 green, 2 red, 1 unusable" in result.stderr
+
+
+def test_a_list_comes_on_standard_input(version_path: Path, pictures: Path, tmp_path: Path) -> None:
+    given = f"{pictures / 'green.jpg'}\n\n{pictures / 'red.jpg'}\n"
+    result = run(tmp_path, "-", "--json", "--model", version_path, given=given)
+    labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
+    assert labels == ["green", "red"]
+
+
+def test_csv_holds_a_row_for_every_picture(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    run(tmp_path, "--quiet", "--csv", "out/answers.csv", "--model", version_path, pictures)
+    with open(tmp_path / "out" / "answers.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == [
+        "blue.jpg",
+        "broken.jpg",
+        "red.jpg",
+        "green.jpg",
+        "red.jpg",
+    ]
+    assert rows[0]["label"] == rows[0]["decision"] == "blue"
+    assert float(rows[0]["blue"]) == float(rows[0]["probability"]) > 0.5
+    assert rows[1]["error"].startswith("truncated-image")
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "answers.csv"]
+
+
+def test_sort_into_copies_by_decision_and_overwrites_nothing(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):  # a second run adds nothing
+        result = run(tmp_path, "--sort-into", "out", "--model", version_path, pictures)
+        assert result.returncode == 0, result.stderr
+    found = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")
+    )
+    assert found == ["blue/blue.jpg", "green/green.jpg", "red/red-2.jpg", "red/red.jpg"]
+    assert (pictures / "red.jpg").exists()
+
+
+def test_sort_into_an_input_folder_is_refused(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    target = pictures / "sorted"
+    result = run(tmp_path, "--sort-into", target, "--model", version_path, pictures)
+    assert result.returncode == 2
+    assert "lies inside the input" in result.stderr
+    assert not target.exists()
+
+
+def test_an_unsure_answer_is_the_fallback_class(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    policy = ["--decision", "confident", "--min-confidence", "0.999", "--fallback-class", "unsure"]
+    result = run(tmp_path, "--json", *policy, "--model", version_path, pictures / "red.jpg")
+    answer = json.loads(result.stdout)
+    assert (answer["label"], answer["decision"]) == ("red", "unsure")
+
+
+def test_it_fails_only_if_no_picture_could_be_judged(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    assert run(tmp_path, "--model", version_path, pictures / "broken.jpg").returncode == 1
+    nothing = run(tmp_path, "--model", version_path, "-", given="")
+    assert nothing.returncode == 1
+    assert nothing.stderr.startswith("error: No picture was found in -")
+
+
+def test_a_missing_model_is_one_line(pictures: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, pictures)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: There is no model at modelFile: train one with trainMyDataWithKerasModel.py.\n"
+    )
+
+
+@pytest.fixture
+def installed(version_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder where importing programs find it."""
+    folder = tmp_path / "modelFile"
+    shutil.copytree(version_path.parent, folder)
+    monkeypatch.setattr(predictWithMyModel, "MODEL_FOLDER", folder)
+    predictWithMyModel._predictor.cache_clear()
+    return folder
+
+
+def test_the_path_function_gives_class_and_probability(installed: Path, pictures: Path) -> None:
+    class_name, probability = predictWithMyModel.predictWithImagePath(pictures / "green.jpg")
+    assert class_name == "green"
+    assert 0.5 < probability <= 1
+
+
+def test_the_base64_function_gives_code_message_class_and_probability(
+    installed: Path, pictures: Path
+) -> None:
+    text = base64.b64encode((pictures / "blue.jpg").read_bytes()).decode()
+    for form in (text, f"data:image/jpeg;base64,{text}"):
+        code, message, class_name, probability = predictWithMyModel.predictWithImageBase64(form)
+        assert (code, message, class_name) == ("00", "图片检测成功，类别是：blue", "blue")
+        assert probability > 0.5
+
+
+def test_the_base64_function_answers_98_instead_of_raising(installed: Path) -> None:
+    assert predictWithMyModel.predictWithImageBase64("") == ("98", "缺少必要传入参数", "", 0.0)
+    code, message, class_name, probability = predictWithMyModel.predictWithImageBase64("!!!")
+    assert (code, class_name, probability) == ("98", "", 0.0)
+    assert message.startswith("图片检测失败，原因是：")
