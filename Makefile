@@ -41,7 +41,8 @@ $(VENV)/bin/python:
 		"install one, or name it with 'make PYTHON=/path/to/python'."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name another with 'make PYTHON=...'."; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: on Debian run 'apt-get install python3-venv'."; exit 1; }
 
 clean:
 	rm -rf $(VENV) demo/work

@@ -5,9 +5,11 @@ and then renamed, so it is whole or absent. `modelFile/current.json` names the o
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from classifier.errors import (
     ModelTooNewError,
     UsageError,
 )
-from classifier.files import sha256_of, write_json
+from classifier.files import PARTIAL_PREFIX, sha256_of, write_json
 from classifier.images import PIXEL_CONTRACT
 
 SCHEMA = 1  # raise it when an older release would misread a newer manifest
@@ -32,6 +34,7 @@ OPENVINO_MODEL = "openvino/model.xml"
 REPORT = "report/index.html"
 
 _CURRENT = "current.json"
+_MAX_NAME_BYTES = 200  # of the 255 of a file name: time and temporary prefix are added
 
 # What reading a manifest that makes no sense can raise.
 _NO_MANIFEST = (
@@ -108,11 +111,13 @@ def new_version_path(model_dir: Path, name: str) -> Path:
     Raises:
         UsageError: `name` cannot be part of a folder's name.
     """
-    if not name or name != Path(name).name or name.startswith("."):
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         raise UsageError(
             f"The model name {name!r} is no folder name: use letters, digits, - and _."
         )
-    while (path := model_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").exists():
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        raise UsageError(f"The model name {name!r} is longer than {_MAX_NAME_BYTES} bytes.")
+    while _is_taken(path := model_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"):
         time.sleep(0.1)
     return path
 
@@ -186,6 +191,12 @@ def promote(version: ModelVersion) -> None:
         OutputError: the pointer could not be written; the old one is untouched.
     """
     write_json(version.path.parent / _CURRENT, {"version": version.name, "digest": version.digest})
+
+
+def _is_taken(path: Path) -> bool:
+    """Tell whether a version lies at `path`, or is just being written there."""
+    partials = path.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(path.name)}-*")
+    return path.exists() or any(partials)
 
 
 def _read_pointer(model_dir: Path) -> Any:

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import io
+import json
 import logging
 import os
 import signal
@@ -9,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from classifier.errors import ClassifierError, UsageError
 from classifier.files import is_disk_error, output_error
@@ -49,6 +51,7 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     An error of our own family is one line on standard error. Anything else is a bug: one line too,
     and the traceback goes to the script's log file. Ctrl-C exits with 130, a closed pipe quietly.
     """
+    _accept_any_file_name()
     try:
         code = main(arguments)
         if sys.stdout:  # None when the caller closed it
@@ -85,6 +88,24 @@ def log_file() -> str | None:
         if isinstance(handler, logging.FileHandler):
             return os.path.relpath(handler.baseFilename)
     return None
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON; escaped where standard output could not show it."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # a file name that is no UTF-8, or a terminal that knows only ASCII
+        line = json.dumps(value, allow_nan=False)
+    print(line, flush=True)
+
+
+def _accept_any_file_name() -> None:
+    """Let standard input and output carry file names that are no text in the user's encoding."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:

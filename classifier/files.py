@@ -77,15 +77,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text atomically; see `write_bytes`. What is no UTF-8 (a file name) is escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented UTF-8 JSON atomically; see `write_bytes`. NaN and infinities are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name that is no UTF-8 holds lone surrogates; `\udcff` is how JSON writes one.
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from classifier.files import reporting_output_errors
+from classifier.files import output_error, reporting_output_errors
 
 LOG_FOLDER = Path("log")
 
@@ -36,7 +36,7 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
     path = folder / f"{script}-{timestamp()}.log"
     with reporting_output_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        to_file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     )
@@ -78,6 +78,22 @@ def native_messages_in_log() -> Iterator[None]:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(log)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may fill up: that is said once, and the script goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        with contextlib.suppress(OSError):  # closing writes what is left
+            self.close()
+        with contextlib.suppress(OSError, ValueError):  # standard error may be closed
+            trouble = output_error(os.path.relpath(self.baseFilename), error)
+            print(f"warning: {trouble} The log ends here.", file=sys.stderr)
 
 
 def _remove_handlers(logger: logging.Logger) -> None:

@@ -54,16 +54,26 @@ def say(number: int, what: str) -> None:
 
 def train_unless_done() -> None:
     """Train on the sample pictures, or find the model that an earlier run made of them."""
+    version = find_trained()
+    if version is None:
+        arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
+        run("trainMyDataWithKerasModel.py", *arguments, "--weights", choose_weights())
+        return
+    accuracy = version.manifest.metrics["accuracy"]
+    print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
+    print(f"(Delete {WORK}/ to start anew.)")
+
+
+def find_trained() -> bundle.ModelVersion | None:
+    """Give the current model if it was trained on just these pictures."""
+    from classifier.learning.dataset import read_dataset
+
     try:
         version = bundle.load(MODELS)
     except ModelNotFoundError:
-        weights = choose_weights()
-        arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
-        run("trainMyDataWithKerasModel.py", *arguments, "--weights", weights)
-    else:
-        accuracy = version.manifest.metrics["accuracy"]
-        print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
-        print(f"(Delete {WORK}/ to start anew.)")
+        return None
+    is_same = version.manifest.data["fingerprint"] == read_dataset(DATA).fingerprint()
+    return version if is_same else None
 
 
 def choose_weights() -> str:

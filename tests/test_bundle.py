@@ -300,7 +300,19 @@ def test_a_new_version_gets_a_path_of_its_own(tmp_path: Path) -> None:
     assert second.name.startswith("menu-2")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", ".hidden", "a/"])
+def test_a_version_that_is_just_being_written_keeps_its_path(tmp_path: Path) -> None:
+    first = bundle.new_version_path(tmp_path, "menu")
+    with files.new_folder(first):
+        assert bundle.new_version_path(tmp_path, "menu") != first
+
+
+def test_a_model_name_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
+    assert bundle.new_version_path(tmp_path, "x" * 200).parent == tmp_path
+    with pytest.raises(UsageError, match="longer than 200 bytes"):
+        bundle.new_version_path(tmp_path, "菜" * 67)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", ".hidden", "a/", "a\nb"])
 def test_a_model_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no folder name"):
         bundle.new_version_path(tmp_path, name)

@@ -88,6 +88,25 @@ def test_a_log_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         logs.start_logging("train", folder=tmp_path / "log")
 
 
+def test_a_full_disk_ends_the_log_file_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = logs.start_logging("train", folder=tmp_path)
+    path.unlink()
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler))
+    assert handler.stream
+    handler.stream.close()
+    handler.stream = open("/dev/full", "w")  # noqa: SIM115 (the handler closes it)
+    log = logging.getLogger("classifier.room")
+    log.warning("one")
+    log.warning("two")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert sorted(lines)[1:] != []
+    assert [line for line in lines if line.startswith("warning: Cannot write")] != []
+    assert {"one", "two"} <= set(lines)
+
+
 def test_native_messages_go_to_the_log_and_back_to_the_terminal(tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path; from classifier import logs\n"

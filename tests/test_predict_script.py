@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from painted import COLOURS, encode, paint
 
 import predictWithMyModel
+from classifier.errors import OutputError
+from classifier.serving import judging
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -170,3 +173,80 @@ def test_the_base64_function_answers_98_instead_of_raising(installed: Path) -> N
     code, message, class_name, probability = predictWithMyModel.predictWithImageBase64("!!!")
     assert (code, class_name, probability) == ("98", "", 0.0)
     assert message.startswith("图片检测失败，原因是：")
+
+
+ODD_NAMES = (
+    b"no\xff\xfeutf8.jpg",
+    "菜单 😀.jpg".encode(),
+    b"new\nline.jpg",
+    b"-dash.jpg",
+    b"q\"uo'te.jpg",
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_any_file_name_is_read_answered_and_written(
+    version_path: Path, tmp_path: Path, encoding: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        (folder / os.fsdecode(name)).write_bytes(encode(paint(COLOURS["red"])))
+    listed = b"".join(b"in/" + name + b"\r\n" for name in ODD_NAMES if b"\n" not in name)
+    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--model", str(version_path)]
+    for options in (["--json", "--csv", "answers.csv", "--sort-into", "out"], []):
+        result = subprocess.run(
+            [*command, *options, "in", "-"],
+            cwd=tmp_path,
+            capture_output=True,
+            input=listed,
+            check=False,
+            timeout=120,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == b"9 pictures: 9 red\n"
+        if options:  # every line is JSON in valid UTF-8, and gives the very name back
+            answers = [json.loads(line.decode()) for line in result.stdout.splitlines()]
+            paths = {os.fsencode(answer["path"]).removeprefix(b"in/") for answer in answers}
+            assert paths == set(ODD_NAMES)
+    assert {os.fsencode(path.name) for path in (tmp_path / "out/red").iterdir()} == set(ODD_NAMES)
+    text = (tmp_path / "answers.csv").read_text(encoding="utf-8", newline="")
+    assert len(list(csv.reader(text.splitlines(keepends=True)))) == 10
+
+
+def test_a_closed_standard_input_holds_no_picture(version_path: Path, tmp_path: Path) -> None:
+    script = PROJECT / "predictWithMyModel.py"
+    command = f"'{sys.executable}' '{script}' - --model '{version_path}' <&-"
+    result = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (result.returncode, result.stderr) == (1, "error: No picture was found in -.\n")
+
+
+@pytest.mark.parametrize("name", ["in", "/dev/null"])
+def test_a_csv_replaces_only_a_file(
+    version_path: Path, pictures: Path, tmp_path: Path, name: str
+) -> None:
+    result = run(tmp_path, "--csv", name, "--model", version_path, pictures)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: --csv {name} is no file: choose another name.\n"
+    assert not Path("/dev/null").is_file()
+    assert list(tmp_path.glob(".partial-*")) == []
+
+
+def test_a_csv_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with pytest.raises(OutputError, match="Cannot write"), judging.csv_writer(path, ["a", "b"]):
+        path.mkdir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sort_into_goes_round_a_folder_of_the_same_name(
+    version_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out/blue/blue.jpg").mkdir(parents=True)
+    picture = pictures / "blue.jpg"
+    result = run(tmp_path, "--sort-into", "out", "--model", version_path, picture)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/blue/blue-2.jpg").read_bytes() == picture.read_bytes()

@@ -292,6 +292,7 @@ BAD_INPUTS = {
     "no number": (_nothing, TRAIN, ("--epochs", "ten"), 2, "invalid int value: 'ten'"),
     "no batch": (_nothing, TRAIN, ("--batch-size", "0"), 2, "--batch-size is 0"),
     "negative seed": (_nothing, TRAIN, ("--seed", "-1"), 2, "--seed"),
+    "huge seed": (_nothing, TRAIN, ("--seed", str(2**32)), 2, "--seed is 4294967296"),
     "learning rate": (_nothing, TRAIN, ("--learning-rate", "nan"), 2, "--learning-rate"),
     "tiny pictures": (_nothing, TRAIN, ("--image-size", "8"), 2, "--image-size is 8"),
     "name": (_nothing, TRAIN, ("--name", "a/b"), 2, "'a/b' is no folder name"),

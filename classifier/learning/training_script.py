@@ -6,7 +6,6 @@ Keras and TensorFlow take seconds to load, so they are loaded after everything c
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +48,12 @@ def start(script: str, options: argparse.Namespace) -> None:
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value < lowest:
             raise UsageError(f"{option} is {value}: it must be at least {lowest}.")
-    if options.seed < 0 or not 0 < options.learning_rate <= 1:
-        raise UsageError("--seed must not be negative, and --learning-rate must lie from 0 to 1.")
+    if not 0 <= options.seed < 2**32:  # what NumPy takes
+        raise UsageError(f"--seed is {options.seed}: it must lie from 0 to {2**32 - 1}.")
+    if not 0 < options.learning_rate <= 1:
+        raise UsageError(
+            f"--learning-rate is {options.learning_rate}: it must be above 0 and at most 1."
+        )
     start_logging(script, quiet=options.quiet or options.json)
 
 
@@ -84,12 +87,11 @@ def plan_retraining(options: argparse.Namespace) -> tuple[bundle.ModelVersion, P
         ModelError: there is none that can be used.
     """
     old = bundle.load(options.model)
-    name = old.name.rsplit("-", 2)[0]
     plan = Plan(
         backbones.find(old.manifest.backbone),
         old.manifest.image_size,
         old.manifest.policy,
-        bundle.new_version_path(old.path.parent, name),
+        bundle.new_version_path(old.path.parent, _name_of(old.path)),
     )
     return old, plan
 
@@ -134,7 +136,7 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
                 for finding in findings
             ],
         }
-        print(json.dumps(value, ensure_ascii=False))
+        console.print_json(value)
         return 0
     verdict = f"{len(findings)} notes above" if findings else "nothing wrong was found"
     _log.info("Checked %s: %s; it can be trained on.", dataset.folder, verdict)
@@ -183,7 +185,9 @@ def save(
     }
     policy = plan.policy or DecisionPolicy.default_for(dataset.classes)
     with _interruptible(plan):
-        return recipes.save(trained, dataset, policy, settings, plan.path, parent=parent)
+        # Anew: another training that began in the same second may have taken the planned name.
+        path = bundle.new_version_path(plan.path.parent, _name_of(plan.path))
+        return recipes.save(trained, dataset, policy, settings, path, parent=parent)
 
 
 def promote(version: bundle.ModelVersion) -> None:
@@ -244,7 +248,7 @@ def report(
             "metrics": metrics.to_json(),
             "before": trained.before.to_json(),
         }
-        print(json.dumps(value, ensure_ascii=False))
+        console.print_json(value)
         return
     rows = [
         (c.name, *(f"{100 * share:.1f} %" for share in (c.precision, c.recall, c.f1)), c.support)
@@ -307,6 +311,11 @@ def _interruptible(plan: Plan) -> Iterator[None]:
         stays = f"{current} stays in use" if current else "there is no model yet"
         _log.warning("Stopped before the new version was written: nothing was changed, %s.", stays)
         raise
+
+
+def _name_of(version: Path) -> str:
+    """Give what comes before the time in a version's name."""
+    return version.name.rsplit("-", 2)[0]
 
 
 def _is_quiet(options: argparse.Namespace) -> bool:

@@ -4,13 +4,13 @@ import argparse
 import collections
 import contextlib
 import csv
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from classifier import console
 from classifier.errors import DataError, ImageError, UsageError
 from classifier.files import PARTIAL_PREFIX, list_files, reporting_output_errors, write_bytes
 from classifier.serving.predictor import Prediction, Predictor
@@ -68,7 +68,7 @@ def open_sinks(predictor: Predictor, options: argparse.Namespace) -> Iterator[li
     with contextlib.ExitStack() as stack:
         sinks: list[Sink] = []
         if options.json:
-            sinks.append(lambda path, outcome: print(as_json(path, outcome), flush=True))
+            sinks.append(lambda path, outcome: console.print_json(as_json(path, outcome)))
         elif not options.quiet:
             names = [*predictor.classes, predictor.policy.fallback_class, UNUSABLE]
             width = max(map(len, names))
@@ -83,7 +83,10 @@ def open_sinks(predictor: Predictor, options: argparse.Namespace) -> Iterator[li
 
 
 def judge(
-    predictor: Predictor, arguments: Sequence[str], standard_input: TextIO, sinks: list[Sink]
+    predictor: Predictor,
+    arguments: Sequence[str],
+    standard_input: TextIO | None,
+    sinks: list[Sink],
 ) -> Tally:
     """Judge every picture and hand each outcome to every sink, in the order given.
 
@@ -101,7 +104,7 @@ def judge(
     return tally
 
 
-def find_pictures(arguments: Sequence[str], standard_input: TextIO) -> Iterator[str]:
+def find_pictures(arguments: Sequence[str], standard_input: TextIO | None) -> Iterator[str]:
     """Give paths of pictures: files as they are, a folder's files in order, `-` a list to read.
 
     Args:
@@ -110,15 +113,16 @@ def find_pictures(arguments: Sequence[str], standard_input: TextIO) -> Iterator[
     """
     for argument in arguments:
         if argument == STANDARD_INPUT:
-            yield from (line.rstrip("\r\n") for line in standard_input if line.strip())
+            # None: the caller closed it.
+            yield from (line.rstrip("\r\n") for line in standard_input or () if line.strip())
         elif Path(argument).is_dir():
             yield from (os.fspath(path) for path in list_files(Path(argument)))
         else:
             yield argument
 
 
-def as_json(path: str, outcome: Outcome) -> str:
-    """Give one outcome as one line of JSON."""
+def as_json(path: str, outcome: Outcome) -> dict[str, Any]:
+    """Give one outcome as JSON values."""
     value: dict[str, Any] = {"path": path}
     if isinstance(outcome, ImageError):
         value["error"] = {"type": problem_for(outcome).slug, "detail": outcome.reason}
@@ -129,7 +133,7 @@ def as_json(path: str, outcome: Outcome) -> str:
             "probabilities": outcome.probabilities,
             "decision": outcome.decision,
         }
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return value
 
 
 def as_line(path: str, outcome: Outcome, width: int) -> str:
@@ -147,20 +151,26 @@ def csv_writer(path: Path, classes: Sequence[str]) -> Iterator["CsvWriter"]:
     If the block is interrupted, the rows so far are kept: whole rows, but fewer.
 
     Raises:
-        OutputError: the file cannot be written.
+        UsageError: something that is no file has that name.
+        OutputError: the file cannot be written; an old one is untouched.
     """
+    if path.exists() and not path.is_file():  # a folder; or a device, which must not be replaced
+        raise UsageError(f"--csv {path} is no file: choose another name.")
     with reporting_output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=path.parent)
-        file = os.fdopen(handle, "w", encoding="utf-8", newline="")
+        file = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="")
     try:
         yield CsvWriter(path, file, classes)
     finally:
-        with reporting_output_errors(path), file:
-            file.flush()
-            os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+        try:
+            with reporting_output_errors(path), file:
+                file.flush()
+                os.fsync(file.fileno())
+                Path(name).chmod(0o644)
+                Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)  # still there only if it could not be finished
 
 
 class CsvWriter:
@@ -224,9 +234,10 @@ class Sorter:
         if isinstance(outcome, ImageError):
             return
         source = Path(path)
-        with reporting_output_errors(source):
+        wanted = self._folder / outcome.decision / source.name
+        with reporting_output_errors(wanted):
             data = source.read_bytes()
-        target = self._free_name(self._folder / outcome.decision / source.name, data)
+            target = self._free_name(wanted, data)
         if not target.exists():
             write_bytes(target, data)
 
@@ -234,7 +245,7 @@ class Sorter:
     def _free_name(target: Path, data: bytes) -> Path:
         number = 1
         candidate = target
-        while candidate.exists() and candidate.read_bytes() != data:
+        while candidate.exists() and not (candidate.is_file() and candidate.read_bytes() == data):
             number += 1
             candidate = target.with_name(f"{target.stem}-{number}{target.suffix}")
         return candidate

@@ -1,5 +1,8 @@
+import dataclasses
 import html.parser
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +115,17 @@ def test_a_page_without_mistakes_says_so(tiny_run: Any, tmp_path: Path) -> None:
     page = write(tiny_run, tmp_path / "report.html", np.eye(3)[labels])
     assert "None." in page.texts
     assert not [tag for tag, _, _ in page.attributes if tag == "img"]
+
+
+def test_a_mistake_in_a_file_whose_name_is_no_utf8_is_shown(tiny_run: Any, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"no\xff.png")
+    first, *others = tiny_run.dataset.validation
+    shutil.copy(first.path, odd)
+    dataset = dataclasses.replace(
+        tiny_run.dataset, validation=(dataclasses.replace(first, path=odd), *others)
+    )
+    probabilities = np.tile([0.2, 0.2, 0.6], (len(dataset.validation), 1))
+    version = tiny_run.version
+    path = tmp_path / "report.html"
+    report.write(path, version.name, version.manifest, Origin({}, []), dataset, probabilities)
+    assert "no\\udcff.png" in path.read_text(encoding="utf-8")

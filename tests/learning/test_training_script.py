@@ -52,3 +52,15 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
     assert bundle.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
     assert ("No better: tiny-old stays in use" in caplog.text) is not moves
     assert ("--force-promote." in caplog.text) is force
+
+
+def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path: Path) -> None:
+    plan = training_script.Plan(
+        tiny_run.trained.network.backbone, (48, 48), None, bundle.new_version_path(tmp_path, "tiny")
+    )
+    plan.path.mkdir()
+    version = training_script.save(
+        tiny_run.trained, tiny_run.dataset, plan, argparse.Namespace(model_dir=tmp_path)
+    )
+    assert version.path != plan.path
+    assert version.name.startswith("tiny-2")
