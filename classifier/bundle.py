@@ -152,12 +152,15 @@ def load(path: Path) -> ModelVersion:
         ModelDamagedError: a file is missing or changed, or the manifest makes no sense.
         ModelTooNewError: a later release wrote it.
     """
-    folder = _resolve(path)
+    folder, promoted_digest = _resolve(path)
     raw = _read_manifest(folder)
     manifest = _from_json(raw, folder)
     version = ModelVersion(folder, manifest, hashlib.sha256(raw).hexdigest())
-    if not (path / MANIFEST).exists():
-        _check_digest(path, version)
+    if promoted_digest not in (None, version.digest):
+        raise ModelDamagedError(
+            f"The model version {folder} was altered: its {MANIFEST} is not the one that was "
+            f"made current; copy the folder again, or name it with --model to use it as it is."
+        )
     _check_files(folder, manifest)
     return version
 
@@ -168,20 +171,7 @@ def current_name(model_dir: Path) -> str | None:
     Raises:
         ModelDamagedError: the pointer is unreadable.
     """
-    pointer = model_dir / _CURRENT
-    try:
-        name = _read_pointer(model_dir)["version"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelDamagedError(
-            f"{pointer} is unreadable ({error}): {_choose(model_dir)}"
-        ) from error
-    if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
-        raise ModelDamagedError(
-            f"{pointer} names {name!r}, which is no version's folder name: {_choose(model_dir)}"
-        )
-    return name
+    return _read_pointer(model_dir)[0]
 
 
 def promote(version: ModelVersion) -> None:
@@ -193,34 +183,41 @@ def promote(version: ModelVersion) -> None:
     write_json(version.path.parent / _CURRENT, {"version": version.name, "digest": version.digest})
 
 
+def _read_pointer(model_dir: Path) -> tuple[str | None, str | None]:
+    """Give name and manifest digest of the version in use, at one glance: both may change."""
+    pointer = model_dir / _CURRENT
+    try:
+        value = json.loads(pointer.read_bytes())
+        name, digest = value["version"], value.get("digest")
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelDamagedError(
+            f"{pointer} is unreadable ({error}): {_choose(model_dir)}"
+        ) from error
+    if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
+        raise ModelDamagedError(
+            f"{pointer} names {name!r}, which is no version's folder name: {_choose(model_dir)}"
+        )
+    return name, digest
+
+
 def _is_taken(path: Path) -> bool:
     """Tell whether a version lies at `path`, or is just being written there."""
     partials = path.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(path.name)}-*")
     return path.exists() or any(partials)
 
 
-def _read_pointer(model_dir: Path) -> Any:
-    return json.loads((model_dir / _CURRENT).read_bytes())
-
-
-def _check_digest(model_dir: Path, version: ModelVersion) -> None:
-    """Compare the manifest, which vouches for all other files, with what was promoted."""
-    if _read_pointer(model_dir).get("digest", version.digest) != version.digest:
-        raise ModelDamagedError(
-            f"The model version {version.path} was altered: its {MANIFEST} is not the one that was "
-            f"made current; copy the folder again, or name it with --model to use it as it is."
-        )
-
-
-def _resolve(path: Path) -> Path:
+def _resolve(path: Path) -> tuple[Path, str | None]:
+    """Give a version's folder and, if it was found as the current one, its promoted digest."""
     if (path / MANIFEST).exists():
         # `.` and `..` have no name, and no parent to put `current.json` in.
-        return path.resolve() if path.name in ("", "..") else path
+        return (path.resolve() if path.name in ("", "..") else path), None
     if not path.is_dir():
         raise ModelNotFoundError(
             f"There is no model at {path}: train one with trainMyDataWithKerasModel.py."
         )
-    name = current_name(path)
+    name, digest = _read_pointer(path)
     if name is None:
         raise ModelNotFoundError(f"{path} holds no current model version: {_choose(path)}")
     folder = path / name
@@ -228,7 +225,7 @@ def _resolve(path: Path) -> Path:
         raise ModelDamagedError(
             f"{path / _CURRENT} names {name}, which is missing or incomplete: {_choose(path)}"
         )
-    return folder
+    return folder, digest
 
 
 def _choose(model_dir: Path) -> str:

@@ -49,9 +49,11 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     """Run a script's `main` and leave the process with its exit code.
 
     An error of our own family is one line on standard error. Anything else is a bug: one line too,
-    and the traceback goes to the script's log file. Ctrl-C exits with 130, a closed pipe quietly.
+    and the traceback goes to the script's log file. Ctrl-C exits with 130, a closed pipe quietly;
+    SIGTERM exits with 143 after every unfinished file was removed.
     """
     _accept_any_file_name()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = main(arguments)
         if sys.stdout:  # None when the caller closed it
@@ -106,6 +108,10 @@ def _accept_any_file_name() -> None:
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _say(line: str) -> None:

@@ -204,7 +204,11 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
     except MemoryError:  # the machine's trouble, not the picture's: the caller must hear it as that
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixelsError(f"too many pixels: {error}") from error
+        # Pillow's own words name a limit that is not ours.
+        raise TooManyPixelsError(
+            f"far too many pixels: a {picture_format} may have at most "
+            f"{_max_pixels(picture_format, limits):,}"
+        ) from error
     except Exception as error:
         # Hostile files make decoders raise nearly anything: OSError, SyntaxError, ValueError,
         # struct.error, IndexError, EOFError and more. All of them mean the same to the caller.
@@ -261,12 +265,16 @@ def _check_size(picture_format: str, width: int, height: int, limits: Limits) ->
         raise ImageTooSmallError(
             f"{width}×{height} pixels: both sides must have at least {limits.min_side}"
         )
-    max_pixels = limits.max_pixels if picture_format == "JPEG" else limits.max_pixels_lossless
+    max_pixels = _max_pixels(picture_format, limits)
     if width * height > max_pixels or max(width, height) > limits.max_side:
         raise TooManyPixelsError(
             f"{width}×{height} pixels: a {picture_format} may have at most {max_pixels:,} "
             f"and no side over {limits.max_side:,}"
         )
+
+
+def _max_pixels(picture_format: str, limits: Limits) -> int:
+    return limits.max_pixels if picture_format == "JPEG" else limits.max_pixels_lossless
 
 
 def _orientation(image: Image.Image) -> int:

@@ -20,6 +20,7 @@ from draw_pictures import draw_data_folder  # noqa: E402
 
 from classifier import bundle, console, logs  # noqa: E402
 from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
+from classifier.serving.server import listen  # noqa: E402
 
 BACKBONE = "InceptionV3"
 TRAIN_IMAGES = 250  # of each class
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     parser.add_argument("--port", type=int, default=8133, help="of the service (8133)")
     options = parser.parse_args(arguments)
     os.chdir(PROJECT)
+    listen("127.0.0.1", options.port).close()  # a port that is taken must show before the training
     logs.start_logging("demo")
     say(1, f"Sample pictures in {DATA}/")
     draw_data_folder(DATA, num_train=TRAIN_IMAGES, num_validation=VALIDATION_IMAGES, seed=0)

@@ -327,3 +327,21 @@ def test_an_edited_manifest_of_the_current_version_is_refused(
     with pytest.raises(ModelDamagedError, match=r"was altered: its manifest\.json"):
         bundle.load(path.parent)
     assert bundle.load(path).name == path.name
+
+
+def test_a_promotion_while_a_version_is_loaded_is_no_damage(
+    make_version: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_version(tmp_path)
+    second = bundle.load(make_version(tmp_path))
+    bundle.promote(bundle.load(first))
+    read = Path.read_bytes
+
+    def read_and_promote(self: Path) -> bytes:
+        if self == first / bundle.MANIFEST:
+            bundle.promote(second)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_promote)
+    assert bundle.load(tmp_path).name == first.name
+    assert bundle.load(tmp_path).name == second.name

@@ -31,8 +31,11 @@ def main(arguments):
     if options.do == "fail":
         raise errors.DataError("There are no pictures\\n  in data/train.")
     if options.do == "wait":
-        print("waiting", flush=True)
-        signal.pause()
+        try:
+            print("waiting", flush=True)
+            signal.pause()
+        finally:
+            print("tidied up")
     if options.do == "eat":
         raise MemoryError
     if "break" in (options.do or ""):
@@ -120,6 +123,21 @@ def test_ctrl_c_is_one_line_and_130(script: Path) -> None:
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=10)
     assert (child.returncode, err) == (130, "interrupted\n")
+
+
+def test_a_termination_still_tidies_up(script: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--do", "wait"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "waiting\n"
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("tidied up\n", "", 143)
 
 
 @pytest.mark.parametrize("arguments", [["--do", "print"], ["--help"]])

@@ -573,3 +573,15 @@ def test_pillow_is_never_told_to_accept_truncated_files() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     with pytest.raises(errors.TruncatedImageError):
         images.decode(JPEG[:-2], image_size=(8, 8))
+
+
+def test_a_picture_beyond_pillows_own_limit_is_told_ours() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    with pytest.raises(errors.TooManyPixelsError, match="a PNG may have at most 25,000,000"):
+        images.decode(data)

@@ -413,7 +413,7 @@ def test_an_interrupted_training_exits_130_and_changes_nothing(
     lines = place.result.stderr.splitlines()
     assert lines[-1] == "interrupted"
     assert lines[-2] == (
-        "Stopped before the new version was written: nothing was changed, "
+        "Stopped: no version was put in use, nothing was changed, "
         f"{trained.current().name} stays in use."
     )
     assert "Traceback" not in place.result.stderr

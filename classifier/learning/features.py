@@ -140,7 +140,9 @@ def _array(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
         with os.fdopen(handle):
             # A disk that is full must say so here: under a memory map it would kill the process.
             os.posix_fallocate(handle, 0, math.prod(shape) * np.dtype(np.float16).itemsize)
-        return np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
+        values = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
+        Path(path).unlink()  # the map stays; its room is given back even if the process is killed
+        return values
 
 
 def _decoded_ahead(pictures: PictureIterator, view: int) -> Iterator[np.ndarray]:

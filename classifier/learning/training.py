@@ -4,16 +4,20 @@ Each function takes a network, trains some of its layers, and leaves in it the w
 lowest validation loss that it saw.
 """
 
+import contextlib
 import dataclasses
+import errno
 import logging
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from classifier.files import output_error
 from classifier.learning import evaluation
 from classifier.learning.features import FeatureBatches, Features
 from classifier.learning.generator import PictureIterator
@@ -142,20 +146,35 @@ def _fit(
         keras.callbacks.LambdaCallback(on_epoch_end=_report(stage, settings.epochs)),
     ]
     # No steps_per_epoch: with it Keras would drop the rest of every other epoch.
-    history = model.fit(
-        train,
-        validation_data=validation,
-        epochs=settings.epochs,
-        class_weight=weights,
-        callbacks=callbacks,
-        verbose=0,
-    ).history
+    with _naming_what_ran_out(settings.log_folder):
+        history = model.fit(
+            train,
+            validation_data=validation,
+            epochs=settings.epochs,
+            class_weight=weights,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
     losses = history["val_loss"]
     best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
     if not losses[best] < start_loss:  # a loss that is not a number is no improvement either
         model.set_weights(start_weights)
         return Fit(stage, history, 0, start_loss)
     return Fit(stage, history, best + 1, losses[best])
+
+
+@contextlib.contextmanager
+def _naming_what_ran_out(log_folder: Path) -> Iterator[None]:
+    """Tell a disk too full for TensorBoard's events from too little memory: TensorFlow does not."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        full = os.strerror(errno.ENOSPC)
+        if full in str(error):
+            raise output_error(log_folder, OSError(errno.ENOSPC, full)) from error
+        raise MemoryError(str(error)) from error
 
 
 def _compile(model: Any, steps_per_epoch: int, settings: FitSettings) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier import bundle, console, decisions
 from classifier.decisions import DecisionPolicy
-from classifier.errors import DataError, UsageError
+from classifier.errors import DataError, ModelError, UsageError
 from classifier.learning import audit as audits
 from classifier.learning import backbones, weights
 from classifier.learning.dataset import Dataset, count_files, read_dataset
@@ -307,9 +307,10 @@ def _interruptible(plan: Plan) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        current = bundle.current_name(plan.path.parent)
-        stays = f"{current} stays in use" if current else "there is no model yet"
-        _log.warning("Stopped before the new version was written: nothing was changed, %s.", stays)
+        with contextlib.suppress(ModelError):  # a damaged pointer is no news for now
+            current = bundle.current_name(plan.path.parent)
+            stays = f"{current} stays in use" if current else "there is no model yet"
+            _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
         raise
 
 

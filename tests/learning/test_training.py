@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from classifier.errors import OutputError
 from classifier.learning import training
 from classifier.learning.features import Features
 from classifier.learning.network import Network
@@ -208,3 +209,16 @@ def test_probabilities_come_in_order_whatever_the_batch_size(
     whole = training.probabilities(head, values)
     assert whole.shape == (15, 3)
     np.testing.assert_allclose(training.probabilities(head, values, 4), whole, atol=1e-5)
+
+
+def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def run_out(message: str) -> None:
+        with training._naming_what_ran_out(tmp_path):
+            raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    with pytest.raises(OutputError, match=f"Cannot write {tmp_path}: no space is left"):
+        run_out("events.v2; No space left on device")
+    with pytest.raises(MemoryError):
+        run_out("OOM when allocating tensor")
