@@ -45,4 +45,4 @@ $(VENV)/bin/python:
 		echo "$(PYTHON) cannot make a virtual environment: on Debian run 'apt-get install python3-venv'."; exit 1; }
 
 clean:
-	rm -rf $(VENV) demo/work
+	rm -rf $(VENV) demo/out

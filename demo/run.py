@@ -3,7 +3,7 @@
     python demo/run.py --port 8133
 
 Draws sample pictures, checks them, trains InceptionV3 on them, and serves the model. A second run
-finds pictures and model where the first left them, in demo/work/.
+finds pictures and model where the first left them, in demo/out/.
 """
 
 import os
@@ -26,7 +26,7 @@ BACKBONE = "InceptionV3"
 TRAIN_IMAGES = 250  # of each class
 VALIDATION_IMAGES = 50
 
-WORK = Path("demo") / "work"
+WORK = Path("demo") / "out"
 DATA = WORK / "data"
 MODELS = WORK / "modelFile"
 
