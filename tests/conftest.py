@@ -1,5 +1,6 @@
 """Small real inputs that many tests share: painted pictures, and a model version without Keras."""
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,16 @@ from painted import COLOURS
 
 from classifier import bundle, engines, files
 from classifier.decisions import DecisionPolicy
+
+
+def pytest_configure() -> None:
+    """Let the programs under test hear Ctrl-C.
+
+    A shell that starts the tests in the background has them ignore SIGINT, which every child
+    process would inherit.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
