@@ -6,7 +6,6 @@ the training instead of in every step of it.
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import math
 import os
@@ -55,8 +54,8 @@ def extract(
         pictures: what to run it on.
         num_views: 1 for the pictures as they are, more for augmented views beside them.
         advance: called with the number of pictures just done.
-        scratch: a folder: the features are kept there in half precision and read from disk. They
-            are kept in memory in single precision by default.
+        scratch: a folder on whose disk the features are kept in half precision. They are kept in
+            memory in single precision by default.
 
     Raises:
         DataError: a picture became unreadable since the data folder was checked.
@@ -81,20 +80,6 @@ def extract(
             done += len(batch)
             advance(len(batch))
     return Features(values, pictures.classes)
-
-
-@contextlib.contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Give a hidden folder in `parent` that is removed at the end of the block.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    with reporting_output_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".features-", dir=parent)
-    with folder as name:
-        yield Path(name)
 
 
 class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -136,13 +121,13 @@ def _array(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
     if scratch is None:
         return np.empty(shape, dtype=np.float32)
     with reporting_output_errors(scratch):
-        handle, path = tempfile.mkstemp(dir=scratch)
-        with os.fdopen(handle):
+        scratch.mkdir(parents=True, exist_ok=True)
+        # The file has no name, so that its room is given back even if the process is killed.
+        with tempfile.TemporaryFile(dir=scratch) as file:
             # A disk that is full must say so here: under a memory map it would kill the process.
-            os.posix_fallocate(handle, 0, math.prod(shape) * np.dtype(np.float16).itemsize)
-        values = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
-        Path(path).unlink()  # the map stays; its room is given back even if the process is killed
-        return values
+            size = math.prod(shape) * np.dtype(np.float16).itemsize
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype=np.float16, mode="r+", shape=shape)
 
 
 def _decoded_ahead(pictures: PictureIterator, view: int) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from classifier.errors import EngineError, ModelDamagedError
 from classifier.learning import backbones, evaluation, network, random_weights, saving, training
 from classifier.learning import weights as weights_files
 from classifier.learning.dataset import Dataset, Sample
-from classifier.learning.features import Features, extract, scratch_folder
+from classifier.learning.features import Features, extract
 from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
 from classifier.learning.network import Network
 
@@ -201,25 +201,24 @@ def _train_head(
 def _train_top(
     built: Network, dataset: Dataset, settings: TrainSettings, log_folder: Path, *, quiet: bool
 ) -> Trained:
-    with scratch_folder(log_folder) as scratch:
-        lower, upper_base = built.lower(), built.upper_base()
-        maps = _extract(lower, dataset.train, dataset, settings, quiet=quiet, scratch=scratch)
-        validation_maps = _extract(
-            lower, dataset.validation, dataset, settings, quiet=quiet, views=1, scratch=scratch
-        )
-        # The pooled features come from the maps, so the frozen blocks below run only once.
-        pooled = _pool(upper_base, maps)
-        validation = _pool(upper_base, validation_maps)
-        head = _train_head(built, dataset, pooled, validation, settings, log_folder)
-        fit_settings = dataclasses.replace(
-            _fit_settings(settings, log_folder),
-            epochs=settings.fine_tune_epochs,
-            learning_rate=settings.learning_rate * _FINE_TUNE_RATE,
-        )
-        fit = training.fine_tune(built, maps, validation_maps, fit_settings)
-        _log.info(_verdict(head.fits[0], fit))
-        fits = [*head.fits, fit]
-        return _trained(built, built.upper(), dataset, validation_maps, head.before, fits)
+    lower, upper_base = built.lower(), built.upper_base()
+    maps = _extract(lower, dataset.train, dataset, settings, quiet=quiet, scratch=log_folder)
+    validation_maps = _extract(
+        lower, dataset.validation, dataset, settings, quiet=quiet, views=1, scratch=log_folder
+    )
+    # The pooled features come from the maps, so the frozen blocks below run only once.
+    pooled = _pool(upper_base, maps)
+    validation = _pool(upper_base, validation_maps)
+    head = _train_head(built, dataset, pooled, validation, settings, log_folder)
+    fit_settings = dataclasses.replace(
+        _fit_settings(settings, log_folder),
+        epochs=settings.fine_tune_epochs,
+        learning_rate=settings.learning_rate * _FINE_TUNE_RATE,
+    )
+    fit = training.fine_tune(built, maps, validation_maps, fit_settings)
+    _log.info(_verdict(head.fits[0], fit))
+    fits = [*head.fits, fit]
+    return _trained(built, built.upper(), dataset, validation_maps, head.before, fits)
 
 
 def _train_from_scratch(
