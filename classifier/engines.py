@@ -136,9 +136,11 @@ class KerasEngine(Engine):
         def call(images: Any) -> Any:
             return model(tf.cast(images, tf.float32), training=False)
 
-        # Just-in-time compilation ruins depthwise convolutions on CPUs.
+        # Just-in-time compilation ruins depthwise convolutions on CPUs; nothing here needs AutoGraph.
         signature = [tf.TensorSpec((None, height, width, 3), tf.uint8)]
-        self._function = tf.function(call, input_signature=signature, jit_compile=False)
+        self._function = tf.function(
+            call, input_signature=signature, autograph=False, jit_compile=False
+        )
         self._convert = tf.convert_to_tensor
 
     @classmethod
