@@ -136,7 +136,7 @@ class KerasEngine(Engine):
         def call(images: Any) -> Any:
             return model(tf.cast(images, tf.float32), training=False)
 
-        # Just-in-time compilation ruins depthwise convolutions on CPUs; nothing here needs AutoGraph.
+        # Compiling just in time ruins depthwise convolutions on CPUs; AutoGraph has nothing to do.
         signature = [tf.TensorSpec((None, height, width, 3), tf.uint8)]
         self._function = tf.function(
             call, input_signature=signature, autograph=False, jit_compile=False
