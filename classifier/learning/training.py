@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import errno
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,7 +178,7 @@ def _naming_what_ran_out(log_folder: Path) -> Iterator[None]:
 
 def _compile(model: Any, steps_per_epoch: int, settings: FitSettings) -> None:
     steps = steps_per_epoch * settings.epochs
-    warm_up = math.ceil(steps * settings.warm_up)
+    warm_up = int(steps * settings.warm_up)  # none in a fit of a few steps: its first is at rate 0
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=max(1, steps - warm_up),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from classifier.errors import OutputError
-from classifier.learning import training
-from classifier.learning.features import Features
+from classifier.learning import backbones, network, random_weights, training
+from classifier.learning.dataset import Dataset
+from classifier.learning.features import Features, extract
+from classifier.learning.generator import ImageDataGenerator
 from classifier.learning.network import Network
 from classifier.learning.training import FitSettings
 
@@ -222,3 +224,27 @@ def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> Non
         run_out("events.v2; No space left on device")
     with pytest.raises(MemoryError):
         run_out("OOM when allocating tensor")
+
+
+# SmallCNN and the light networks are trained in the other tests.
+@pytest.mark.parametrize("name", ["InceptionV3", "ResNet50V2", "DenseNet121", "ResNeXt50"])
+def test_a_head_can_be_trained_on_the_first_generations_backbones(
+    name: str, colours: Dataset, log_folder: Path
+) -> None:
+    backbone = backbones.find(name)
+    side = max(backbone.min_side, 64)
+    built = network.build(backbone, 3, (side, side), weights_path=None, seed=1)
+    chosen = [*colours.train[:2], *colours.train[10:12], *colours.train[20:22]]
+    pictures = ImageDataGenerator().flow_from_samples(
+        chosen, colours.classes, image_size=(side, side), batch_size=6, shuffle=False
+    )
+    random_weights.prepare(built.base, [np.stack([pictures.picture(n, 0) for n in range(6)])])
+    found = extract(built.base, pictures, 1)
+    assert found.values.shape == (1, 6, backbone.num_features)
+    built.standardise(found.values)
+    before = numbers(built.base.weights)
+    fit = training.train_head(built, found, found, settings(log_folder, epochs=1))
+    assert fit.history["loss"]
+    assert fit.best_epoch == 1
+    for old, new in zip(before, numbers(built.base.weights), strict=True):
+        np.testing.assert_array_equal(old, new)
