@@ -268,7 +268,6 @@ def _pictures(
         shuffle=augment,
         seed=settings.seed,
         augment=augment,
-        workers=2,
     )
 
 
