@@ -8,7 +8,6 @@ What differs from the class it extends (which Keras 3 keeps under `tensorflow.ke
 * hidden and empty folders are no classes, and unreadable files are left out by name.
 """
 
-import concurrent.futures
 import dataclasses
 import logging
 import math
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tensorflow.keras.preprocessing import image as keras_image
 
-from classifier import engines, images
+from classifier import images
 from classifier.errors import DataError, UsageError
 from classifier.files import list_files
 from classifier.learning import dataset
@@ -272,7 +271,6 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]
         self._generator = generator
         self._samples = list(samples)
         self._plan = plan
-        self._pool = concurrent.futures.ThreadPoolExecutor(engines.cpu_count())
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self.epoch = 0
         self.samples = self.n = len(self._samples)
@@ -300,9 +298,7 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         order = self._order()[index * self.batch_size : (index + 1) * self.batch_size]
-        # Decoded by threads of our own: with `workers` above 1, Keras 3.15 can wait for ever at the
-        # end of an epoch (its queue is emptied by two sides at once).
-        pictures = np.stack(list(self._pool.map(self._picture, order.tolist())))
+        pictures = np.stack([self._picture(int(number)) for number in order])
         batch = self._standardised(pictures)
         if self._plan.class_mode is None:
             return batch
