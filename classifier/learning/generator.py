@@ -83,7 +83,8 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]
     ) -> "PictureIterator":
         """Feed pictures from class folders; see Keras for the arguments.
 
-        `workers`, `use_multiprocessing` and `max_queue_size` are accepted too. With
+        `workers`, `use_multiprocessing` and `max_queue_size` are accepted too; above one worker
+        Keras 3.15 was once seen to wait for ever at the end of an epoch. With
         `validation_split`, pictures are assigned by content and the validation subset is not
         augmented.
 
