@@ -237,7 +237,11 @@ def _core() -> Any:
     global _the_core
     with _core_lock:
         if _the_core is None:
-            _the_core = import_openvino().Core()
+            ov = import_openvino()
+            # The table of types behind `.data` is built on first use, and two threads that do so at
+            # once wait for each other for ever, with Python's global lock in their hands.
+            np.copy(ov.Tensor(np.zeros(1, np.uint8)).data)
+            _the_core = ov.Core()
         return _the_core
 
 

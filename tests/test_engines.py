@@ -77,7 +77,9 @@ def write_ir(path: Path, build: Callable[[Any, Any], Any], shape: tuple[int, ...
 def child(code: str) -> str:
     """Run Python code in a fresh process in the repository and give what it printed."""
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -281,6 +283,24 @@ def test_threads_give_the_answers_of_one_thread(version: bundle.ModelVersion) ->
     with concurrent.futures.ThreadPoolExecutor(4 * opened.num_streams) as pool:
         together = list(pool.map(lambda picture: opened.run(picture[np.newaxis]), pictures))
     np.testing.assert_array_equal(together, alone)
+
+
+def test_threads_may_bring_the_first_pictures_together(version_path: Path) -> None:
+    code = (
+        "import sys, threading; from pathlib import Path; import numpy as np\n"
+        "from classifier import bundle, engines\n"
+        "sys.setswitchinterval(1e-6)\n"  # the more turns, the sooner two of them would lock
+        f"engine = engines.open_engine(bundle.load(Path({str(version_path)!r})))\n"
+        "start = threading.Barrier(8)\n"
+        "def run():\n"
+        "    start.wait()\n"
+        "    engine.run(np.zeros((1, 32, 40, 3), np.uint8))\n"
+        "threads = [threading.Thread(target=run) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print('answered')"
+    )
+    assert child(code) == "answered"
 
 
 def test_an_answer_is_not_overwritten_by_the_next(version: bundle.ModelVersion) -> None:
