@@ -1,5 +1,8 @@
 """A Bing of our own on 127.0.0.1: result pages in its wire format, and pictures of every kind."""
 
+import collections
+import contextlib
+import dataclasses
 import html
 import io
 import json
@@ -9,6 +12,7 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -78,9 +82,44 @@ def later(answer: Answer, seconds: float) -> Answer:
     return delayed
 
 
+def in_turn(*answers: Answer) -> Answer:
+    """Give the first answer to the first request, and so on; the last one from then on."""
+    left = collections.deque(answers)
+
+    def answer(handler: "FakeHandler") -> None:
+        (left.popleft() if len(left) > 1 else left[0])(handler)
+
+    return answer
+
+
 def item(url: str, **fields: str) -> dict[str, str]:
     """Give the JSON of one result."""
     return {"purl": "http://page.example/", "murl": url, "t": "A title", **fields}
+
+
+@dataclasses.dataclass
+class Visit:
+    """One request as its host saw it; times are those of `time.monotonic`."""
+
+    host: str
+    path: str
+    started: float
+    ended: float = 0.0
+    num_bytes: int = 0  # sent, headers included
+
+
+class _CountingFile:
+    def __init__(self, file: Any, visit: Visit) -> None:
+        self._file = file
+        self._visit = visit
+
+    def write(self, data: bytes) -> int:
+        count = self._file.write(data)
+        self._visit.num_bytes += len(data)
+        return int(count)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class FakeHandler(BaseHTTPRequestHandler):
@@ -88,16 +127,23 @@ class FakeHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         bing = self.server.bing
+        visit = Visit(str(self.server.server_address[0]), self.path, time.monotonic())
         with bing.lock:
+            bing.visits.append(visit)
             bing.requests.append(self.path)
             bing.headers.append(dict(self.headers))
+        self.wfile = _CountingFile(self.wfile, visit)  # type: ignore[assignment]
         try:
             if self.path.startswith("/images/async?"):
                 bing.answer_search(self)
+            elif self.path == "/robots.txt":
+                bing.robots.get(visit.host, send(b"", 404))(self)
             else:
                 bing.routes.get(self.path, send(b"gone", 404))(self)
         except OSError:
             pass  # the client has had enough
+        finally:
+            visit.ended = time.monotonic()
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -114,10 +160,13 @@ class FakeBing:
     """A server to be used as a context manager.
 
     Attributes:
-        items: results of every query, in order.
-        routes: path -> answer, for everything but searches.
+        items: results of every query that is not in `items_of`, in order.
+        items_of: query -> its own results.
+        routes: path -> answer, on every host, for everything but searches and robots.txt.
+        robots: host -> answer to /robots.txt; the others have none (404).
         search_answer: replaces all result pages when set.
-        requests, headers: of each request so far.
+        search_answer_of: query -> replaces its result pages.
+        requests, headers, visits: of each request so far.
         page_size: items on a page.
         has_next_url: whether a page names the next one.
         repeats_last_page: what Bing does at the end, instead of an empty page.
@@ -125,27 +174,47 @@ class FakeBing:
 
     def __init__(self) -> None:
         self.items: list[dict[str, str]] = []
+        self.items_of: dict[str, list[dict[str, str]]] = {}
         self.routes: dict[str, Answer] = {}
+        self.robots: dict[str, Answer] = {}
         self.search_answer: Answer | None = None
+        self.search_answer_of: dict[str, Answer] = {}
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.visits: list[Visit] = []
         self.page_size = 35
         self.has_next_url = True
         self.repeats_last_page = False
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), FakeHandler)
-        self._server.bing = self
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._servers = contextlib.ExitStack()
+        self._hosts: set[str] = set()
+        self._port = 0
+        self._port = self._serve("127.0.0.1")
+        self.url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> "FakeBing":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._servers.close()
+
+    def host(self, number: int) -> str:
+        """Give the address of one more host, 127.0.1.<number>, which serves the same paths."""
+        host = f"127.0.1.{number}"
+        if host not in self._hosts:
+            self._serve(host)
+        return f"http://{host}:{self._port}"
+
+    def _serve(self, host: str) -> int:
+        server = _Server((host, self._port), FakeHandler)
+        server.bing = self
+        self._hosts.add(host)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        self._servers.callback(server.server_close)
+        self._servers.callback(server.shutdown)
+        return server.server_port
 
     @property
     def is_closed(self) -> bool:
@@ -153,7 +222,8 @@ class FakeBing:
 
     @property
     def picture_requests(self) -> list[str]:
-        return [path for path in self.requests if not path.startswith("/images/async")]
+        others = ("/images/async", "/robots.txt")
+        return [path for path in self.requests if not path.startswith(others)]
 
     @property
     def page_requests(self) -> list[dict[str, str]]:
@@ -163,16 +233,37 @@ class FakeBing:
             for path in paths
         ]
 
-    def add(self, path: str, answer: Answer | bytes, **fields: str) -> str:
-        """Serve something at `path` and list it as the next result; gives its address."""
-        self.routes[path] = send(answer) if isinstance(answer, bytes) else answer
-        self.items.append(item(self.url + path, **fields))
-        return self.url + path
+    def add(
+        self,
+        path: str,
+        answer: Answer | bytes,
+        *,
+        query: str | None = None,
+        host: int | None = None,
+        **fields: str,
+    ) -> str:
+        """Serve something at `path` and list it as the next result; gives its address.
 
-    def add_pictures(self, count: int, start: int = 0) -> None:
-        """Serve and list good pictures."""
+        Args:
+            path: starts with a slash.
+            answer: or the body of a plain one.
+            query: list it only there; by default wherever nothing else is listed.
+            host: a number for `host`; by default the server's own.
+            fields: of the item's JSON, besides the usual ones.
+        """
+        self.routes[path] = send(answer) if isinstance(answer, bytes) else answer
+        url = (self.url if host is None else self.host(host)) + path
+        items = self.items if query is None else self.items_of.setdefault(query, [])
+        items.append(item(url, **fields))
+        return url
+
+    def add_pictures(
+        self, count: int, start: int = 0, *, query: str | None = None, num_hosts: int = 20
+    ) -> None:
+        """Serve and list good pictures, spread over hosts so that none is asked too often."""
         for number in range(start, start + count):
-            self.add(f"/{number}.jpg", draw(number))
+            host = 1 + number % num_hosts if num_hosts else None
+            self.add(f"/{number}.jpg", draw(number), query=query, host=host)
 
     def show(self, page: str) -> None:
         """Answer every search with this page."""
@@ -188,15 +279,19 @@ class FakeBing:
         self.show(_EMPTY)
 
     def answer_search(self, handler: FakeHandler) -> None:
-        answer = self.search_answer or send(self._page().encode(), Content_Type="text/html")
+        query_string = urllib.parse.urlsplit(handler.path).query
+        asked = dict(urllib.parse.parse_qsl(query_string, keep_blank_values=True))
+        answer = self.search_answer_of.get(asked["q"]) or self.search_answer
+        answer = answer or send(self._page(asked).encode(), Content_Type="text/html")
         answer(handler)
 
-    def _page(self) -> str:
-        first = int(self.page_requests[-1]["first"]) - 1
-        if self.repeats_last_page and first >= len(self.items):
-            first = max(0, len(self.items) - self.page_size)
-        items = self.items[first : first + self.page_size]
-        return page_of(items, first + 1 + len(items) if self.has_next_url else None)
+    def _page(self, asked: dict[str, str]) -> str:
+        items = self.items_of.get(asked["q"], self.items)
+        first = int(asked["first"]) - 1
+        if self.repeats_last_page and first >= len(items):
+            first = max(0, len(items) - self.page_size)
+        shown = items[first : first + self.page_size]
+        return page_of(shown, first + 1 + len(shown) if self.has_next_url else None)
 
 
 def page_of(items: list[dict[str, str]], next_first: int | None = None) -> str:

@@ -88,13 +88,7 @@ def test_blocked_query_does_not_stop_the_others(
 ) -> None:
     (tmp_path / "queries.txt").write_text("a\nb\nc\n")
     bing.add_pictures(2)
-    page = bing._page
-
-    def blocks_b(handler: object) -> None:
-        is_b = bing.page_requests[-1]["q"] == "b"
-        send(b"captcha" if is_b else page().encode())(handler)
-
-    bing.search_answer = blocks_b
+    bing.search_answer_of["b"] = send(b"captcha")
     assert start("-f", "queries.txt", "--limit", "2") == 4
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["a", "c"]
 
