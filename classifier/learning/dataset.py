@@ -15,9 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from classifier import engines, images
+from classifier import engines, fingerprints, images
 from classifier.errors import DataError, ImageError, OutputError
 from classifier.files import list_files, write_json
 
@@ -29,9 +27,6 @@ VALIDATION_FRACTION = 0.2  # of the pictures of each class, when there is no val
 MIN_IMAGES_PER_CLASS = 2  # one to learn from and one to measure on
 
 _SPLIT_FILE = ".split.json"
-_HASH_SIDE = 16  # a difference hash of 16 × 16 bits: 64 bits cannot tell pages of text apart
-_NEAR_BITS = 16  # of 256 that may differ between near-duplicates
-_CHECK_SIZE = (64, 64)  # decoding for this size finds every damage at a fraction of the time
 
 _log = logging.getLogger(__name__)
 
@@ -44,14 +39,13 @@ class Sample:
         path: where it lies.
         class_index: position of its class in `Dataset.classes`.
         sha256: of the file's bytes.
-        difference_hash: (4,) uint64, 256 bits that hardly change when a picture is scaled or
-            encoded again.
+        fingerprint: from `fingerprints.fingerprint`.
     """
 
     path: Path
     class_index: int
     sha256: str
-    difference_hash: tuple[int, ...]
+    fingerprint: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +164,13 @@ def check_files(
 
     def check(path: Path, class_index: int) -> Sample | Reject:
         try:
-            image = images.decode(path, image_size=_CHECK_SIZE)
+            image = images.decode(path, image_size=fingerprints.CHECK_SIZE)
         except ImageError as error:
             return Reject(path, error.reason)
         finally:
             advance(1)
-        return Sample(path, class_index, image.sha256, difference_hash(image.pixels))
+        fingerprint = fingerprints.fingerprint(image.pixels)
+        return Sample(path, class_index, image.sha256, fingerprint)
 
     with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
         checked = list(pool.map(check, paths, class_indices))
@@ -186,35 +181,9 @@ def check_files(
     return samples, rejects
 
 
-def difference_hash(pixels: np.ndarray) -> tuple[int, ...]:
-    """Give 256 bits: is a cell of a 16 × 17 grid brighter than its left neighbour?
-
-    Args:
-        pixels: (height, width, 3) uint8.
-    """
-    from PIL import Image
-
-    grey = Image.fromarray(pixels).convert("L")
-    grid = np.asarray(
-        grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX), dtype=np.int16
-    )
-    bits = np.packbits(grid[:, 1:] > grid[:, :-1])
-    return tuple(int(word) for word in bits.view(np.uint64))
-
-
 def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Give pairs of positions whose pictures are the same or nearly so."""
-    if not samples:
-        return []
-    hashes = np.array([sample.difference_hash for sample in samples], dtype=np.uint64)
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(hashes), 256):  # a block keeps the distances within the cache
-        block = hashes[start : start + 256]
-        distances = np.bitwise_count(block[:, None, :] ^ hashes[None, start:, :]).sum(axis=2)
-        first, second = np.nonzero(distances <= _NEAR_BITS)
-        keep = second > first
-        pairs += zip((first[keep] + start).tolist(), (second[keep] + start).tolist(), strict=True)
-    return pairs
+    return fingerprints.near_pairs([sample.fingerprint for sample in samples])
 
 
 def _train_classes(folder: Path) -> tuple[str, ...]:

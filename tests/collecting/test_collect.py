@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, draw, drip, later, redirect, send
+from fake_bing import FakeBing, draw, drip, in_turn, later, page_of, redirect, send
 
 from classifier import images
 from classifier.collecting import collect, folders, outcome
@@ -216,13 +216,8 @@ def test_picture_on_disk_is_not_kept_again(bing: FakeBing, run: Run, tmp_path: P
 
 def test_pictures_found_before_a_block_are_kept(bing: FakeBing, run: Run) -> None:
     bing.add_pictures(35)
-    page = bing._page
-
-    def first_page_only(handler: object) -> None:
-        is_first = len(bing.page_requests) == 1
-        send(page().encode() if is_first else b"", 200 if is_first else 429)(handler)
-
-    bing.search_answer = first_page_only
+    page = send(page_of(bing.items, 36).encode())
+    bing.search_answer = in_turn(page, send(b"", 429))
     done = run(100)
     assert (done.kept, done.exit_code) == (35, 4)
     assert isinstance(done.error, BlockedError)

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from data_folders import draw_scene, fill
 from painted import COLOURS, encode, paint
@@ -229,18 +228,6 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, seed: int) -> None:
 def test_different_pictures_are_no_near_duplicates(tmp_path: Path) -> None:
     found = read_dataset(fill(tmp_path, 10))
     assert dataset.near_duplicates([*found.train, *found.validation]) == []
-
-
-def test_more_than_one_block_of_near_duplicates_is_compared() -> None:
-    random = np.random.default_rng(0)
-    hashes = random.integers(0, 2**63, (600, 4), dtype=np.uint64)
-    hashes[599] = hashes[3]
-    hashes[500] = hashes[10] ^ np.uint64(0b111)
-    samples = [
-        Sample(Path(str(number)), 0, str(number), tuple(int(word) for word in row))
-        for number, row in enumerate(hashes)
-    ]
-    assert sorted(dataset.near_duplicates(samples)) == [(3, 599), (10, 500)]
 
 
 def test_a_class_of_near_duplicates_alone_keeps_most_for_training(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Copies are recognised, pictures that only resemble each other are not."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from classifier import images
+from classifier.fingerprints import CHECK_SIZE, NUM_BYTES, FingerprintIndex, fingerprint, near_pairs
+
+
+def draw(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
+    """Draw a picture of soft blots that no other seed gives; `size` is (width, height)."""
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def print_of(image: Image.Image, picture_format: str = "PNG", **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, picture_format, **options)
+    return fingerprint(images.decode(buffer.getvalue(), image_size=CHECK_SIZE).pixels)
+
+
+def are_near(one: bytes, other: bytes) -> bool:
+    return near_pairs([one, other]) == [(0, 1)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("scale", "picture_format", "options"),
+    [
+        (1.0, "JPEG", {"quality": 30}),
+        (0.5, "JPEG", {"quality": 85}),
+        (0.33, "JPEG", {"quality": 60}),
+        (2.0, "PNG", {}),
+        (0.7, "WEBP", {"quality": 50}),
+        (1.0, "GIF", {}),
+    ],
+)
+def test_a_copy_is_near(
+    seed: int, scale: float, picture_format: str, options: dict[str, int]
+) -> None:
+    original = draw(seed)
+    size = (round(original.width * scale), round(original.height * scale))
+    copy = print_of(original.resize(size), picture_format, **options)
+    assert len(copy) == NUM_BYTES
+    assert are_near(print_of(original), copy)
+
+
+def test_different_pictures_are_not_near() -> None:
+    assert near_pairs([print_of(draw(seed)) for seed in range(300)]) == []
+
+
+def test_flat_pictures_are_near_only_when_equal() -> None:
+    colours = [(200, 30, 30), (203, 30, 30), (255, 255, 255)]
+    prints = [print_of(Image.new("RGB", (90, 90), colour)) for colour in [*colours, colours[2]]]
+    assert near_pairs(prints) == [(2, 3)]
+
+
+def test_two_logos_on_white_are_not_near() -> None:
+    pages = [Image.new("RGB", (300, 300), "white") for _ in range(2)]
+    ImageDraw.Draw(pages[0]).ellipse((120, 120, 180, 180), fill="red")
+    ImageDraw.Draw(pages[1]).rectangle((120, 120, 180, 180), fill="blue")
+    assert not are_near(*map(print_of, pages))
+
+
+def test_the_same_shapes_in_other_colours_are_not_near() -> None:
+    image = draw(1)
+    red, green, blue = image.split()
+    assert not are_near(print_of(image), print_of(Image.merge("RGB", (blue, green, red))))
+
+
+def test_pairs_are_found_across_blocks() -> None:
+    dice = np.random.default_rng(0)
+    rows = dice.integers(0, 256, (600, NUM_BYTES), np.uint8)
+    rows[599] = rows[3]
+    rows[500] = rows[10]
+    rows[500, 0] ^= 0b111
+    rows[:, -1] = 200
+    assert near_pairs([row.tobytes() for row in rows]) == [(3, 599), (10, 500)]
+
+
+def test_no_pictures_have_no_pairs() -> None:
+    assert near_pairs([]) == []
+
+
+def test_an_index_finds_every_copy_in_order() -> None:
+    index = FingerprintIndex()
+    for number in range(200):
+        index.add(str(number), print_of(draw(number, (60, 60))))
+    index.add("again", print_of(draw(7, (60, 60)), "JPEG", quality=80))
+    assert index.find(print_of(draw(7, (90, 80)))) == ["7", "again"]
+    assert index.find(print_of(draw(1000))) == []
+    assert len(index) == 201
+
+
+def test_an_empty_index_finds_nothing() -> None:
+    assert FingerprintIndex().find(print_of(draw(0))) == []
