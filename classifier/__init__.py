@@ -3,3 +3,5 @@
 Ground floor: `errors`, `files`, `logs`, `console`. First floor: `images`, `engines`, `bundle`.
 Three wings that never import each other: `collecting`, `learning`, `serving`.
 """
+
+__version__ = "0.1.0"

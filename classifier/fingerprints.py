@@ -36,7 +36,7 @@ def fingerprint(pixels: np.ndarray) -> bytes:
     grid = np.asarray(image.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), box), dtype=np.int16)
     colours = np.asarray(image.resize((_COLOUR_SIDE, _COLOUR_SIDE), box), dtype=np.uint8)
     steps = grid[:, 1:] - grid[:, :-1]
-    num_edges = min(255, np.count_nonzero(np.abs(steps) >= _EDGE_LEVELS))
+    num_edges = min(255, int(np.count_nonzero(np.abs(steps) >= _EDGE_LEVELS)))
     return np.packbits(steps > 0).tobytes() + colours.tobytes() + bytes([num_edges])
 
 

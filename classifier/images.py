@@ -100,6 +100,7 @@ class DecodedImage:
         width: pixels of the original, after orientation.
         height: pixels of the original, after orientation.
         orientation: EXIF orientation that was applied, 1 to 8.
+        mode: Pillow's name of the original's kind of pixels, such as `RGB`, `CMYK` or `I;16`.
         sha256: of the encoded bytes, 64 hexadecimal digits.
         num_bytes: size of the encoded picture.
     """
@@ -109,6 +110,7 @@ class DecodedImage:
     width: int
     height: int
     orientation: int
+    mode: str
     sha256: str
     num_bytes: int
 
@@ -226,6 +228,7 @@ def _decode_as(
 ) -> DecodedImage:
     with _open(picture_format, data) as image:
         width, height = image.size
+        mode = image.mode
         _check_size(picture_format, width, height, limits)
         box = None
         orientation = 1
@@ -250,6 +253,7 @@ def _decode_as(
         width=height if swaps else width,
         height=width if swaps else height,
         orientation=orientation,
+        mode=mode,
         sha256=hashlib.sha256(data).hexdigest(),
         num_bytes=len(data),
     )

@@ -25,6 +25,9 @@ RETRAIN = "reTrainMyDataWithKerasModel.py"
 SMALL = ("--backbone", "SmallCNN", "--image-size", "48", "--epochs", "4", "--batch-size", "8")
 TIMEOUT_SECONDS = 240  # of one process on a busy machine
 
+# A test may wait for its job while those of others run first.
+pytestmark = pytest.mark.timeout(3 * TIMEOUT_SECONDS)
+
 Result = subprocess.CompletedProcess[str]
 
 

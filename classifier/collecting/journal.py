@@ -1,77 +1,140 @@
-"""What was tried: one JSON line for each address, only ever appended to."""
+"""What was tried: one JSON line for each address, only ever appended to.
 
+The journal of a class folder is the state from which the next run goes on. It survives `kill -9`:
+the line of a picture is written ahead of the picture, so a line without its file means "not kept",
+and a file without its line cannot be.
+"""
+
+import contextlib
 import json
+import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from classifier.files import reporting_output_errors
+from classifier.errors import ClassifierError
+from classifier.files import PARTIAL_PREFIX, reporting_output_errors
 
 JOURNAL_NAME = ".bing_downloader.jsonl"  # hidden, so that it is no picture and no class
 
+KEPT = "kept"
+DUPLICATE = "duplicate"
+FAILED = "failed"
+TRIED = "tried"  # by the first generation, as its history says; nobody knows what came of it
+
+_SYNC_SECONDS = 1.0
+
+Entry = dict[str, Any]
+
+
+class BusyError(ClassifierError):
+    """Another process fills the same folder."""
+
 
 class Journal:
-    """The journal of one class folder; any thread may add to it. A context manager."""
+    """The journal of one class folder; any thread may add to it. A context manager.
+
+    While it is open no other process can open it, and what a killed process left half written in
+    the folder is removed.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / JOURNAL_NAME
         self._lock = threading.Lock()
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
+        self._synced_at = 0.0
+        self._was_new = False
 
     def __enter__(self) -> "Journal":
+        with reporting_output_errors(self.path):
+            self._was_new = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = _open_alone(self.path)
+            for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
+                if partial.is_file():
+                    partial.unlink()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+        with self._lock, reporting_output_errors(self.path):
+            if self._file is None:
+                return
+            if not os.fstat(self._file.fileno()).st_size:
+                self._remove_traces()
+            else:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
 
-    def known(self) -> dict[str, str]:
-        """Give the SHA-256 of each address whose picture is known from an earlier run.
-
-        Lines that a crash left unfinished are passed over.
-        """
-        if not self.path.exists():
-            return {}
-        with reporting_output_errors(self.path):
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        entries = [entry for entry in map(_parse, lines) if entry is not None]
-        return {entry["url"]: entry["sha256"] for entry in entries if entry.get("sha256")}
-
-    def add(self, url: str, status: str, **fields: str) -> None:
-        """Append one line: what became of `url`.
+    def add(self, entry: Entry) -> None:
+        """Append one line; empty values are left out.
 
         Args:
-            url: the picture's address.
-            status: `kept`, `duplicate` or `failed`.
-            fields: `reason`, `sha256`, `path` (within the folder), `page_url`; empty ones are
-                left out.
+            entry: at least `url` and `status`; the time is added.
 
         Raises:
             OutputError: it could not be written.
         """
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entry = {"time": moment, "url": url, "status": status}
-        entry |= {name: value for name, value in fields.items() if value}
+        fields = {name: value for name, value in entry.items() if value not in ("", None)}
+        line = json.dumps({"time": moment, **fields}) + "\n"
         with self._lock, reporting_output_errors(self.path):
-            file = self._file or self._open()
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
+            if self._file is None:
+                raise ValueError("the journal is not open")
+            self._file.write(line.encode())
+            self._file.flush()
+            # Lines that wait for the disk are lost when the power fails, not when we are killed.
+            if time.monotonic() - self._synced_at > _SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced_at = time.monotonic()
 
-    def _open(self) -> IO[str]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-        if self._file.tell() and not self.path.read_bytes().endswith(b"\n"):
-            self._file.write("\n")  # a crash tore the last line: do not glue ours to it
-        return self._file
+    def _remove_traces(self) -> None:
+        """Leave no empty folder behind, which training would take for a class without pictures."""
+        self.path.unlink(missing_ok=True)
+        if self._was_new:
+            with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+                self.folder.rmdir()
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    is_entry = isinstance(entry, dict) and isinstance(entry.get("url"), str)
-    return entry if is_entry else None
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Yield the lines of a journal in order; those that a crash left unfinished are passed over."""
+    if not path.exists():
+        return
+    with reporting_output_errors(path), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("url"), str):
+                yield entry
+
+
+def _open_alone(path: Path) -> IO[bytes]:
+    import fcntl
+
+    while True:
+        file = open(path, "a+b")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise BusyError(
+                f"Another bing_downloader.py fills {path.parent}: wait until it has ended."
+            ) from error
+        # Between our opening and our locking, another process may have ended and removed the file.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()
+    if file.tell() and not _ends_with_newline(file):
+        file.write(b"\n")  # a crash tore the last line: do not glue ours to it
+        file.flush()
+    return file
+
+
+def _ends_with_newline(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

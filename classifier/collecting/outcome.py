@@ -6,50 +6,83 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier import console
+from classifier.collecting.targets import Target
 from classifier.errors import SearchError
 
-EXIT_SHORT = 3  # all went well, but Bing has no more pictures
+EXIT_SHORT = 3  # all went well, but there are no more pictures, or no more time
+
+_MAX_COLUMNS = 4  # side by side on a terminal of 80 columns
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run did for one query.
+    """What a run did for one target.
 
     Attributes:
-        limit: the good pictures wanted.
-        found: good pictures that were there before.
+        before: good pictures that were there before.
+        found: results that the search gave.
+        known: of them, those that an earlier run has dealt with.
         kept: pictures added.
-        duplicates: results that were there already, byte for byte.
+        enlarged: pictures replaced by a larger copy.
+        duplicates: results that were there already, byte for byte or by Bing's own digest.
+        near_duplicates: results that were there already in another size or encoding.
+        leaks: results left out because another split has them.
         failed: reason -> number of results that were no use.
-        unusable: files in the folder that are not counted; they are left where they are.
+        also_in: path of a kept picture -> the same or nearly the same picture in other classes.
+        unusable: files in the folders that are not counted; they are left where they are.
+        is_out_of_time: whether the run ended because its time was over.
+        seconds: how long it took.
         error: why the search ended early, or None.
     """
 
-    query: str
-    folder: Path
-    limit: int
+    target: Target
+    before: int = 0
     found: int = 0
+    known: int = 0
     kept: int = 0
+    enlarged: int = 0
     duplicates: int = 0
+    near_duplicates: int = 0
+    leaks: int = 0
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    also_in: dict[Path, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     unusable: list[Path] = dataclasses.field(default_factory=list)
+    is_out_of_time: bool = False
+    seconds: float = 0.0
     error: SearchError | None = None
 
     @property
+    def num_pictures(self) -> int:
+        """Good pictures that are there now."""
+        return self.before + self.kept
+
+    @property
     def is_filled(self) -> bool:
-        """Whether the folder holds what was wanted."""
-        return self.found + self.kept >= self.limit
+        """Whether the folders hold what was wanted."""
+        return self.num_pictures >= self.target.limit
 
     @property
     def exit_code(self) -> int:
-        """0 filled, 3 when Bing has no more, else the code of the error."""
+        """0 filled, 3 when there are no more pictures, else the code of the error."""
         if self.is_filled:
             return console.EXIT_OK
         return self.error.exit_code if self.error else EXIT_SHORT
 
+    @property
+    def explanation(self) -> str:
+        """One sentence on why the folders are not full; "" if they are."""
+        if self.is_filled:
+            return ""
+        missing = f"{self.target.name}: {self.num_pictures} of {self.target.limit} pictures"
+        if self.error is not None:
+            return f"{missing}: {self.error}"
+        if self.is_out_of_time:
+            return f"{missing}: the time is over. Run it again to go on."
+        return f"{missing}: Bing has no more. Add queries, or loosen the filters."
+
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Give the exit code for several queries: the first error's, else 3 if any is short, else 0."""
+    """Give the exit code of a run: the first error's, else 3 if any is short, else 0."""
     codes = [outcome.exit_code for outcome in outcomes]
     errors = [code for code in codes if code not in (console.EXIT_OK, EXIT_SHORT)]
     return errors[0] if errors else max(codes, default=console.EXIT_OK)
@@ -61,41 +94,60 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
     for outcome in outcomes:
         failed += outcome.failed
     return {
+        "pictures": sum(outcome.num_pictures for outcome in outcomes),
         "kept": sum(outcome.kept for outcome in outcomes),
         "duplicates": sum(outcome.duplicates for outcome in outcomes),
+        "near_duplicates": sum(outcome.near_duplicates for outcome in outcomes),
         "failed": dict(failed.most_common()),
         "exit_code": exit_code(outcomes),
-        "queries": [_summary_of(outcome) for outcome in outcomes],
+        "classes": [_summary_of(outcome) for outcome in outcomes],
     }
 
 
 def summary_table(outcomes: Sequence[Outcome]) -> str:
-    """Lay out what was kept, what was there already, and what failed for which reason."""
+    """Lay out what was found, what was kept, and what was no use for which reason."""
     reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
-    queries = [outcome.query for outcome in outcomes]
-    columns = [[outcome.failed[reason] for outcome in outcomes] for reason in reasons]
-    rows: list[list[object]] = [
-        ["there before", *(outcome.found for outcome in outcomes)],
-        ["kept", *(outcome.kept for outcome in outcomes)],
-        ["duplicates", *(outcome.duplicates for outcome in outcomes)],
-        *([f"failed: {reason}", *counts] for reason, counts in zip(reasons, columns, strict=True)),
+    rows: list[tuple[str, list[int]]] = [
+        ("wanted", [outcome.target.limit for outcome in outcomes]),
+        ("there before", [outcome.before for outcome in outcomes]),
+        ("found", [outcome.found for outcome in outcomes]),
+        ("kept", [outcome.kept for outcome in outcomes]),
+        ("enlarged", [outcome.enlarged for outcome in outcomes]),
+        ("known from before", [outcome.known for outcome in outcomes]),
+        ("duplicates", [outcome.duplicates for outcome in outcomes]),
+        ("near duplicates", [outcome.near_duplicates for outcome in outcomes]),
+        ("in another split", [outcome.leaks for outcome in outcomes]),
+        *((f"failed: {reason}", [o.failed[reason] for o in outcomes]) for reason in reasons),
     ]
-    if len(outcomes) > 1:  # queries downwards: a file may have hundreds
-        header, *body = zip(["query", *queries], *rows, strict=False)
-        return console.table([str(cell) for cell in header], body)
-    return console.table(["", *queries], rows)
+    always = ("wanted", "there before", "found", "kept", "duplicates")
+    shown = [(name, counts) for name, counts in rows if name in always or any(counts)]
+    names = [outcome.target.name for outcome in outcomes]
+    if len(outcomes) > _MAX_COLUMNS:  # downwards: a file may have hundreds of queries
+        lines = [
+            [name, *column] for name, *column in zip(names, *(c for _, c in shown), strict=True)
+        ]
+        return console.table(["", *(name for name, _ in shown)], lines)
+    return console.table(["", *names], [[name, *counts] for name, counts in shown])
 
 
 def _summary_of(outcome: Outcome) -> dict[str, object]:
     return {
-        "query": outcome.query,
-        "folder": str(outcome.folder),
-        "limit": outcome.limit,
+        "class": outcome.target.name,
+        "queries": [query.text for query in outcome.target.queries],
+        "folders": {str(side.folder): side.limit for side in outcome.target.sides},
+        "limit": outcome.target.limit,
+        "before": outcome.before,
         "found": outcome.found,
+        "known": outcome.known,
         "kept": outcome.kept,
+        "enlarged": outcome.enlarged,
         "duplicates": outcome.duplicates,
+        "near_duplicates": outcome.near_duplicates,
+        "in_another_split": outcome.leaks,
         "failed": dict(outcome.failed.most_common()),
+        "also_in": {str(path): [str(p) for p in paths] for path, paths in outcome.also_in.items()},
         "unusable": [str(path) for path in outcome.unusable],
+        "seconds": round(outcome.seconds, 3),
         "error": str(outcome.error) if outcome.error else None,
         "exit_code": outcome.exit_code,
     }

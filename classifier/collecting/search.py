@@ -1,26 +1,41 @@
-"""Bing's image search: addresses of result pages, what stands in them, and why one may be useless.
+"""Bing's image search: result pages one after another, at a polite distance, until no more come."""
 
-An empty result has four causes that a user must be able to tell apart, each with its own error or
-none: we are blocked, the markup has changed, the network is down, or there are no pictures.
-"""
-
-import contextlib
 import dataclasses
-import html
-import json
+import ipaddress
+import itertools
 import logging
-import re
+import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from classifier.collecting.fetch import Fetched, Fetcher, FetchError, FetchSettings
-from classifier.errors import SearchError, UsageError
+from classifier.collecting.queries import Query, page_headers, page_url
+from classifier.collecting.result_page import ResultPage, SearchResult, decode_page, parse_page
+from classifier.collecting.search_failures import (
+    BlockedError,
+    MarkupChangedError,
+    NetworkDownError,
+    check_address,
+    check_empty_page,
+    may_pass,
+    search_error,
+)
+from classifier.errors import UsageError
+
+__all__ = [
+    "BASE_URL",
+    "BlockedError",
+    "ImageSearch",
+    "MarkupChangedError",
+    "NetworkDownError",
+    "SavedPages",
+    "SearchSettings",
+]
 
 BASE_URL = "https://www.bing.com"
-PAGE_SIZE = 35  # what the site itself asks for; it may answer with fewer
 
 # Bing gives an outdated browser fewer and less related pictures: renew this now and then.
 BROWSER = (
@@ -28,285 +43,242 @@ BROWSER = (
     "Chrome/142.0.0.0 Safari/537.36 Edg/142.0.0.0"
 )
 
-# Level of the adult filter -> its value in the cookie. The parameter alone has been ignored before.
-ADULT_FILTERS = {"strict": "STRICT", "moderate": "DEMOTE", "off": "OFF"}
-
-_PATH = "/images/async"
-_MAX_PAGES = 60  # Bing holds some 1,000 results for a query; beyond, it repeats itself
+_MAX_PAGES = 60
+_MAX_FIRST = 1_050  # Bing holds some 1,000 results for a query; beyond, it repeats itself
 _MAX_IDLE_PAGES = 2  # pages in a row without a new picture; Bing repeats its last page for ever
 _MAX_PAGE_BYTES = 8 * 2**20
-_BLOCKED_STATUSES = frozenset({403, 429, 503})
-_BLOCKED_WORDS = re.compile(r"captcha|challenge|one last step|unusual traffic", re.IGNORECASE)
-# What an answer without results does not hold; a known container that is empty is no change.
-_RESULT_WORDS = re.compile(r"murl|iusc|<a\s|<img\s|<li\b|\.(?:jpe?g|png|gif|webp)\b", re.IGNORECASE)
-_NO_RESULTS_WORDS = re.compile(r"no results|did not match", re.IGNORECASE)
-_WAIT = "Wait some hours, ask for less, or come from another address."
-_LARGE_PAGE = 5_000  # characters; an answer without results is smaller
-_QUOTE = r'(?:"|&quot;|&#34;)'
-_PICTURE_URL = re.compile(rf"{_QUOTE}murl{_QUOTE}\s*:\s*{_QUOTE}(.{{1,4000}}?){_QUOTE}")
+_MAX_RETRY_AFTER = 30.0  # seconds; a server may ask for hours
+_GLANCE_SECONDS = 0.1  # how often a wait looks whether it is still wanted
+_PAGE_SECONDS = 1.0
+_PAGE_SUFFIXES = (".html", ".htm")
+_DICE = random.SystemRandom()  # for pauses only, which no result depends on
 
-
-class BlockedError(SearchError):
-    """Bing refuses to answer us, for now."""
-
-    exit_code = 4
-
-
-class MarkupChangedError(SearchError):
-    """A result page came, but nothing in it can be read.
-
-    Attributes:
-        page: the text of the page, for whoever adapts the parser.
-    """
-
-    exit_code = 5
-
-    def __init__(self, message: str, page: str) -> None:
-        super().__init__(message)
-        self.page = page
-
-
-class NetworkDownError(SearchError):
-    """Nobody answers at the search's address."""
-
-    exit_code = 6
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """How to search.
+    """Whom to ask, and how patiently.
 
     Attributes:
         base_url: the address before `/images/async`.
-        adult_filter: a key of `ADULT_FILTERS`.
-        filters: Bing's own filter text, such as `+filterui:imagesize-large`.
-        seconds_between_pages: the least time from one page to the next.
-        attempts: how often a page is asked for while the network fails.
+        seconds_between_pages: the least time from the end of one page to the request of the next,
+            to which chance adds up to a half; a retry waits 2, then 4 times as long. None stands
+            for 1, or for 0 when `base_url` is on this machine.
+        attempts: how often a page is asked for, from 1, while it fails in a way that may pass.
+        user_agent: what we say we are.
+
+    Raises:
+        UsageError: `base_url` or a number is of no use.
     """
 
     base_url: str = BASE_URL
-    adult_filter: str = "moderate"
-    filters: str = ""
-    seconds_between_pages: float = 1.0
-    attempts: int = 2
+    seconds_between_pages: float | None = None
+    attempts: int = 3
+    user_agent: str = BROWSER
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _host_of(self.base_url):
             raise UsageError(f"{self.base_url!r} is no base URL: give one such as {BASE_URL}")
+        if self.attempts < 1 or (self.seconds_between_pages or 0.0) < 0.0:
+            raise UsageError("attempts must be at least 1, seconds_between_pages at least 0")
 
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """One picture that Bing knows.
-
-    Attributes:
-        url: the picture, http or https, without fragment.
-        page_url: the page that shows it, or "".
-        title: its title there, or "".
-        md5: Bing's digest of the picture it saw, 32 hexadecimal digits, or "".
-    """
-
-    url: str
-    page_url: str = ""
-    title: str = ""
-    md5: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class ResultPage:
-    """What stands in one result page.
-
-    Attributes:
-        results: the readable items in order.
-        num_items: all items, readable or not; the next page starts behind them.
-        next_first: offset of the next page according to the page itself, or None.
-    """
-
-    results: list[SearchResult]
-    num_items: int
-    next_first: int | None
+    @property
+    def pause_seconds(self) -> float:
+        """The least time between pages, chosen or by default."""
+        if self.seconds_between_pages is not None:
+            return self.seconds_between_pages
+        return 0.0 if _is_loopback(_host_of(self.base_url)) else _PAGE_SECONDS
 
 
 class ImageSearch:
-    """Reads result pages one after another, at a polite distance, for any number of queries."""
+    """Reads result pages for any number of queries. One thread reads; any thread may `cut`."""
 
-    def __init__(self, settings: SearchSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: SearchSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+    ) -> None:
+        """Build a search; nothing is asked yet.
+
+        Args:
+            settings: whom to ask.
+            clock: gives seconds.
+            wait: waits for an event, for at most so many seconds of that clock.
+        """
         self.settings = settings or SearchSettings()
-        # Whoever names another address than Bing's has chosen it, be it on this machine.
-        is_chosen = self.settings.base_url != BASE_URL
-        self._fetcher = Fetcher(
-            FetchSettings(
-                max_bytes=_MAX_PAGE_BYTES, allow_private_hosts=is_chosen, user_agent=BROWSER
-            )
-        )
-        self._last_page_at = -self.settings.seconds_between_pages
+        self._clock = clock
+        self._wait_for = wait
+        self._last_page_at = float("-inf")
+        self._lock = threading.Lock()  # guards `_link`
+        self._link = self._new_link()
 
-    def results(self, query: str, stop: threading.Event | None = None) -> Iterator[SearchResult]:
+    def results(self, query: Query, stop: threading.Event | None = None) -> Iterator[SearchResult]:
         """Yield each picture once; pages are asked for only when the caller comes to them.
 
-        Ends when Bing has no more, or soon after `stop` is set.
+        Ends when Bing has no more; at once when `cut` is called; and before the next picture, page
+        or retry when `stop` is set.
 
         Raises:
             BlockedError, MarkupChangedError, NetworkDownError: see there.
             SearchError: any other answer that is none.
         """
-        stop = stop or threading.Event()
-        seen: set[str] = set()
+        with self._lock:
+            return self._results(query, _Call(self._link, stop or threading.Event()))
+
+    def cut(self) -> None:
+        """End every `results` that was called so far, quietly, amid a page if need be."""
+        with self._lock:
+            link, self._link = self._link, self._new_link()
+        link.is_cut.set()  # first, so that the download's failure is known to be wanted
+        link.fetcher.stop()
+
+    def _new_link(self) -> "_Link":
+        # Whoever names another address than Bing's has chosen it, be it on this machine.
+        is_chosen = self.settings.base_url != BASE_URL
+        settings = FetchSettings(
+            max_bytes=_MAX_PAGE_BYTES,
+            allow_private_hosts=is_chosen,
+            user_agent=self.settings.user_agent,
+        )
+        return _Link(Fetcher(settings))
+
+    def _results(self, query: Query, call: "_Call") -> Iterator[SearchResult]:
+        sieve = _Sieve(query)
         first, num_idle = 1, 0
         for _ in range(_MAX_PAGES):
-            if not self._wait(stop):
+            page = self._read_page(query, first, call)
+            if page is None:
                 return
-            page = self._read_page(query, first, stop)
-            news = _news(page.results, seen)
-            yield from news
+            news = sieve.news(page.results)
+            yield from itertools.takewhile(lambda _: not call.is_over, news)
             num_idle = 0 if news else num_idle + 1
-            if not page.num_items or num_idle == _MAX_IDLE_PAGES:
-                return
             first = _next_first(page, first)
+            if not page.num_items or num_idle == _MAX_IDLE_PAGES or first > _MAX_FIRST:
+                return
 
-    def _wait(self, stop: threading.Event) -> bool:
-        """Keep the distance between pages; False when stopped meanwhile."""
-        pause = self._last_page_at + self.settings.seconds_between_pages - time.monotonic()
-        if stop.wait(max(0.0, pause)):
-            return False
-        self._last_page_at = time.monotonic()
-        return True
-
-    def _read_page(self, query: str, first: int, stop: threading.Event) -> ResultPage:
-        url = page_url(self.settings, query, first)
-        fetched = self._fetch(url, stop)
-        text = fetched.body.decode("utf-8", errors="replace")
-        if "images" not in urllib.parse.urlsplit(fetched.url).path.split("/"):
-            raise BlockedError(f"Bing sent us to {fetched.url} instead of answering. {_WAIT}")
+    def _read_page(self, query: Query, first: int, call: "_Call") -> ResultPage | None:
+        """Give a page, or None when the call is over."""
+        url = page_url(self.settings.base_url, query, first)
+        fetched = self._fetch(url, page_headers(query), call)
+        if fetched is None or call.is_over:
+            return None
+        check_address(fetched.url)
+        text = decode_page(fetched.body)
         page = parse_page(text)
-        logging.getLogger(__name__).debug("%s: %d items", url, page.num_items)
+        _log.debug("%s: %d items (%s)", url, page.num_items, page.rung or "none readable")
         if not page.results:
-            _check_empty_page(text, is_first=first == 1)
+            check_empty_page(text, query.text, is_first=first == 1)
         return page
 
-    def _fetch(self, url: str, stop: threading.Event) -> Fetched:
-        for attempt in range(1, self.settings.attempts + 1):
+    def _fetch(self, url: str, headers: dict[str, str], call: "_Call") -> Fetched | None:
+        num_tries, pause = 0, 0.0
+        while self._wait(pause, call):
+            num_tries += 1
             try:
-                return self._fetcher.fetch(url, page_headers(self.settings))
+                return call.link.fetcher.fetch(url, headers)
             except FetchError as error:
-                is_worth_another = error.status is None and attempt < self.settings.attempts
-                if not is_worth_another or stop.wait(self.settings.seconds_between_pages):
-                    raise _search_error(self.settings.base_url, error) from error
-        raise UsageError("attempts must be at least 1")
-
-
-def page_url(settings: SearchSettings, query: str, first: int) -> str:
-    """Give the address of the result page that starts at item `first`, counted from 1."""
-    parameters = {
-        "q": query,
-        "first": str(first),
-        "count": str(PAGE_SIZE),
-        "mmasync": "1",
-        "adlt": settings.adult_filter,
-    }
-    if settings.filters:
-        # Copied from a browser's address bar, the text may be quoted already.
-        parameters["qft"] = urllib.parse.unquote(settings.filters)
-    return f"{settings.base_url.rstrip('/')}{_PATH}?{urllib.parse.urlencode(parameters)}"
-
-
-def page_headers(settings: SearchSettings) -> dict[str, str]:
-    """Give the headers that Bing wants to see."""
-    return {
-        "Accept": "text/html",
-        "Accept-Language": "en-US,en;q=0.9",
-        "Cookie": f"SRCHHPGUSR=ADLT={ADULT_FILTERS[settings.adult_filter]}",
-    }
-
-
-def parse_page(text: str) -> ResultPage:
-    """Read one result page. Never raises: an item that cannot be read is left out."""
-    parser = _PageParser()
-    with contextlib.suppress(AssertionError):  # how html.parser says that it is lost
-        parser.feed(text)
-        parser.close()
-    results = [_result_of(item) for item in parser.items]
-    readable = [result for result in results if result is not None]
-    if len(readable) < len(results) or not results:
-        # Markup that is broken or new may still show the addresses themselves.
-        known = {result.url for result in readable}
-        readable += [result for result in _search_text(text) if result.url not in known]
-    return ResultPage(readable, max(len(results), len(readable)), parser.next_first)
-
-
-class _PageParser(HTMLParser):
-    """Collects the `m` attribute of every item, and the offset of the next page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[str] = []
-        self.next_first: int | None = None
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one start tag; attribute values come unescaped."""
-        attributes = {name: value or "" for name, value in attrs}
-        if "iusc" in attributes.get("class", "").split():
-            item = attributes.get("m") or attributes.get("data-m")
-            if item is not None:
-                self.items.append(item)
-        if "data-nexturl" in attributes:
-            self.next_first = _first_in(attributes["data-nexturl"])
-
-
-def _first_in(url: str) -> int | None:
-    # Only the number is used: the rest of the page's own link is none of our request.
-    try:
-        values = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query).get("first", [])
-    except ValueError:
+                is_last = num_tries == self.settings.attempts or not may_pass(error)
+                if is_last and not call.is_over:
+                    raise search_error(self.settings.base_url, error) from error
+                pause = self._retry_pause(error, num_tries)
+            finally:
+                self._last_page_at = self._clock()
         return None
-    is_offset = bool(values) and values[0].isdecimal() and len(values[0]) < 7
-    return int(values[0]) if is_offset else None
+
+    def _retry_pause(self, error: FetchError, num_tries: int) -> float:
+        pause = self.settings.pause_seconds * 2.0**num_tries
+        return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
+
+    def _wait(self, seconds: float, call: "_Call") -> bool:
+        """Wait, at least for the distance between pages; False when the call is over."""
+        distance = self.settings.pause_seconds * _DICE.uniform(1.0, 1.5)
+        end = max(self._last_page_at + distance, self._clock() + seconds)
+        while not call.is_over:
+            left = end - self._clock()
+            if left <= 0.0:
+                return True
+            self._wait_for(call.link.is_cut, min(left, _GLANCE_SECONDS))
+        return False
 
 
-def _result_of(item: str) -> SearchResult | None:
-    try:
-        fields = json.loads(item, strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict):
-        return None
-    url = _picture_url(fields.get("murl"))
-    if url is None:
-        return None
-    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-    return SearchResult(url, texts.get("purl", ""), texts.get("t", ""), texts.get("md5", ""))
+class SavedPages:
+    """Result pages that were saved from a browser, for people whom Bing does not answer."""
+
+    def __init__(self, path: Path) -> None:
+        """Find the pages: one file, or all *.html and *.htm of a folder in the order of names.
+
+        Raises:
+            UsageError: there are none.
+        """
+        self._path = path
+        self._files = _page_files(path)
+
+    def results(self, query: Query, stop: threading.Event | None = None) -> Iterator[SearchResult]:
+        """Yield each picture of all pages once, whatever the query, until `stop` is set.
+
+        Raises:
+            MarkupChangedError: nothing can be read in any page.
+            UsageError: a file cannot be opened.
+        """
+        stop = stop or threading.Event()
+        sieve = _Sieve(query)
+        for file in self._files:
+            for result in sieve.news(parse_page(_read_file(file)).results):
+                if stop.is_set():
+                    return
+                yield result
+        if not sieve.num_passed:
+            raise MarkupChangedError(
+                f"Nothing can be read in {self._path}: save pages of Bing's image search there, "
+                "from a browser and as HTML.",
+                _read_file(self._files[0]),
+            )
+
+    def cut(self) -> None:
+        """Do as `ImageSearch.cut`, which here means nothing: no page is waited for."""
 
 
-def _picture_url(value: object) -> str | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        parts = urllib.parse.urlsplit(value.strip())
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            return None
-    except ValueError:
-        return None
-    return urllib.parse.urlunsplit(parts._replace(fragment=""))
+class _Sieve:
+    """Lets each picture of a query through once, and numbers them."""
+
+    def __init__(self, query: Query) -> None:
+        self.num_passed = 0
+        self._words = query.text
+        self._seen: set[str] = set()
+
+    def news(self, results: Iterable[SearchResult]) -> list[SearchResult]:
+        """Give those that are new by address and by digest."""
+        news = []
+        for result in results:
+            keys = {result.url, result.md5} - {""}
+            if self._seen.isdisjoint(keys):
+                self.num_passed += 1
+                news.append(dataclasses.replace(result, query=self._words, rank=self.num_passed))
+            self._seen |= keys
+        return news
 
 
-def _search_text(text: str) -> Iterator[SearchResult]:
-    for match in _PICTURE_URL.finditer(text):
-        try:
-            url = _picture_url(json.loads(f'"{html.unescape(match[1])}"'))
-        except ValueError:
-            continue
-        if url is not None:
-            yield SearchResult(url)
+@dataclasses.dataclass(frozen=True)
+class _Link:
+    """What one `cut` ends."""
+
+    fetcher: Fetcher
+    is_cut: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
-def _news(results: list[SearchResult], seen: set[str]) -> list[SearchResult]:
-    news = []
-    for result in results:
-        if result.url not in seen:
-            seen.add(result.url)
-            news.append(result)
-    return news
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """One call of `results`, and what may end it."""
+
+    link: _Link
+    stop: threading.Event
+
+    @property
+    def is_over(self) -> bool:
+        return self.link.is_cut.is_set() or self.stop.is_set()
 
 
 def _next_first(page: ResultPage, first: int) -> int:
@@ -315,27 +287,42 @@ def _next_first(page: ResultPage, first: int) -> int:
     return first + page.num_items
 
 
-def _check_empty_page(text: str, *, is_first: bool) -> None:
-    """Say why there is nothing to read in a page, unless there is simply nothing."""
-    if _NO_RESULTS_WORDS.search(text):  # first, since such a page repeats the query's words
-        return
-    if _BLOCKED_WORDS.search(text):
-        raise BlockedError(f"Bing wants proof that we are a person. {_WAIT}")
-    if not is_first:  # the end; markup does not change in the middle of a run
-        return
-    if len(text) > _LARGE_PAGE or _RESULT_WORDS.search(text):
-        raise MarkupChangedError(
-            "Bing answered, but its result page has changed and cannot be read. "
-            "A newer release may help.",
-            text,
-        )
+def _host_of(url: str) -> str:
+    """Give the host of an http or https address, "" if it is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.scheme in ("http", "https") else ""
 
 
-def _search_error(base_url: str, error: FetchError) -> SearchError:
-    if error.status in _BLOCKED_STATUSES or error.reason == "too many redirects":
-        return BlockedError(f"{base_url} refuses to answer ({error.reason}). {_WAIT}")
-    if error.status is not None or error.reason == "too many bytes":
-        return SearchError(f"{base_url} gives no result page ({error.reason}). Try again later.")
-    return NetworkDownError(
-        f"{base_url} cannot be reached ({error.reason}): check the network and --base-url."
-    )
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _page_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist: give a saved result page or a folder of them")
+    try:
+        files = sorted(file for file in path.iterdir() if _is_page(file))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+    if not files:
+        raise UsageError(f"{path} holds no saved result page: *.html or *.htm are looked for")
+    return files
+
+
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() in _PAGE_SUFFIXES and path.is_file()
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return decode_page(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from error

@@ -1,0 +1,118 @@
+"""Downloaded bytes -> a picture worth keeping, or the reason why not."""
+
+import dataclasses
+import hashlib
+import io
+import threading
+
+import numpy as np
+
+from classifier import engines, fingerprints, images
+from classifier.errors import (
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    TooManyPixelsError,
+    TruncatedImageError,
+    UndecodableImageError,
+    UnsupportedImageFormatError,
+)
+
+KEEP, JPEG = "keep", "jpg"
+FILE_FORMATS = (KEEP, JPEG)
+
+TOO_SMALL = "too small"
+
+_REASONS: dict[type[ImageError], str] = {
+    EmptyImageError: "empty",
+    ImageTooLargeError: "too many bytes",
+    UnsupportedImageFormatError: "not a picture",
+    TooManyPixelsError: "too many pixels",
+    ImageTooSmallError: TOO_SMALL,
+    TruncatedImageError: "truncated",
+    UndecodableImageError: "damaged",
+}
+_JPEG_QUALITY = 92  # hardly to be told from the original, at a third of its size
+
+# More decoders than cores are no faster, and each may hold a large picture in memory.
+_decoders = threading.BoundedSemaphore(engines.cpu_count())
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A picture that decodes and is large enough.
+
+    Attributes:
+        data: the bytes to write.
+        sha256: of `data`, 64 hexadecimal digits.
+        format: one of `images.FORMATS`.
+        width, height: pixels of `data`, as seen.
+        fingerprint: of the picture, for near-duplicates.
+        source_sha256: of the bytes that came, when they are not written as they came, else "".
+    """
+
+    data: bytes = dataclasses.field(repr=False)
+    sha256: str
+    format: str
+    width: int
+    height: int
+    fingerprint: bytes = dataclasses.field(repr=False)
+    source_sha256: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """A name that only the content decides, with the extension of its format."""
+        return f"{self.sha256[:16]}{images.EXTENSIONS[self.format]}"
+
+    @property
+    def num_pixels(self) -> int:
+        """Width times height."""
+        return self.width * self.height
+
+
+def examine(
+    data: bytes, limits: images.Limits, *, max_side: int | None = None, file_format: str = KEEP
+) -> Candidate:
+    """Decode what came and make ready what shall be written.
+
+    Args:
+        data: the encoded picture.
+        limits: the caps that it must keep to.
+        max_side: scale the picture down so that no side is longer, in pixels; None keeps its size.
+        file_format: `keep`, or `jpg` to write every picture as an RGB JPEG.
+
+    Raises:
+        ImageError: it is no usable picture.
+    """
+    with _decoders:
+        decoded = images.decode(data, limits, image_size=fingerprints.CHECK_SIZE)
+        fingerprint = fingerprints.fingerprint(decoded.pixels)
+        is_large = max_side is not None and max(decoded.width, decoded.height) > max_side
+        if not is_large and (file_format == KEEP or _is_plain_jpeg(decoded)):
+            size = (decoded.width, decoded.height)
+            return Candidate(data, decoded.sha256, decoded.format, *size, fingerprint)
+        written, size = _encode(images.decode(data, limits).pixels, max_side)
+    digest = hashlib.sha256(written).hexdigest()
+    return Candidate(written, digest, "JPEG", *size, fingerprint, decoded.sha256)
+
+
+def reason_of(error: ImageError) -> str:
+    """Give a few words that are the same for all pictures with this trouble."""
+    return _REASONS.get(type(error), "damaged")
+
+
+def _is_plain_jpeg(decoded: images.DecodedImage) -> bool:
+    return (decoded.format, decoded.mode, decoded.orientation) == ("JPEG", "RGB", 1)
+
+
+def _encode(pixels: np.ndarray, max_side: int | None) -> tuple[bytes, tuple[int, int]]:
+    """Give an RGB JPEG and its (width, height)."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if max_side is not None:
+        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return buffer.getvalue(), image.size

@@ -1,0 +1,314 @@
+"""The pictures on disk that a run must know, and where a new one may go.
+
+A class has one folder, or one for each side of a split. Whatever is there already, in them and in
+the other folders of the data set, decides whether a new picture is wanted: never twice in a class,
+never (nor nearly so) on two sides of a split, and with a warning when another class has it too.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from classifier import engines, files, fingerprints, images
+from classifier.collecting.candidates import Candidate
+from classifier.collecting.journal import JOURNAL_NAME, KEPT, Entry, read_entries
+from classifier.collecting.targets import SPLITS, Side, Target, neighbours
+from classifier.errors import ImageError
+
+DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near duplicate"
+OTHER_SPLIT = "in another split"
+NO_ROOM = "no room"
+
+_ENLARGES = 1.2  # times the pixels of a near-duplicate: only then a new picture is worth the change
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A good picture on disk.
+
+    Attributes:
+        sha256: of the file.
+        fingerprint: for near-duplicates.
+        num_pixels: width times height.
+        is_ours: whether a journal says that we wrote it; what others put there is never replaced.
+    """
+
+    path: Path
+    sha256: str
+    fingerprint: bytes
+    num_pixels: int
+    is_ours: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a new picture goes.
+
+    Attributes:
+        folder: where to write it.
+        replaces: a smaller near-duplicate whose place it takes, or None.
+        also_in: the same or nearly the same picture in other classes.
+    """
+
+    folder: Path
+    replaces: Picture | None = None
+    also_in: tuple[Path, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why a new picture is not wanted.
+
+    Attributes:
+        reason: `DUPLICATE`, `NEAR_DUPLICATE`, `OTHER_SPLIT` or `NO_ROOM`.
+        twin: the picture that it repeats, or None.
+    """
+
+    reason: str
+    twin: Picture | None = None
+
+
+class Shelf:
+    """The folders of one target. Any thread may call any method.
+
+    Attributes:
+        unusable: files in the target's folders that are no good pictures; they stay where they are.
+        num_before: good pictures that were there at the start.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        others: Iterable[Path] = (),
+        limits: images.Limits = images.DEFAULT_LIMITS,
+        *,
+        keeps_near_duplicates: bool = False,
+    ) -> None:
+        """Look at every picture of the target, and of the classes it must keep apart from.
+
+        Args:
+            others: class folders besides those of the data set that the target belongs to.
+            limits: a file that does not keep to them is not counted.
+            keeps_near_duplicates: keep what is nearly the same, on the side where the first is.
+        """
+        self._target = target
+        self._keeps_near_duplicates = keeps_near_duplicates
+        self._lock = threading.Lock()
+        self._own: dict[str, Picture] = {}
+        self._unwritten: set[str] = set()  # SHA-256 of those in `_own` that are not on disk yet
+        self._others: dict[str, list[Picture]] = collections.defaultdict(list)
+        self._index = fingerprints.FingerprintIndex()
+        self._counts = dict.fromkeys([side.folder for side in target.sides], 0)
+        self.unusable: list[Path] = []
+        for side in target.sides:
+            self._read_own(side.folder, limits)
+        self.num_before = sum(self._counts.values())
+        for folder in _apart(target, others):
+            for picture in scan(folder, limits, trusting=True)[0]:
+                self._others[picture.sha256].append(picture)
+                self._index.add(picture.sha256, picture.fingerprint)
+
+    @property
+    def num_missing(self) -> int:
+        """Pictures that are still wanted; those being written count as there."""
+        with self._lock:
+            return sum(map(self._room, self._target.sides))
+
+    def holds(self, sha256: str) -> bool:
+        """Tell whether a folder of the target has this very picture."""
+        with self._lock:
+            return sha256 in self._own
+
+    def knows(self, sha256: str) -> bool:
+        """Tell whether the target, or a class that it keeps apart from, has this picture."""
+        with self._lock:
+            return sha256 in self._own or bool(self._others.get(sha256))
+
+    def place(self, candidate: Candidate) -> Place | Refusal:
+        """Decide where a picture goes. A place that is given is taken until `release`."""
+        with self._lock:
+            if twin := self._own.get(candidate.sha256):
+                return Refusal(DUPLICATE, twin)
+            twins = self._index.find(candidate.fingerprint)
+            own = [self._own[sha256] for sha256 in twins if sha256 in self._own]
+            others = [*self._others.get(candidate.sha256, ())]
+            others += [
+                p for sha256 in twins if sha256 != candidate.sha256 for p in self._of(sha256)
+            ]
+            return self._place_among(candidate, own, others)
+
+    def settle(self, candidate: Candidate) -> None:
+        """Note that a picture lies on disk; until then no larger one replaces it."""
+        with self._lock:
+            self._unwritten.discard(candidate.sha256)
+
+    def release(self, candidate: Candidate, place: Place) -> None:
+        """Give a place back whose picture could not be written."""
+        with self._lock:
+            self._unwritten.discard(candidate.sha256)
+            if candidate.sha256 not in self._own:
+                return
+            del self._own[candidate.sha256]
+            self._counts[place.folder] -= 1
+            if place.replaces is not None:
+                self._own[place.replaces.sha256] = place.replaces
+                self._counts[place.folder] += 1
+
+    def _place_among(
+        self, candidate: Candidate, own: Sequence[Picture], others: Sequence[Picture]
+    ) -> Place | Refusal:
+        replaces = None
+        if own and not self._keeps_near_duplicates:
+            if len(own) > 1 or not self._is_better(candidate, own[0]):
+                return Refusal(NEAR_DUPLICATE, own[0])
+            replaces, folder = own[0], own[0].path.parent
+        else:
+            bound = {picture.path.parent for picture in own}
+            if len(bound) > 1:  # nearly the same pictures lie on both sides already
+                return Refusal(OTHER_SPLIT, own[0])
+            sides = [side for side in self._sides(candidate) if not bound or side.folder in bound]
+            free = [side.folder for side in sides if self._room(side) > 0]
+            if not free:
+                return Refusal(NO_ROOM)
+            folder = free[0]
+        elsewhere = [picture for picture in others if _split(picture.path.parent) != _split(folder)]
+        if elsewhere:
+            return Refusal(OTHER_SPLIT, elsewhere[0])
+        self._take(candidate, folder, replaces)
+        return Place(folder, replaces, tuple(picture.path for picture in others))
+
+    def _is_better(self, candidate: Candidate, picture: Picture) -> bool:
+        is_smaller = picture.num_pixels * _ENLARGES < candidate.num_pixels
+        return picture.is_ours and is_smaller and picture.sha256 not in self._unwritten
+
+    def _sides(self, candidate: Candidate) -> list[Side]:
+        """Give the sides in the order in which the picture's content prefers them."""
+        share = int(candidate.sha256[:8], 16) / 2**32
+        prefers_validation = share < self._target.validation_fraction
+        return list(reversed(self._target.sides) if prefers_validation else self._target.sides)
+
+    def _take(self, candidate: Candidate, folder: Path, replaces: Picture | None) -> None:
+        if replaces is not None:
+            del self._own[replaces.sha256]
+            self._counts[folder] -= 1
+        path = folder / candidate.file_name
+        picture = Picture(
+            path, candidate.sha256, candidate.fingerprint, candidate.num_pixels, is_ours=True
+        )
+        self._own[candidate.sha256] = picture
+        self._unwritten.add(candidate.sha256)
+        self._index.add(candidate.sha256, candidate.fingerprint)
+        self._counts[folder] += 1
+
+    def _room(self, side: Side) -> int:
+        return max(0, side.limit - self._counts[side.folder])
+
+    def _of(self, sha256: str) -> list[Picture]:
+        return self._others.get(sha256, [])
+
+    def _read_own(self, folder: Path, limits: images.Limits) -> None:
+        _finish_replacements(folder)
+        found, unusable = scan(folder, limits)
+        self.unusable += unusable
+        for picture in found:
+            if picture.sha256 not in self._own:  # a copy does not count twice
+                self._own[picture.sha256] = picture
+                self._index.add(picture.sha256, picture.fingerprint)
+                self._counts[folder] += 1
+
+
+def scan(
+    folder: Path, limits: images.Limits, *, trusting: bool = False
+) -> tuple[list[Picture], list[Path]]:
+    """Look at every file of a folder, hidden ones and subfolders aside.
+
+    A file that is still what the journal says (by its SHA-256) is not decoded again.
+
+    Args:
+        trusting: believe the journal already when the size in bytes is the same.
+
+    Returns:
+        the good pictures in order of their names, and the paths of all other files, which are
+        logged.
+    """
+    paths = [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if not path.name.startswith(".") and path.is_file()
+    ]
+    written = _written(folder)
+
+    def look(path: Path) -> Picture | ImageError:
+        try:
+            return _look(path, written.get(path.name), limits, trusting)
+        except ImageError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
+        found = list(zip(paths, pool.map(look, paths), strict=True))
+    for _, seen in found:
+        if isinstance(seen, ImageError):
+            _log.warning("not counted: %s", seen)
+    good = [seen for _, seen in found if isinstance(seen, Picture)]
+    return good, [path for path, seen in found if isinstance(seen, ImageError)]
+
+
+def _look(path: Path, entry: Entry | None, limits: images.Limits, trusting: bool) -> Picture:
+    if entry is not None and min(entry["width"], entry["height"]) >= limits.min_side:
+        is_same = path.stat().st_size == entry["bytes"]
+        if is_same and (trusting or files.sha256_of(path) == entry["sha256"]):
+            fingerprint = bytes.fromhex(entry["fingerprint"])
+            num_pixels = entry["width"] * entry["height"]
+            return Picture(path, entry["sha256"], fingerprint, num_pixels, is_ours=True)
+    image = images.decode(path, limits, image_size=fingerprints.CHECK_SIZE)
+    fingerprint = fingerprints.fingerprint(image.pixels)
+    num_pixels = image.width * image.height
+    return Picture(path, image.sha256, fingerprint, num_pixels, is_ours=entry is not None)
+
+
+def _written(folder: Path) -> dict[str, Entry]:
+    """Give the journal's line of each file name, where it says all that is needed."""
+    return {
+        entry["path"]: entry
+        for entry in read_entries(folder / JOURNAL_NAME)
+        if entry.get("status") == KEPT and _is_complete(entry)
+    }
+
+
+def _is_complete(entry: Entry) -> bool:
+    numbers = all(isinstance(entry.get(name), int) for name in ("bytes", "width", "height"))
+    texts = all(isinstance(entry.get(name), str) for name in ("path", "sha256", "fingerprint"))
+    return numbers and texts and len(entry["fingerprint"]) == 2 * fingerprints.NUM_BYTES
+
+
+def _finish_replacements(folder: Path) -> None:
+    """Remove a picture whose larger copy was written just before the run was killed."""
+    for name, entry in _written(folder).items():
+        replaced = entry.get("replaces")
+        if isinstance(replaced, str) and Path(replaced).name == replaced:
+            old = folder / replaced
+            if replaced != name and (folder / name).exists() and old.exists():
+                old.unlink()
+
+
+def _apart(target: Target, others: Iterable[Path]) -> Iterator[Path]:
+    """Give each folder once that the target's pictures are compared with."""
+    seen = {side.folder.absolute() for side in target.sides}
+    beside = [folder for side in target.sides for folder in neighbours(side.folder)]
+    for folder in [*beside, *others]:
+        if folder.absolute() not in seen:
+            seen.add(folder.absolute())
+            yield folder
+
+
+def _split(folder: Path) -> str:
+    """Name the split that a class folder belongs to, or "" outside a data set."""
+    name = folder.absolute().parent.name
+    return name if name in SPLITS else ""

@@ -1,0 +1,89 @@
+"""What a person sees while a folder is filled: one line that is drawn anew."""
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from classifier.collecting.outcome import Outcome
+
+_PLAIN_SECONDS = 10.0  # without a terminal: a line this often is enough to see life
+_DRAWN_PER_SECOND = 5
+_MAX_NAME = 16  # cells; the rest of the line needs 60 of 80
+_BAR = 12
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def watching(outcome: Outcome, *, quiet: bool = False) -> Iterator[None]:
+    """Show the counts of `outcome` while the block changes them, on standard error."""
+    if quiet:
+        yield
+    elif sys.stderr.isatty():
+        with _live(_Line(outcome)):
+            yield
+    else:
+        with _ticking(_Line(outcome)):
+            yield
+
+
+class _Line:
+    """The line; whoever draws it asks for the counts of that moment."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._start = time.monotonic()
+
+    def text(self) -> str:
+        outcome = self._outcome
+        rate = outcome.kept / max(0.001, time.monotonic() - self._start)
+        duplicates = outcome.duplicates + outcome.near_duplicates + outcome.leaks
+        return (
+            f"{outcome.num_pictures}/{outcome.target.limit} kept · {outcome.found} found · "
+            f"{duplicates} dup · {outcome.failed.total()} failed · {rate:.1f}/s"
+        )
+
+    @property
+    def name(self) -> str:
+        return self._outcome.target.name
+
+    def __rich__(self) -> Any:
+        from rich import progress_bar, table, text
+
+        grid = table.Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=_MAX_NAME)
+        grid.add_column(width=_BAR)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        outcome = self._outcome
+        done = min(outcome.num_pictures, outcome.target.limit)
+        bar = progress_bar.ProgressBar(total=outcome.target.limit, completed=done, width=_BAR)
+        grid.add_row(text.Text(self.name), bar, text.Text(self.text()))
+        return grid
+
+
+def _live(line: _Line) -> contextlib.AbstractContextManager[object]:
+    from rich import console, live
+
+    screen = console.Console(stderr=True, highlight=False)
+    return live.Live(line, console=screen, refresh_per_second=_DRAWN_PER_SECOND)
+
+
+@contextlib.contextmanager
+def _ticking(line: _Line) -> Iterator[None]:
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(_PLAIN_SECONDS):
+            _log.info("%s: %s", line.name, line.text())
+
+    ticker = threading.Thread(target=tick, name="view", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        ticker.join()

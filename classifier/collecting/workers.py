@@ -1,0 +1,348 @@
+"""The workers of one run: what they share, and what each does with one result."""
+
+import contextlib
+import dataclasses
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from classifier import files, images
+from classifier.collecting import shelf
+from classifier.collecting.candidates import TOO_SMALL, Candidate, examine, reason_of
+from classifier.collecting.consent import Consent, Robots
+from classifier.collecting.fetch import Fetched, Fetcher, FetchError, FetchSettings
+from classifier.collecting.hosts import Hosts, host_of
+from classifier.collecting.memory import Memory
+from classifier.collecting.outcome import Outcome
+from classifier.collecting.result_page import SearchResult
+from classifier.collecting.shelf import Place, Shelf
+from classifier.errors import ImageError
+
+if TYPE_CHECKING:
+    from classifier.collecting.collect import CollectSettings
+
+_ACCEPT = {"Accept": ", ".join(f"image/{name.lower()}" for name in images.FORMATS)}
+_SLOW_SECONDS = 3.0  # a download that runs longer may well fail: another one is started beside it
+_LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads and at the clock
+_BACKOFF_SECONDS = 0.5  # before the second attempt; doubled for each further one
+_MAX_RETRY_SECONDS = 30.0  # a host that wants a longer wait is left alone
+_COUNTERS = {
+    shelf.DUPLICATE: "duplicates",
+    shelf.NEAR_DUPLICATE: "near_duplicates",
+    shelf.OTHER_SPLIT: "leaks",
+}
+_NO_ANSWER = frozenset({"timeout", "no connection", "connection lost", "unknown host"})
+
+
+class Manners:
+    """What a run has learnt of what hosts want; shared by all its targets."""
+
+    def __init__(self) -> None:
+        self.consent = Consent()
+        self.robots = Robots()
+
+
+@dataclasses.dataclass
+class _Job:
+    """A result on its way.
+
+    Attributes:
+        num_attempts: requests made so far.
+        started: when a worker took it, by `time.monotonic`; None while it waits.
+        waits_for_retry: whether it failed and will be tried again later.
+    """
+
+    result: SearchResult
+    num_attempts: int = 0
+    started: float | None = None
+    waits_for_retry: bool = False
+
+
+class _Worker:
+    """What each thread has for itself."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self.fetcher = Fetcher(settings)
+        self.robots_fetcher = Fetcher(settings)  # may be needed in the middle of a download
+
+    def stop(self) -> None:
+        self.fetcher.stop()
+        self.robots_fetcher.stop()
+
+
+class Workers:
+    """What the main thread and the workers share while one target is filled.
+
+    Attributes:
+        outcome: counted here.
+        over: set when nothing more is wanted: all is full, or something failed, or Ctrl-C.
+        failure: what ended the run, if it must be raised.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        pictures: Shelf,
+        memory: Memory,
+        manners: Manners,
+        settings: "CollectSettings",
+        end: float | None,
+    ) -> None:
+        self.outcome = outcome
+        self.over = threading.Event()
+        self.failure: Exception | None = None
+        self._shelf = pictures
+        self._memory = memory
+        self._consent = manners.consent
+        self._robots = manners.robots
+        self._settings = settings
+        self._end = end  # by `time.monotonic`
+        self._hosts: Hosts[_Job] = Hosts(settings.hosts)
+        self._changed = threading.Condition()  # guards all that follows, and the outcome
+        self._jobs: list[_Job] = []  # offered, and not dealt with
+        self._same: dict[str, list[SearchResult]] = {}  # Bing's digest of a job -> its other copies
+        self._asked: set[str] = set()  # hosts whose robots.txt was asked for
+        self._workers: list[_Worker] = []
+        self._call_when_over: list[Callable[[], None]] = []
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have something called by whoever ends the run."""
+        self._call_when_over.append(call)
+
+    def offer(self, result: SearchResult) -> bool:
+        """Hand a result over once one more is wanted; False when the run is over."""
+        self.outcome.found += 1
+        if self._needs_no_request(result):
+            return not self.over.is_set()
+        if not self._wait(self._wants_more):
+            return False
+        with self._changed:
+            if result.md5:
+                self._same[result.md5] = []
+            self._start(result)
+        return True
+
+    def wait_until_idle(self) -> None:
+        """Return when every offered result has been dealt with, or the run is over."""
+        self._wait(lambda: not self._jobs)
+
+    def work(self) -> None:
+        """Deal with results until the run is over. What a worker's thread runs."""
+        worker = self._new_worker()
+        while (taken := self._hosts.take()) is not None:
+            job, url = taken
+            job.started = time.monotonic()
+            answered = True
+            try:
+                answered = self._deal_with(job, worker)
+            except Exception as error:
+                self.failure = self.failure or error  # raised again by the main thread
+                self.finish()
+            finally:
+                self._hosts.leave(url, answered=answered)
+
+    def finish(self) -> None:
+        """End the run: cut the downloads and the search, and send the workers home."""
+        with self._changed:
+            is_first = not self.over.is_set()
+            self.over.set()
+            workers = list(self._workers)
+            self._changed.notify_all()
+        self._hosts.close()
+        for worker in workers:
+            worker.stop()
+        if is_first:
+            for call in self._call_when_over:
+                call()
+
+    def _wait(self, is_reached: Callable[[], bool]) -> bool:
+        """Wait until something holds; False when the run is over, or its time is."""
+        with self._changed:
+            while not self.over.is_set() and not is_reached():
+                if self._end is not None and time.monotonic() > self._end:
+                    self.outcome.is_out_of_time = True
+                    break
+                # What the end of slow downloads would allow is told by nobody.
+                self._changed.wait(_LOOK_SECONDS)
+            else:
+                return not self.over.is_set()
+        self.finish()
+        return False
+
+    def _wants_more(self) -> bool:
+        # Half as many again as are missing, since about a third of all links fail; more would
+        # only be thrown away. A picture that is just being written is not missing any more.
+        missing = self._shelf.num_missing
+        slow = time.monotonic() - _SLOW_SECONDS
+        num_running = sum(
+            not job.waits_for_retry and (job.started is None or job.started > slow)
+            for job in self._jobs
+        )
+        return missing > 0 and num_running < min(4 * self._settings.threads, missing * 3 // 2 + 1)
+
+    def _needs_no_request(self, result: SearchResult) -> bool:
+        """Deal with a result of which enough is known already."""
+        if self._memory.knows(result):
+            self.outcome.known += 1
+        elif self._memory.has_md5(result.md5):
+            self._count("duplicates")
+        elif 0 < min(result.width, result.height) < self._settings.min_side:
+            self._count_failure(TOO_SMALL)
+            self._memory.note_failure(result, TOO_SMALL, detail="says Bing")
+        else:
+            with self._changed:
+                copies = self._same.get(result.md5)
+                if copies is not None:  # wait for what becomes of the one that is on its way
+                    copies.append(result)
+                return copies is not None
+        return True
+
+    def _start(self, result: SearchResult) -> None:
+        job = _Job(result)
+        self._jobs.append(job)
+        self._hosts.put(job, result.url)
+
+    def _new_worker(self) -> _Worker:
+        worker = _Worker(self._settings.fetch)
+        with self._changed:
+            self._workers.append(worker)
+            if self.over.is_set():
+                worker.stop()
+        return worker
+
+    def _deal_with(self, job: _Job, worker: _Worker) -> bool:
+        """Try a job once; False when its host gave no answer."""
+        job.num_attempts += 1
+        job.waits_for_retry = False
+        fetched = None
+        try:
+            fetched = self._download(job.result.url, worker)
+            candidate = examine(
+                fetched.body,
+                self._settings.limits,
+                max_side=self._settings.max_side,
+                file_format=self._settings.file_format,
+            )
+        except FetchError as error:
+            if not self._retry(job, error):
+                self._fail(job, error.reason, error.status)
+            return error.status is not None or error.reason not in _NO_ANSWER
+        except ImageError as error:
+            self._fail(job, reason_of(error), 200)
+        else:
+            self._keep(job, fetched, candidate)
+        return True
+
+    def _download(self, url: str, worker: "_Worker") -> Fetched:
+        if self._hosts.is_down(url):
+            raise FetchError(url, "host is down")
+        self._require_consent(url, worker)
+        return worker.fetcher.fetch(
+            url, _ACCEPT, check=self._consent.check, hop=lambda target: self._hop(target, worker)
+        )
+
+    @contextlib.contextmanager
+    def _hop(self, url: str, worker: "_Worker") -> Iterator[None]:
+        """Treat the host that a redirect leads to as well as any other."""
+        with self._hosts.visit(url):
+            self._require_consent(url, worker)
+            yield
+
+    def _require_consent(self, url: str, worker: "_Worker") -> None:
+        """See whether the host lets us have `url`; the caller holds the host.
+
+        Raises:
+            FetchError: it does not; or it cannot be asked.
+        """
+        if directive := self._consent.refuses(url):
+            raise FetchError(url, "opted out", directive)
+        if not self._settings.follows_robots:
+            return
+        host = host_of(url)
+        with self._changed:
+            is_new = host not in self._asked
+            self._asked.add(host)
+        if not self._robots.allows(url, worker.robots_fetcher):
+            raise FetchError(url, "robots.txt")
+        if is_new:
+            self._hosts.await_turn(url)
+
+    def _retry(self, job: _Job, error: FetchError) -> bool:
+        """Put a job back for later, if that may help."""
+        pause = _BACKOFF_SECONDS * 2 ** (job.num_attempts - 1) * random.uniform(1, 1.5)  # noqa: S311
+        pause = max(pause, error.retry_after or 0.0)
+        may_pass = error.is_passing and job.num_attempts < self._settings.attempts
+        if not may_pass or pause > _MAX_RETRY_SECONDS or self.over.is_set():
+            return False
+        with self._changed:
+            job.waits_for_retry = True
+            job.started = None
+            self._changed.notify_all()
+        self._hosts.put(job, job.result.url, pause)
+        return True
+
+    def _keep(self, job: _Job, fetched: Fetched, candidate: Candidate) -> None:
+        if self.over.is_set():
+            return
+        place = self._shelf.place(candidate)
+        if isinstance(place, Place):
+            self._write(job.result, fetched, candidate, place)
+        elif place.reason in _COUNTERS:
+            self._count(_COUNTERS[place.reason])
+            self._memory.note_duplicate(job.result, fetched, candidate, place)
+        self._end_job(job, is_there=True)
+        if self.outcome.is_filled:
+            self.finish()
+
+    def _write(
+        self, result: SearchResult, fetched: Fetched, candidate: Candidate, place: Place
+    ) -> None:
+        path = place.folder / candidate.file_name
+        try:
+            self._memory.note_kept(result, fetched, candidate, place)
+            files.write_bytes(path, candidate.data)
+        except BaseException:
+            self._shelf.release(candidate, place)
+            raise
+        self._shelf.settle(candidate)
+        if place.replaces is not None:
+            place.replaces.path.unlink(missing_ok=True)
+        with self._changed:
+            if place.replaces is not None:
+                self.outcome.enlarged += 1
+            else:
+                self.outcome.kept += 1
+            if place.also_in:
+                self.outcome.also_in[path] = place.also_in
+            if path in self.outcome.unusable:  # a damaged copy of it has been replaced
+                self.outcome.unusable.remove(path)
+
+    def _fail(self, job: _Job, reason: str, status: int | None) -> None:
+        if not self.over.is_set():  # else it was cut by us
+            self._count_failure(reason)
+            self._memory.note_failure(
+                job.result, reason, http_status=status, attempts=job.num_attempts
+            )
+        self._end_job(job, is_there=False)
+
+    def _end_job(self, job: _Job, *, is_there: bool) -> None:
+        """Forget a job, and deal with the other copies of its picture."""
+        with self._changed:
+            copies = self._same.pop(job.result.md5, [])
+            if is_there:
+                self.outcome.duplicates += len(copies)
+            elif copies:
+                self._same[job.result.md5] = copies[1:]
+                self._start(copies[0])
+            self._jobs.remove(job)
+            self._changed.notify_all()
+
+    def _count(self, name: str) -> None:
+        with self._changed:
+            setattr(self.outcome, name, getattr(self.outcome, name) + 1)
+
+    def _count_failure(self, reason: str) -> None:
+        with self._changed:
+            self.outcome.failed[reason] += 1
