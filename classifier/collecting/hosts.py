@@ -92,16 +92,18 @@ class Hosts(Generic[Job]):
                 self._wait_for_jobs(now)
             return None
 
-    def leave(self, url: str, *, answered: bool) -> None:
+    def leave(self, url: str, *, answered: bool | None) -> None:
         """Give a host back after a job.
 
         Args:
             url: as `take` gave it.
-            answered: whether the host answered at all, be it with an error.
+            answered: whether the host answered at all, be it with an error; None if it was not
+                asked.
         """
         with self._jobs_changed:
             host = self._host(url)
-            host.num_failures = 0 if answered else host.num_failures + 1
+            if answered is not None:
+                host.num_failures = 0 if answered else host.num_failures + 1
             self._let_go(url)
 
     def is_down(self, url: str) -> bool:

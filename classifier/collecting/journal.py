@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from classifier.errors import ClassifierError
+from classifier.errors import ClassifierError, DataError
 from classifier.files import PARTIAL_PREFIX, reporting_output_errors
 
 JOURNAL_NAME = ".bing_downloader.jsonl"  # hidden, so that it is no picture and no class
@@ -100,17 +100,28 @@ class Journal:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the lines of a journal in order; those that a crash left unfinished are passed over."""
-    if not path.exists():
+    """Yield the lines of a journal in order; those that a crash left unfinished are passed over.
+
+    Raises:
+        DataError: it is there, but cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if (entry := _parse(line)) is not None:
+                    yield entry
+    except FileNotFoundError:
         return
-    with reporting_output_errors(path), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("url"), str):
-                yield entry
+    except OSError as error:
+        raise DataError(f"The journal {path} cannot be read: {error.strerror or error}.") from error
+
+
+def _parse(line: str) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("url"), str) else None
 
 
 def _open_alone(path: Path) -> IO[bytes]:

@@ -142,7 +142,7 @@ class Memory:
                 "url": result.url,
                 "page_url": result.page_url,
                 "title": result.title,
-                "class": self._target.name,
+                "class": folder.absolute().name,
                 "split": split if split in SPLITS else "",
                 "query": result.query,
                 "filters": _set_options(options) if options else "",

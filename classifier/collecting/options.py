@@ -221,26 +221,21 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_search(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    adult = group.add_mutually_exclusive_group()
+    adult.add_argument(
         "--safe-search",
         choices=tuple(SAFE_SEARCH),
         default="moderate",
         help="what Bing may show (default: moderate)",
     )
-    group.add_argument(
-        "--adult-filter-on",
-        dest="safe_search",
-        action="store_const",
-        const="strict",
-        help="the same as --safe-search strict",
-    )
-    group.add_argument(
-        "--adult-filter-off",
-        dest="safe_search",
-        action="store_const",
-        const="off",
-        help="the same as --safe-search off",
-    )
+    for name, level in (("on", "strict"), ("off", "off")):
+        adult.add_argument(
+            f"--adult-filter-{name}",
+            dest="safe_search",
+            action="store_const",
+            const=level,
+            help=f"the same as --safe-search {level}",
+        )
     group.add_argument("--market", default="", metavar="en-US", help="language and country")
     for name, values in FILTERS.items():
         names = ", ".join(values)

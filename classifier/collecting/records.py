@@ -22,10 +22,10 @@ FORMS = ("csv", "urls")
 
 # `file` is relative to the folder that was exported; the others stand in the journal.
 COLUMNS = (
-    *("file", "on_disk", "class", "split", "status", "reason", "url", "final_url", "page_url"),
-    *("title", "query", "filters", "rank", "width", "height", "format", "bytes", "sha256"),
-    *("fingerprint", "bing_md5", "same_as", "replaces", "http_status", "attempts", "robots"),
-    *("elapsed_ms", "time", "version"),
+    *("file", "on_disk", "class", "split", "status", "reason", "detail", "url", "final_url"),
+    *("page_url", "title", "query", "filters", "rank", "width", "height", "format", "bytes"),
+    *("sha256", "source_sha256", "fingerprint", "bing_md5", "same_as", "replaces"),
+    *("http_status", "attempts", "robots", "elapsed_ms", "time", "version"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -108,9 +108,9 @@ def export(folder: Path, form: str, out: TextIO) -> None:
 
     Args:
         folder: a class folder, or one above several.
-        form: `csv`: the last word on each address, whatever became of it, under `COLUMNS`; a text
-            that a spreadsheet would take for a formula gets an apostrophe in front.
-            `urls`: the address of each picture that is on disk now, one on a line.
+        form: `csv`: the last word of each journal on each address, whatever became of it, under
+            `COLUMNS`; a text that a spreadsheet would take for a formula gets an apostrophe in
+            front. `urls`: the address of each picture that is on disk now, one on a line.
         out: where to; an open file should be UTF-8 with `newline=""`.
 
     Raises:

@@ -18,13 +18,15 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 
-import idna
+from classifier.collecting import addresses
+from classifier.collecting.addresses import AddressError
 
 RUNGS = ("item", "attribute", "link", "text")
 
 _PICTURE_URL = re.compile(
     r"(?P<quote>\"|&quot;|&#34;)murl(?P=quote)\s*:\s*(?P=quote)(?P<url>.{1,4000}?)(?P=quote)"
 )
+_LIST_ITEM = re.compile(r"(?=<li\b)", re.IGNORECASE)
 _SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×]\s*([0-9]{1,6})\s*·")  # "3442 x 2972 · png"
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 # Encodings of the web only: Python knows others, such as escapes, that are no business of a page.
@@ -34,12 +36,7 @@ _CHARSET = re.compile(
 _CHARSET_BYTES = 2048  # where browsers look for it, and some more
 _REFERENCE = re.compile(r"&(?:#?\w{1,32});")
 _JOINERS = "\u200c\u200d"  # not printable by themselves, but part of words and emoji
-
-_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
-_HOST_LENGTH = 254  # with the dot at the end
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_URL_SAFE = "%!$&'()*+,/:;=?@[]~"  # of RFC 3986, with the percent sign of what is quoted already
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +83,12 @@ class ResultPage:
 def parse_page(text: str) -> ResultPage:
     """Read one result page. Never raises: an item that cannot be read is left out."""
     parser = _PageParser()
-    # This is how html.parser says that it is lost; the last rung then finds what is behind.
-    with contextlib.suppress(AssertionError, ValueError):
-        parser.feed(text.replace("<![", "<!"))  # both begin a comment, one of them unharmed
-        parser.close()
+    for part in _LIST_ITEM.split(text):  # so that no broken one reaches further than to the next
+        parser.reset()
+        # This is how html.parser says that it is lost; the last rung finds what is behind.
+        with contextlib.suppress(AssertionError, ValueError):
+            # Without `close`, which takes hours over 100 kB of "<a <a <a".
+            parser.feed(part.replace("<![", "<!"))  # both begin a comment, one of them unharmed
     found = parser.found
     known = {result.url for _, result in found}
     urls = dict.fromkeys(_urls_in_text(text))  # each once, in order
@@ -119,48 +118,15 @@ def clean_url(text: object) -> str | None:
     """Give an address as it is sent, or None if it is no http or https address.
 
     The host comes out in its ASCII form, everything that an address may not hold comes out
-    percent-encoded in UTF-8, and what was encoded stays as it is. The fragment is dropped.
+    percent-encoded in UTF-8, and what was encoded stays as it is. Without user and fragment.
     """
     if not isinstance(text, str) or "\ufffd" in text:  # a byte was lost: it can only be wrong
         return None
     try:
-        parts = urllib.parse.urlsplit(text.strip())
-        scheme = parts.scheme.lower()
-        if scheme not in _DEFAULT_PORTS:
-            return None
-        netloc = _netloc(parts, _DEFAULT_PORTS[scheme])
-        path, query = _quoted(parts.path or "/"), _quoted(parts.query)
-    except ValueError:
+        address = addresses.parse(_LONE_PERCENT.sub("%25", text.strip()))
+    except AddressError:
         return None
-    return urllib.parse.urlunsplit((scheme, netloc, path, query, ""))
-
-
-def _netloc(parts: urllib.parse.SplitResult, default_port: int) -> str:
-    user, at, _ = parts.netloc.rpartition("@")
-    port = "" if parts.port in (None, default_port) else f":{parts.port}"
-    return f"{_quoted(user)}{at}{_ascii_host(parts.hostname or '')}{port}"
-
-
-def _ascii_host(host: str) -> str:
-    if ":" in host:  # IPv6, which `urlsplit` has checked
-        return f"[{host}]"
-    host = urllib.parse.unquote(host)
-    if len(host) > _HOST_LENGTH:
-        raise ValueError("no host has a name of that length")
-    if not host.isascii():
-        # As browsers do it: the mapping of UTS 46 without IDNA's rules, which know no emoji.
-        mapped = idna.uts46_remap(host, std3_rules=False)
-        host = ".".join(
-            label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
-            for label in mapped.split(".")
-        )
-    if not _HOST.fullmatch(host):
-        raise ValueError(f"{host!r} is no host")
-    return host
-
-
-def _quoted(text: str) -> str:
-    return urllib.parse.quote(_LONE_PERCENT.sub("%25", text), safe=_URL_SAFE)
+    return f"{address.origin}{address.target}"
 
 
 class _PageParser(HTMLParser):

@@ -27,6 +27,7 @@ from classifier.errors import UsageError
 
 __all__ = [
     "BASE_URL",
+    "BROWSER",
     "BlockedError",
     "ImageSearch",
     "MarkupChangedError",
@@ -250,14 +251,13 @@ class _Sieve:
         self._seen: set[str] = set()
 
     def news(self, results: Iterable[SearchResult]) -> list[SearchResult]:
-        """Give those that are new by address and by digest."""
+        """Give those whose address is new; another one of the same picture may be of use too."""
         news = []
         for result in results:
-            keys = {result.url, result.md5} - {""}
-            if self._seen.isdisjoint(keys):
+            if result.url not in self._seen:
                 self.num_passed += 1
                 news.append(dataclasses.replace(result, query=self._words, rank=self.num_passed))
-            self._seen |= keys
+            self._seen.add(result.url)
         return news
 
 

@@ -23,6 +23,8 @@ from classifier.errors import ImageError
 if TYPE_CHECKING:
     from classifier.collecting.collect import CollectSettings
 
+HOST_DOWN = "host is down"
+
 _ACCEPT = {"Accept": ", ".join(f"image/{name.lower()}" for name in images.FORMATS)}
 _SLOW_SECONDS = 3.0  # a download that runs longer may well fail: another one is started beside it
 _LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads and at the clock
@@ -34,6 +36,7 @@ _COUNTERS = {
     shelf.OTHER_SPLIT: "leaks",
 }
 _NO_ANSWER = frozenset({"timeout", "no connection", "connection lost", "unknown host"})
+_NOT_ASKED = frozenset({HOST_DOWN, "opted out", "robots.txt", "private address", "stopped"})
 
 
 class Manners:
@@ -103,6 +106,7 @@ class Workers:
         self._changed = threading.Condition()  # guards all that follows, and the outcome
         self._jobs: list[_Job] = []  # offered, and not dealt with
         self._same: dict[str, list[SearchResult]] = {}  # Bing's digest of a job -> its other copies
+        self._seen: set[str] = set()  # addresses that were offered
         self._asked: set[str] = set()  # hosts whose robots.txt was asked for
         self._workers: list[_Worker] = []
         self._call_when_over: list[Callable[[], None]] = []
@@ -114,6 +118,10 @@ class Workers:
     def offer(self, result: SearchResult) -> bool:
         """Hand a result over once one more is wanted; False when the run is over."""
         self.outcome.found += 1
+        if result.url in self._seen:  # another query has it too
+            self.outcome.known += 1
+            return not self.over.is_set()
+        self._seen.add(result.url)
         if self._needs_no_request(result):
             return not self.over.is_set()
         if not self._wait(self._wants_more):
@@ -134,7 +142,7 @@ class Workers:
         while (taken := self._hosts.take()) is not None:
             job, url = taken
             job.started = time.monotonic()
-            answered = True
+            answered = None
             try:
                 answered = self._deal_with(job, worker)
             except Exception as error:
@@ -212,8 +220,8 @@ class Workers:
                 worker.stop()
         return worker
 
-    def _deal_with(self, job: _Job, worker: _Worker) -> bool:
-        """Try a job once; False when its host gave no answer."""
+    def _deal_with(self, job: _Job, worker: _Worker) -> bool | None:
+        """Try a job once; tell whether its host answered, or None when it was not asked."""
         job.num_attempts += 1
         job.waits_for_retry = False
         fetched = None
@@ -228,7 +236,7 @@ class Workers:
         except FetchError as error:
             if not self._retry(job, error):
                 self._fail(job, error.reason, error.status)
-            return error.status is not None or error.reason not in _NO_ANSWER
+            return _has_answered(error)
         except ImageError as error:
             self._fail(job, reason_of(error), 200)
         else:
@@ -237,7 +245,7 @@ class Workers:
 
     def _download(self, url: str, worker: "_Worker") -> Fetched:
         if self._hosts.is_down(url):
-            raise FetchError(url, "host is down")
+            raise FetchError(url, HOST_DOWN)
         self._require_consent(url, worker)
         return worker.fetcher.fetch(
             url, _ACCEPT, check=self._consent.check, hop=lambda target: self._hop(target, worker)
@@ -346,3 +354,9 @@ class Workers:
     def _count_failure(self, reason: str) -> None:
         with self._changed:
             self.outcome.failed[reason] += 1
+
+
+def _has_answered(error: FetchError) -> bool | None:
+    if error.status is None and error.reason in _NOT_ASKED:
+        return None
+    return error.status is not None or error.reason not in _NO_ANSWER

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -50,6 +50,32 @@ def send(body: bytes, status: int = 200, **headers: str) -> Answer:
             handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+    return answer
+
+
+def send_in_parts(body: bytes, headers: Sequence[tuple[str, str]] = ()) -> Answer:
+    """Answer with a large body, so that `Visit.num_bytes` tells how much of it was taken.
+
+    Header lines may come more than once; a length is announced only there.
+    """
+
+    def answer(handler: "FakeHandler") -> None:
+        handler.send_response(200)
+        for name, value in headers:
+            handler.send_header(name, value)
+        handler.end_headers()
+        for start in range(0, len(body), 65536):
+            handler.wfile.write(body[start : start + 65536])
+
+    return answer
+
+
+def send_raw(data: bytes) -> Answer:
+    """Answer with these bytes, which need not be HTTP."""
+
+    def answer(handler: "FakeHandler") -> None:
+        handler.wfile.write(data)
 
     return answer
 

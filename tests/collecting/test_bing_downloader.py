@@ -1,7 +1,12 @@
 """The script from end to end: options, exit codes, what it prints, and how it stops."""
 
+import collections
+import csv
+import io
 import json
 import os
+import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, draw, later, send
+from fake_bing import FakeBing, draw, later, page_of, send
 
 import bing_downloader
 from classifier import console, images
@@ -52,7 +57,7 @@ def test_filled_folder_exits_0_with_a_table(
     out = capsys.readouterr().out
     rows = {line.rpartition(" ")[0].strip(): line.split()[-1] for line in out.splitlines() if line}
     assert (rows["kept"], rows["duplicates"], rows["failed: http status 404"]) == ("4", "1", "1")
-    assert out.endswith("4 pictures in out; 1 of 1 searches filled to 4.\n")
+    assert out.endswith("4 pictures in out; 1 of 1 filled.\n")
 
 
 def test_search_string_goes_out_as_typed_with_the_filters(bing: FakeBing, start: Start) -> None:
@@ -74,13 +79,12 @@ def test_search_file_fills_a_folder_for_each_line(
     (tmp_path / "queries.txt").write_text("\ufeffred panda\n\n a/b \n寿司\n", encoding="utf-8")
     bing.add_pictures(2)
     assert start("-f", "queries.txt", "-o", "out", "--limit", "2") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "a_b",
-        "red panda",
-        "寿司",
-    ]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a_b", "red_panda", "寿司"]
     assert all(len(pictures_in(path)) == 2 for path in (tmp_path / "out").iterdir())
-    assert "6 pictures in out; 3 of 3 searches" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "6 pictures in 3 folders; 3 of 3 filled." in shown.out
+    assert "are in other classes too" in shown.err
 
 
 def test_blocked_query_does_not_stop_the_others(
@@ -132,7 +136,7 @@ def test_json_is_one_object_and_nothing_else(
     assert start("-s", "x", "--limit", "3", "--json", "-o", "out") == 3
     found = json.loads(capsys.readouterr().out)
     assert (found["kept"], found["failed"], found["exit_code"]) == (2, {"not a picture": 1}, 3)
-    assert found["queries"][0]["folder"] == "out"
+    assert found["classes"][0]["folders"] == {"out": 3}
 
 
 def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> None:
@@ -156,12 +160,34 @@ def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> No
         ["-s", "x", "--min-side", "1.5"],
         ["-s", "x", "--base-url", "bing"],
         ["-s", "x", "--adult-filter-on", "--adult-filter-off"],
+        ["-s", "x", "--adult-filter-on", "--safe-search", "off"],
+        ["-s", "x", "--safe-search", "none"],
+        ["-s", "x", "--size", "huge"],
+        ["-s", "x", "--market", "english"],
+        ["-s", "x", "--validation-fraction", "1"],
+        ["-s", "x", "--validation-fraction", "0.2", "--limit", "1"],
+        ["-s", "x", "--timeout", "0"],
+        ["-s", "x", "--timeout", "nan"],
+        ["-s", "x", "--host-interval", "-1"],
+        ["-s", "x", "--format", "tiff"],
+        ["-s", "x", "--page-file", "missing"],
+        ["-f", "queries.txt", "--page-file", "missing"],
+        ["--plan", "missing.toml"],
+        ["--plan", "plan.toml", "--limit", "5"],
+        ["--plan", "plan.toml", "--size", "large"],
+        ["--plan", "plan.toml", "--validation-fraction", "0.2"],
+        ["--export", "xml"],
+        ["--export", "csv", "-o", "missing"],
+        ["--verify", "-o", "missing"],
+        ["--verify", "--export", "csv"],
     ],
 )
 def test_wrong_usage_exits_2_without_a_request(
     bing: FakeBing, start: Start, tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "queries.txt").write_text("a\nb\n")
+    (tmp_path / "plan.toml").write_text('[class.a]\nqueries = ["a"]\n')
     assert start(*arguments) == UsageError.exit_code == 2
     assert bing.requests == []
 
@@ -171,7 +197,9 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         "import bing_downloader\n"
         "try: bing_downloader.main(['--help'])\n"
-        "finally: print(*{'numpy', 'PIL', 'requests', 'rich'} & set(sys.modules), file=sys.stderr)"
+        "finally:\n"
+        "    heavy = {'numpy', 'PIL', 'urllib3', 'protego', 'rich'} & set(sys.modules)\n"
+        "    print(*heavy, file=sys.stderr)"
     )
     seconds = []
     for _ in range(3):
@@ -186,29 +214,153 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_stops_soon_with_nothing_half_written(bing: FakeBing, tmp_path: Path) -> None:
-    bing.add_pictures(5)
-    for number in range(5, 40):
-        bing.add(f"/{number}.jpg", later(send(draw(number)), 15.0))
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, "-s", "x", "-o", "out", "--allow-private-hosts", "--threads", "8"],
-        cwd=tmp_path,
+def run_apart(bing: FakeBing, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the script as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "--allow-private-hosts", *arguments],
+        cwd=folder,
         env={**os.environ, "BING_BASE_URL": bing.url},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    with process:
-        end = time.monotonic() + 20
-        while len(bing.picture_requests) < 13 and time.monotonic() < end:
-            time.sleep(0.02)
+
+
+def wait_for(is_reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not is_reached() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert is_reached()
+
+
+def test_ctrl_c_stops_soon_with_nothing_half_written(bing: FakeBing, tmp_path: Path) -> None:
+    bing.add_pictures(5)
+    for number in range(5, 40):
+        bing.add(f"/{number}.jpg", later(send(draw(number)), 15.0), host=number)
+    with run_apart(bing, tmp_path, "-s", "x", "-o", "out", "--threads", "8") as process:
+        wait_for(lambda: len(bing.picture_requests) >= 13)
         stop = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    assert time.monotonic() - stop < 8.0
+        out, errors = process.communicate(timeout=20)
+    assert time.monotonic() - stop < 4.0  # 0.3 s on a quiet machine
     assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted")
+    assert "5 pictures in out; 0 of 1 filled." in out
     assert list((tmp_path / "out").glob(".partial-*")) == []
     kept = pictures_in(tmp_path / "out")
     assert len(kept) == 5
     for path in kept:
         images.decode(path)
+
+
+def test_killed_runs_resume_exactly(bing: FakeBing, start: Start, tmp_path: Path) -> None:
+    dice = random.Random(0)
+    for number in range(150):
+        bing.add(f"/{number}.jpg", later(send(draw(number)), 0.03), host=1 + number % 20)
+    for _ in range(4):
+        already = len(bing.picture_requests)
+        with run_apart(bing, tmp_path, "-s", "x", "-o", "out", "--limit", "120") as process:
+            wanted = already + dice.randrange(5, 30)
+            wait_for(lambda wanted=wanted: len(bing.picture_requests) >= wanted)
+            process.kill()
+            process.communicate()
+        check_that_nothing_kept_is_asked_for_again(bing, tmp_path / "out")
+    assert start("-s", "x", "-o", "out", "--limit", "120") == 0
+    check_that_nothing_kept_is_asked_for_again(bing, tmp_path / "out")
+    kept = pictures_in(tmp_path / "out")
+    assert len({path.read_bytes() for path in kept}) == len(kept) == 120
+    assert list((tmp_path / "out").glob(".partial-*")) == []
+    for path in kept:
+        images.decode(path)
+
+
+_kept_earlier: dict[Path, tuple[set[str], int]] = {}
+
+
+def check_that_nothing_kept_is_asked_for_again(bing: FakeBing, folder: Path) -> None:
+    """Compare the requests since the last call with what lay on disk then."""
+    kept, num_requests = _kept_earlier.get(folder, (set(), 0))
+    asked = set(bing.picture_requests[num_requests:])
+    assert kept & asked == set()
+    on_disk = {path.read_bytes() for path in pictures_in(folder)} if folder.is_dir() else set()
+    now = {f"/{number}.jpg" for number in range(150) if draw(number) in on_disk}
+    _kept_earlier[folder] = (now, len(bing.picture_requests))
+
+
+def test_two_runs_at_once_do_not_share_a_folder(
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add("/a.jpg", later(send(draw(0)), 5.0))
+    with run_apart(bing, tmp_path, "-s", "x", "-o", "out") as process:
+        wait_for(lambda: bool(bing.picture_requests))
+        assert start("-s", "x", "-o", "out") == 1
+        assert "Another bing_downloader.py fills" in capsys.readouterr().err
+        process.kill()
+        process.communicate()
+
+
+def test_dry_run_prints_addresses_and_asks_for_no_picture(
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add_pictures(50)
+    assert start("-s", "x", "--dry-run", "--limit", "40") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t") for line in lines] == [["x", i["murl"]] for i in bing.items[:40]]
+    assert bing.picture_requests == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_export_and_verify_tell_of_what_was_kept(
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add_pictures(3)
+    bing.add("/dead.jpg", send(b"", 404))
+    start("-s", "x", "-o", "out", "--limit", "4")
+    capsys.readouterr()
+    assert start("--export", "urls", "-o", "out") == 0
+    urls = capsys.readouterr().out.split()
+    assert sorted(urls) == sorted(fields["murl"] for fields in bing.items[:3])
+    assert start("--export", "csv", "-o", "out") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert collections.Counter(row["status"] for row in rows) == {"kept": 3, "failed": 1}
+    assert start("--verify", "-o", "out") == 0
+    victim = pictures_in(tmp_path / "out")[0]
+    victim.write_bytes(victim.read_bytes()[:-7])
+    capsys.readouterr()
+    assert start("--verify", "-o", "out", "--json") == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["path"] == f"out/{victim.name}"
+    assert start("-s", "x", "-o", "out", "--limit", "3") == 0
+    assert start("--verify", "-o", "out") == 0
+
+
+def test_saved_pages_stand_in_for_bing(bing: FakeBing, start: Start, tmp_path: Path) -> None:
+    bing.add_pictures(3)
+    (tmp_path / "saved.html").write_text(page_of(bing.items))
+    assert start("-s", "x", "-o", "out", "--limit", "3", "--page-file", "saved.html") == 0
+    assert bing.page_requests == []
+    assert len(pictures_in(tmp_path / "out")) == 3
+
+
+def test_the_first_generations_history_is_taken_over(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    bing.add_pictures(3)
+    (tmp_path / "out").mkdir()
+    tried = [bing.items[0]["murl"], bing.items[1]["murl"]]
+    history = pickle.dumps(tried) + pickle.dumps({"0" * 32: "cat.jpg"})
+    (tmp_path / "out" / "download_history.pickle").write_bytes(history)
+    assert start("-s", "x", "-o", "out", "--limit", "3") == 3
+    assert bing.picture_requests == ["/2.jpg"]
+    assert start("-s", "x", "-o", "out", "--limit", "3", "--retry-failed") == 0
+
+
+def test_a_history_that_carries_code_is_refused(
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add_pictures(3)
+    (tmp_path / "out").mkdir()
+    attack = b"cos\nsystem\n(S'touch pwned'\ntR."
+    (tmp_path / "out" / "download_history.pickle").write_bytes(attack)
+    assert start("-s", "x", "-o", "out", "--limit", "3") == 2
+    assert "download_history.pickle" in capsys.readouterr().err
+    assert not (tmp_path / "pwned").exists()

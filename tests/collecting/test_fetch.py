@@ -1,28 +1,49 @@
 """One download: whole or refused by name, within its time, and never from a private network."""
 
+import contextlib
+import email.utils
 import gzip
+import random
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from fake_bing import FakeBing, drip, later, redirect, send
+from fake_bing import FakeBing, drip, in_turn, later, redirect, send, send_in_parts, send_raw
 
-from classifier.collecting import fetch
-from classifier.collecting.fetch import Fetcher, FetchError, FetchSettings
+from classifier.collecting import addresses
+from classifier.collecting.fetch import Fetched, Fetcher, FetchError, FetchSettings
+from classifier.errors import UsageError
 
 HEADER = b"HTTP/1.0 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"
+LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
 
 
 def fetcher(**changes: Any) -> Fetcher:
     return Fetcher(FetchSettings(**{"allow_private_hosts": True, **changes}))
 
 
-def reason_of(url: str, **changes: Any) -> str:
+def error_of(url: str, **changes: Any) -> FetchError:
     with pytest.raises(FetchError) as caught:
         fetcher(**changes).fetch(url)
-    return caught.value.reason
+    return caught.value
+
+
+def reason_of(url: str, **changes: Any) -> str:
+    return error_of(url, **changes).reason
+
+
+def bytes_sent(bing: FakeBing) -> int:
+    """Wait until the last request is over; tell what was sent for it."""
+    end = time.monotonic() + 5.0
+    while not bing.visits[-1].ended and time.monotonic() < end:
+        time.sleep(0.005)
+    assert bing.visits[-1].ended
+    return bing.visits[-1].num_bytes
 
 
 def test_body_comes_whole(bing: FakeBing) -> None:
@@ -35,7 +56,8 @@ def test_body_comes_whole(bing: FakeBing) -> None:
     [
         ("/a?x=1&y=2", "/a?x=1&y=2"),
         ("/a%20b%25", "/a%20b%25"),
-        ("/a b", "/a%20b"),
+        ("/a%2Fb%2fc?d=%26&amp;e", "/a%2Fb%2fc?d=%26&amp;e"),
+        ("/a b?c d", "/a%20b?c%20d"),
         ("/寿", "/%E5%AF%BF"),
         ("/a#fragment", "/a"),
     ],
@@ -45,12 +67,68 @@ def test_the_very_address_is_requested(bing: FakeBing, written: str, requested: 
     assert fetcher().fetch(bing.url + written).body == b"yes"
 
 
-@pytest.mark.parametrize("status", [204, 403, 404, 410, 500])
-def test_status_is_named(bing: FakeBing, status: int) -> None:
+def test_answer_tells_its_status_and_its_time(bing: FakeBing) -> None:
+    bing.routes["/a"] = later(send(b"yes"), 0.05)
+    fetched = fetcher().fetch(f"{bing.url}/a")
+    assert (fetched.url, fetched.status) == (f"{bing.url}/a", 200)
+    assert 0.05 <= fetched.seconds < 5.0
+
+
+@pytest.mark.parametrize(
+    ("status", "is_passing"),
+    [
+        (204, False),
+        (206, False),
+        (403, False),
+        (404, False),
+        (410, False),
+        (408, True),
+        (429, True),
+        (500, True),
+        (503, True),
+    ],
+)
+def test_status_is_named_and_tells_whether_to_try_again(
+    bing: FakeBing, status: int, is_passing: bool
+) -> None:
     bing.routes["/a"] = send(b"", status)
+    error = error_of(f"{bing.url}/a")
+    assert (error.reason, error.status) == (f"http status {status}", status)
+    assert error.is_passing == is_passing
+    assert error.retry_after is None
+
+
+def test_server_that_was_busy_is_asked_again(bing: FakeBing) -> None:
+    bing.routes["/a"] = in_turn(send(b"", 503, Retry_After="1"), send(b"yes"))
+    mine = fetcher()
     with pytest.raises(FetchError) as caught:
-        fetcher().fetch(f"{bing.url}/a")
-    assert (caught.value.reason, caught.value.status) == (f"http status {status}", status)
+        mine.fetch(f"{bing.url}/a")
+    assert (caught.value.is_passing, caught.value.retry_after) == (True, 1.0)
+    assert mine.fetch(f"{bing.url}/a").body == b"yes"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        (email.utils.formatdate(time.time() + 600, usegmt=True), 600.0),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", 86_400.0),
+        ("Thu, 01 Jan 2004 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 2004 00:00:00", 0.0),
+        ("9" * 500, 86_400.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("Thu, 99 Jan 2004 00:00:00 GMT", None),
+    ],
+)
+def test_time_to_wait_is_read_from_a_number_or_a_date(
+    bing: FakeBing, text: str, seconds: float | None
+) -> None:
+    bing.routes["/a"] = send(b"", 429, Retry_After=text)
+    found = error_of(f"{bing.url}/a").retry_after
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=60.0))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:image/png,x", ""])
@@ -69,13 +147,28 @@ def test_redirects_are_followed(bing: FakeBing) -> None:
     assert (fetched.body, fetched.url) == (b"yes", f"{bing.url}/b/d?e=1")
 
 
-def test_redirect_loop_ends_after_six_requests(bing: FakeBing) -> None:
-    bing.routes["/a"] = redirect("/a")
+def test_redirects_in_a_circle_end_at_once(bing: FakeBing) -> None:
+    bing.routes |= {"/a": redirect("/b"), "/b": redirect("/a#again")}
     assert reason_of(f"{bing.url}/a") == "too many redirects"
+    assert bing.requests == ["/a", "/b"]
+
+
+def test_five_redirects_are_followed_and_no_more(bing: FakeBing) -> None:
+    for number in range(6):
+        bing.routes[f"/{number}"] = redirect(f"/{number + 1}")
+    bing.routes["/6"] = send(b"yes")
+    assert reason_of(f"{bing.url}/0") == "too many redirects"
     assert len(bing.requests) == 6
+    assert fetcher().fetch(f"{bing.url}/1").body == b"yes"
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://h/x"])
+@pytest.mark.parametrize("location", ["", None])
+def test_redirect_to_nowhere_is_named(bing: FakeBing, location: str | None) -> None:
+    bing.routes["/a"] = redirect("") if location == "" else send(b"", 301)
+    assert reason_of(f"{bing.url}/a") == "redirect to nowhere"
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://h/x", "data:image/png,x"])
 def test_redirect_to_another_scheme_is_refused(bing: FakeBing, target: str) -> None:
     bing.routes["/a"] = redirect(target)
     assert reason_of(f"{bing.url}/a") == "not http or https"
@@ -88,19 +181,50 @@ def test_endless_body_of_a_redirect_is_not_read(bing: FakeBing) -> None:
 
 
 def test_announced_size_is_refused_before_the_body(bing: FakeBing) -> None:
-    bing.routes["/a"] = send(b"", Content_Length="1001")
-    assert reason_of(f"{bing.url}/a", max_bytes=1000) == "too many bytes"
+    body = LARGE * 2
+    bing.routes["/a"] = send_in_parts(body, [("Content-Length", str(len(body)))])
+    assert reason_of(f"{bing.url}/a") == "too many bytes"
+    assert bytes_sent(bing) < len(body) // 4
 
 
 def test_size_that_was_not_announced_is_capped(bing: FakeBing) -> None:
-    bing.routes["/a"] = drip(HEADER + b"x" * 5000)
-    assert reason_of(f"{bing.url}/a", max_bytes=1000) == "too many bytes"
+    bing.routes["/a"] = send_in_parts(LARGE * 2)
+    assert reason_of(f"{bing.url}/a", max_bytes=2**20) == "too many bytes"
+    assert bytes_sent(bing) < len(LARGE)
 
 
-def test_compressed_body_is_capped_as_it_inflates(bing: FakeBing) -> None:
-    bomb = gzip.compress(bytes(50_000_000))
-    bing.routes["/a"] = send(bomb, Content_Encoding="gzip")
-    assert reason_of(f"{bing.url}/a", max_bytes=1_000_000) == "too many bytes"
+def test_body_of_just_the_largest_size_is_accepted(bing: FakeBing) -> None:
+    bing.routes["/a"] = send(bytes(1000))
+    assert len(fetcher(max_bytes=1000).fetch(f"{bing.url}/a").body) == 1000
+    assert reason_of(f"{bing.url}/a", max_bytes=999) == "too many bytes"
+
+
+@pytest.mark.parametrize("headers", [[("Content-Length", "5000")], []])
+def test_start_of_a_large_body_can_be_kept(bing: FakeBing, headers: list[tuple[str, str]]) -> None:
+    bing.routes["/a"] = send_in_parts(b"0123456789" * 500, headers)
+    fetched = fetcher(max_bytes=15).fetch(f"{bing.url}/a", keep_start=True)
+    assert fetched.body == b"012345678901234"
+
+
+def bomb(num_bytes: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    parts = [packer.compress(bytes(2**20)) for _ in range(num_bytes // 2**20)]
+    return b"".join(parts) + packer.flush()
+
+
+@pytest.mark.parametrize("layers", [1, 2], ids=["once", "twice"])
+def test_compressed_bomb_does_not_fill_the_memory(bing: FakeBing, layers: int) -> None:
+    body = bomb(100 * 2**20)
+    for _ in range(layers - 1):
+        body = gzip.compress(body)
+    bing.routes["/a"] = send(body, Content_Encoding=", ".join(["gzip"] * layers))
+    tracemalloc.start()
+    try:
+        assert reason_of(f"{bing.url}/a") == "too many bytes"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
 
 
 def test_compressed_body_is_inflated(bing: FakeBing) -> None:
@@ -113,14 +237,76 @@ def test_damaged_compression_is_named(bing: FakeBing) -> None:
     assert reason_of(f"{bing.url}/a") == "damaged compression"
 
 
-def test_body_shorter_than_announced_is_refused(bing: FakeBing) -> None:
-    bing.routes["/a"] = send(b"x" * 500, Content_Length="1000")
-    assert reason_of(f"{bing.url}/a") == "connection lost"
+@pytest.mark.parametrize(
+    "answer",
+    [
+        send(b"x" * 500, Content_Length="1000"),
+        send(b"x" * 999, Content_Length="1000"),
+        send(b"", Content_Length="1000"),
+        send_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        send_raw(b""),
+    ],
+    ids=["half", "one byte", "all", "last chunk", "even the header"],
+)
+def test_what_is_missing_is_a_lost_connection_and_worth_another_try(
+    bing: FakeBing, answer: Callable[[Any], None]
+) -> None:
+    bing.routes["/a"] = answer
+    error = error_of(f"{bing.url}/a")
+    assert (error.reason, error.is_passing) == ("connection lost", True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nyes",
+    ],
+    ids=["no http", "no status", "long line", "many lines", "two lengths"],
+)
+def test_answer_that_is_no_http_is_named(bing: FakeBing, data: bytes) -> None:
+    bing.routes["/a"] = send_raw(data)
+    error = error_of(f"{bing.url}/a")
+    assert (error.reason, error.is_passing) == ("damaged answer", False)
+
+
+def test_random_answers_are_fetched_or_named(bing: FakeBing) -> None:
+    dice = random.Random(3)
+    words = [
+        b"HTTP/1.1 ",
+        b"200 ",
+        b"302 ",
+        b"OK",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Location: ",
+        b"://",
+        b"[",
+    ]
+    words += [b"Content-Length: ", b"Transfer-Encoding: chunked", b"Content-Encoding: gzip", b"ff"]
+    words += [b"-1", b"5", b"\0", b"\xff", b"\n ", b"Retry-After: ", b"\x1f\x8b", b"x" * 300, b";"]
+    mine = fetcher(read_seconds=1.0)
+    for _ in range(150):
+        data = b"".join(dice.choice(words) for _ in range(dice.randrange(30)))
+        bing.routes["/a"] = send_raw(b"HTTP/1.1 200 OK\r\n" * dice.randrange(2) + data)
+        with contextlib.suppress(FetchError):
+            assert isinstance(mine.fetch(f"{bing.url}/a"), Fetched)
 
 
 def test_dripping_body_is_too_slow(bing: FakeBing) -> None:
     bing.routes["/a"] = drip(HEADER)
+    start = time.monotonic()
     assert reason_of(f"{bing.url}/a", grace_seconds=0.2) == "too slow"
+    assert 0.2 < time.monotonic() - start < 4.0
+
+
+def test_endless_body_that_is_fast_enough_ends_at_the_deadline(bing: FakeBing) -> None:
+    bing.routes["/a"] = drip(HEADER, every=0.001, at_most=30.0)
+    changes = {"grace_seconds": 0.0, "min_bytes_per_second": 0, "total_seconds": 0.4}
+    assert reason_of(f"{bing.url}/a", **changes) == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -144,10 +330,31 @@ def test_silence_is_a_timeout(bing: FakeBing) -> None:
     assert reason_of(f"{bing.url}/a", read_seconds=0.2) == "timeout"
 
 
-def test_nobody_listening_is_no_connection() -> None:
+def test_host_that_never_answers_delays_nobody_else(bing: FakeBing) -> None:
+    bing.routes["/a"] = send(b"yes")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mine, reasons = fetcher(total_seconds=1.0), []
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+
+        def ask_in_vain() -> None:
+            try:
+                mine.fetch(url)
+            except FetchError as error:
+                reasons.append((error.reason, error.is_passing))
+
+        waiting = threading.Thread(target=ask_in_vain)
+        waiting.start()
+        assert [mine.fetch(f"{bing.url}/a").body for _ in range(5)] == [b"yes"] * 5
+        assert waiting.is_alive()
+        waiting.join(5.0)
+    assert reasons == [("timeout", False)]
+
+
+def test_nobody_listening_is_no_connection_and_worth_another_try() -> None:
     with FakeBing() as gone:
         url = gone.url
-    assert reason_of(url) == "no connection"
+    error = error_of(url)
+    assert (error.reason, error.is_passing) == ("no connection", True)
 
 
 def test_server_without_tls_is_no_safe_connection(bing: FakeBing) -> None:
@@ -203,43 +410,94 @@ def test_one_private_address_among_public_ones_refuses_the_host(
     assert bing.requests == []
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "169.254.10.20", "[fe80::1]"])
 def test_redirect_to_a_private_host_is_refused(
-    bing: FakeBing, monkeypatch: pytest.MonkeyPatch
+    bing: FakeBing, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    is_private = fetch.is_private
-    monkeypatch.setattr(fetch, "is_private", lambda ip: ip != "127.0.0.1" and is_private(ip))
-    bing.routes["/a"] = redirect("http://169.254.169.254/latest/meta-data/")
-    assert reason_of(f"{bing.url}/a", allow_private_hosts=False) == "private address"
+    is_private = addresses.is_private
+    monkeypatch.setattr(addresses, "is_private", lambda ip: ip != "127.0.0.1" and is_private(ip))
+    bing.routes["/a"] = redirect(f"http://{host}/latest/meta-data/")
+    error = error_of(f"{bing.url}/a", allow_private_hosts=False)
+    assert (error.reason, error.is_passing) == ("private address", False)
+    assert error.url == f"http://{host}/latest/meta-data/"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "127.9.9.9",
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "255.255.255.255",
-        "::1",
-        "::",
-        "fe80::1",
-        "fd00::1",
-        "ff02::1",
-        "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::a00:1",
-        "2002:7f00:1::",
-    ],
-)
-def test_address_is_private(address: str) -> None:
-    assert fetch.is_private(address)
+def test_check_sees_every_header_line_before_the_body(bing: FakeBing) -> None:
+    lines = [("X-Robots-Tag", "noai"), ("Content-Type", "image/png"), ("x-robots-tag", "noindex")]
+    bing.routes |= {"/a": redirect("/b"), "/b": send_in_parts(LARGE, lines)}
+    seen: list[tuple[str, list[str]]] = []
+
+    def check(url: str, headers: Sequence[tuple[str, str]]) -> None:
+        seen.append((url, [value for name, value in headers if name.lower() == "x-robots-tag"]))
+        raise FetchError(url, "opted out", "noai")
+
+    with pytest.raises(FetchError) as caught:
+        fetcher().fetch(f"{bing.url}/a", check=check)
+    assert caught.value.reason == "opted out"
+    assert seen == [(f"{bing.url}/b", ["noai", "noindex"])]
+    assert bytes_sent(bing) < len(LARGE) // 2
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
-def test_address_is_public(address: str) -> None:
-    assert not fetch.is_private(address)
+def test_check_is_asked_only_about_pictures(bing: FakeBing) -> None:
+    bing.routes |= {"/a": send(b"", 404), "/b": send(b"yes")}
+    seen: list[str] = []
+    with pytest.raises(FetchError):
+        fetcher().fetch(f"{bing.url}/a", check=lambda url, headers: seen.append(url))
+    body = fetcher().fetch(f"{bing.url}/b", check=lambda url, headers: seen.append(url)).body
+    assert (body, seen) == (b"yes", [f"{bing.url}/b"])
+
+
+def test_redirects_to_other_origins_are_entered_and_left(bing: FakeBing) -> None:
+    home, other = bing.host(1), bing.host(2)
+    bing.routes |= {
+        "/a": redirect("/b"),
+        "/b": redirect(f"{other}/c"),
+        "/c": redirect("/d"),
+        "/d": redirect(f"{home}/e"),
+        "/e": send(b"yes"),
+    }
+    events: list[str] = []
+
+    @contextlib.contextmanager
+    def hop(url: str) -> Iterator[None]:
+        events.append(f"{url} after {len(bing.requests)} requests")
+        yield
+        events.append(f"left after {len(bing.requests)}")
+
+    assert fetcher().fetch(f"{home}/a", hop=hop).body == b"yes"
+    assert events == [
+        f"{other}/c after 2 requests",
+        "left after 3",
+        f"{other}/d after 3 requests",
+        "left after 4",
+    ]
+
+
+def test_hop_that_is_refused_makes_no_request(bing: FakeBing) -> None:
+    bing.routes["/a"] = redirect(f"{bing.host(2)}/b")
+
+    def refuse(url: str) -> contextlib.AbstractContextManager[None]:
+        raise FetchError(url, "robots.txt")
+
+    def wait_in_vain(url: str) -> contextlib.AbstractContextManager[None]:
+        raise TimeoutError(f"{url} stayed busy")
+
+    for hop, reason in ((refuse, "robots.txt"), (wait_in_vain, "timeout")):
+        with pytest.raises(FetchError) as caught:
+            fetcher().fetch(f"{bing.url}/a", hop=hop)
+        assert caught.value.reason == reason
+    assert bing.requests == ["/a", "/a"]
+
+
+def test_settings_of_one_download_replace_those_of_the_fetcher(bing: FakeBing) -> None:
+    bing.routes["/a"] = send(b"0123456789")
+    mine = fetcher()
+    small = FetchSettings(allow_private_hosts=True, max_bytes=5)
+    assert mine.fetch(f"{bing.url}/a", keep_start=True, settings=small).body == b"01234"
+    assert mine.fetch(f"{bing.url}/a").body == b"0123456789"
+
+
+@pytest.mark.parametrize("user_agent", ["two\nlines", "bücher"])
+def test_user_agent_that_cannot_be_sent_is_refused(user_agent: str) -> None:
+    with pytest.raises(UsageError, match="user agent"):
+        FetchSettings(user_agent=user_agent)

@@ -1,22 +1,47 @@
-"""Result pages: asked for correctly, read whatever they look like, and told apart when useless."""
+"""Result pages are asked for correctly and politely, and told apart when they are useless."""
 
+import gzip
 import html
 import itertools
+import json
 import threading
-import urllib.parse
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, item, page_of, redirect, send
+from fake_bing import Answer, FakeBing, FakeHandler, in_turn, item, page_of, redirect, send
 
-from classifier.collecting import search
-from classifier.collecting.search import ImageSearch, SearchSettings
+from classifier.collecting.queries import Query
+from classifier.collecting.result_page import SearchResult
+from classifier.collecting.search import (
+    BASE_URL,
+    BROWSER,
+    BlockedError,
+    ImageSearch,
+    MarkupChangedError,
+    NetworkDownError,
+    SavedPages,
+    SearchSettings,
+)
 from classifier.errors import SearchError, UsageError
 
+X = Query("x")
 URL = "http://pictures.example/a.jpg"
 
 
-def urls_of(page: str) -> list[str]:
-    return [result.url for result in search.parse_page(page).results]
+class Clock:
+    """Time that passes only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, event: threading.Event, seconds: float) -> None:
+        if not event.is_set():
+            self.now += seconds
 
 
 def add_links(bing: FakeBing, count: int) -> list[str]:
@@ -24,193 +49,528 @@ def add_links(bing: FakeBing, count: int) -> list[str]:
     return [fields["murl"] for fields in bing.items]
 
 
-def test_page_url_names_query_offset_count_and_filters() -> None:
-    settings = SearchSettings(adult_filter="strict", filters="+filterui:imagesize-large")
-    url = urllib.parse.urlsplit(search.page_url(settings, "crème & brûlée", 36))
-    assert f"{url.scheme}://{url.netloc}{url.path}" == "https://www.bing.com/images/async"
-    assert dict(urllib.parse.parse_qsl(url.query, strict_parsing=True)) == {
-        "q": "crème & brûlée",
-        "first": "36",
-        "count": "35",
-        "mmasync": "1",
-        "adlt": "strict",
-        "qft": "+filterui:imagesize-large",
-    }
+def urls_found(search: ImageSearch | SavedPages, query: Query = X) -> list[str]:
+    return [result.url for result in search.results(query)]
 
 
-def test_filters_copied_in_quoted_form_mean_the_same() -> None:
-    plain, quoted = (
-        search.page_url(SearchSettings(filters=text), "x", 1)
-        for text in ("+filterui:photo-photo", "%2Bfilterui%3Aphoto-photo")
-    )
-    assert plain == quoted
+def offsets_asked(bing: FakeBing) -> list[str]:
+    return [page["first"] for page in bing.page_requests]
 
 
-@pytest.mark.parametrize(
-    ("level", "value"), [("strict", "STRICT"), ("moderate", "DEMOTE"), ("off", "OFF")]
-)
-def test_adult_filter_is_sent_as_parameter_and_cookie(
-    bing: FakeBing, level: str, value: str
-) -> None:
-    bing.find_nothing()
-    list(ImageSearch(SearchSettings(base_url=bing.url, adult_filter=level)).results("x"))
-    assert bing.page_requests[0]["adlt"] == level
-    assert bing.headers[0]["Cookie"] == f"SRCHHPGUSR=ADLT={value}"
+def pages(*texts: str | Answer) -> Answer:
+    return in_turn(*(send(text.encode()) if isinstance(text, str) else text for text in texts))
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "www.bing.com", "http://"])
+@pytest.mark.parametrize("url", ["ftp://x/", "www.bing.com", "http://", "http://[", ""])
 def test_useless_base_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="base URL"):
         SearchSettings(base_url=url)
 
 
-def test_item_gives_address_page_title_and_digest() -> None:
-    page = page_of([item(URL, purl="http://p.example/", t="Menu", md5="0" * 32)])
-    assert search.parse_page(page).results == [
-        search.SearchResult(URL, "http://p.example/", "Menu", "0" * 32)
-    ]
+@pytest.mark.parametrize("settings", [{"attempts": 0}, {"seconds_between_pages": -1.0}])
+def test_useless_number_is_a_usage_error(settings: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least"):
+        SearchSettings(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://h.example/a.jpg?w=1&h=2",
-        "http://h.example/a%20b%25.jpg",
-        "http://h.example/寿司.jpg?q=ü",
-        "https://h.example:8443/x.png/revision/latest",
-    ],
-)
-def test_address_comes_out_as_it_was_put_in(url: str) -> None:
-    assert urls_of(page_of([item(url)])) == [url]
+def test_results_carry_their_query_and_their_rank(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    add_links(bing, 40)
+    results = list(image_search.results(Query("red panda")))
+    assert {result.query for result in results} == {"red panda"}
+    assert [result.rank for result in results] == list(range(1, 41))
 
 
-def test_escapes_of_json_are_undone() -> None:
-    page = r'<a class="iusc" m="{&quot;murl&quot;:&quot;http:\/\/h.example\/?a=1\u0026b=2&quot;}">'
-    assert urls_of(page) == ["http://h.example/?a=1&b=2"]
+def test_same_address_comes_only_once_for_each_query(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    urls = ["http://h.example/1.jpg", "http://h.example/2.jpg"]
+    bing.items = [item(url) for url in (urls[0], "HTTP://H.example:80/1.jpg#x", *urls)]
+    found = list(image_search.results(X))
+    assert [(result.url, result.rank) for result in found] == [(urls[0], 1), (urls[1], 2)]
+    assert urls_found(image_search, Query("another query")) == urls
 
 
-@pytest.mark.parametrize(
-    "markup",
-    [
-        '<a m="{m}" class="x iusc y">',
-        "<div class='iusc' m='{m}'></div>",
-        '<a class="iusc" data-m="{m}">',
-        '<a class=iusc href="?a=b" m="{m}" />',
-        '<span title="{m}">',  # found by the search for bare text
-        "<script>var items = [{raw}]</script>",
-        '<a class="iusc" m="{raw}">',  # quotes that are not escaped
-    ],
-)
-def test_item_is_found_in_changed_markup(markup: str) -> None:
-    raw = f'{{"cid":"1","murl":"{URL}","t":"x"}}'
-    page = markup.replace("{m}", html.escape(raw)).replace("{raw}", raw)
-    assert urls_of(page) == [URL]
-
-
-@pytest.mark.parametrize(
-    "damaged", ["{", "[]", "null", '{"murl": 5}', '{"murl": "ftp://h/x"}', '{"t": "x"}', "[" * 9999]
-)
-def test_damaged_item_does_not_cost_the_good_ones(damaged: str) -> None:
-    good = page_of([item(URL)])
-    assert urls_of(f'<a class="iusc" m="{html.escape(damaged)}">{good}') == [URL]
-
-
-@pytest.mark.parametrize("page", ["", "<", "<![weird[", '<a class="iusc" m="', "\0\0", "<!-- x"])
-def test_nonsense_is_an_empty_page(page: str) -> None:
-    assert search.parse_page(page).results == []
+def test_another_address_of_the_same_picture_comes_too(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    bing.items = [item(f"http://{host}.example/", md5="0" * 32) for host in ("one", "two")]
+    assert urls_found(image_search) == ["http://one.example/", "http://two.example/"]
 
 
 @pytest.mark.parametrize("has_next_url", [True, False])
+@pytest.mark.parametrize("page_size", [27, 28, 34])
 def test_paging_leaves_no_gap_and_asks_for_item_offsets(
-    bing: FakeBing, image_search: ImageSearch, has_next_url: bool
+    bing: FakeBing, image_search: ImageSearch, has_next_url: bool, page_size: int
 ) -> None:
-    bing.page_size, bing.has_next_url = 28, has_next_url
+    bing.page_size, bing.has_next_url = page_size, has_next_url
     urls = add_links(bing, 70)
-    assert [result.url for result in image_search.results("x")] == urls
-    assert [page["first"] for page in bing.page_requests] == ["1", "29", "57", "71"]
+    assert urls_found(image_search) == urls
+    assert offsets_asked(bing) == [str(first) for first in [*range(1, 71, page_size), 71]]
 
 
-def test_offset_named_by_the_page_wins(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.show(page_of([item(URL)], next_first=37))
-    list(image_search.results("x"))
-    assert [page["first"] for page in bing.page_requests][:2] == ["1", "37"]
+def test_unreadable_items_count_for_the_offset(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.has_next_url = False
+    urls = add_links(bing, 50)
+    bing.items[10]["murl"] = bing.items[20]["murl"] = "ftp://h.example/x"
+    assert urls_found(image_search) == [url for url in urls if url not in (urls[10], urls[20])]
+    assert offsets_asked(bing) == ["1", "36", "51"]
+
+
+def test_overlapping_pages_give_each_picture_once(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    urls = add_links(bing, 70)
+    bing.search_answer = pages(
+        page_of(bing.items[:34], next_first=35),
+        page_of(bing.items[20:50], next_first=51),
+        page_of(bing.items[45:70], next_first=71),
+        page_of([]),
+    )
+    assert urls_found(image_search) == urls
+
+
+@pytest.mark.parametrize(
+    ("next_first", "asked"), [(37, ["1", "37"]), (1, ["1", "2"]), (None, ["1", "2"])]
+)
+def test_offset_named_by_the_page_wins_if_it_leads_on(
+    bing: FakeBing, image_search: ImageSearch, next_first: int | None, asked: list[str]
+) -> None:
+    bing.show(page_of([item(URL)], next_first=next_first))
+    urls_found(image_search)
+    assert offsets_asked(bing)[:2] == asked
+
+
+def test_of_the_address_named_by_the_page_only_the_number_is_used(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    link = '<div data-nextUrl="http://127.0.0.1:9/steal?first=40&amp;count=99&amp;adlt=off">'
+    bing.show(link + page_of([item(URL)]))
+    urls_found(image_search)
+    assert offsets_asked(bing)[1] == "40"
+    assert {(page["count"], page["adlt"]) for page in bing.page_requests} == {("35", "moderate")}
 
 
 def test_repeated_last_page_is_the_end(bing: FakeBing, image_search: ImageSearch) -> None:
     bing.repeats_last_page = True
     urls = add_links(bing, 50)
-    assert [result.url for result in image_search.results("x")] == urls
+    assert urls_found(image_search) == urls
     assert len(bing.page_requests) == 4
+
+
+def test_reordered_last_page_is_the_end(bing: FakeBing, image_search: ImageSearch) -> None:
+    urls = add_links(bing, 30)
+    bing.search_answer = pages(
+        page_of(bing.items), page_of(bing.items[::-1]), page_of(bing.items[10:20])
+    )
+    assert urls_found(image_search) == urls
+    assert len(bing.page_requests) == 3
+
+
+def test_one_page_without_news_is_not_the_end(bing: FakeBing, image_search: ImageSearch) -> None:
+    urls = add_links(bing, 30)
+    first, second = page_of(bing.items[:15]), page_of(bing.items[15:])
+    bing.search_answer = pages(first, first, second, first, first)
+    assert urls_found(image_search) == urls
+    assert len(bing.page_requests) == 5
+
+
+@pytest.mark.parametrize(("page_size", "num_pages"), [(35, 30), (1, 60)])
+def test_search_without_end_is_ended(
+    bing: FakeBing, image_search: ImageSearch, page_size: int, num_pages: int
+) -> None:
+    bing.page_size = page_size
+    urls = add_links(bing, 3000)
+    assert urls_found(image_search) == urls[: page_size * num_pages]
+    assert len(bing.page_requests) == num_pages
 
 
 def test_page_is_asked_for_only_when_needed(bing: FakeBing, image_search: ImageSearch) -> None:
     add_links(bing, 70)
-    assert len(list(itertools.islice(image_search.results("x"), 35))) == 35
+    assert len(list(itertools.islice(image_search.results(X), 35))) == 35
     assert len(bing.page_requests) == 1
 
 
-def test_stopped_search_asks_for_nothing(bing: FakeBing, image_search: ImageSearch) -> None:
-    stop = threading.Event()
-    stop.set()
-    assert list(image_search.results("x", stop)) == []
-    assert bing.requests == []
-
-
-@pytest.mark.parametrize("page", ["", page_of([]), "There are no results for <a href='/'>x</a>"])
-def test_no_results_is_no_error(bing: FakeBing, image_search: ImageSearch, page: str) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [
+        "",
+        page_of([]),
+        "There are no results for <a href='/'>captcha</a>",
+        '<div data-nextUrl="/images/async?q=captcha&amp;first=9"></div>',
+        "<p>No results for captcha, unusual traffic</p>" + "<img src=x>" * 1000,
+    ],
+)
+@pytest.mark.parametrize("words", ["captcha", "CAPTCHA"])
+def test_no_results_is_no_error(
+    bing: FakeBing, image_search: ImageSearch, page: str, words: str
+) -> None:
     bing.show(page)
-    assert list(image_search.results("x")) == []
-
-
-def test_captcha_is_told_as_blocked(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.ask_for_captcha()
-    with pytest.raises(search.BlockedError, match="person"):
-        list(image_search.results("x"))
+    assert urls_found(image_search, Query(words)) == []
     assert len(bing.requests) == 1
 
 
-@pytest.mark.parametrize("status", [403, 429, 503])
-def test_refusing_status_is_told_as_blocked(
-    bing: FakeBing, image_search: ImageSearch, status: int
-) -> None:
-    bing.search_answer = send(b"", status)
-    with pytest.raises(search.BlockedError, match=str(status)):
-        list(image_search.results("x"))
+def test_nothing_behind_the_last_page_is_the_end(bing: FakeBing, image_search: ImageSearch) -> None:
+    urls = add_links(bing, 70)
+    first, second = page_of(bing.items[:35], 36), page_of(bing.items[35:], 71)
+    bing.search_answer = pages(first, second, '<ul><li><a href="/">Home</a></li></ul>')
+    assert urls_found(image_search) == urls
+    assert offsets_asked(bing) == ["1", "36", "71"]
 
 
-def test_redirect_away_from_images_is_told_as_blocked(
+@pytest.mark.parametrize("words", ["x", "no results", "one last step"])
+def test_captcha_is_told_as_blocked(bing: FakeBing, image_search: ImageSearch, words: str) -> None:
+    bing.ask_for_captcha()
+    with pytest.raises(BlockedError, match="person"):
+        urls_found(image_search, Query(words))
+    assert len(bing.requests) == 1
+
+
+def test_captcha_in_a_page_with_results_is_no_block(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
-    bing.search_answer = redirect("/turing/captcha")
-    bing.routes["/turing/captcha"] = send(b"prove it")
-    with pytest.raises(search.BlockedError, match="turing"):
-        list(image_search.results("x"))
+    bing.search_answer = pages(f"<script>captcha</script>{page_of([item(URL)])}", "")
+    assert urls_found(image_search) == [URL]
+
+
+@pytest.mark.parametrize(("status", "num_asked"), [(403, 1), (429, 3), (503, 3)])
+def test_refusing_status_is_told_as_blocked_after_bounded_tries(
+    bing: FakeBing, image_search: ImageSearch, status: int, num_asked: int
+) -> None:
+    bing.search_answer = send(b"", status)
+    with pytest.raises(BlockedError, match=f"refuses to answer .*{status}"):
+        urls_found(image_search)
+    assert len(bing.requests) == num_asked
+
+
+@pytest.mark.parametrize("location", ["/turing/captcha", "/login"])
+def test_redirect_away_from_images_is_told_as_blocked(
+    bing: FakeBing, image_search: ImageSearch, location: str
+) -> None:
+    bing.search_answer = redirect(location)
+    bing.routes[location] = send(page_of([item(URL)]).encode())
+    with pytest.raises(BlockedError, match=location):
+        urls_found(image_search)
+
+
+def test_redirect_to_another_bing_is_followed(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.search_answer = pages(
+        redirect(f"{bing.host(7)}/images/async?q=x&first=1"), page_of([item(URL)]), ""
+    )
+    assert urls_found(image_search) == [URL]
+
+
+def test_redirect_in_a_circle_is_told_as_blocked(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.search_answer = redirect("/images/async?q=x&first=1")
+    with pytest.raises(BlockedError, match="redirects"):
+        urls_found(image_search)
+    assert len(bing.requests) <= 6
 
 
 @pytest.mark.parametrize("num_pictures", [1, 500])
 def test_changed_markup_is_told_and_keeps_the_page(
     bing: FakeBing, image_search: ImageSearch, num_pictures: int
 ) -> None:
-    bing.show("<div class='newGrid'><img src='//h.example/a.jpg'></div>" * num_pictures)
-    with pytest.raises(search.MarkupChangedError) as caught:
-        list(image_search.results("x"))
-    assert "newGrid" in caught.value.page
+    page = "<div class='newGrid'><img src='//h.example/a.jpg'></div>" * num_pictures
+    bing.show(page)
+    with pytest.raises(MarkupChangedError, match="changed") as caught:
+        urls_found(image_search)
+    assert caught.value.page == page
+    assert len(bing.requests) == 1
 
 
 def test_nobody_listening_is_told_as_network_down() -> None:
     with FakeBing() as gone:
-        settings = SearchSettings(base_url=gone.url, seconds_between_pages=0.0)
-    with pytest.raises(search.NetworkDownError, match="cannot be reached"):
-        list(ImageSearch(settings).results("x"))
+        settings = SearchSettings(base_url=gone.url)
+    with pytest.raises(NetworkDownError, match="cannot be reached"):
+        urls_found(ImageSearch(settings))
 
 
-def test_other_status_is_a_plain_search_error(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.search_answer = send(b"", 500)
-    with pytest.raises(SearchError, match="500") as caught:
-        list(image_search.results("x"))
+def test_unknown_host_is_told_as_network_down() -> None:
+    clock = Clock()
+    settings = SearchSettings(base_url="http://bing.invalid")
+    with pytest.raises(NetworkDownError, match="unknown host"):
+        urls_found(ImageSearch(settings, clock=clock, wait=clock.wait))
+
+
+@pytest.mark.parametrize(("status", "num_asked"), [(500, 3), (404, 1)])
+def test_other_status_is_a_plain_search_error(
+    bing: FakeBing, image_search: ImageSearch, status: int, num_asked: int
+) -> None:
+    bing.search_answer = send(b"", status)
+    with pytest.raises(SearchError, match=str(status)) as caught:
+        urls_found(image_search)
+    assert (caught.value.exit_code, len(bing.requests)) == (1, num_asked)
+
+
+def hang_up(handler: FakeHandler) -> None:
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [send(b"", 408), send(b"", 429), send(b"", 500), send(b"", 503), hang_up],
+    ids=["408", "429", "500", "503", "no answer"],
+)
+def test_page_that_fails_for_a_moment_is_asked_for_again(
+    bing: FakeBing, image_search: ImageSearch, failure: Answer
+) -> None:
+    bing.search_answer = pages(failure, failure, page_of([item(URL)]), "")
+    assert urls_found(image_search) == [URL]
+    assert offsets_asked(bing) == ["1", "1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (send(b"<div class=captcha>"), BlockedError),
+        (send(b"", 429), BlockedError),
+        (send(b"<div class=newGrid>picture</div>" * 300), MarkupChangedError),
+        (send(b"<img src=a.jpg>"), MarkupChangedError),
+        (hang_up, NetworkDownError),
+        (send(b"", 500), SearchError),
+    ],
+)
+def test_failure_of_a_later_page_is_told_after_the_good_results(
+    bing: FakeBing, image_search: ImageSearch, answer: Answer, error: type[Exception]
+) -> None:
+    urls = add_links(bing, 70)
+    bing.search_answer = pages(page_of(bing.items[:35], 36), page_of(bing.items[35:]), answer)
+    results = image_search.results(X)
+    assert [result.url for result in itertools.islice(results, 70)] == urls
+    with pytest.raises(error):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    ("encode", "headers"),
+    [
+        (str.encode, {}),
+        (lambda page: gzip.compress(page.encode()), {"Content_Encoding": "gzip"}),
+        (lambda page: page.encode("utf-16"), {}),
+        (lambda page: b"<meta charset=gb18030>" + page.encode("gb18030"), {}),
+        (lambda page: page.encode()[:-60], {}),
+        (lambda page: b"\xff\xfa" + page.encode() + b"\xff", {}),
+    ],
+    ids=["plain", "gzip", "utf-16", "gb18030", "cut amid an item", "stray bytes"],
+)
+def test_page_in_another_form_is_read(
+    bing: FakeBing,
+    image_search: ImageSearch,
+    encode: Callable[[str], bytes],
+    headers: dict[str, str],
+) -> None:
+    fields = item("http://h.example/寿司.jpg")
+    markup = f'<a class="iusc" m="{html.escape(json.dumps(fields, ensure_ascii=False))}"></a>'
+    body = encode(markup + page_of([item(URL)]))
+    bing.search_answer = in_turn(send(body, **headers), send(b""))
+    assert urls_found(image_search) == ["http://h.example/%E5%AF%BF%E5%8F%B8.jpg", URL]
+
+
+def test_damaged_compression_is_a_plain_search_error(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    body = gzip.compress(page_of([item(URL)]).encode())
+    bing.search_answer = send(body[:20] + b"\0" + body[21:], Content_Encoding="gzip")
+    with pytest.raises(SearchError, match="compression") as caught:
+        urls_found(image_search)
     assert caught.value.exit_code == 1
 
 
+def test_huge_page_is_a_plain_search_error(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.search_answer = send(b"", Content_Length=str(9 * 2**20))
+    with pytest.raises(SearchError, match="too many bytes"):
+        urls_found(image_search)
+
+
+def paced_search(bing: FakeBing, clock: Clock) -> ImageSearch:
+    settings = SearchSettings(base_url=bing.url, seconds_between_pages=1.0)
+    return ImageSearch(settings, clock=clock, wait=clock.wait)
+
+
+def record_times(bing: FakeBing, clock: Clock, answer: Answer) -> list[float]:
+    times: list[float] = []
+
+    def recorded(handler: FakeHandler) -> None:
+        times.append(clock.now)
+        answer(handler)
+
+    bing.search_answer = recorded
+    return times
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+def test_pages_keep_their_distance_also_across_queries(bing: FakeBing) -> None:
+    clock = Clock()
+    search = paced_search(bing, clock)
+    answers = [page_of([item(f"http://h.example/{number}.jpg")]) for number in range(9)]
+    times = record_times(bing, clock, pages(*answers, ""))
+    urls_found(search)
+    urls_found(search, Query("y"))
+    assert (len(times), times[0]) == (11, 1000.0)
+    assert all(1.0 <= gap <= 1.5 + 1e-6 for gap in gaps(times))
+    assert len(set(gaps(times))) > 5  # chance has its share
+
+
+def test_retries_wait_longer_each_time(bing: FakeBing) -> None:
+    clock = Clock()
+    times = record_times(bing, clock, send(b"", 500))
+    with pytest.raises(SearchError):
+        urls_found(paced_search(bing, clock))
+    assert gaps(times) == pytest.approx([2.0, 4.0])
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("0", 2.0), ("7", 7.0), ("86400", 30.0)])
+def test_retry_waits_as_long_as_the_server_asks_within_reason(
+    bing: FakeBing, asked: str, waited: float
+) -> None:
+    clock = Clock()
+    refusal = send(b"", 429, Retry_After=asked)
+    times = record_times(bing, clock, pages(refusal, page_of([item(URL)]), ""))
+    assert urls_found(paced_search(bing, clock)) == [URL]
+    assert gaps(times)[0] == pytest.approx(waited)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "seconds"),
+    [
+        (BASE_URL, 1.0),
+        ("http://192.168.1.5", 1.0),
+        ("http://127.0.0.1:80", 0.0),
+        ("http://127.9.9.9", 0.0),
+        ("http://[::1]:80", 0.0),
+        ("http://localhost:8000/", 0.0),
+        ("http://localhost.example", 1.0),
+    ],
+)
+def test_only_ones_own_machine_is_asked_without_a_pause(base_url: str, seconds: float) -> None:
+    assert SearchSettings(base_url=base_url).pause_seconds == seconds
+    assert SearchSettings(base_url=base_url, seconds_between_pages=0.5).pause_seconds == 0.5
+
+
+def test_browser_that_we_say_we_are_can_be_chosen(bing: FakeBing) -> None:
+    bing.find_nothing()
+    for settings in (SearchSettings(bing.url), SearchSettings(bing.url, user_agent="Other/1")):
+        urls_found(ImageSearch(settings))
+    assert [headers["User-Agent"] for headers in bing.headers] == [BROWSER, "Other/1"]
+    assert bing.headers[0]["Accept-Encoding"] == "identity"
+
+
+def test_stopped_search_asks_for_nothing(bing: FakeBing, image_search: ImageSearch) -> None:
+    stop = threading.Event()
+    stop.set()
+    assert list(image_search.results(X, stop)) == []
+    assert bing.requests == []
+
+
+def test_stop_ends_the_search_before_the_next_picture(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    add_links(bing, 70)
+    stop = threading.Event()
+    results = image_search.results(X, stop)
+    next(results)
+    stop.set()
+    assert list(results) == []
+    assert len(bing.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "cut"])
+def test_pause_ends_when_nobody_wants_the_page_any_more(bing: FakeBing, how: str) -> None:
+    bing.search_answer = send(b"", 429, Retry_After="30")
+    search = ImageSearch(SearchSettings(base_url=bing.url))
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set if how == "stop" else search.cut).start()
+    start = time.monotonic()
+    assert list(search.results(X, stop)) == []
+    assert time.monotonic() - start < 5.0
+    assert len(bing.requests) == 1
+
+
+def test_cut_ends_the_page_that_is_on_its_way(bing: FakeBing, image_search: ImageSearch) -> None:
+    def never(handler: FakeHandler) -> None:
+        threading.Thread(target=image_search.cut).start()
+        bing.closing.wait(20.0)
+
+    bing.search_answer = in_turn(never, send(page_of([item(URL)]).encode()), send(b""))
+    start = time.monotonic()
+    assert urls_found(image_search) == []
+    assert time.monotonic() - start < 5.0
+    assert urls_found(image_search) == [URL]
+
+
+def test_cut_ends_every_search_that_was_begun_and_none_after(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
+    urls = add_links(bing, 70)
+    begun, waiting = image_search.results(X), image_search.results(Query("y"))
+    next(begun)
+    image_search.cut()
+    assert [*begun, *waiting] == []
+    assert urls_found(image_search) == urls
+
+
+def test_searches_may_take_turns(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.items_of = {
+        words: [item(f"http://{words}.example/{number}.jpg") for number in range(50)]
+        for words in ("a", "b")
+    }
+    turns = zip(image_search.results(Query("a")), image_search.results(Query("b")), strict=True)
+    assert [(a.rank, b.rank) for a, b in turns] == [(rank, rank) for rank in range(1, 51)]
+
+
+def test_saved_page_is_read_as_if_bing_had_sent_it(tmp_path: Path) -> None:
+    file = tmp_path / "red panda - Bing"
+    file.write_text(page_of([item(URL, t="Menu")]), encoding="utf-8")
+    assert list(SavedPages(file).results(X)) == [
+        SearchResult(URL, "http://page.example/", "Menu", query="x", rank=1)
+    ]
+
+
+def test_folder_of_saved_pages_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    links = [item(f"http://h.example/{number}.jpg") for number in range(6)]
+    (tmp_path / "b.html").write_text(page_of(links[2:5]))
+    (tmp_path / "a.htm").write_text(page_of(links[:3]))
+    (tmp_path / "c.HTML").write_bytes(page_of(links[4:]).encode("utf-16"))
+    (tmp_path / "d.html").write_text("nothing")
+    (tmp_path / "e.txt").write_text(page_of([item(URL)]))
+    (tmp_path / "f.html").mkdir()
+    results = list(SavedPages(tmp_path).results(X))
+    assert [result.url for result in results] == [fields["murl"] for fields in links]
+    assert [result.rank for result in results] == [1, 2, 3, 4, 5, 6]
+
+
+def test_saved_pages_stop_when_told(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(page_of([item(URL), item("http://h.example/")]))
+    stop = threading.Event()
+    search = SavedPages(tmp_path)
+    results = search.results(X, stop)
+    next(results)
+    stop.set()
+    search.cut()
+    assert list(results) == []
+    assert list(search.results(X, stop)) == []
+    assert len(urls_found(search)) == 2
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_missing_saved_pages_are_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="result page"):
+        SavedPages(tmp_path / name)
+
+
+def test_saved_pages_without_a_picture_are_told_as_changed_markup(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<title>something else</title>")
+    (tmp_path / "b.html").write_text("")
+    with pytest.raises(MarkupChangedError, match="Nothing can be read") as caught:
+        urls_found(SavedPages(tmp_path))
+    assert caught.value.page == "<title>something else</title>"
+
+
 def test_each_situation_has_its_exit_code() -> None:
-    kinds = (search.BlockedError, search.MarkupChangedError, search.NetworkDownError)
+    kinds = (BlockedError, MarkupChangedError, NetworkDownError)
     assert [kind.exit_code for kind in kinds] == [4, 5, 6]

@@ -1,0 +1,123 @@
+"""Addresses: taken apart without a change to what is requested, and told public from private."""
+
+import pytest
+
+from classifier.collecting import addresses
+from classifier.collecting.addresses import Address, AddressError
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://h.example/a", Address("http", "h.example", 80, "/a")),
+        ("HTTPS://H.Example", Address("https", "h.example", 443, "/")),
+        ("http://h.example:8080?x=1&y=%20", Address("http", "h.example", 8080, "/?x=1&y=%20")),
+        ("http://h.example:0/", Address("http", "h.example", 0, "/")),
+        ("http://user:word@h.example/a#part", Address("http", "h.example", 80, "/a")),
+        ("http://[2001:DB8::1]:81/", Address("http", "2001:db8::1", 81, "/")),
+        ("http://bücher.example/ü", Address("http", "xn--bcher-kva.example", 80, "/%C3%BC")),
+        ("http://h.example/100%/%zz", Address("http", "h.example", 80, "/100%/%zz")),
+        ("http://h.example//a//b", Address("http", "h.example", 80, "//a//b")),
+    ],
+)
+def test_address_is_taken_apart(url: str, address: Address) -> None:
+    assert addresses.parse(url) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://h.example/", "not http or https"),
+        ("//h.example/", "not http or https"),
+        ("", "not http or https"),
+        ("http://", "not a valid address"),
+        ("http:///a", "not a valid address"),
+        ("http://h.example:65536/", "not a valid address"),
+        ("http://h.example:x/", "not a valid address"),
+        ("http://[::1/", "not a valid address"),
+        ("http://a b/", "not a valid address"),
+        ("http://a\0b/", "not a valid address"),
+        ("http://.h.example/", "not a valid address"),
+        (f"http://{'a' * 64}.example/", "not a valid address"),
+        ("http://h.example/\ud800", "not a valid address"),
+    ],
+)
+def test_what_is_no_address_is_named(url: str, reason: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        addresses.parse(url)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://h.example:80/a", "http://h.example"),
+        ("https://h.example:443/a", "https://h.example"),
+        ("https://h.example:80/a", "https://h.example:80"),
+        ("http://[::1]:81/a", "http://[::1]:81"),
+    ],
+)
+def test_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
+    assert addresses.parse(url).origin == origin
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b", "http://h.example/b"),
+        ("b?c=1#d", "http://h.example/x/b?c=1"),
+        ("//other.example/", "http://other.example/"),
+        ("/b\xc3\xbc", "http://h.example/bü"),  # UTF-8, read as the Latin-1 of a header
+        ("/b\xfc", "http://h.example/bü"),
+    ],
+)
+def test_redirect_is_read_from_where_it_was_found(location: str, target: str) -> None:
+    assert addresses.redirect_target("http://h.example/x/a", location) == target
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"), [("", "redirect to nowhere"), ("http://[::1/", "not a valid address")]
+)
+def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        addresses.redirect_target("http://h.example/", location)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00::1",
+        "ff02::1",
+        "::127.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::a00:1",
+        "2002:7f00:1::",
+    ],
+)
+def test_address_is_private(address: str) -> None:
+    assert addresses.is_private(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_address_is_public(address: str) -> None:
+    assert not addresses.is_private(address)

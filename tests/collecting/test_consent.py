@@ -1,0 +1,289 @@
+"""Consent: what headers and robots.txt forbid is not taken, and nobody is asked more than once."""
+
+import random
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from fake_bing import Answer, FakeBing, drip, later, redirect, send, send_in_parts, send_raw
+
+from classifier.collecting.consent import Consent, ConsentSettings, Robots, opted_out, parse_robots
+from classifier.collecting.fetch import AGENT_TOKEN, Fetcher, FetchError, FetchSettings
+
+LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
+QUICK = ConsentSettings(robots_seconds=0.4)
+FORBIDDING = b"User-agent: *\nDisallow: /\n"
+
+
+@pytest.fixture
+def fetcher() -> Fetcher:
+    return Fetcher(FetchSettings(allow_private_hosts=True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "directive"),
+    [
+        (["noai"], "noai"),
+        (["noimageai"], "noimageai"),
+        (["noindex"], "noindex"),
+        (["noimageindex"], "noimageindex"),
+        (["noml"], "noml"),
+        (["none"], "none"),
+        (["NoAI"], "noai"),
+        (["all, noarchive ,NOIMAGEAI"], "noimageai"),
+        (["noarchive; noai"], "noai"),
+        (["all", "noindex"], "noindex"),
+        (["picture-sorter: noai"], "noai"),
+        (["Picture-Sorter/0.1 : nofollow, noai"], "noai"),
+        (["*: noai"], "noai"),
+        (["otherbot: noai", "picture-sorter: noml"], "noml"),
+        (["otherbot: noai, picture-sorter: noml"], "noml"),
+        (["max-image-preview:large, noai"], "noai"),
+        (["max-snippet: 20, max-video-preview:-1, noindex"], "noindex"),
+        (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], "noai"),
+        (["unavailable_after: Wed, 01 Jan 2030 00:00:00 GMT, noai"], "noai"),
+        ([], ""),
+        ([""], ""),
+        (["all"], ""),
+        (["nofollow, noarchive"], ""),
+        (["noairplanes"], ""),
+        (["otherbot: noai"], ""),
+        (["otherbot: nofollow, noai"], ""),
+        (["my-picture-sorter: noai"], ""),
+        (["max-image-preview:none"], ""),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST"], ""),
+    ],
+)
+def test_directive_that_forbids_is_found(lines: list[str], directive: str) -> None:
+    headers = [("Content-Type", "noai"), *[("X-Robots-Tag", line) for line in lines]]
+    assert opted_out(headers, AGENT_TOKEN) == directive
+
+
+@pytest.mark.parametrize("name", ["X-Robots-Tag", "x-robots-tag", "X-ROBOTS-TAG"])
+def test_name_of_a_header_may_have_any_case(name: str) -> None:
+    assert opted_out([(name, "noai")], AGENT_TOKEN) == "noai"
+
+
+@pytest.mark.parametrize(
+    ("value", "directive"),
+    [("1", "tdm-reservation"), (" 1 ", "tdm-reservation"), ("0", ""), ("", ""), ("10", "")],
+)
+def test_reservation_of_text_and_data_mining_forbids(value: str, directive: str) -> None:
+    assert opted_out([("TDM-Reservation", value)], AGENT_TOKEN) == directive
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [("X-Robots-Tag", "noai")],
+        [("X-Robots-Tag", "NOAI")],
+        [("X-Robots-Tag", "picture-sorter: noai")],
+        [("X-Robots-Tag", "otherbot: noai"), ("x-robots-tag", "noindex")],
+        [("tdm-reservation", "1")],
+    ],
+)
+def test_body_that_is_opted_out_is_not_read(
+    bing: FakeBing, fetcher: Fetcher, lines: list[tuple[str, str]]
+) -> None:
+    bing.routes["/a"] = send_in_parts(LARGE, lines)
+    settings = FetchSettings(allow_private_hosts=True, max_bytes=2 * len(LARGE))
+    with pytest.raises(FetchError) as caught:
+        fetcher.fetch(f"{bing.url}/a", check=Consent().check, settings=settings)
+    assert (caught.value.reason, caught.value.is_passing) == ("opted out", False)
+    end = time.monotonic() + 5.0
+    while not bing.visits[0].ended and time.monotonic() < end:
+        time.sleep(0.005)
+    assert 0 < bing.visits[0].num_bytes < len(LARGE) // 2
+
+
+def test_body_that_only_another_agent_may_not_use_is_read(bing: FakeBing, fetcher: Fetcher) -> None:
+    bing.routes["/a"] = send_in_parts(bytes(2**20), [("X-Robots-Tag", "otherbot: noai")])
+    assert len(fetcher.fetch(f"{bing.url}/a", check=Consent().check).body) == 2**20
+
+
+def test_host_is_left_alone_after_three_opt_outs() -> None:
+    consent = Consent()
+    for number in range(3):
+        assert consent.refuses(f"http://h.example/{number}") == ""
+        with pytest.raises(FetchError, match="noml"):
+            consent.check(f"http://h.example/{number}", [("X-Robots-Tag", "noml")])
+    assert consent.refuses("https://H.example:8443/4") == "noml"
+    assert consent.refuses("http://other.example/") == ""
+
+
+def test_pictures_that_may_be_used_are_not_held_against_a_host() -> None:
+    consent = Consent()
+    for _ in range(5):
+        consent.check("http://h.example/", [("X-Robots-Tag", "all")])
+    assert consent.refuses("http://h.example/") == ""
+
+
+def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
+    bing.robots["127.0.0.1"] = send(
+        b"\xef\xbb\xbfUser-agent: otherbot\r\nDisallow: /\r\n\r\n"
+        b"User-agent: Picture-Sorter # that is us\r\nDisallow: /private/\r\n"
+        b"Allow: /private/open\r\nDisallow: /*.png$\r\n\r\n"
+        b"User-agent: *\r\nDisallow: /all/\r\n"
+    )
+    robots = Robots()
+    allowed = {
+        path: robots.allows(bing.url + path, fetcher)
+        for path in (
+            "/a.jpg",
+            "/all/a.jpg",
+            "/private/a.jpg",
+            "/private/open/a.jpg",
+            "/a.png",
+            "/a.png?x=1",
+        )
+    }
+    assert allowed == {
+        "/a.jpg": True,
+        "/all/a.jpg": True,
+        "/private/a.jpg": False,
+        "/private/open/a.jpg": True,
+        "/a.png": False,
+        "/a.png?x=1": True,
+    }
+    assert bing.requests == ["/robots.txt"]
+
+
+ANSWERS = {
+    "forbids": (send(FORBIDDING), False),
+    "404": (send(FORBIDDING, 404), True),
+    "401": (send(FORBIDDING, 401), True),
+    "403": (send(FORBIDDING, 403), True),
+    "204": (send(b"", 204), True),
+    "429": (send(b"", 429), False),
+    "500": (send(b"", 500), False),
+    "503": (send(b"", 503), False),
+    "silent": (later(send(b""), 5.0), False),
+    "drips": (drip(b"HTTP/1.0 200 OK\r\nX: "), False),
+    "lost": (send_raw(b""), False),
+    "no http": (send_raw(b"SSH-2.0-OpenSSH_9.9\r\n"), False),
+    "empty": (send(b""), True),
+    "page": (send(b"<html>no such page</html>"), True),
+    "binary": (send(b"\x89PNG\r\n\0\0" + FORBIDDING), True),
+    "no utf-8": (send(b"\xff\xfe caf\xe9\n" + FORBIDDING), False),
+    "circle": (redirect("/robots.txt"), True),
+    "ftp": (redirect("ftp://h.example/robots.txt"), True),
+    "nobody there": (redirect("http://127.0.0.1:1/robots.txt"), False),
+}
+
+
+@pytest.mark.parametrize(("answer", "is_allowed"), ANSWERS.values(), ids=ANSWERS)
+def test_answer_for_robots_allows_or_forbids(
+    bing: FakeBing, fetcher: Fetcher, answer: Answer, is_allowed: bool
+) -> None:
+    bing.robots["127.0.0.1"] = answer
+    robots, start = Robots(QUICK), time.monotonic()
+    assert [robots.allows(f"{bing.url}/{name}", fetcher) for name in "ab"] == [is_allowed] * 2
+    assert time.monotonic() - start < 4.0
+    assert bing.requests == ["/robots.txt"]
+
+
+@pytest.mark.parametrize(("num_redirects", "is_allowed"), [(5, False), (6, True)])
+def test_five_redirects_to_robots_are_followed(
+    bing: FakeBing, fetcher: Fetcher, num_redirects: int, is_allowed: bool
+) -> None:
+    bing.robots["127.0.0.1"] = redirect(f"{bing.host(1)}/1")
+    for number in range(1, num_redirects):
+        bing.routes[f"/{number}"] = redirect(f"/{number + 1}")
+    bing.routes[f"/{num_redirects}"] = send(FORBIDDING)
+    assert Robots().allows(f"{bing.url}/a", fetcher) == is_allowed
+
+
+def test_of_a_huge_file_the_start_counts(bing: FakeBing, fetcher: Fetcher) -> None:
+    start = b"User-agent: *\nDisallow: /first\nDisallow: /cut-here\n"
+    bing.robots["127.0.0.1"] = send(start + b"# more\n" * 10**6 + b"Disallow: /last\n")
+    robots = Robots(ConsentSettings(robots_bytes=start.index(b"-here")))
+    assert not robots.allows(f"{bing.url}/first", fetcher)
+    assert robots.allows(f"{bing.url}/cut-and-dried", fetcher)  # no half of a line
+    whole = Robots()
+    assert not whole.allows(f"{bing.url}/cut-here", fetcher)
+    assert whole.allows(f"{bing.url}/last", fetcher)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\xe2\x80\xa8"], ids=["LF", "CR", "LS"])
+def test_file_of_many_agents_does_not_fill_the_memory(end: bytes) -> None:
+    agents = [b"User-agent: %d" % number for number in range(2000)]
+    agents += [b"user agent " + b"*" * number + b"picture-sorter" for number in range(100)]
+    rules = [b"Disallow: /%d/" % number for number in range(1500)]
+    tracemalloc.start()
+    try:
+        parsed = parse_robots(end.join([*agents, *rules, b""]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not parsed.can_fetch("http://h.example/77/a.jpg", AGENT_TOKEN)
+    assert peak < 16 * 2**20
+
+
+def test_random_rules_are_read() -> None:
+    dice = random.Random(5)
+    words = [b"User-agent", b"Disallow", b"Allow", b"Crawl-delay", b"Request-rate", b"Sitemap"]
+    words += [b":", b"*", b"$", b"/", b"%", b"%zz", b"http://[", b"#", b" ", b"\n", b"\r", b"\xff"]
+    for _ in range(500):
+        body = b"".join(dice.choice(words) for _ in range(dice.randrange(40)))
+        verdict = parse_robots(b"User-agent: *\n" + body).can_fetch("http://h/a%20b?%", AGENT_TOKEN)
+        assert verdict in (True, False)
+
+
+def test_each_origin_is_asked_once_however_many_want_to_know(
+    bing: FakeBing, fetcher: Fetcher
+) -> None:
+    urls = [f"{bing.host(number)}/a" for number in (1, 2)] * 8
+    bing.robots["127.0.1.1"] = later(send(FORBIDDING), 0.2)
+    robots, answers = Robots(), dict[str, bool]()
+    threads = [
+        threading.Thread(target=lambda url=url: answers.update({url: robots.allows(url, fetcher)}))
+        for url in urls
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5.0)
+    assert [answers[url] for url in urls[:2]] == [False, True]
+    assert sorted(visit.host for visit in bing.visits) == ["127.0.1.1", "127.0.1.2"]
+
+
+def refusals(robots: Robots, url: str, fetcher: Fetcher) -> Iterator[str]:
+    for _ in range(2):
+        with pytest.raises(FetchError) as caught:
+            robots.allows(url, fetcher)
+        yield caught.value.reason
+
+
+def test_host_that_cannot_be_reached_is_called_that(
+    bing: FakeBing, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeBing() as gone:
+        url = gone.url
+    robots = Robots()
+    assert [*refusals(robots, url, fetcher)] == ["no connection"] * 2
+    assert [*refusals(robots, bing.url.replace("http:", "https:"), fetcher)] == [
+        "no safe connection"
+    ] * 2
+    assert [*refusals(robots, bing.url, Fetcher())] == ["private address"] * 2
+    assert [*refusals(robots, "ftp://h/", fetcher)] == ["not http or https"] * 2
+
+    def look_up_in_vain(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_in_vain)
+    assert [*refusals(robots, "http://h.example/", fetcher)] == ["unknown host"] * 2
+    assert bing.requests == []
+
+
+def test_waiting_for_robots_can_be_stopped_and_is_not_remembered(
+    bing: FakeBing, fetcher: Fetcher
+) -> None:
+    bing.robots["127.0.0.1"] = later(send(b""), 10.0)
+    robots = Robots()
+    threading.Timer(0.1, fetcher.stop).start()
+    assert [*refusals(robots, bing.url, fetcher)] == ["stopped"] * 2
+    bing.robots["127.0.0.1"] = send(b"")
+    assert robots.allows(bing.url, Fetcher(FetchSettings(allow_private_hosts=True)))

@@ -1,0 +1,171 @@
+"""Whole data sets: a plan fills every folder, and no picture lies on two sides of a split."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_bing import FakeBing, draw, send
+from PIL import Image
+
+import bing_downloader
+from classifier import console, fingerprints, images
+
+ROOT = Path(bing_downloader.__file__).parent
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def start(
+    bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _closed_logs: None
+) -> Start:
+    """Give a function that runs the script against the fake Bing, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BING_BASE_URL", bing.url)
+
+    def run(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as caught:
+            console.run_script(bing_downloader.main, ["--allow-private-hosts", *arguments])
+        return int(caught.value.code or 0)
+
+    return run
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+
+
+def copy_of(number: int) -> bytes:
+    """Give the picture that `draw(number)` draws in another encoding."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(draw(number))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PLAN = """
+output = "data"
+type = "photo"
+train_limit = 30
+validation_limit = 21
+
+[class.menu]
+queries = ["restaurant menu", "menu board"]
+validation_queries = ["cafe menu"]
+
+[class.not-menu]
+queries = ["food", "restaurant interior"]
+validation_queries = ["street"]
+"""
+QUERIES = ("restaurant menu", "menu board", "cafe menu", "food", "restaurant interior", "street")
+
+
+def test_a_plan_fills_a_data_set_that_training_finds_nothing_wrong_with(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    for number, query in enumerate(QUERIES):
+        bing.add_pictures(45, start=100 * number, query=query)
+    # What leaks: a validation query that finds pictures of training again, whole and re-encoded.
+    for number in range(5):
+        bing.add(f"/again{number}.jpg", draw(number), query="cafe menu")
+        bing.add(f"/copy{number}.png", copy_of(10 + number), query="street")
+    bing.items_of["cafe menu"].reverse()
+    bing.items_of["street"].reverse()
+    (tmp_path / "plan.toml").write_text(PLAN)
+
+    assert start("--plan", "plan.toml") == 0
+    counts = {
+        f"{folder.parent.name}/{folder.name}": len(pictures_in(folder))
+        for folder in sorted((tmp_path / "data").glob("*/*"))
+    }
+    assert counts == {
+        "train/menu": 30,
+        "train/not-menu": 30,
+        "validation/menu": 21,
+        "validation/not-menu": 21,
+    }
+    assert {page["qft"] for page in bing.page_requests} == {"+filterui:photo-photo"}
+
+    check = subprocess.run(
+        [sys.executable, ROOT / "trainMyDataWithKerasModel.py", "--data", "data", "--check-only"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stderr
+    assert "nothing wrong was found" in check.stdout + check.stderr
+
+    bing.requests.clear()
+    assert start("--plan", "plan.toml") == 0
+    assert bing.requests == []
+
+
+def prints_of(folder: Path) -> list[bytes]:
+    size = fingerprints.CHECK_SIZE
+    return [
+        fingerprints.fingerprint(images.decode(path, image_size=size).pixels)
+        for path in pictures_in(folder)
+    ]
+
+
+def test_a_fraction_splits_and_a_rerun_moves_nothing(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    for number in range(60):
+        bing.add(f"/{number}.jpg", draw(number), host=1 + number % 20)
+        if number % 3 == 0:
+            bing.add(f"/{number}.png", copy_of(number), host=1 + number % 20)
+    arguments = ("-s", "red panda", "-o", "data", "--validation-fraction", "0.25", "--limit")
+    assert start(*arguments, "40") == 0
+    train, validation = (
+        tmp_path / "data" / split / "red_panda" for split in ("train", "validation")
+    )
+    before = {path: path.read_bytes() for path in (*pictures_in(train), *pictures_in(validation))}
+    assert (len(pictures_in(train)), len(pictures_in(validation))) == (30, 10)
+
+    assert start(*arguments, "56") == 0
+    assert (len(pictures_in(train)), len(pictures_in(validation))) == (42, 14)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert fingerprints.near_pairs(prints_of(train) + prints_of(validation)) == []
+
+
+def test_a_picture_of_another_split_is_left_out_of_any_class(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    bing.add("/a.jpg", draw(0))
+    assert start("-s", "x", "-o", "data/train/menu", "--limit", "1") == 0
+    bing.items.clear()
+    bing.add("/again.jpg", draw(0))
+    bing.add("/copy.png", copy_of(0))
+    bing.add("/b.jpg", draw(1))
+    assert start("-s", "x", "-o", "data/validation/not-menu", "--limit", "2") == 3
+    (kept,) = pictures_in(tmp_path / "data/validation/not-menu")
+    assert kept.read_bytes() == draw(1)
+
+
+def test_a_picture_of_another_class_is_kept_with_a_warning(
+    bing: FakeBing,
+    start: Start,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bing.add("/a.jpg", draw(0))
+    assert start("-s", "x", "-o", "data/train/menu", "--limit", "1") == 0
+    capsys.readouterr()
+    bing.items[0]["murl"] = bing.add("/copy.png", copy_of(0))
+    assert start("-s", "x", "-o", "data/train/not-menu", "--limit", "1") == 0
+    assert "other classes" in capsys.readouterr().err
+
+
+def test_classes_after_a_blocked_one_are_filled(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "queries.txt").write_text("\n".join("abc"))
+    for number, query in enumerate("abc"):
+        bing.add_pictures(60, start=100 * number, query=query)
+    bing.search_answer_of["b"] = send(b"", 403)
+    assert start("-f", "queries.txt", "-o", "out", "--limit", "50", "--host-interval", "0.01") == 4
+    assert {name: len(pictures_in(tmp_path / "out" / name)) for name in "ac"} == {"a": 50, "c": 50}
+    assert not (tmp_path / "out/b").exists()

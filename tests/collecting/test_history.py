@@ -1,0 +1,338 @@
+"""A download history of the original is read; nothing in it is run, and none costs too much."""
+
+import builtins
+import contextlib
+import os
+import pickle
+import struct
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.collecting import history
+from classifier.collecting.history import History, read_history
+from classifier.errors import UsageError
+
+URLS = ["http://a.example/1.jpg", "https://b.example/%C3%A9%20&x=1.png", "http://c.example/a?b"]
+MD5S = {"0123456789abcdef" * 2: "1.jpg", "fedcba9876543210" * 2: "菜单_1.png"}
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+# As Python 2 wrote them: texts are bytes (U), sets are calls of `__builtin__.set`.
+PYTHON_2_LIST = (
+    b"\x80\x02]q\x00(U\x16http://a.example/1.jpgq\x01U\x12http://b.ex/\xc3\xa9.jpgq\x02e."
+)
+PYTHON_2_SET = (
+    b"\x80\x02c__builtin__\nset\nq\x00]q\x01U\x16http://a.example/1.jpgq\x02a\x85q\x03Rq\x04."
+)
+PYTHON_2_DICT = b"\x80\x02}q\x00U\x20" + b"0123456789abcdef" * 2 + b"q\x01U\x051.jpgq\x02s."
+PYTHON_2_TEXT = b"(lp0\nS'http://a.example/1.jpg'\np1\naVhttp://b.example/\\u83dc.jpg\np2\na."
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write(data: bytes) -> Path:
+        path = tmp_path / "download_history.pickle"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+class Harmless:
+    """Pickles as an object of a class of ours."""
+
+
+def text(value: str) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("collection", [list, tuple, set, frozenset, dict.fromkeys])
+def test_a_genuine_history_is_read(
+    write: Callable[[bytes], Path], protocol: int, collection: Callable[[list[str]], object]
+) -> None:
+    data = pickle.dumps(collection(URLS), protocol) + pickle.dumps(MD5S, protocol)
+    found = read_history(write(data))
+    assert set(found.urls) == set(URLS)
+    assert found.md5s == MD5S
+
+
+def test_a_long_history_keeps_its_order_and_drops_repetitions(
+    write: Callable[[bytes], Path],
+) -> None:
+    urls = [f"http://a.example/{number}.jpg" for number in range(5_000)]
+    data = pickle.dumps(urls + urls) + pickle.dumps(MD5S)
+    assert read_history(write(data)) == History(tuple(urls), MD5S)
+
+
+@pytest.mark.parametrize(
+    ("data", "urls"),
+    [
+        (PYTHON_2_LIST, ("http://a.example/1.jpg", "http://b.ex/%C3%A9.jpg")),
+        (PYTHON_2_SET, ("http://a.example/1.jpg",)),
+        (PYTHON_2_TEXT, ("http://a.example/1.jpg", "http://b.example/%E8%8F%9C.jpg")),
+    ],
+    ids=["list", "set", "text"],
+)
+def test_what_python_2_wrote_is_read(
+    write: Callable[[bytes], Path], data: bytes, urls: tuple[str, ...]
+) -> None:
+    assert read_history(write(data + PYTHON_2_DICT)) == History(
+        urls, {"0123456789abcdef" * 2: "1.jpg"}
+    )
+
+
+def test_the_second_pickle_may_be_missing_or_something_else(
+    write: Callable[[bytes], Path],
+) -> None:
+    urls = pickle.dumps(URLS)
+    assert read_history(write(urls)) == History(tuple(URLS), {})
+    assert read_history(write(urls + pickle.dumps([1, 2]))) == History(tuple(URLS), {})
+
+
+def test_what_follows_the_second_pickle_is_never_looked_at(write: Callable[[bytes], Path]) -> None:
+    behind = pickle.dumps(Call(os.system, "true")) + b"\xff no pickle"
+    data = pickle.dumps(URLS) + pickle.dumps(MD5S) + behind
+    assert read_history(write(data)) == History(tuple(URLS), MD5S)
+
+
+def test_addresses_come_as_search_results_give_them(write: Callable[[bytes], Path]) -> None:
+    urls = ["HTTP://münchen.example/ü 1.jpg", "http://xn--mnchen-3ya.example/%C3%BC%201.jpg#top"]
+    found = read_history(write(pickle.dumps(urls)))
+    assert found.urls == ("http://xn--mnchen-3ya.example/%C3%BC%201.jpg",)
+
+
+def test_an_empty_history_is_one(write: Callable[[bytes], Path]) -> None:
+    assert read_history(write(pickle.dumps([]) + pickle.dumps({}))) == History()
+
+
+def test_only_addresses_md5s_and_plain_names_are_taken(write: Callable[[bytes], Path]) -> None:
+    urls = [None, 1, 2.5, b"http://bytes.example/", ["http://nested.example/"], "", "ftp://x/", "x"]
+    urls += ["file:///etc/passwd", "http://x/\nb", "http://x/\ud800", URLS[0]]
+    md5 = "A" * 32
+    md5s = {md5: "a.jpg", "b" * 31: "b.jpg", "g" * 32: "c.jpg", 3: "d.jpg", ("e",): "e.jpg"}
+    names = ["../up.jpg", "/root.jpg", "a\\b.jpg", "c:d.jpg", "..", ".", "", " ", None, 7, "a\0b"]
+    md5s |= {f"{number:032x}": name for number, name in enumerate(names)}
+    found = read_history(write(pickle.dumps(urls) + pickle.dumps(md5s)))
+    assert found == History((URLS[0],), {"a" * 32: "a.jpg"})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("place", ["first", "inside", "second"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Call(os.system, "touch hacked"),
+        Call(builtins.eval, "open('hacked', 'w')"),
+        Call(builtins.exec, "open('hacked', 'w')"),
+        Call(builtins.getattr, str, "format"),
+        Call(builtins.open, "hacked", "w"),
+        Call(builtins.range, 10**12),
+        Call(builtins.bytearray, 10**12),
+        Call(builtins.__import__, "os"),
+        Harmless(),
+        Harmless,
+    ],
+    ids=lambda value: getattr(getattr(value, "call", [None])[0], "__name__", None),
+)
+def test_nothing_is_ever_called(
+    write: Callable[[bytes], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hostile: object,
+    place: str,
+    protocol: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "first": [hostile],
+        "inside": [["http://a.example/", [hostile]]],
+        "second": [URLS, {"0" * 32: hostile}],
+    }[place]
+    path = write(b"".join(pickle.dumps(value, protocol) for value in values))
+    with pytest.raises(UsageError, match="not imported, because it asks for"):
+        read_history(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+TRICKS = {
+    "a name put together on the stack": b"\x80\x04" + text("os") + text("system") + b"\x93.",
+    "a dotted name": b"\x80\x04" + text("builtins") + text("set.__init__") + b"\x93.",
+    "a name with a blank in it": b"\x80\x04" + text("builtins set") + text("") + b"\x93.",
+    "a name recalled": b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x94h\x00h\x01\x93.",
+    "a name of other values": b"\x80\x04]]\x93.",
+    "an address and then a call": b"\x80\x02]c__builtin__\neval\n(X\x01\x00\x00\x00ttRa.",
+    "a set called with two lists": b"cbuiltins\nset\n(]]tR.",
+    "a set of a text": b"cbuiltins\nset\n(Vabc\ntR.",
+    "a call of a list": b"]]\x85R.",
+    "a set's state": b"cbuiltins\nset\n(]tR}b.",
+    "an instance": b"(ios\nsystem\n.",
+    "an object": b"(cbuiltins\nset\n]o.",
+    "a new object": b"\x80\x02cbuiltins\nset\n)\x81.",
+    "a new object with keywords": b"\x80\x04cbuiltins\nset\n)}\x92.",
+    "a persistent id as text": b"Phttp://a.example/\n.",
+    "a persistent id": b"Vhttp://a.example/\nQ.",
+    "the extension registry, 1 byte": b"\x80\x02\x82\x01.",
+    "the extension registry, 2 bytes": b"\x80\x02\x83\x01\x00.",
+    "the extension registry, 4 bytes": b"\x80\x02\x84\x01\x00\x00\x00.",
+    "a buffer from outside": b"\x80\x05\x97.",
+    "a read-only buffer": b"\x80\x05]\x98.",
+}
+DAMAGES = {
+    "no pickle": b"<html>not here</html>",
+    "a picture": b"\xff\xd8\xff\xe0\x00\x10JFIF",
+    "zeros": bytes(1000),
+    "a text announced with 2**62 bytes": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
+    "a text announced with 2**64 - 1 bytes": b"\x80\x04\x8d" + b"\xff" * 8 + b"x.",
+    "bytes announced with 2**62": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
+    "a byte array announced with 2**62": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"x.",
+    "a frame announced with 2**62": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"(",
+    "a number announced with 2**31 - 1 bytes": b"\x8b\xff\xff\xff\x7f1.",
+    "a number announced with -1 bytes": b"\x8b\xff\xff\xff\xff1.",
+    "a number of 100,000 digits": b"I" + b"9" * 100_000 + b"\n.",
+    "an unquoted text": b"S" + b"9" * 100_000 + b"\n.",
+    "a text that is no UTF-8": b"X\x01\x00\x00\x00\xff.",
+    "a pop from nothing": b"0.",
+    "an end without a value": b"(.",
+    "an append to nothing": b"Vx\na.",
+    "an append to a text": b"Vx\nVx\na.",
+    "values without a mark": b"]Vx\ne.",
+    "a key without a value": b"}(Vx\nu.",
+    "keys for a list": b"](Vx\nVx\nu.",
+    "a memo never filled": b"h\x07.",
+    "a memo of nothing": b"q\x07.",
+    "a copy of nothing": b"2.",
+    "three where there are two": b"]]\x87.",
+}
+
+
+@pytest.mark.parametrize("data", TRICKS.values(), ids=TRICKS)
+def test_every_other_instruction_is_refused(write: Callable[[bytes], Path], data: bytes) -> None:
+    for start in (b"", pickle.dumps(URLS)):
+        with pytest.raises(UsageError) as caught:
+            read_history(write(start + data))
+        assert "download_history.pickle" in str(caught.value)
+
+
+@pytest.mark.parametrize("data", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused_at_once(write: Callable[[bytes], Path], data: bytes) -> None:
+    path = write(data)
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"damaged or cut off: .*") as caught:
+        read_history(path)
+    assert time.monotonic() - start < 2
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_file_cut_off_anywhere_is_refused_or_ends_with_a_pickle(
+    write: Callable[[bytes], Path], protocol: int
+) -> None:
+    urls, md5s = pickle.dumps(URLS, protocol), pickle.dumps(MD5S, protocol)
+    whole = urls + md5s
+    for length in range(len(whole)):
+        path = write(whole[:length])
+        if length == len(urls):
+            assert read_history(path) == History(tuple(URLS), {})
+        else:
+            with pytest.raises(UsageError, match=r"cut off|is empty"):
+                read_history(path)
+
+
+def deep(start: bytes, end: bytes) -> bytes:
+    return start * 100_000 + b"]" + end * 100_000 + b"."
+
+
+# Small files that cost an ordinary reader gigabytes, minutes, or the whole process.
+BOMBS = {
+    "deep lists": deep(b"](", b"e"),
+    "deep tuples": deep(b"(", b"t"),
+    "deep dicts": b"}" + b"Vk\n}" * 100_000 + b"s" * 100_000 + b".",
+    "deep calls": deep(b"cbuiltins\nset\n(", b"tR")[: 2**22],
+    "lists of ten lists": b"](Vx\ne" + b"p0\n0](" + b"](g0\ng0\ng0\ng0\neq\x00" * 1000 + b"e.",
+    "tuples of the same tuple": b")" + b"2\x86" * 100_000 + b".",
+    "a dict with such a key": b"})" + b"2\x86" * 100_000 + b"Nsp0\n0](g0\ne.",
+    "a list within itself": b"]q\x00" + b"h\x00a" * 1000 + b".",
+    "a high memo": b"]r\xff\xff\xff\x7f.",
+    "many high memos": b"]"
+    + b"".join(b"r" + struct.pack("<I", n << 12) for n in range(20_000))
+    + b".",
+    "empty lists": b"](" + b"]" * 300_000 + b"e.",
+    "empty dicts": b"](" + b"}" * 300_000 + b"e.",
+    "marks": b"]" + b"(" * 300_000 + b"1" * 50_000 + b".",
+    "numbers": b"](" + b"K\x01" * 300_000 + b"e.",
+    "one long name": b"c" + b" " * 5_000_000 + b"\nx\n.",
+    "one long text": b"X" + struct.pack("<I", 2**22) + b"x" * 2**22 + b".",
+}
+
+
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
+def test_a_bomb_costs_little(write: Callable[[bytes], Path], data: bytes) -> None:
+    path = write(data)
+    start = time.monotonic()
+    with contextlib.suppress(UsageError):
+        assert read_history(path) == History()
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("name", ["lists of ten lists", "many high memos", "one long name"])
+def test_a_bomb_takes_little_memory(write: Callable[[bytes], Path], name: str) -> None:
+    path = write(BOMBS[name])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UsageError):
+            read_history(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * history.MAX_BYTES
+
+
+def test_a_file_that_is_too_large_is_not_parsed(
+    write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pickle.dumps(URLS)
+    monkeypatch.setattr(history, "MAX_BYTES", len(data))
+    assert read_history(write(data)).urls == tuple(URLS)
+    with pytest.raises(UsageError, match="has more than"):
+        read_history(write(data + b"."))
+
+
+def test_a_file_with_too_many_instructions_is_given_up(
+    write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_INSTRUCTIONS", 100)
+    with pytest.raises(UsageError, match="more than 100 instructions"):
+        read_history(write(b"](" + b"N" * 97 + b"e." + b"}."))
+
+
+def test_empty_missing_and_unreadable_files_are_named(
+    write: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"download_history\.pickle is empty"):
+        read_history(write(b""))
+    for path in (tmp_path / "none.pickle", tmp_path, Path("a\0b")):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_history(path)
+
+
+@pytest.mark.parametrize("value", ["http://a.example/", 3, None, b"x"])
+def test_a_pickle_of_something_else_is_no_history(
+    write: Callable[[bytes], Path], value: object
+) -> None:
+    with pytest.raises(UsageError, match="does not begin with a list of addresses"):
+        read_history(write(pickle.dumps(value)))

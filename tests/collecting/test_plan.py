@@ -1,0 +1,341 @@
+"""A plan says what each class wants; whatever is wrong in it is named with its place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from classifier.collecting.folders import folder_name
+from classifier.collecting.plan import read_plan
+from classifier.collecting.queries import Query, SearchOptions
+from classifier.collecting.targets import Side, Target
+from classifier.errors import UsageError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "examples" / "menu-or-not.toml"
+
+QUERIES = 'queries = ["a"]'
+TRAIN, VALIDATION = Path("data/train"), Path("data/validation")
+
+Write = Callable[[str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str | bytes) -> Path:
+        path = Path("plan.toml")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def words(target: Target) -> list[str]:
+    return [query.text for query in target.queries]
+
+
+def sizes(target: Target) -> tuple[int, int]:
+    return target.train.limit, target.validation.limit if target.validation else 0
+
+
+def test_the_shipped_example_fills_four_folders(tmp_path: Path) -> None:
+    menu, other = read_plan(EXAMPLE, tmp_path)
+    assert (menu.name, other.name) == ("menu", "not-menu")
+    assert [side for target in (menu, other) for side in target.sides] == [
+        Side(tmp_path / "train" / "menu", 240),
+        Side(tmp_path / "validation" / "menu", 60),
+        Side(tmp_path / "train" / "not-menu", 240),
+        Side(tmp_path / "validation" / "not-menu", 60),
+    ]
+    assert min(len(menu.queries), len(other.queries)) >= 5
+    assert not set(words(menu)) & set(words(other))
+    options = {query.options for target in (menu, other) for query in target.queries}
+    assert options == {SearchOptions(type="photo")}
+
+
+def test_a_plan_is_read_in_the_order_of_its_classes(write: Write) -> None:
+    path = write(
+        """
+        output = "pictures"
+        limit = 300
+        validation_fraction = 0.2
+        type = "photo"
+        [class.menu]
+        queries = ["restaurant menu", " cafe  menu board "]
+        [class.not-menu]
+        queries = ["restaurant interior"]
+        limit = 500
+        validation_queries = ["street cafe"]
+        validation_limit = 100
+        size = "large"
+        """
+    )
+    photo = SearchOptions(type="photo")
+    large = SearchOptions(type="photo", size="large")
+    train, validation = Path("pictures/train"), Path("pictures/validation")
+    assert read_plan(path) == [
+        Target(
+            "menu",
+            (Query("restaurant menu", photo), Query("cafe menu board", photo)),
+            Side(train / "menu", 240),
+            Side(validation / "menu", 60),
+        ),
+        Target("not-menu", (Query("restaurant interior", large),), Side(train / "not-menu", 400)),
+        Target(
+            "not-menu (validation)",
+            (Query("street cafe", large),),
+            Side(validation / "not-menu", 100),
+        ),
+    ]
+
+
+def test_the_smallest_plan_fills_training_folders_only(write: Write) -> None:
+    (target,) = read_plan(write(f"[class.a]\n{QUERIES}"))
+    assert target == Target("a", (Query("a"),), Side(TRAIN / "a", 100))
+
+
+def test_the_given_output_wins_and_a_home_folder_is_found(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(f'output = "~/set"\n[class.a]\n{QUERIES}')
+    assert read_plan(path)[0].train.folder == tmp_path / "set" / "train" / "a"
+    assert read_plan(path, Path("other"))[0].train.folder == Path("other/train/a")
+
+
+@pytest.mark.parametrize("name", ["food-truck", "菜单", "crème", "a.b", "10", "-x", "CONtact"])
+def test_usable_names_are_kept_as_they_are(write: Write, name: str) -> None:
+    (target,) = read_plan(write(f'[class."{name}"]\n{QUERIES}'))
+    assert (target.name, target.train.folder) == (name, TRAIN / name)
+
+
+@pytest.mark.parametrize(
+    ("top", "own", "expected"),
+    [
+        ("", "limit = 7", (7, 0)),
+        ("", "train_limit = 7", (7, 0)),
+        ("", "train_limit = 7\nvalidation_limit = 3", (7, 3)),
+        ("", "limit = 7\nvalidation_limit = 3", (4, 3)),
+        ("", "validation_limit = 3", (97, 3)),
+        ("", "validation_fraction = 0.25", (75, 25)),
+        ("limit = 10", "validation_fraction = 0.01", (9, 1)),
+        ("limit = 2", "validation_fraction = 0.99", (1, 1)),
+        ("limit = 300\nvalidation_fraction = 0.2", "", (240, 60)),
+        ("limit = 300\nvalidation_fraction = 0.2", "limit = 10", (8, 2)),
+        ("limit = 300\nvalidation_fraction = 0.2", "validation_limit = 1", (299, 1)),
+        ("limit = 300\nvalidation_fraction = 0.2", "train_limit = 9\nvalidation_limit = 1", (9, 1)),
+        ("train_limit = 9\nvalidation_limit = 1", "limit = 5", (4, 1)),
+        ("train_limit = 9\nvalidation_limit = 1", "limit = 5\nvalidation_fraction = 0.4", (3, 2)),
+        ("train_limit = 9\nvalidation_limit = 1", "validation_limit = 4", (9, 4)),
+    ],
+)
+def test_sizes_of_a_class_win_over_those_at_the_top(
+    write: Write, top: str, own: str, expected: tuple[int, int]
+) -> None:
+    (target,) = read_plan(write(f"{top}\n[class.a]\n{QUERIES}\n{own}"))
+    assert sizes(target) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "num_validation"), [("validation_limit = 30", 30), ("validation_fraction = 0.2", 20)]
+)
+def test_searches_for_validation_make_a_second_target(
+    write: Write, share: str, num_validation: int
+) -> None:
+    own = 'validation_queries = ["b", "c"]'
+    train, validation = read_plan(write(f"{share}\n[class.x]\n{QUERIES}\n{own}"))
+    assert (train.name, words(train), sizes(train)) == ("x", ["a"], (100 - num_validation, 0))
+    assert (validation.name, words(validation)) == ("x (validation)", ["b", "c"])
+    assert validation.sides == (Side(VALIDATION / "x", num_validation),)
+
+
+def test_a_class_can_take_an_option_back(write: Write) -> None:
+    path = write(
+        f'type = "photo"\nmarket = "de-AT"\nsafe_search = "strict"\nsize = "larger-than:640x480"\n'
+        f'[class.x]\n{QUERIES}\ntype = ""\nfilters = "+filterui:color2-bw"'
+    )
+    assert read_plan(path)[0].queries[0].options == SearchOptions(
+        market="de-AT",
+        safe_search="strict",
+        size="larger-than:640x480",
+        filters="+filterui:color2-bw",
+    )
+
+
+CONTRADICTIONS = [
+    ("limit = 9\ntrain_limit = 9", "", "plan.toml: limit and train_limit contradict each other"),
+    (
+        "",
+        "validation_limit = 3\nvalidation_fraction = 0.2",
+        "class 'x': validation_limit and validation_fraction contradict each other",
+    ),
+    (
+        "validation_fraction = 0.2",
+        "train_limit = 9",
+        "class 'x': validation_fraction = 0.2 (at the top) does not go with train_limit = 9: write "
+        "validation_limit instead",
+    ),
+    (
+        "limit = 50",
+        "validation_limit = 50",
+        "class 'x': limit = 50 (at the top) is too few for validation_limit = 50",
+    ),
+    ("", "validation_limit = 100", "limit = 100 is too few for validation_limit = 100"),
+    ("limit = 1", "validation_fraction = 0.5", "limit = 1 (at the top) is too few for"),
+    ("", 'validation_queries = ["b"]', "class 'x': validation_queries needs a validation_limit"),
+    (
+        "validation_limit = 3",
+        'validation_queries = ["b", "a "]',
+        "class 'x': 'a' is in queries and in validation_queries",
+    ),
+]
+
+
+@pytest.mark.parametrize(("top", "own", "sentence"), CONTRADICTIONS)
+def test_contradictions_are_refused(write: Write, top: str, own: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(f"{top}\n[class.x]\n{QUERIES}\n{own}"))
+    assert str(caught.value).startswith("plan.toml")
+    assert sentence in str(caught.value)
+
+
+WRONG_VALUES = [
+    ("limit = 0", "limit = 0 is not a whole number from 1 to 1,000,000"),
+    ("limit = -3", "limit = -3 is not a whole number"),
+    ("limit = 3.0", "limit = 3.0 is not a whole number"),
+    ("limit = true", "limit = true is not a whole number"),
+    ('limit = "300"', "limit = '300' is not a whole number"),
+    (f"limit = 1{'0' * 400}", "limit = 1000000000"),
+    ("train_limit = []", "train_limit = [] is not a whole number"),
+    ("validation_limit = nan", "validation_limit = nan is not a whole number"),
+    ("validation_fraction = 0", "validation_fraction = 0 is not a number between 0 and 1"),
+    ("validation_fraction = 0.0", "validation_fraction = 0.0 is not a number between"),
+    ("validation_fraction = 1.0", "validation_fraction = 1.0 is not a number between"),
+    ("validation_fraction = nan", "validation_fraction = nan is not a number between"),
+    ("validation_fraction = inf", "validation_fraction = inf is not a number between"),
+    ('validation_fraction = "20%"', "validation_fraction = '20%' is not a number between"),
+    ("size = 640", "size = 640 is not a text in quotes"),
+    ('size = "huge"', "size 'huge' is not one of: small, medium"),
+    ('safe_search = "none"', "safe_search 'none' is not one of: strict, moderate, off"),
+    ('market = "english"', "market 'english' is not a language and a country"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), WRONG_VALUES)
+@pytest.mark.parametrize("place", ["plan.toml: ", "plan.toml, class 'x': "])
+def test_wrong_values_are_named_with_their_place(
+    write: Write, line: str, sentence: str, place: str
+) -> None:
+    table = f"[class.x]\n{QUERIES}\n"
+    text = f"{table}{line}" if "class" in place else f"{line}\n{table}"
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(text))
+    assert str(caught.value).startswith(place + sentence)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("limt = 3", "unknown key 'limt': limit is the nearest known one"),
+        ("safe-search = 'off'", "unknown key 'safe-search': safe_search is the nearest"),
+        ("Validation-Limit = 3", "unknown key 'Validation-Limit': validation_limit is the nearest"),
+        ("colour = 'red'", "unknown key 'colour': color is the nearest"),
+        ("xyzzy = 3", "unknown key 'xyzzy': known are "),
+    ],
+)
+@pytest.mark.parametrize("place", ["plan.toml: ", "plan.toml, class 'x': "])
+def test_an_unknown_key_is_refused_and_the_nearest_named(
+    write: Write, line: str, sentence: str, place: str
+) -> None:
+    table = f"[class.x]\n{QUERIES}\n"
+    text = f"{table}{line}" if "class" in place else f"{line}\n{table}"
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(text))
+    assert str(caught.value).startswith(place + sentence)
+
+
+WRONG_PLANS = [
+    ("", "plan.toml: there is no class: write [class.NAME]"),
+    ("limit = 3", "plan.toml: there is no class"),
+    ("[class]", "plan.toml: there is no class"),
+    ("class = 3", "plan.toml: there is no class"),
+    (f"[classes.x]\n{QUERIES}", "plan.toml: unknown key 'classes': class is the nearest"),
+    (f"[[class]]\n{QUERIES}", "plan.toml: there is no class"),
+    (QUERIES, "plan.toml: queries belongs to a class: write it below [class.NAME]"),
+    ('[class]\nx = ["a"]', "plan.toml, class 'x': it is no table: write [class.x]"),
+    ("[class.x]", "plan.toml, class 'x': it has no queries"),
+    ('[class.x]\nqueries = "a"', "class 'x': queries = 'a' is not a list of search words"),
+    ("[class.x]\nqueries = []", "class 'x': queries = [] is not a list"),
+    ('[class.x]\nqueries = [" "]', "class 'x': queries = [' '] is not a list"),
+    ('[class.x]\nqueries = ["a", 3]', "class 'x': queries = ['a', 3] is not a list"),
+    ('[class.x]\nqueries = ["a\\u0000"]', "is not a list of search words"),
+    ('[class.x]\nqueries = ["a b", "a  b"]', "class 'x': queries has 'a b' more than once"),
+    (f'[class.x]\n{QUERIES}\noutput = "d"', "class 'x': output belongs at the top"),
+    (f"[class.x.y]\n{QUERIES}", "class 'x': unknown key 'y'"),
+    (f'output = ""\n[class.x]\n{QUERIES}', "plan.toml: output = '' is not the name of a folder"),
+    (f"output = 3\n[class.x]\n{QUERIES}", "plan.toml: output = 3 is not the name of a folder"),
+    (f'output = "~no-one/x"\n[class.x]\n{QUERIES}', "plan.toml: output = '~no-one/x': "),
+    (f"[class.Menu]\n{QUERIES}\n[class.menu]\n{QUERIES}", "it differs from 'Menu' only in case"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_PLANS)
+def test_a_plan_that_makes_no_sense_is_refused(write: Write, text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(text))
+    assert sentence in str(caught.value)
+    assert "plan.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "food truck", "..", ".hidden", "a ", "CON", "nul.txt", "a:b", "", "x" * 300, "e\u0301"],
+)
+def test_a_name_that_is_no_folder_name_is_refused_with_one_that_is(write: Write, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(f'[class."{name}"]\n{QUERIES}'))
+    assert f"{folder_name(name)!r} would do" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            b"limit = 3\n[class.x\n",
+            "not valid TOML: Expected ']' at the end of a table declaration",
+        ),
+        (b"limit = 3\n[class.x\n", "(at line 2, column 9)"),
+        (
+            b"limit = 3\nlimit = 4",
+            "not valid TOML: Cannot overwrite a value (at line 2, column 10)",
+        ),
+        (b"[class.x]\n[class.x]", "(at line 2, column 9)"),
+        (b"limit = 1" + b"0" * 5000, "not valid TOML"),
+        (b"limit = " + b"[" * 100_000, "nests its values too deeply"),
+        ("# crème\nqueries = ['é".encode() + b"\xff']", "not UTF-8 text (at line 2, column 14)"),
+        ("\ufeffé".encode() + b"\xff", "not UTF-8 text (at line 1, column 2)"),
+        ("[class.x]".encode("utf-16"), "not UTF-8 text (at line 1, column 1)"),
+        (b"#" * (2**20 + 1), "has more than 1,048,576 bytes"),
+    ],
+)
+def test_what_is_no_toml_is_refused_with_line_and_column(
+    write: Write, data: bytes, sentence: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(data))
+    assert str(caught.value).startswith("plan.toml ")
+    assert sentence in str(caught.value)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(write: Write) -> None:
+    path = write(f"\ufeff[class.x]\r\n{QUERIES}\r\n".encode())
+    assert [words(target) for target in read_plan(path)] == [["a"]]
+
+
+@pytest.mark.parametrize("name", ["none.toml", ".", "a\0b"])
+def test_a_file_that_cannot_be_read_is_named(write: Write, name: str) -> None:
+    with pytest.raises(UsageError, match=r"The plan .* cannot be read"):
+        read_plan(Path(name))

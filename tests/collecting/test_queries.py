@@ -1,0 +1,192 @@
+"""Every option of a query comes out as Bing's own parameter, cookie or header."""
+
+import urllib.parse
+from typing import Any
+
+import pytest
+from fake_bing import FakeBing
+
+from classifier.collecting.queries import FILTERS, Query, SearchOptions, page_headers, page_url
+from classifier.collecting.search import ImageSearch
+from classifier.errors import UsageError
+
+BASE = "https://www.bing.com"
+START = "q=menu&first=1&count=35&mmasync=1&adlt=moderate&safeSearch=Moderate"
+
+# Option and name -> Bing's word, written down once more as they were seen.
+GOLDEN_FILTERS = {
+    ("size", "small"): "imagesize-small",
+    ("size", "medium"): "imagesize-medium",
+    ("size", "large"): "imagesize-large",
+    ("size", "wallpaper"): "imagesize-wallpaper",
+    ("size", "larger-than:640x480"): "imagesize-custom_640_480",
+    ("color", "color"): "color2-color",
+    ("color", "monochrome"): "color2-bw",
+    ("color", "red"): "color2-FGcls_RED",
+    ("color", "orange"): "color2-FGcls_ORANGE",
+    ("color", "yellow"): "color2-FGcls_YELLOW",
+    ("color", "green"): "color2-FGcls_GREEN",
+    ("color", "teal"): "color2-FGcls_TEAL",
+    ("color", "blue"): "color2-FGcls_BLUE",
+    ("color", "purple"): "color2-FGcls_PURPLE",
+    ("color", "pink"): "color2-FGcls_PINK",
+    ("color", "brown"): "color2-FGcls_BROWN",
+    ("color", "black"): "color2-FGcls_BLACK",
+    ("color", "gray"): "color2-FGcls_GRAY",
+    ("color", "white"): "color2-FGcls_WHITE",
+    ("type", "photo"): "photo-photo",
+    ("type", "clipart"): "photo-clipart",
+    ("type", "line"): "photo-linedrawing",
+    ("type", "gif"): "photo-animatedgif",
+    ("type", "transparent"): "photo-transparent",
+    ("layout", "square"): "aspect-square",
+    ("layout", "wide"): "aspect-wide",
+    ("layout", "tall"): "aspect-tall",
+    ("people", "face"): "face-face",
+    ("people", "portrait"): "face-portrait",
+    ("age", "day"): "age-lt1440",
+    ("age", "week"): "age-lt10080",
+    ("age", "month"): "age-lt43200",
+    ("age", "year"): "age-lt525600",
+    ("license", "any"): "licenseType-Any",
+    ("license", "public-domain"): "license-L1",
+    ("license", "share"): "license-L2_L3_L4_L5_L6_L7",
+    ("license", "share-commercially"): "license-L2_L3_L4",
+    ("license", "modify"): "license-L2_L3_L5_L6",
+    ("license", "modify-commercially"): "license-L2_L3",
+}
+
+
+def menu(**options: Any) -> Query:
+    return Query("menu", SearchOptions(**options))
+
+
+def asked(query: Query) -> dict[str, str]:
+    query_string = urllib.parse.urlsplit(page_url(BASE, query, 1)).query
+    return dict(urllib.parse.parse_qsl(query_string, strict_parsing=True))
+
+
+def test_plain_query_names_words_offset_count_and_safe_search() -> None:
+    assert page_url(BASE, Query("menu"), 1) == f"{BASE}/images/async?{START}"
+    assert page_url(f"{BASE}/", Query(" menu "), 1) == f"{BASE}/images/async?{START}"
+
+
+def test_words_of_any_script_are_quoted() -> None:
+    url = page_url(BASE, Query("crème & brûlée +寿司=🍣"), 36)
+    assert url.startswith(
+        f"{BASE}/images/async?q=cr%C3%A8me+%26+br%C3%BBl%C3%A9e+%2B%E5%AF%BF%E5%8F%B8%3D%F0%9F%8D%A3"
+        "&first=36&count=35&"
+    )
+
+
+@pytest.mark.parametrize(
+    ("level", "parameters", "cookie"),
+    [
+        ("strict", "adlt=strict&safeSearch=Strict", "SRCHHPGUSR=ADLT=STRICT"),
+        ("moderate", "adlt=moderate&safeSearch=Moderate", "SRCHHPGUSR=ADLT=DEMOTE"),
+        ("off", "adlt=off&safeSearch=Off", "SRCHHPGUSR=ADLT=OFF"),
+    ],
+)
+def test_safe_search_is_sent_as_parameters_and_as_cookie(
+    level: str, parameters: str, cookie: str
+) -> None:
+    query = menu(safe_search=level)
+    assert page_url(BASE, query, 1).endswith(f"?q=menu&first=1&count=35&mmasync=1&{parameters}")
+    assert page_headers(query) == {
+        "Accept": "text/html",
+        "Accept-Language": "en-US,en;q=0.9",
+        "Cookie": cookie,
+    }
+
+
+@pytest.mark.parametrize(
+    ("market", "parameters", "language"),
+    [
+        ("en-US", "mkt=en-US&setlang=en-US&cc=US", "en-US,en;q=0.9"),
+        ("de-AT", "mkt=de-AT&setlang=de-AT&cc=AT", "de-AT,de;q=0.9"),
+        ("ZH-tw", "mkt=zh-TW&setlang=zh-TW&cc=TW", "zh-TW,zh;q=0.9"),
+        ("fil-PH", "mkt=fil-PH&setlang=fil-PH&cc=PH", "fil-PH,fil;q=0.9"),
+    ],
+)
+def test_market_is_sent_as_parameters_and_as_header(
+    market: str, parameters: str, language: str
+) -> None:
+    query = menu(market=market)
+    assert page_url(BASE, query, 1) == f"{BASE}/images/async?{START}&{parameters}"
+    assert page_headers(query)["Accept-Language"] == language
+
+
+@pytest.mark.parametrize(("option", "name"), GOLDEN_FILTERS)
+def test_named_filter_is_sent_in_the_words_of_bing(option: str, name: str) -> None:
+    url = page_url(BASE, menu(**{option: name}), 1)
+    word = GOLDEN_FILTERS[option, name]
+    assert url == f"{BASE}/images/async?{START}&qft=%2Bfilterui%3A{word}"
+
+
+def test_every_filter_is_under_test() -> None:
+    known = {(option, name) for option, names in FILTERS.items() for name in names}
+    assert known == GOLDEN_FILTERS.keys() - {("size", "larger-than:640x480")}
+
+
+def test_filters_add_up_and_the_raw_ones_come_last() -> None:
+    query = menu(size="large", type="photo", license="share", filters="+filterui:aspect-tall")
+    assert asked(query)["qft"] == (
+        "+filterui:imagesize-large+filterui:photo-photo"
+        "+filterui:license-L2_L3_L4_L5_L6_L7+filterui:aspect-tall"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+filterui:photo-photo+filterui:color2-bw",
+        "%2Bfilterui%3Aphoto-photo%2Bfilterui%3Acolor2-bw",
+        "%2bfilterui:photo-photo%2bfilterui:color2-bw",
+        "filterui:photo-photo+filterui:color2-bw",
+        " +filterui:photo-photo+filterui:color2-bw ",
+    ],
+)
+def test_raw_filters_mean_the_same_in_every_form(text: str) -> None:
+    assert asked(menu(filters=text))["qft"] == "+filterui:photo-photo+filterui:color2-bw"
+
+
+def test_server_sees_parameters_and_headers(bing: FakeBing, image_search: ImageSearch) -> None:
+    bing.find_nothing()
+    list(image_search.results(menu(safe_search="off", market="ja-JP", people="face")))
+    assert bing.requests == [
+        "/images/async?q=menu&first=1&count=35&mmasync=1&adlt=off&safeSearch=Off"
+        "&mkt=ja-JP&setlang=ja-JP&cc=JP&qft=%2Bfilterui%3Aface-face"
+    ]
+    assert bing.headers[0]["Cookie"] == "SRCHHPGUSR=ADLT=OFF"
+    assert bing.headers[0]["Accept-Language"] == "ja-JP,ja;q=0.9"
+
+
+@pytest.mark.parametrize("option", FILTERS)
+def test_unknown_name_is_a_usage_error_that_lists_the_choices(option: str) -> None:
+    with pytest.raises(UsageError, match=f"^--{option} 'huge' is not one of: ") as caught:
+        SearchOptions(**{option: "huge"})
+    assert all(name in str(caught.value) for name in FILTERS[option])
+
+
+def test_unknown_level_of_safe_search_is_a_usage_error() -> None:
+    sentence = "--safe-search 'none' is not one of: strict, moderate, off"
+    with pytest.raises(UsageError, match=sentence):
+        SearchOptions(safe_search="none")
+
+
+@pytest.mark.parametrize("size", ["larger-than:", "larger-than:0x5", "larger-than:9x", "5x5"])
+def test_useless_size_is_a_usage_error(size: str) -> None:
+    with pytest.raises(UsageError, match=r"--size .* larger-than:WIDTHxHEIGHT"):
+        SearchOptions(size=size)
+
+
+@pytest.mark.parametrize("market", ["en", "en-USA", "english", "en_US", "e-US", "-", "en-US\n"])
+def test_useless_market_is_a_usage_error(market: str) -> None:
+    with pytest.raises(UsageError, match=r"--market .* en-US"):
+        SearchOptions(market=market)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\udcff"])
+def test_useless_words_are_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="search words"):
+        Query(text)

@@ -1,0 +1,312 @@
+"""What the journals tell: the last word on each address, tables for people, files gone wrong."""
+
+import csv
+import io
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_bing import draw
+
+from classifier import images
+from classifier.collecting import records
+from classifier.collecting.journal import JOURNAL_NAME
+from classifier.collecting.result_page import SearchResult
+from classifier.errors import UsageError
+
+URL = "http://pictures.example/{}.jpg"
+
+
+class Shelf:
+    """A class folder with pictures and a journal, written as a run writes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.journal = folder / JOURNAL_NAME
+        folder.mkdir(parents=True)
+        self.journal.touch()
+
+    def note(self, number: int, status: str, **fields: Any) -> None:
+        entry = {"time": "2026-11-20T10:00:00Z", "url": URL.format(number), "status": status}
+        with open(self.journal, "a") as file:
+            file.write(json.dumps(entry | fields) + "\n")
+
+    def keep(self, number: int, **fields: Any) -> Path:
+        data = draw(number)
+        sha256 = images.decode(data).sha256
+        path = self.folder / f"{sha256[:16]}.jpg"
+        path.write_bytes(data)
+        self.note(number, "kept", sha256=sha256, path=path.name, **fields)
+        return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "data" / "train" / "menu")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    out = io.StringIO()
+    records.export(folder, "csv", out)
+    return list(csv.DictReader(io.StringIO(out.getvalue())))
+
+
+def addresses(folder: Path) -> list[str]:
+    out = io.StringIO()
+    records.export(folder, "urls", out)
+    return out.getvalue().splitlines()
+
+
+def problems(folder: Path) -> list[tuple[str, Path]]:
+    found = [problem for check in records.verify(folder) for problem in check.problems]
+    return [(problem.kind, problem.path) for problem in found]
+
+
+def test_journals_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("b", "b/validation/x", "a/train/y")]
+    for folder in folders:
+        Shelf(folder) if not folder.exists() else None
+    assert records.journals(tmp_path) == [
+        tmp_path / name / JOURNAL_NAME for name in ("a/train/y", "b", "b/validation/x")
+    ]
+    assert records.journals(tmp_path / "b/validation/x") == [folders[1] / JOURNAL_NAME]
+
+
+def test_a_folder_without_journal_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no journal"):
+        records.journals(tmp_path)
+    with pytest.raises(UsageError, match="is no folder"):
+        records.journals(tmp_path / "none")
+
+
+def test_the_last_line_about_an_address_counts(shelf: Shelf) -> None:
+    shelf.note(1, "failed", reason="timeout")
+    shelf.note(2, "failed", reason="timeout")
+    shelf.note(3, "failed", reason="http status 404")
+    shelf.keep(1)
+    found = [(entry["url"], entry["status"]) for entry in records.last_words(shelf.journal)]
+    assert found == [
+        (URL.format(2), "failed"),
+        (URL.format(3), "failed"),
+        (URL.format(1), "kept"),
+    ]
+
+
+def test_torn_and_broken_lines_are_passed_over(shelf: Shelf) -> None:
+    shelf.keep(1)
+    whole = shelf.journal.read_bytes()
+    broken = [b"", b"\0" * 50, b"[1]", b'"text"', b"{}", b'{"url": 3}', b"\xff\xfe{", b"[" * 9999]
+    shelf.journal.write_bytes(b"\n".join(broken) + b"\n" + whole)
+    shelf.keep(2)
+    text = json.dumps({"url": URL.format(3), "status": "kept", "path": "x.jpg"})
+    for length in range(len(text)):  # cut off anywhere
+        with open(shelf.journal, "r+b") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.write(text[:length].encode())
+        assert addresses(shelf.folder) == [URL.format(1), URL.format(2)]
+        with open(shelf.journal, "r+b") as file:
+            file.truncate(size)
+    assert problems(shelf.folder) == []
+
+
+def test_csv_has_a_row_for_each_address_under_stable_columns(shelf: Shelf, tmp_path: Path) -> None:
+    path = shelf.keep(1, title='Menu, "the best"\nof all', query="menu", rank=3, new_field="x")
+    shelf.note(2, "failed", reason="http status 404", http_status=404, attempts=1)
+    shelf.keep(3, robots=None).unlink()
+    shelf.note(4, "kept", path="../../../outside.jpg")
+    kept, failed, gone, outside = rows(tmp_path)
+    assert tuple(kept) == records.COLUMNS
+    assert "new_field" not in kept
+    assert kept["file"] == f"data/train/menu/{path.name}"
+    assert (kept["on_disk"], kept["title"]) == ("yes", 'Menu, "the best"\nof all')
+    assert (kept["rank"], kept["query"]) == ("3", "menu")
+    assert (failed["file"], failed["on_disk"], failed["http_status"]) == ("", "no", "404")
+    assert (gone["status"], gone["on_disk"], gone["robots"]) == ("kept", "no", "")
+    assert outside["file"] == ""
+
+
+@pytest.mark.parametrize(
+    ("title", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+1", "'+1"),
+        ("-2", "'-2"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("a=b", "a=b"),
+        ("菜单 🍜", "菜单 🍜"),
+        ("cut \ud83c here", "cut ? here"),
+        (["a", 1], '["a", 1]'),
+        (-5, "-5"),
+    ],
+)
+def test_no_cell_is_a_formula_and_all_can_be_written(
+    shelf: Shelf, title: object, cell: str
+) -> None:
+    shelf.note(1, "failed", title=title)
+    assert rows(shelf.folder)[0]["title"] == cell
+
+
+def test_urls_are_those_of_pictures_on_disk(shelf: Shelf, tmp_path: Path) -> None:
+    other = Shelf(tmp_path / "data" / "validation" / "menu")
+    other.keep(9)
+    shelf.keep(1)
+    shelf.keep(2).unlink()
+    shelf.note(3, "duplicate", same_as="0" * 64)
+    shelf.note(4, "failed")
+    shelf.note(5, "kept", path=f"../../validation/menu/{next(other.folder.glob('*.jpg')).name}")
+    assert addresses(tmp_path) == [URL.format(1), URL.format(9)]
+
+
+def test_another_form_is_refused(shelf: Shelf) -> None:
+    with pytest.raises(UsageError, match="'xml' is no form of export: use csv or urls"):
+        records.export(shelf.folder, "xml", io.StringIO())
+
+
+def test_failed_and_tried_addresses_come_back_as_results_in_order(shelf: Shelf) -> None:
+    shelf.note(1, "failed")
+    shelf.note(2, "tried")
+    shelf.note(3, "failed")
+    shelf.note(4, "skipped", robots="noai")
+    shelf.note(5, "duplicate")
+    shelf.keep(3)
+    known = {"title": "A menu", "query": "menu", "rank": 7, "bing_md5": "0" * 32, "width": 10}
+    shelf.note(1, "failed", page_url="http://page.example/", **known)
+    with open(shelf.journal, "a") as file:
+        file.write('{"url": "file:///etc/passwd", "status": "failed"}\n')
+    assert records.failed_results(shelf.journal) == [
+        SearchResult(URL.format(2)),
+        SearchResult(
+            URL.format(1),
+            page_url="http://page.example/",
+            title="A menu",
+            md5="0" * 32,
+            query="menu",
+            rank=7,
+        ),
+    ]
+
+
+def test_a_folder_in_order_has_no_problem(shelf: Shelf) -> None:
+    for number in range(3):
+        shelf.keep(number)
+    (shelf.folder / "my_own.jpg").write_bytes(draw(50))
+    (shelf.folder / ".hidden").write_bytes(b"x")
+    (shelf.folder / "sub").mkdir()
+    advanced: list[int] = []
+    (check,) = records.verify(shelf.folder, advance=advanced.append)
+    assert check == records.FolderCheck(shelf.folder, 4, 1, ())
+    assert sum(advanced) == 4
+
+
+def test_verify_tells_missing_changed_and_damaged_files_apart(shelf: Shelf) -> None:
+    good, missing, changed, truncated, emptied = (shelf.keep(number) for number in range(5))
+    missing.unlink()
+    changed.write_bytes(draw(70))
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    emptied.write_bytes(b"")
+    leftover = shelf.folder / ".partial-abc"
+    leftover.write_bytes(b"half")
+    text = shelf.folder / "notes.txt"
+    text.write_text("not a picture")
+    before = {path: path.read_bytes() for path in shelf.folder.iterdir()}
+    (check,) = records.verify(shelf.folder)
+    assert {(problem.kind, problem.path) for problem in check.problems} == {
+        (records.MISSING, missing),
+        (records.CHANGED, changed),
+        (records.UNUSABLE, truncated),
+        (records.UNUSABLE, emptied),
+        (records.UNUSABLE, text),
+        (records.LEFTOVER, leftover),
+    }
+    assert (check.num_good, check.num_unknown) == (1, 1)
+    assert {path: path.read_bytes() for path in shelf.folder.iterdir()} == before
+    assert good in before
+    described = [str(problem) for problem in check.problems if problem.path == truncated]
+    assert described[0].startswith(f"{truncated}: unusable (the JPEG ends early")
+
+
+def test_equal_bytes_are_found_across_all_folders(shelf: Shelf, tmp_path: Path) -> None:
+    path = shelf.keep(1)
+    twin = Shelf(tmp_path / "data" / "validation" / "menu").keep(1)
+    copy = shelf.folder / "zz_copy.jpg"
+    copy.write_bytes(path.read_bytes())
+    checks = records.verify(tmp_path)
+    assert [check.num_good for check in checks] == [2, 1]
+    assert [problem for check in checks for problem in check.problems] == [
+        records.Problem(records.SAME_BYTES, copy, f"as {path}"),
+        records.Problem(records.SAME_BYTES, twin, f"as {path}"),
+    ]
+
+
+def test_a_replaced_picture_is_not_missing(shelf: Shelf) -> None:
+    small = shelf.keep(1)
+    shelf.keep(2, replaces=small.name)
+    small.unlink()
+    assert problems(shelf.folder) == []
+
+
+def test_a_picture_is_not_replaced_before_the_larger_one_is_there(shelf: Shelf) -> None:
+    small = shelf.keep(1)
+    large = shelf.keep(2, replaces=small.name)
+    large.unlink()  # as after a crash between the line and the file
+    (check,) = records.verify(shelf.folder)
+    assert check.num_unknown == 0
+    assert [problem.path for problem in check.problems] == [large]
+
+
+def test_a_picture_that_was_lost_and_failed_later_is_not_missing(shelf: Shelf) -> None:
+    shelf.keep(1).unlink()
+    shelf.note(1, "failed", reason="http status 404")
+    assert problems(shelf.folder) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.jpg", "/etc/passwd", "..", ".", ".hidden.jpg", "", "a\0b", "\ud800", "x" * 5000]
+)
+def test_a_journal_cannot_point_out_of_its_folder(shelf: Shelf, name: str) -> None:
+    shelf.keep(1)
+    shelf.note(2, "kept", path=name, sha256="0" * 64)
+    assert problems(shelf.folder) == []
+    assert addresses(shelf.folder) == [URL.format(1)]
+    assert rows(shelf.folder)[1]["file"] == ""
+
+
+def test_limits_decide_what_can_be_used(shelf: Shelf) -> None:
+    path = shelf.keep(1)
+    (check,) = records.verify(shelf.folder, images.Limits(min_side=500))
+    (problem,) = check.problems
+    assert (problem.kind, problem.path) == (records.UNUSABLE, path)
+    assert "96×80 pixels" in problem.detail
+
+
+def test_the_table_has_a_row_for_each_folder(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.keep(1)
+    shelf.keep(2).unlink()
+    other = Shelf(tmp_path / "data" / "validation" / "menu")
+    header, _, *body = records.verify_table(records.verify(tmp_path)).splitlines()
+    assert header.split("  ")[0] == "folder"
+    assert [cell.strip() for cell in header.split("  ") if cell.strip()] == [
+        *("folder", "good", "not in the journal"),
+        *records.PROBLEMS,
+    ]
+    assert [line.split() for line in body] == [
+        [str(shelf.folder), "1", "0", "1", "0", "0", "0", "0"],
+        [str(other.folder), "0", "0", "0", "0", "0", "0", "0"],
+    ]
+
+
+def test_memory_holds_the_addresses_of_a_journal_and_no_more(shelf: Shelf) -> None:
+    for number in range(8_000):
+        shelf.note(number % 6_000, "skipped", title="x" * 3_000)
+    tracemalloc.start()
+    try:
+        records.export(shelf.folder, "urls", io.StringIO())
+        assert records.failed_results(shelf.journal) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert shelf.journal.stat().st_size > 24_000_000
+    assert peak < 5_000_000
