@@ -1,6 +1,7 @@
 """Sort pictures at scale: collect, learn, judge, serve, correct, learn again.
 
-Ground floor: `errors`, `files`, `logs`, `console`. First floor: `images`, `engines`, `bundle`.
+Ground floor: `errors`, `cores`, `files`, `logs`, `console`. First floor: `images`, `fingerprints`,
+`decisions`, `bundle`, `engines`.
 Three wings that never import each other: `collecting`, `learning`, `serving`.
 """
 

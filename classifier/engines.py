@@ -8,8 +8,6 @@ caller brings the threads (`Engine.num_streams` tells how many are worth it).
 import abc
 import contextlib
 import logging
-import math
-import os
 import queue
 import sys
 import threading
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.bundle import KERAS_MODEL, OPENVINO_MODEL, ModelVersion
+from classifier.cores import cpu_count
 from classifier.errors import EngineError, ModelDamagedError, UsageError
 from classifier.logs import native_messages_in_log
 
@@ -203,13 +202,6 @@ def cpu_has_bf16() -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def cpu_count() -> int:
-    """Give the number of cores this process may use: its affinity, and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _cgroup_quota()
-    return max(1, min(cores or 1, math.ceil(quota)) if quota else cores or 1)
-
-
 def import_openvino() -> Any:
     """Import OpenVINO with its telemetry switched off.
 
@@ -283,14 +275,6 @@ def _check_shapes(engine: Any, version: ModelVersion) -> None:
             f"{engine.num_outputs} numbers; its manifest says {manifest.image_size} and "
             f"{len(manifest.classes)} classes."
         )
-
-
-def _cgroup_quota() -> float | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _first_line(error: BaseException) -> str:

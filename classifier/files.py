@@ -5,8 +5,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -54,26 +54,29 @@ def reporting_output_errors(path: Path | str) -> Iterator[None]:
         raise output_error(path, error) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one.
+
+    Args:
+        must_outlive_power: wait until the disk has noted the new name too. Without that, a power
+            failure within the next seconds may bring the old state back; never a half file.
 
     Raises:
         OutputError: the file could not be written; an old one is untouched.
     """
     with reporting_output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=path.parent)
+        handle, temporary = _new_partial(path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-        _fsync_folder(path.parent)
+        if must_outlive_power:
+            _fsync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,8 +105,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(path.parent)
-        partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{path.name}-", dir=path.parent))
-        os.chmod(partial, 0o777 & ~_umask())
+        partial = path.parent / f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(8)}"
+        partial.mkdir()
     try:
         # The error may carry a full disk from deep inside a library, so the block is covered too.
         with reporting_output_errors(path), _locked(partial / _LOCK_NAME):
@@ -162,10 +165,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _new_partial(folder: Path) -> tuple[int, Path]:
+    """Create a file of a new name, with the permissions that any new file has, and open it."""
+    path = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        return os.open(path, flags, 0o666), path
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666), path
 
 
 def _fsync(path: Path) -> None:

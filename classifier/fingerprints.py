@@ -44,7 +44,8 @@ class FingerprintIndex:
     """Finds the near-duplicates of a picture among those that were added."""
 
     def __init__(self) -> None:
-        self._prints = _Prints(np.empty((0, NUM_BYTES), np.uint8))
+        self._rows = np.zeros((64, NUM_BYTES), np.uint8)
+        self._words = np.zeros((64, _HASH_BYTES // 8), np.uint64)
         self._keys: list[str] = []
 
     def __len__(self) -> int:
@@ -53,17 +54,20 @@ class FingerprintIndex:
     def add(self, key: str, fingerprint: bytes) -> None:
         """Remember a picture under a name that need not be new."""
         count = len(self._keys)
-        if count == len(self._prints.rows):
-            rows = np.zeros((2 * count + 64, NUM_BYTES), np.uint8)
-            rows[:count] = self._prints.rows[:count]
-            self._prints = _Prints(rows)
-        self._prints.rows[count] = np.frombuffer(fingerprint, np.uint8)
+        if count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+            self._words = np.concatenate([self._words, np.zeros_like(self._words)])
+        self._rows[count] = np.frombuffer(fingerprint, np.uint8)
+        self._words[count] = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)
         self._keys.append(key)
 
     def find(self, fingerprint: bytes) -> list[str]:
         """Give the names of all near-duplicates, in the order in which they were added."""
-        one = _Prints(np.frombuffer(fingerprint, np.uint8)[np.newaxis])
-        _, found = _near(one, self._prints.first(len(self._keys)))
+        count = len(self._keys)
+        words = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)[np.newaxis]
+        candidates = _candidates(words, self._words[:count])
+        row = np.frombuffer(fingerprint, np.uint8)[np.newaxis]
+        _, found = _confirm(row, self._rows[:count], *candidates)
         return [self._keys[index] for index in found]
 
 
@@ -75,33 +79,37 @@ def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
 def _near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     rows = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, NUM_BYTES)
     for start in range(0, len(rows), _BLOCK):
-        first, second = _near(_Prints(rows[start : start + _BLOCK]), _Prints(rows[start:]))
+        first, second = _near(rows[start : start + _BLOCK], rows[start:])
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             if one < other:
                 yield one + start, other + start
 
 
-class _Prints:
-    """Fingerprints as rows, (count, NUM_BYTES) uint8, and their parts as views."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-        self.bits = rows[:, :_HASH_BYTES]
-        self.colours = rows[:, _HASH_BYTES:-1]
-        self.is_flat = rows[:, -1] < _MIN_EDGES
-
-    def first(self, count: int) -> "_Prints":
-        return _Prints(self.rows[:count])
+def _words(rows: np.ndarray) -> np.ndarray:
+    """Give the hashes of fingerprints, (count, 4) uint64."""
+    return np.ascontiguousarray(rows[:, :_HASH_BYTES]).view(np.uint64)
 
 
-def _near(one: _Prints, other: _Prints) -> tuple[np.ndarray, np.ndarray]:
-    """Give the row numbers in `one` and `other` of every near pair."""
-    words_of_one = np.ascontiguousarray(one.bits).view(np.uint64)
-    words_of_other = np.ascontiguousarray(other.bits).view(np.uint64)
-    distances = np.bitwise_count(words_of_one[:, np.newaxis] ^ words_of_other).sum(axis=2)
+def _near(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the row numbers in `one` and `other` of every near pair of fingerprints."""
+    return _confirm(one, other, *_candidates(_words(one), _words(other)))
+
+
+def _candidates(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the row numbers of hashes that are nearly equal."""
+    distances = np.bitwise_count(one[:, np.newaxis] ^ other).sum(axis=2, dtype=np.uint16)
     first, second = np.nonzero(distances <= _NEAR_BITS)
-    levels = one.colours[first].astype(np.int16) - other.colours[second]
-    is_flat = one.is_flat[first] | other.is_flat[second]
-    is_same = (one.rows[first] == other.rows[second]).all(axis=1)
-    is_near = np.where(is_flat, is_same, np.abs(levels).max(axis=1, initial=0) <= _NEAR_LEVELS)
+    return first, second
+
+
+def _confirm(
+    one: np.ndarray, other: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep those pairs of rows whose colours agree too, or which are equal if they are flat."""
+    if not len(first):
+        return first, second
+    a, b = one[first], other[second]
+    levels = np.abs(a[:, _HASH_BYTES:-1].astype(np.int16) - b[:, _HASH_BYTES:-1]).max(axis=1)
+    is_flat = np.minimum(a[:, -1], b[:, -1]) < _MIN_EDGES
+    is_near = np.where(is_flat, (a == b).all(axis=1), levels <= _NEAR_LEVELS)
     return first[is_near], second[is_near]

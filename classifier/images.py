@@ -4,12 +4,14 @@ Training, features, evaluation, quantisation, prediction, downloads and the API 
 two decoders with the same settings do not give the same pixels.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import logging
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from classifier.cores import cpu_count
 from classifier.errors import (
     EmptyImageError,
     ImageError,
@@ -58,6 +61,15 @@ _REFUSED = (
     (b"8BPS", "a PSD"),
 )
 
+# A large picture may take some hundred megabytes while it is decoded, and more of them at once than
+# there are cores are no faster.
+_HEAVY_PIXELS = 4_000_000
+_heavy_lane = threading.BoundedSemaphore(cpu_count())
+
+_JPEG_FORMATS = ("JPEG", "MPO")
+# How many there may be. The format allows a single colour profile; of texts some programs write
+# a dozen.
+_PNG_EXTRAS = {b"iCCP": 1, b"zTXt": 32, b"iTXt": 32}
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -226,27 +238,15 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
 def _decode_as(
     picture_format: str, data: bytes, limits: Limits, image_size: tuple[int, int] | None
 ) -> DecodedImage:
+    if picture_format == "PNG":
+        _check_png_chunks(data)
     with _open(picture_format, data) as image:
         width, height = image.size
         mode = image.mode
         _check_size(picture_format, width, height, limits)
-        box = None
-        orientation = 1
-        if picture_format == "JPEG":
-            orientation = _orientation(image)
-            if image_size is not None:
-                box = _draft(image, image_size, orientation)
-        image.load()
-        if picture_format != "JPEG":  # a PNG may carry its EXIF block behind the pixels
-            orientation = _orientation(image)
-        pixels = _to_rgb(image)
+        with _heavy_lane if width * height > _HEAVY_PIXELS else contextlib.nullcontext():
+            pixels, orientation = _pixels(image, image_size)
     swaps = orientation in _SWAPS_SIDES
-    if image_size is not None:
-        target_height, target_width = image_size
-        size = (target_height, target_width) if swaps else (target_width, target_height)
-        pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
-    if orientation in _TRANSPOSE:
-        pixels = pixels.transpose(_TRANSPOSE[orientation])
     return DecodedImage(
         pixels=np.asarray(pixels, dtype=np.uint8),
         format=picture_format,
@@ -257,6 +257,46 @@ def _decode_as(
         sha256=hashlib.sha256(data).hexdigest(),
         num_bytes=len(data),
     )
+
+
+def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+    """Give the RGB picture as it is meant to be seen, and the orientation that was applied."""
+    box = None
+    orientation = 1
+    if image.format in _JPEG_FORMATS:
+        orientation = _orientation(image)
+        if image_size is not None:
+            box = _draft(image, image_size, orientation)
+    image.load()
+    if image.format not in _JPEG_FORMATS:  # a PNG may carry its EXIF block behind the pixels
+        orientation = _orientation(image)
+    pixels = _to_rgb(image)
+    if image_size is not None:
+        height, width = image_size
+        size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
+        pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
+    if orientation in _TRANSPOSE:
+        pixels = pixels.transpose(_TRANSPOSE[orientation])
+    return pixels, orientation
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """Refuse a PNG with so many compressed extras that inflating them takes seconds.
+
+    Raises:
+        UndecodableImageError: it has more than any program writes.
+    """
+    counts = dict.fromkeys(_PNG_EXTRAS, 0)
+    position = 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if kind in counts:
+            counts[kind] += 1
+            if counts[kind] > _PNG_EXTRAS[kind]:
+                raise UndecodableImageError(
+                    f"the PNG has over {_PNG_EXTRAS[kind]} blocks {kind.decode()}: save it anew"
+                )
 
 
 def _open(picture_format: str, data: bytes) -> Image.Image:

@@ -1,6 +1,5 @@
 import concurrent.futures
 import dataclasses
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -361,24 +360,3 @@ def test_a_missing_openvino_says_what_to_install() -> None:
     assert child(code) == (
         "OpenVINO is not installed: run `pip install openvino`, or use --engine keras."
     )
-
-
-def test_the_cpu_count_is_that_of_the_affinity() -> None:
-    code = (
-        "import os; from classifier import engines\n"
-        "before = engines.cpu_count()\n"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "print(before >= 1, engines.cpu_count())"
-    )
-    assert child(code) == "True 1"
-
-
-@pytest.mark.parametrize(
-    ("text", "count"), [("max 100000", 64), ("150000 100000", 2), ("1000 100000", 1), ("odd", 64)]
-)
-def test_the_cpu_count_keeps_to_the_containers_quota(
-    monkeypatch: pytest.MonkeyPatch, text: str, count: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda path: text)
-    assert engines.cpu_count() == count

@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 
 # Each room may import those before it on its own floor, and everything on the floors below.
-GROUND_FLOOR = ("errors", "files", "logs", "console")
+GROUND_FLOOR = ("errors", "cores", "files", "logs", "console")
 # Here the order does not matter, as long as nobody goes in circles.
 FIRST_FLOOR = ("decisions", "images", "fingerprints", "bundle", "engines")
 WINGS = ("collecting", "learning", "serving")

@@ -3,11 +3,8 @@
 import dataclasses
 import hashlib
 import io
-import threading
 
-import numpy as np
-
-from classifier import engines, fingerprints, images
+from classifier import fingerprints, images
 from classifier.errors import (
     EmptyImageError,
     ImageError,
@@ -34,9 +31,6 @@ _REASONS: dict[type[ImageError], str] = {
     UndecodableImageError: "damaged",
 }
 _JPEG_QUALITY = 92  # hardly to be told from the original, at a third of its size
-
-# More decoders than cores are no faster, and each may hold a large picture in memory.
-_decoders = threading.BoundedSemaphore(engines.cpu_count())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +77,21 @@ def examine(
         file_format: `keep`, or `jpg` to write every picture as an RGB JPEG.
 
     Raises:
-        ImageError: it is no usable picture.
+        ImageError: it is no usable picture, or would not be after scaling.
     """
-    with _decoders:
-        decoded = images.decode(data, limits, image_size=fingerprints.CHECK_SIZE)
-        fingerprint = fingerprints.fingerprint(decoded.pixels)
-        is_large = max_side is not None and max(decoded.width, decoded.height) > max_side
-        if not is_large and (file_format == KEEP or _is_plain_jpeg(decoded)):
-            size = (decoded.width, decoded.height)
-            return Candidate(data, decoded.sha256, decoded.format, *size, fingerprint)
-        written, size = _encode(images.decode(data, limits).pixels, max_side)
+    decoded = images.decode(data, limits, image_size=fingerprints.CHECK_SIZE)
+    fingerprint = fingerprints.fingerprint(decoded.pixels)
+    size = _scaled_down((decoded.width, decoded.height), max_side)
+    is_large = size != (decoded.width, decoded.height)
+    if not is_large and (file_format == KEEP or _is_plain_jpeg(decoded)):
+        return Candidate(data, decoded.sha256, decoded.format, *size, fingerprint)
+    if min(size) < limits.min_side:  # the next run would not count it
+        raise ImageTooSmallError(
+            f"{size[0]}×{size[1]} pixels when scaled down: "
+            f"both sides must have at least {limits.min_side}"
+        )
+    # Scaled while it is decoded, a large JPEG takes a fraction of its memory.
+    written = _encode(images.decode(data, limits, image_size=size[::-1] if is_large else None))
     digest = hashlib.sha256(written).hexdigest()
     return Candidate(written, digest, "JPEG", *size, fingerprint, decoded.sha256)
 
@@ -106,13 +105,19 @@ def _is_plain_jpeg(decoded: images.DecodedImage) -> bool:
     return (decoded.format, decoded.mode, decoded.orientation) == ("JPEG", "RGB", 1)
 
 
-def _encode(pixels: np.ndarray, max_side: int | None) -> tuple[bytes, tuple[int, int]]:
-    """Give an RGB JPEG and its (width, height)."""
+def _scaled_down(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """Give the size at which no side is longer than `max_side`, in the same proportion."""
+    longest = max(size)
+    if max_side is None or longest <= max_side:
+        return size
+    width, height = (max(1, round(side * max_side / longest)) for side in size)
+    return width, height
+
+
+def _encode(decoded: images.DecodedImage) -> bytes:
+    """Give the pixels as a JPEG."""
     from PIL import Image
 
-    image = Image.fromarray(pixels)
-    if max_side is not None:
-        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return buffer.getvalue(), image.size
+    Image.fromarray(decoded.pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()

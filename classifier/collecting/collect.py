@@ -21,6 +21,7 @@ from classifier.collecting.fetch import FetchSettings
 from classifier.collecting.hosts import HostSettings
 from classifier.collecting.journal import Journal
 from classifier.collecting.memory import Memory
+from classifier.collecting.on_disk import Picture
 from classifier.collecting.outcome import Outcome
 from classifier.collecting.queries import Query
 from classifier.collecting.result_page import SearchResult
@@ -111,10 +112,11 @@ def collect_all(
     end = None if settings.seconds is None else time.monotonic() + settings.seconds
     manners = Manners()
     folders = [side.folder for target in targets for side in target.sides]
+    scanned: dict[Path, list[Picture]] = {}
     for target in targets:
         outcome = Outcome(target)
         outcomes.append(outcome)
-        _collect(outcome, search, settings, manners, folders, end)
+        _collect(outcome, search, settings, manners, folders, scanned, end)
         if not outcome.is_filled:
             _log.warning("%s", outcome.explanation)
         for path, paths in outcome.also_in.items():
@@ -136,6 +138,7 @@ def _collect(
     settings: CollectSettings,
     manners: Manners,
     folders: Iterable[Path],
+    scanned: dict[Path, list[Picture]],
     end: float | None,
 ) -> None:
     start = time.monotonic()
@@ -147,8 +150,11 @@ def _collect(
             folders,
             settings.limits,
             keeps_near_duplicates=settings.keeps_near_duplicates,
+            scanned=scanned,
         )
-        outcome.before, outcome.unusable = shelf.num_before, shelf.unusable
+        stack.callback(lambda: scanned.update(shelf.pictures()))
+        outcome.before, outcome.surplus = shelf.num_before, shelf.num_surplus
+        outcome.unusable = shelf.unusable
         if not shelf.num_missing:
             return
         memory = Memory(target, journals, shelf, settings)

@@ -7,7 +7,8 @@ from classifier.errors import UsageError
 
 # Names that Windows keeps for devices, whatever their extension.
 _DEVICES = frozenset(
-    {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"}
 )
 _MAX_NAME_BYTES = 150  # file systems take 255; others may want to add to it
 
@@ -19,7 +20,7 @@ def folder_name(query: str) -> str:
     text = "".join("_" if bad else char for char, bad in zip(text, is_bad, strict=True))
     text = text.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").strip(" .")
     is_device = text.split(".")[0].casefold() in _DEVICES
-    return f"{text}_" if is_device or not text else text
+    return f"_{text}" if is_device or not text else text
 
 
 def distinct(queries: Sequence[str]) -> list[str]:

@@ -32,21 +32,22 @@ class HostSettings:
 
 def host_of(url: str) -> str:
     """Give host and port of an address; two ports are two hosts."""
-    parts = urllib.parse.urlsplit(url)
-    default = 443 if parts.scheme.lower() == "https" else 80
+    default = 443 if url[:6].lower() == "https:" else 80
     try:
-        port = parts.port or default
-    except ValueError:  # the fetcher will say what is wrong with it
-        port = default
-    return f"{(parts.hostname or '').lower()}:{port}"
+        parts = urllib.parse.urlsplit(url)
+        return f"{(parts.hostname or '').lower()}:{parts.port or default}"
+    except ValueError:  # no host, or a port that cannot be: the fetcher will say what is wrong
+        return f":{default}"
 
 
 class _Host(Generic[Job]):
     def __init__(self) -> None:
         self.jobs: collections.deque[tuple[Job, str]] = collections.deque()
         self.num_busy = 0
+        self.num_visitors = 0  # that wait; they hold up another host meanwhile, so they go first
         self.free_at = 0.0  # by the clock, when the next request may start
         self.num_failures = 0
+        self.is_scheduled = False  # whether `_ready` has a note of it; more would only cost time
 
 
 class Hosts(Generic[Job]):
@@ -127,14 +128,7 @@ class Hosts(Generic[Job]):
         Raises:
             TimeoutError: it stayed busy; two hosts that redirect to each other could wait for ever.
         """
-        host = self._host(url)
-        with self._hosts_changed:
-            most = self.settings.max_connections
-            if not self._hosts_changed.wait_for(
-                lambda: self._is_closed or host.num_busy < most, _VISIT_SECONDS
-            ):
-                raise TimeoutError(f"{host_of(url)} stayed busy for {_VISIT_SECONDS:.0f} s")
-            host.num_busy += 1
+        self._enter(url)
         try:
             self.await_turn(url)
             yield
@@ -152,6 +146,21 @@ class Hosts(Generic[Job]):
     def _host(self, url: str) -> _Host[Job]:
         return self._hosts.setdefault(host_of(url), _Host())
 
+    def _enter(self, url: str) -> None:
+        host = self._host(url)
+        most = self.settings.max_connections
+        with self._hosts_changed:
+            host.num_visitors += 1
+            is_free = self._hosts_changed.wait_for(
+                lambda: self._is_closed or host.num_busy < most, _VISIT_SECONDS
+            )
+            host.num_visitors -= 1
+            host.num_busy += is_free
+            self._schedule(host_of(url))
+            self._jobs_changed.notify()
+        if not is_free:
+            raise TimeoutError(f"{host_of(url)} stayed busy for {_VISIT_SECONDS:.0f} s")
+
     def _let_go(self, url: str) -> None:
         self._host(url).num_busy -= 1
         self._schedule(host_of(url))
@@ -163,16 +172,21 @@ class Hosts(Generic[Job]):
         self._schedule(host_of(url))
 
     def _schedule(self, name: str) -> None:
-        """Note when the first job of a host may start; too many notes do no harm."""
+        """Note when the first job of a host may start; that may turn out to be later."""
         host = self._hosts[name]
-        if host.jobs and host.num_busy < self.settings.max_connections:
+        if host.jobs and self._is_free(host) and not host.is_scheduled:
+            host.is_scheduled = True
             heapq.heappush(self._ready, (host.free_at, next(self._order), name))
+
+    def _is_free(self, host: _Host[Job]) -> bool:
+        return host.num_busy + host.num_visitors < self.settings.max_connections
 
     def _pop_ready(self, now: float) -> tuple[Job, str] | None:
         while self._ready and self._ready[0][0] <= now:
             _, _, name = heapq.heappop(self._ready)
             host = self._hosts[name]
-            if not host.jobs or host.num_busy >= self.settings.max_connections:
+            host.is_scheduled = False
+            if not host.jobs or not self._is_free(host):
                 continue
             if host.free_at > now:  # an older note; the host has been asked since
                 self._schedule(name)

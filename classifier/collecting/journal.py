@@ -52,22 +52,24 @@ class Journal:
         with reporting_output_errors(self.path):
             self._was_new = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = _open_alone(self.path)
-            for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
-                if partial.is_file():
-                    partial.unlink()
+            with contextlib.ExitStack() as on_error:
+                self._file = on_error.enter_context(_open_alone(self.path))
+                for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
+                    if partial.is_file():
+                        partial.unlink()
+                on_error.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         with self._lock, reporting_output_errors(self.path):
             if self._file is None:
                 return
-            if not os.fstat(self._file.fileno()).st_size:
-                self._remove_traces()
-            else:
-                os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with file:
+                if not os.fstat(file.fileno()).st_size:
+                    self._remove_traces()
+                else:
+                    os.fsync(file.fileno())
 
     def add(self, entry: Entry) -> None:
         """Append one line; empty values are left out.
@@ -137,10 +139,11 @@ def _open_alone(path: Path) -> IO[bytes]:
                 f"Another bing_downloader.py fills {path.parent}: wait until it has ended."
             ) from error
         # Between our opening and our locking, another process may have ended and removed the file.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
         file.close()
-    if file.tell() and not _ends_with_newline(file):
+    if os.fstat(file.fileno()).st_size and not _ends_with_newline(file):
         file.write(b"\n")  # a crash tore the last line: do not glue ours to it
         file.flush()
     return file

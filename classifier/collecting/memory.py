@@ -11,7 +11,6 @@ import classifier
 from classifier.collecting import candidates
 from classifier.collecting.candidates import Candidate
 from classifier.collecting.fetch import Fetched
-from classifier.collecting.history import read_history
 from classifier.collecting.journal import (
     DUPLICATE,
     FAILED,
@@ -21,7 +20,6 @@ from classifier.collecting.journal import (
     Journal,
     read_entries,
 )
-from classifier.collecting.records import failed_results
 from classifier.collecting.result_page import SearchResult
 from classifier.collecting.shelf import Place, Refusal, Shelf
 from classifier.collecting.targets import SPLITS, Target
@@ -69,6 +67,11 @@ class Memory:
             for entry in read_entries(journal.path):
                 self._entries[entry["url"]] = entry
         self._import_history()
+        self._replaced = {  # names of pictures that a larger copy has replaced
+            entry["replaces"]
+            for entry in self._entries.values()
+            if entry.get("replaces") and self._is_kept(entry)
+        }
         self._md5s = {  # Bing's digests of the pictures that are there
             entry["bing_md5"]
             for entry in self._entries.values()
@@ -89,6 +92,8 @@ class Memory:
         """Give the addresses that failed in earlier runs, if they are to be tried again."""
         if not self._settings.retries_failed:
             return
+        from classifier.collecting.records import failed_results
+
         for journal in self._journals.values():
             yield from failed_results(journal.path)
 
@@ -160,7 +165,7 @@ class Memory:
     def _is_settled(self, entry: Entry) -> bool:
         status, reason = entry.get("status"), str(entry.get("reason", ""))
         if status == KEPT:
-            return self._is_kept(entry)
+            return self._is_kept(entry) or entry.get("path") in self._replaced
         if status == DUPLICATE:
             return self._shelf.knows(str(entry.get("same_as")))
         if self._settings.retries_failed or reason in _PASSING:
@@ -179,6 +184,8 @@ class Memory:
         for path in (folder / HISTORY_NAME, folder.parent / HISTORY_NAME):
             if not path.is_file():
                 continue
+            from classifier.collecting.history import read_history  # hardly ever needed
+
             new = [url for url in read_history(path).urls if url not in self._entries]
             for url in new:
                 entry = {"url": url, "status": TRIED, "reason": HISTORY_NAME}

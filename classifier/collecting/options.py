@@ -48,9 +48,9 @@ def read_targets(options: argparse.Namespace) -> list["Target"]:
     Raises:
         UsageError: the file of queries or the plan cannot be used.
     """
-    from classifier.collecting.plan import read_plan
-
     if options.plan is not None:
+        from classifier.collecting.plan import read_plan
+
         return read_plan(options.plan, options.output)
     search = search_options(options)
     output = options.output or Path("data")
@@ -143,6 +143,10 @@ def _check_together(options: argparse.Namespace) -> None:
                 )
     if options.limit is None:
         options.limit = DEFAULT_LIMIT
+    if options.max_side is not None and options.max_side < options.min_side:
+        raise UsageError(
+            f"--max-side {options.max_side} is less than --min-side {options.min_side}"
+        )
     if options.page_file is not None and options.search_string is None:
         raise UsageError("--page-file gives the results of one search: name it with -s")
     if options.validation_fraction is not None and options.limit < 2:

@@ -19,7 +19,8 @@ class Outcome:
     """What a run did for one target.
 
     Attributes:
-        before: good pictures that were there before.
+        before: good pictures that were there before, up to each side's limit.
+        surplus: those over it.
         found: results that the search gave.
         known: of them, those that an earlier run has dealt with.
         kept: pictures added.
@@ -37,6 +38,7 @@ class Outcome:
 
     target: Target
     before: int = 0
+    surplus: int = 0
     found: int = 0
     known: int = 0
     kept: int = 0
@@ -54,12 +56,12 @@ class Outcome:
     @property
     def num_pictures(self) -> int:
         """Good pictures that are there now."""
-        return self.before + self.kept
+        return self.before + self.surplus + self.kept
 
     @property
     def is_filled(self) -> bool:
         """Whether the folders hold what was wanted."""
-        return self.num_pictures >= self.target.limit
+        return self.before + self.kept >= self.target.limit
 
     @property
     def exit_code(self) -> int:
@@ -106,6 +108,34 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 def summary_table(outcomes: Sequence[Outcome]) -> str:
     """Lay out what was found, what was kept, and what was no use for which reason."""
+    rows = _rows(outcomes)
+    if len(outcomes) <= _MAX_COLUMNS:
+        names = [outcome.target.name for outcome in outcomes]
+        return console.table(["", *names], [[name, *counts] for name, counts in rows])
+    # A file may have hundreds of queries: those go downwards, and the details are for all together.
+    in_all = console.table(["", "in all"], [[name, sum(counts)] for name, counts in rows])
+    return f"{_table_of_classes(outcomes)}\n\n{in_all}"
+
+
+def _table_of_classes(outcomes: Sequence[Outcome]) -> str:
+    header = ["", "wanted", "before", "found", "kept", "duplicates", "failed"]
+    lines = [
+        [
+            outcome.target.name,
+            outcome.target.limit,
+            outcome.before,
+            outcome.found,
+            outcome.kept,
+            outcome.duplicates + outcome.near_duplicates + outcome.leaks,
+            outcome.failed.total(),
+        ]
+        for outcome in outcomes
+    ]
+    return console.table(header, lines)
+
+
+def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, list[int]]]:
+    """Give each count that is worth a line, with its value in every outcome."""
     reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
     rows: list[tuple[str, list[int]]] = [
         ("wanted", [outcome.target.limit for outcome in outcomes]),
@@ -113,21 +143,14 @@ def summary_table(outcomes: Sequence[Outcome]) -> str:
         ("found", [outcome.found for outcome in outcomes]),
         ("kept", [outcome.kept for outcome in outcomes]),
         ("enlarged", [outcome.enlarged for outcome in outcomes]),
-        ("known from before", [outcome.known for outcome in outcomes]),
+        ("seen before", [outcome.known for outcome in outcomes]),
         ("duplicates", [outcome.duplicates for outcome in outcomes]),
         ("near duplicates", [outcome.near_duplicates for outcome in outcomes]),
         ("in another split", [outcome.leaks for outcome in outcomes]),
         *((f"failed: {reason}", [o.failed[reason] for o in outcomes]) for reason in reasons),
     ]
     always = ("wanted", "there before", "found", "kept", "duplicates")
-    shown = [(name, counts) for name, counts in rows if name in always or any(counts)]
-    names = [outcome.target.name for outcome in outcomes]
-    if len(outcomes) > _MAX_COLUMNS:  # downwards: a file may have hundreds of queries
-        lines = [
-            [name, *column] for name, *column in zip(names, *(c for _, c in shown), strict=True)
-        ]
-        return console.table(["", *(name for name, _ in shown)], lines)
-    return console.table(["", *names], [[name, *counts] for name, counts in shown])
+    return [(name, counts) for name, counts in rows if name in always or any(counts)]
 
 
 def _summary_of(outcome: Outcome) -> dict[str, object]:

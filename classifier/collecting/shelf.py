@@ -6,18 +6,16 @@ never (nor nearly so) on two sides of a split, and with a warning when another c
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from classifier import engines, files, fingerprints, images
+from classifier import fingerprints, images
 from classifier.collecting.candidates import Candidate
-from classifier.collecting.journal import JOURNAL_NAME, KEPT, Entry, read_entries
+from classifier.collecting.on_disk import Picture, finish_replacements, scan
 from classifier.collecting.targets import SPLITS, Side, Target, neighbours
-from classifier.errors import ImageError
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
@@ -26,25 +24,8 @@ NO_ROOM = "no room"
 
 _ENLARGES = 1.2  # times the pixels of a near-duplicate: only then a new picture is worth the change
 
+
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A good picture on disk.
-
-    Attributes:
-        sha256: of the file.
-        fingerprint: for near-duplicates.
-        num_pixels: width times height.
-        is_ours: whether a journal says that we wrote it; what others put there is never replaced.
-    """
-
-    path: Path
-    sha256: str
-    fingerprint: bytes
-    num_pixels: int
-    is_ours: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +61,8 @@ class Shelf:
 
     Attributes:
         unusable: files in the target's folders that are no good pictures; they stay where they are.
-        num_before: good pictures that were there at the start.
+        num_before: good pictures that were there at the start, up to each side's limit.
+        num_surplus: those over it, which cannot stand in for what the other side lacks.
     """
 
     def __init__(
@@ -90,6 +72,7 @@ class Shelf:
         limits: images.Limits = images.DEFAULT_LIMITS,
         *,
         keeps_near_duplicates: bool = False,
+        scanned: dict[Path, list[Picture]] | None = None,
     ) -> None:
         """Look at every picture of the target, and of the classes it must keep apart from.
 
@@ -97,29 +80,44 @@ class Shelf:
             others: class folders besides those of the data set that the target belongs to.
             limits: a file that does not keep to them is not counted.
             keeps_near_duplicates: keep what is nearly the same, on the side where the first is.
+            scanned: absolute folder -> the pictures in it, of classes looked at before; what is
+                looked at now is added.
         """
         self._target = target
         self._keeps_near_duplicates = keeps_near_duplicates
         self._lock = threading.Lock()
         self._own: dict[str, Picture] = {}
         self._unwritten: set[str] = set()  # SHA-256 of those in `_own` that are not on disk yet
+        self._not_ours: dict[Path, Picture] = {}
         self._others: dict[str, list[Picture]] = collections.defaultdict(list)
         self._index = fingerprints.FingerprintIndex()
         self._counts = dict.fromkeys([side.folder for side in target.sides], 0)
         self.unusable: list[Path] = []
         for side in target.sides:
             self._read_own(side.folder, limits)
-        self.num_before = sum(self._counts.values())
+        self.num_before = sum(min(self._counts[side.folder], side.limit) for side in target.sides)
+        self.num_surplus = sum(self._counts.values()) - self.num_before
+        scanned = {} if scanned is None else scanned
         for folder in _apart(target, others):
-            for picture in scan(folder, limits, trusting=True)[0]:
+            if folder.absolute() not in scanned:
+                scanned[folder.absolute()] = scan(folder, limits, trusting=True)[0]
+            for picture in scanned[folder.absolute()]:
                 self._others[picture.sha256].append(picture)
                 self._index.add(picture.sha256, picture.fingerprint)
 
     @property
     def num_missing(self) -> int:
         """Pictures that are still wanted; those being written count as there."""
+        # Without the lock, since every waiting thread asks this: each count is right by itself.
+        return sum(map(self._room, self._target.sides))
+
+    def pictures(self) -> dict[Path, list[Picture]]:
+        """Give the pictures in each of the target's folders, absolute, as they are now."""
         with self._lock:
-            return sum(map(self._room, self._target.sides))
+            found: dict[Path, list[Picture]] = {folder.absolute(): [] for folder in self._counts}
+            for picture in self._own.values():
+                found[picture.path.parent.absolute()].append(picture)
+        return found
 
     def holds(self, sha256: str) -> bool:
         """Tell whether a folder of the target has this very picture."""
@@ -136,7 +134,7 @@ class Shelf:
         with self._lock:
             if twin := self._own.get(candidate.sha256):
                 return Refusal(DUPLICATE, twin)
-            twins = self._index.find(candidate.fingerprint)
+            twins = dict.fromkeys(self._index.find(candidate.fingerprint))  # each only once
             own = [self._own[sha256] for sha256 in twins if sha256 in self._own]
             others = [*self._others.get(candidate.sha256, ())]
             others += [
@@ -178,6 +176,8 @@ class Shelf:
             if not free:
                 return Refusal(NO_ROOM)
             folder = free[0]
+        if taken := self._not_ours.get(folder / candidate.file_name):  # ours once, then changed
+            return Refusal(DUPLICATE, taken)
         elsewhere = [picture for picture in others if _split(picture.path.parent) != _split(folder)]
         if elsewhere:
             return Refusal(OTHER_SPLIT, elsewhere[0])
@@ -214,88 +214,15 @@ class Shelf:
         return self._others.get(sha256, [])
 
     def _read_own(self, folder: Path, limits: images.Limits) -> None:
-        _finish_replacements(folder)
+        finish_replacements(folder)
         found, unusable = scan(folder, limits)
         self.unusable += unusable
+        self._not_ours.update({one.path: one for one in found if not one.is_ours})
         for picture in found:
             if picture.sha256 not in self._own:  # a copy does not count twice
                 self._own[picture.sha256] = picture
                 self._index.add(picture.sha256, picture.fingerprint)
                 self._counts[folder] += 1
-
-
-def scan(
-    folder: Path, limits: images.Limits, *, trusting: bool = False
-) -> tuple[list[Picture], list[Path]]:
-    """Look at every file of a folder, hidden ones and subfolders aside.
-
-    A file that is still what the journal says (by its SHA-256) is not decoded again.
-
-    Args:
-        trusting: believe the journal already when the size in bytes is the same.
-
-    Returns:
-        the good pictures in order of their names, and the paths of all other files, which are
-        logged.
-    """
-    paths = [
-        path
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if not path.name.startswith(".") and path.is_file()
-    ]
-    written = _written(folder)
-
-    def look(path: Path) -> Picture | ImageError:
-        try:
-            return _look(path, written.get(path.name), limits, trusting)
-        except ImageError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
-        found = list(zip(paths, pool.map(look, paths), strict=True))
-    for _, seen in found:
-        if isinstance(seen, ImageError):
-            _log.warning("not counted: %s", seen)
-    good = [seen for _, seen in found if isinstance(seen, Picture)]
-    return good, [path for path, seen in found if isinstance(seen, ImageError)]
-
-
-def _look(path: Path, entry: Entry | None, limits: images.Limits, trusting: bool) -> Picture:
-    if entry is not None and min(entry["width"], entry["height"]) >= limits.min_side:
-        is_same = path.stat().st_size == entry["bytes"]
-        if is_same and (trusting or files.sha256_of(path) == entry["sha256"]):
-            fingerprint = bytes.fromhex(entry["fingerprint"])
-            num_pixels = entry["width"] * entry["height"]
-            return Picture(path, entry["sha256"], fingerprint, num_pixels, is_ours=True)
-    image = images.decode(path, limits, image_size=fingerprints.CHECK_SIZE)
-    fingerprint = fingerprints.fingerprint(image.pixels)
-    num_pixels = image.width * image.height
-    return Picture(path, image.sha256, fingerprint, num_pixels, is_ours=entry is not None)
-
-
-def _written(folder: Path) -> dict[str, Entry]:
-    """Give the journal's line of each file name, where it says all that is needed."""
-    return {
-        entry["path"]: entry
-        for entry in read_entries(folder / JOURNAL_NAME)
-        if entry.get("status") == KEPT and _is_complete(entry)
-    }
-
-
-def _is_complete(entry: Entry) -> bool:
-    numbers = all(isinstance(entry.get(name), int) for name in ("bytes", "width", "height"))
-    texts = all(isinstance(entry.get(name), str) for name in ("path", "sha256", "fingerprint"))
-    return numbers and texts and len(entry["fingerprint"]) == 2 * fingerprints.NUM_BYTES
-
-
-def _finish_replacements(folder: Path) -> None:
-    """Remove a picture whose larger copy was written just before the run was killed."""
-    for name, entry in _written(folder).items():
-        replaced = entry.get("replaces")
-        if isinstance(replaced, str) and Path(replaced).name == replaced:
-            old = folder / replaced
-            if replaced != name and (folder / name).exists() and old.exists():
-                old.unlink()
 
 
 def _apart(target: Target, others: Iterable[Path]) -> Iterator[Path]:

@@ -82,4 +82,5 @@ def neighbours(folder: Path) -> list[Path]:
     if split.name not in SPLITS:
         return []
     classes = [path for name in SPLITS for path in sorted((split.parent / name).glob("*"))]
-    return [path for path in classes if path.is_dir() and path != folder.absolute()]
+    shown = [path for path in classes if path.is_dir() and not path.name.startswith(".")]
+    return [path for path in shown if path != folder.absolute()]

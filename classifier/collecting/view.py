@@ -12,8 +12,8 @@ from classifier.collecting.outcome import Outcome
 
 _PLAIN_SECONDS = 10.0  # without a terminal: a line this often is enough to see life
 _DRAWN_PER_SECOND = 5
-_MAX_NAME = 16  # cells; the rest of the line needs 60 of 80
-_BAR = 12
+_MAX_NAME = 16  # cells
+_BAR = 12  # cells
 
 _log = logging.getLogger(__name__)
 
@@ -51,18 +51,22 @@ class _Line:
     def name(self) -> str:
         return self._outcome.target.name
 
-    def __rich__(self) -> Any:
+    def __rich_console__(self, screen: Any, options: Any) -> Iterator[Any]:
         from rich import progress_bar, table, text
 
-        grid = table.Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=_MAX_NAME)
-        grid.add_column(width=_BAR)
-        grid.add_column(no_wrap=True, overflow="ellipsis")
         outcome = self._outcome
+        counts = text.Text(self.text())
+        # A long name gives way: the numbers are what changes.
+        room = options.max_width - counts.cell_len - _BAR - 2
+        name = text.Text(self.name)
+        name.truncate(max(1, min(_MAX_NAME, room)), overflow="ellipsis")
         done = min(outcome.num_pictures, outcome.target.limit)
         bar = progress_bar.ProgressBar(total=outcome.target.limit, completed=done, width=_BAR)
-        grid.add_row(text.Text(self.name), bar, text.Text(self.text()))
-        return grid
+        grid = table.Table.grid(padding=(0, 1))
+        for _ in range(3):
+            grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_row(name, bar, counts)
+        yield grid
 
 
 def _live(line: _Line) -> contextlib.AbstractContextManager[object]:

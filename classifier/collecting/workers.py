@@ -47,7 +47,7 @@ class Manners:
         self.robots = Robots()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Job:
     """A result on its way.
 
@@ -103,8 +103,11 @@ class Workers:
         self._settings = settings
         self._end = end  # by `time.monotonic`
         self._hosts: Hosts[_Job] = Hosts(settings.hosts)
-        self._changed = threading.Condition()  # guards all that follows, and the outcome
-        self._jobs: list[_Job] = []  # offered, and not dealt with
+        self._counting = threading.Lock()  # guards the outcome
+        self._changed = threading.Condition()  # guards all that follows
+        self._jobs: set[_Job] = set()  # offered, and not dealt with
+        self._max_jobs = 4 * settings.threads
+        self._wake_at = 2 * settings.threads
         self._same: dict[str, list[SearchResult]] = {}  # Bing's digest of a job -> its other copies
         self._seen: set[str] = set()  # addresses that were offered
         self._asked: set[str] = set()  # hosts whose robots.txt was asked for
@@ -188,7 +191,7 @@ class Workers:
             not job.waits_for_retry and (job.started is None or job.started > slow)
             for job in self._jobs
         )
-        return missing > 0 and num_running < min(4 * self._settings.threads, missing * 3 // 2 + 1)
+        return missing > 0 and num_running < min(self._max_jobs, missing * 3 // 2 + 1)
 
     def _needs_no_request(self, result: SearchResult) -> bool:
         """Deal with a result of which enough is known already."""
@@ -209,7 +212,7 @@ class Workers:
 
     def _start(self, result: SearchResult) -> None:
         job = _Job(result)
-        self._jobs.append(job)
+        self._jobs.add(job)
         self._hosts.put(job, result.url)
 
     def _new_worker(self) -> _Worker:
@@ -236,7 +239,7 @@ class Workers:
         except FetchError as error:
             if not self._retry(job, error):
                 self._fail(job, error.reason, error.status)
-            return _has_answered(error)
+            return _has_answered(error, job.result.url)
         except ImageError as error:
             self._fail(job, reason_of(error), 200)
         else:
@@ -269,9 +272,8 @@ class Workers:
         if not self._settings.follows_robots:
             return
         host = host_of(url)
-        with self._changed:
-            is_new = host not in self._asked
-            self._asked.add(host)
+        is_new = host not in self._asked  # two threads may both find it so, which does no harm
+        self._asked.add(host)
         if not self._robots.allows(url, worker.robots_fetcher):
             raise FetchError(url, "robots.txt")
         if is_new:
@@ -310,14 +312,15 @@ class Workers:
         path = place.folder / candidate.file_name
         try:
             self._memory.note_kept(result, fetched, candidate, place)
-            files.write_bytes(path, candidate.data)
+            # After a power failure the journal knows what is missing.
+            files.write_bytes(path, candidate.data, must_outlive_power=False)
         except BaseException:
             self._shelf.release(candidate, place)
             raise
         self._shelf.settle(candidate)
         if place.replaces is not None:
             place.replaces.path.unlink(missing_ok=True)
-        with self._changed:
+        with self._counting:
             if place.replaces is not None:
                 self.outcome.enlarged += 1
             else:
@@ -339,24 +342,28 @@ class Workers:
         """Forget a job, and deal with the other copies of its picture."""
         with self._changed:
             copies = self._same.pop(job.result.md5, [])
-            if is_there:
-                self.outcome.duplicates += len(copies)
-            elif copies:
+            if copies and not is_there:
                 self._same[job.result.md5] = copies[1:]
                 self._start(copies[0])
-            self._jobs.remove(job)
-            self._changed.notify_all()
+            self._jobs.discard(job)
+            # The main thread is not woken for every single one: it hands over many at a time.
+            if len(self._jobs) <= self._wake_at:
+                self._changed.notify_all()
+        if copies and is_there:
+            self._count("duplicates", len(copies))
 
-    def _count(self, name: str) -> None:
-        with self._changed:
-            setattr(self.outcome, name, getattr(self.outcome, name) + 1)
+    def _count(self, name: str, count: int = 1) -> None:
+        with self._counting:
+            setattr(self.outcome, name, getattr(self.outcome, name) + count)
 
     def _count_failure(self, reason: str) -> None:
-        with self._changed:
+        with self._counting:
             self.outcome.failed[reason] += 1
 
 
-def _has_answered(error: FetchError) -> bool | None:
+def _has_answered(error: FetchError, url: str) -> bool | None:
+    if host_of(error.url) != host_of(url):  # it did, and sent us to another host
+        return True
     if error.status is None and error.reason in _NOT_ASKED:
         return None
     return error.status is not None or error.reason not in _NO_ANSWER

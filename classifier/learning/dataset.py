@@ -15,7 +15,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from classifier import engines, fingerprints, images
+from classifier import fingerprints, images
+from classifier.cores import cpu_count
 from classifier.errors import DataError, ImageError, OutputError
 from classifier.files import list_files, write_json
 
@@ -172,7 +173,7 @@ def check_files(
         fingerprint = fingerprints.fingerprint(image.pixels)
         return Sample(path, class_index, image.sha256, fingerprint)
 
-    with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
         checked = list(pool.map(check, paths, class_indices))
     samples = [found for found in checked if isinstance(found, Sample)]
     rejects = [found for found in checked if isinstance(found, Reject)]

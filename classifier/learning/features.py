@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from classifier import engines
+from classifier.cores import cpu_count
 from classifier.errors import DataError, ImageError, WeightsError
 from classifier.files import reporting_output_errors
 from classifier.learning.generator import PictureIterator
@@ -131,7 +132,7 @@ def _array(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
 
 
 def _decoded_ahead(pictures: PictureIterator, view: int) -> Iterator[np.ndarray]:
-    with concurrent.futures.ThreadPoolExecutor(engines.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
         waiting: collections.deque[list[concurrent.futures.Future[np.ndarray]]]
         waiting = collections.deque()
         for start in range(0, pictures.n, pictures.batch_size):

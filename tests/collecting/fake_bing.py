@@ -7,6 +7,7 @@ import html
 import io
 import json
 import random
+import socketserver
 import threading
 import time
 import urllib.parse
@@ -180,6 +181,11 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
     bing: "FakeBing"
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server for our name, which can take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
 
 class FakeBing:

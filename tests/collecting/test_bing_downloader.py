@@ -170,6 +170,7 @@ def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> No
         ["-s", "x", "--timeout", "nan"],
         ["-s", "x", "--host-interval", "-1"],
         ["-s", "x", "--format", "tiff"],
+        ["-s", "x", "--min-side", "100", "--max-side", "99"],
         ["-s", "x", "--page-file", "missing"],
         ["-f", "queries.txt", "--page-file", "missing"],
         ["--plan", "missing.toml"],
@@ -364,3 +365,39 @@ def test_a_history_that_carries_code_is_refused(
     assert start("-s", "x", "-o", "out", "--limit", "3") == 2
     assert "download_history.pickle" in capsys.readouterr().err
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_named(
+    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add_pictures(3)
+    assert start("-s", "x", "-o", "/proc/nowhere", "--limit", "3") == 1
+    assert "Cannot write /proc/nowhere" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_sentence(
+    bing: FakeBing, tmp_path: Path
+) -> None:
+    for number in range(5):
+        bing.add(f"/{number}.bmp", draw(number, "BMP", size=(200, 200)))  # 120 kB
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
+        f"sys.argv[0] = {str(SCRIPT)!r}; sys.path[0] = {str(SCRIPT.parent)!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", code),
+            *("-s", "x", "-o", "out", "--limit", "5", "--allow-private-hosts"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "BING_BASE_URL": bing.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: Cannot write out/" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert pictures_in(tmp_path / "out") == []
+    assert list((tmp_path / "out").glob(".partial-*")) == []

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -51,9 +52,9 @@ def journal_of(folder: Path) -> list[Entry]:
     return list(read_entries(folder / JOURNAL_NAME))
 
 
-@pytest.mark.parametrize("limit", [1, 7, 35, 36, 50])
+@pytest.mark.parametrize("limit", [1, 7, 35, 36, 50, 1000])
 def test_limit_is_exact(bing: FakeBing, run: Run, tmp_path: Path, limit: int) -> None:
-    bing.add_pictures(80)
+    bing.add_pictures(limit + 30)
     done = run(limit)
     assert (done.kept, done.exit_code) == (limit, 0)
     assert len(pictures_in(tmp_path / "class")) == limit
@@ -461,3 +462,60 @@ def test_the_journal_tells_where_a_picture_came_from(
     assert (entry["status"], entry["path"], entry["rank"]) == ("kept", path.name, 1)
     assert entry["sha256"].startswith(path.stem)
     assert (entry["width"], entry["height"], entry["bytes"]) == (96, 80, path.stat().st_size)
+
+
+def test_many_downloads_run_at_once_on_few_threads(bing: FakeBing, run: Run) -> None:
+    names: set[str] = set()
+
+    def watch(answer: object) -> Callable[[object], None]:
+        def watched(handler: object) -> None:
+            names.update(thread.name for thread in threading.enumerate())
+            answer(handler)
+
+        return watched
+
+    for number in range(200):
+        bing.add(f"/{number}.jpg", watch(later(send(draw(number)), 0.1)), host=1 + number % 40)
+    assert run(200, threads=32, hosts=HostSettings()).kept == 200
+    visits = [visit for visit in bing.visits if visit.path != "/robots.txt"]
+    busiest = max(
+        sum(other.started <= visit.started < other.ended for other in visits) for visit in visits
+    )
+    assert 16 <= busiest <= 32 + 4  # a host may note the end of one after the start of the next
+    ours = {name for name in names if "process_request_thread" not in name}
+    servers = {name for name in ours if "serve_forever" in name}
+    assert len(ours - servers) <= 32 + 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_bytes_are_never_kept(bing: FakeBing, run: Run, tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    for number in range(40):
+        data = bytearray(draw(number, dice.choice(sorted(images.FORMATS))))
+        start = dice.randrange(len(data))
+        data[start : start + dice.randrange(1, 200)] = dice.randbytes(dice.randrange(200))
+        bing.add(f"/{number}", bytes(data), host=1 + number % 40)
+        bing.add(f"/random{number}", dice.randbytes(dice.randrange(3000)), host=1 + number % 40)
+    run(80)
+    for path in pictures_in(tmp_path / "class") if (tmp_path / "class").exists() else []:
+        images.decode(path)
+
+
+def test_a_host_is_not_blamed_for_where_it_sends_us(bing: FakeBing, run: Run) -> None:
+    with FakeBing() as gone:
+        pass
+    for number in range(12):
+        bing.add(f"/{number}.jpg", redirect(f"{gone.url}/{number}.jpg"))
+    bing.add_pictures(12, start=20, num_hosts=0)
+    assert run(24, threads=1, attempts=1).kept == 12
+
+
+def test_a_picture_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run: Run) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(draw(3, size=(960, 720)))).resize((320, 240)).save(buffer, "JPEG")
+    bing.add("/small.jpg", buffer.getvalue())
+    bing.add("/large.jpg", draw(3, size=(960, 720)))
+    assert run(2, threads=1).enlarged == 1
+    bing.requests.clear()
+    assert run(2, threads=1).known == 2
+    assert bing.picture_requests == []

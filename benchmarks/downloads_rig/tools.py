@@ -1,0 +1,120 @@
+"""The downloaders that are compared: how each is installed and called."""
+
+import dataclasses
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from classifier.errors import ClassifierError
+
+QUERY = "red panda"
+
+_HERE = Path(__file__).resolve().parent
+_INSTALL_SECONDS = 300
+
+
+class InstallError(ClassifierError):
+    """A rival cannot be had here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tool:
+    """One downloader with one setting.
+
+    Attributes:
+        name: for `--only` and the tables.
+        package: from PyPI, in the version that was looked at; "" for what needs none.
+        threads: downloads at the same time.
+        share: of the pictures of a throughput run, so that slow ones end too; their rate is the
+            same with fewer.
+        is_in_hostile: whether this setting meets the hostile set; one of each downloader does.
+    """
+
+    name: str
+    package: str
+    threads: int
+    share: float
+    is_in_hostile: bool
+
+
+_BING, _BETTER, _ICRAWLER = (
+    "bing-image-downloader==1.1.3",
+    "better-bing-image-downloader==5.0.0",
+    "icrawler==0.6.10",
+)
+
+TOOLS: Mapping[str, Tool] = MappingProxyType(
+    {
+        tool.name: tool
+        for tool in (
+            Tool("ours", "", 64, 1.0, True),
+            Tool("bbid-style", "", 20, 1.0, True),
+            Tool("better-bing-16", _BETTER, 16, 0.75, True),  # the most that it allows
+            Tool("better-bing-4", _BETTER, 4, 0.25, False),  # its default
+            Tool("icrawler-32", _ICRAWLER, 32, 1.0, True),
+            Tool("icrawler-1", _ICRAWLER, 1, 0.25, False),  # its default
+            Tool("bing-image-dl", _BING, 1, 0.25, True),  # knows no other
+        )
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a downloader shall do: fill a folder from a Bing."""
+
+    base_url: str
+    folder: Path
+    limit: int
+
+
+def command(tool: Tool, python: Path, job: Job, downloader: Path) -> list[str]:
+    """Give the command line.
+
+    Args:
+        tool: whose.
+        python: of the environment that the tool is installed in.
+        job: what it shall do.
+        downloader: the script to run as "ours".
+    """
+    limit, threads = str(job.limit), str(tool.threads)
+    if tool.name == "ours":
+        where = ["--base-url", job.base_url, "--allow-private-hosts", "--threads", threads]
+        what = ["-s", QUERY, "-o", str(job.folder), "--limit", limit]
+        return [str(python), str(downloader), *where, *what]
+    if not tool.package:
+        return [str(python), str(_HERE / "bbid.py"), job.base_url, QUERY, str(job.folder), limit]
+    rival = [str(_HERE / "rival.py"), tool.package.partition("==")[0], job.base_url]
+    return [str(python), *rival, QUERY, str(job.folder), limit, threads]
+
+
+def python_of(tool: Tool, cache: Path) -> Path:
+    """Give the Python that runs the tool, making its environment in `cache` at the first call.
+
+    Raises:
+        InstallError: the package cannot be installed.
+    """
+    if not tool.package:
+        return Path(sys.executable)
+    folder = cache / tool.package.replace("==", "-")
+    python, mark = folder / "bin" / "python", folder / "installed"
+    if not mark.exists():
+        print(f"Installing {tool.package} into {folder}.", file=sys.stderr)
+        venv.create(folder, clear=True, with_pip=True)
+        _install(tool.package, python)
+        mark.touch()
+    return python
+
+
+def _install(package: str, python: Path) -> None:
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
+    try:
+        subprocess.run(pip, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise InstallError(f"pip was not done after {_INSTALL_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        last = [line for line in error.stderr.splitlines() if line.strip()][-1:]
+        raise InstallError(f"pip failed: {' '.join(last) or 'it does not say why'}") from error

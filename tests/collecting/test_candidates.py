@@ -1,0 +1,335 @@
+"""Every kind of picture and of rubbish: kept under its right name, or refused for its reason."""
+
+import contextlib
+import hashlib
+import io
+import random
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bing import draw
+from painted import encode, paint
+from PIL import Image
+
+from classifier import images
+from classifier.collecting.candidates import JPEG, KEEP, Candidate, examine, reason_of
+from classifier.errors import ImageError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIMITS = images.Limits(min_side=32, max_bytes=2**20)
+
+
+def reason_for(data: bytes, **options: object) -> str:
+    with pytest.raises(ImageError) as caught:
+        examine(data, LIMITS, **options)
+    return reason_of(caught.value)
+
+
+def opened(candidate: Candidate) -> Image.Image:
+    image = Image.open(io.BytesIO(candidate.data))
+    image.load()
+    return image
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Give a black PNG of one bit a pixel, with other chunks before or behind the pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    packer = zlib.compressobj(9)
+    row = bytes(1 + -(-width // 8))
+    pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    body = chunk(b"IHDR", header) + before + chunk(b"IDAT", pixels) + after + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def zeros(count: int) -> bytes:
+    return zlib.compress(bytes(count), 9)
+
+
+def bombs() -> Iterable[tuple[str, bytes, str]]:
+    """Give files of at most a megabyte that would take 32 MB to 16 GB, and their reasons."""
+    hundred = zeros(100 * 2**20)
+    wide = bytearray(draw(0))
+    start = wide.index(b"\xff\xc0") + 5
+    wide[start : start + 4] = struct.pack(">HH", 65500, 65500)
+    gif = bytearray(draw(0, "GIF"))
+    gif[6:10] = struct.pack("<HH", 65535, 65535)
+    yield "256 megapixel PNG", png(16384, 16384), "too many pixels"
+    yield "long PNG", png(200_000, 100), "too many pixels"
+    yield "JPEG header", bytes(wide), "too many pixels"
+    yield "GIF header", bytes(gif), "too many pixels"
+    yield "iCCP", png(99, 99, chunk(b"iCCP", b"x\0\0" + hundred)), "damaged"
+    yield "zTXt", png(99, 99, chunk(b"zTXt", b"k\0\0" + hundred)), "damaged"
+    yield "zTXt behind", png(99, 99, b"", chunk(b"zTXt", b"k\0\0" + hundred)), "damaged"
+    yield "iTXt", png(99, 99, chunk(b"iTXt", b"k\0\1\0\0\0" + hundred)), "damaged"
+
+
+BOMBS = {name: (data, reason) for name, data, reason in bombs()}
+
+
+@pytest.mark.parametrize("picture_format", images.FORMATS)
+def test_extension_is_that_of_the_content(picture_format: str) -> None:
+    data = draw(3, picture_format)
+    candidate = examine(data, LIMITS)
+    assert candidate.format == picture_format
+    assert candidate.file_name == candidate.sha256[:16] + images.EXTENSIONS[picture_format]
+    assert candidate.sha256 == hashlib.sha256(data).hexdigest()
+    assert (candidate.data, candidate.source_sha256) == (data, "")
+    assert (candidate.width, candidate.height, candidate.num_pixels) == (96, 80, 7680)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<html><body>404</body></html>", "not a picture"),
+        (b'  \n{"error": 1}', "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a picture"),
+        (b"\0\0\0 ftypavif" + bytes(200), "not a picture"),
+        (b"\0\0\0\x18ftypheic" + bytes(200), "not a picture"),
+        (encode(paint((9, 9, 9), size=(64, 64)), "ICO"), "not a picture"),
+        (encode(paint((9, 9, 9)), "TIFF"), "not a picture"),
+        (b"%PDF-1.7", "not a picture"),
+        (bytes(1000), "not a picture"),
+        (draw(0, size=(1, 1)), "too small"),
+        (draw(0, "GIF", (1, 1)), "too small"),
+        (draw(0, size=(400, 31)), "too small"),
+        (draw(0, "PNG", (31, 400)), "too small"),
+        (draw(0) + bytes(2**20), "too many bytes"),
+        (draw(0)[:-1], "truncated"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "damaged"),
+        (b"GIF89a", "damaged"),
+        (b"BM" + bytes(100), "damaged"),
+    ],
+)
+def test_rubbish_is_refused_for_its_reason(data: bytes, reason: str) -> None:
+    assert reason_for(data) == reason
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+def test_half_a_picture_is_refused(picture_format: str, part: float) -> None:
+    data = draw(1, picture_format)
+    assert reason_for(data[: int(part * len(data))]) in ("truncated", "damaged")
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 95, "progressive": True}, {"quality": 20}])
+def test_a_jpeg_that_lacks_its_end_is_refused_wherever_it_was_cut(options: dict[str, int]) -> None:
+    data = encode(paint((90, 120, 40), size=(200, 150)), **options)
+    examine(data, LIMITS)
+    for end in [*range(4, len(data), len(data) // 40), len(data) - 1]:
+        assert reason_for(data[:end]) in ("truncated", "damaged")
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_for_its_reason(name: str) -> None:
+    data, reason = BOMBS[name]
+    assert len(data) < 2**20
+    assert reason_for(data) == reason
+    assert reason_for(data, max_side=64, file_format=JPEG) == reason
+
+
+def test_bombs_and_large_photos_take_little_memory(tmp_path: Path) -> None:
+    for number, (data, _) in enumerate(BOMBS.values()):
+        (tmp_path / f"{number}.bin").write_bytes(data)
+    photo = paint((90, 120, 40), size=(500, 400)).resize((7900, 8000))
+    photo.save(tmp_path / "photo.bin", "JPEG", quality=50)
+    code = """
+import resource, sys
+from pathlib import Path
+from classifier import images
+from classifier.collecting.candidates import examine
+from classifier.errors import ImageError
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+paths = sorted(Path(sys.argv[1]).iterdir())
+examine(Path(sys.argv[2]).read_bytes(), images.DEFAULT_LIMITS, max_side=50)
+before = peak()
+for path in paths:
+    try:
+        found = examine(path.read_bytes(), images.DEFAULT_LIMITS, max_side=512)
+        print(path.name, found.width, found.height)
+    except ImageError:
+        pass
+print(peak() - before)
+"""
+    small = tmp_path.parent / "small.jpg"
+    small.write_bytes(draw(0))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(small)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    photo_line, megabytes = done.stdout.splitlines()
+    assert photo_line == "photo.bin 506 512"
+    assert int(megabytes) < 64
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(Image.new("I;16", (90, 70), 40_000), "PNG"),
+        encode(paint((10, 200, 30), size=(90, 70)).convert("CMYK")),
+        encode(paint((10, 200, 30), size=(90, 70)).convert("L")),
+        encode(paint((10, 200, 30), size=(90, 70)).quantize(16), "PNG", transparency=0),
+        encode(Image.new("RGBA", (90, 70), (255, 0, 0, 0)), "PNG"),
+        encode(Image.new("LA", (90, 70), (5, 0)), "PNG"),
+        encode(Image.new("RGBA", (90, 70), (255, 0, 0, 128)), "WEBP"),
+        encode(Image.new("1", (90, 70), 1), "PNG"),
+        draw(5, "BMP", (90, 70)),
+    ],
+)
+@pytest.mark.parametrize("max_side", [None, 45])
+def test_every_kind_of_pixels_is_kept_and_can_become_a_jpeg(
+    data: bytes, max_side: int | None
+) -> None:
+    assert examine(data, LIMITS).data == data
+    candidate = examine(data, LIMITS, file_format=JPEG, max_side=max_side)
+    image = opened(candidate)
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    assert image.size == (candidate.width, candidate.height)
+    assert image.size == ((90, 70) if max_side is None else (45, 35))
+    assert candidate.source_sha256 == hashlib.sha256(data).hexdigest()
+    assert candidate.file_name == f"{hashlib.sha256(candidate.data).hexdigest()[:16]}.jpg"
+    # The road is the same as for training: the pixels are those that training would see.
+    source = images.decode(data, image_size=(35, 45)).pixels.astype(int)
+    copy = images.decode(candidate.data, image_size=(35, 45)).pixels.astype(int)
+    assert np.abs(source - copy).mean() < 10  # of 255; noise is what a JPEG keeps least
+
+
+def test_transparency_becomes_white_in_a_jpeg() -> None:
+    data = encode(Image.new("RGBA", (90, 70), (255, 0, 0, 0)), "PNG")
+    assert opened(examine(data, LIMITS, file_format=JPEG)).getpixel((40, 40)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_counts(picture_format: str) -> None:
+    frames = [Image.new("RGB", (60, 50), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], picture_format, save_all=True, append_images=frames[1:], duration=50)
+    kept = examine(data, LIMITS)
+    assert (kept.data, kept.format) == (data, picture_format)
+    red, green, blue = opened(examine(data, LIMITS, file_format=JPEG)).getpixel((30, 25))
+    assert red > 200 > 50 > max(green, blue)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.new("RGB", (120, 60), "blue")
+    image.paste("red", (0, 0, 60, 30))  # what is stored at the top left
+    data = encode(image, exif=exif)
+    size = (120, 60) if orientation < 5 else (60, 120)
+    kept = examine(data, LIMITS)
+    assert (kept.data, (kept.width, kept.height)) == (data, size)
+    for max_side, expected in ((None, size), (80, tuple(side * 2 // 3 for side in size))):
+        written = examine(data, LIMITS, file_format=JPEG, max_side=max_side)
+        image = opened(written)
+        assert (written.width, written.height) == image.size == expected
+        assert image.getexif().get(0x0112, 1) == 1
+        seen = images.decode(data, image_size=(40, 40)).pixels.astype(int)
+        again = images.decode(written.data, image_size=(40, 40)).pixels.astype(int)
+        assert np.abs(seen - again).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "expected"),
+    [
+        ((400, 300), 200, (200, 150)),
+        ((300, 400), 200, (150, 200)),
+        ((200, 150), 200, (200, 150)),
+        ((201, 150), 200, (200, 149)),
+        ((1000, 333), 100, (100, 33)),
+    ],
+)
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
+def test_no_side_is_longer_than_asked_for(
+    size: tuple[int, int], max_side: int, expected: tuple[int, int], picture_format: str
+) -> None:
+    candidate = examine(draw(2, picture_format, size), LIMITS, max_side=max_side)
+    assert (candidate.width, candidate.height) == opened(candidate).size == expected
+    is_scaled = size != expected
+    assert candidate.format == ("JPEG" if is_scaled else picture_format)
+    assert bool(candidate.source_sha256) == is_scaled
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
+def test_a_picture_that_scaling_makes_too_small_is_refused(picture_format: str) -> None:
+    data = draw(2, picture_format, (640, 100))
+    assert reason_for(data, max_side=128) == "too small"
+    assert examine(data, LIMITS, max_side=320).height == 50
+
+
+def test_a_plain_jpeg_is_not_encoded_again() -> None:
+    data = draw(0)
+    for options in ({"file_format": JPEG}, {"file_format": JPEG, "max_side": 96}):
+        candidate = examine(data, LIMITS, **options)
+        assert (candidate.data, candidate.source_sha256) == (data, "")
+
+
+def test_the_same_bytes_give_the_same_file() -> None:
+    data = draw(4, "PNG", (300, 200))
+    one, other = (examine(data, LIMITS, max_side=128, file_format=JPEG) for _ in range(2))
+    assert one == other
+    assert one.file_name == other.file_name
+    # The format is not what makes the name: both are JPEGs once they are scaled.
+    assert examine(data, LIMITS, max_side=128, file_format=KEEP) == one
+
+
+def test_the_fingerprint_is_that_of_what_came() -> None:
+    data = draw(4, "PNG", (300, 200))
+    kept = examine(data, LIMITS)
+    assert examine(data, LIMITS, max_side=64).fingerprint == kept.fingerprint
+    assert examine(draw(5), LIMITS).fingerprint != kept.fingerprint
+
+
+def test_every_error_has_a_reason_of_its_own() -> None:
+    class NewError(ImageError):
+        pass
+
+    assert reason_of(NewError("x")) == "damaged"
+    assert reason_of(ImageError("x", "a.jpg")) == "damaged"
+
+
+@pytest.mark.parametrize("picture_format", images.FORMATS)
+def test_no_damage_is_more_than_an_image_error(picture_format: str) -> None:
+    dice = random.Random(picture_format)
+    data = draw(6, picture_format, (60, 50))
+    for _ in range(60):
+        damaged = bytearray(data)
+        for _ in range(dice.randrange(1, 6)):
+            damaged[dice.randrange(12, len(data))] = dice.randrange(256)
+        with contextlib.suppress(ImageError):
+            candidate = examine(bytes(damaged), LIMITS, max_side=48, file_format=JPEG)
+            assert opened(candidate).size == (candidate.width, candidate.height)
+
+
+def test_many_threads_may_examine_at_once() -> None:
+    sources = [draw(number, size=(300, 200)) for number in range(8)]
+    expected = [examine(data, LIMITS, max_side=100) for data in sources]
+    found: dict[tuple[int, int], Candidate] = {}
+
+    def work(thread: int) -> None:
+        for number, data in enumerate(sources):
+            found[thread, number] = examine(data, LIMITS, max_side=100)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == {(t, n): expected[n] for t in range(12) for n in range(8)}

@@ -1,0 +1,491 @@
+"""Manners: few requests at once, a pause between them, and nobody waits for another host."""
+
+import collections
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from classifier.collecting import hosts
+from classifier.collecting.hosts import Hosts, HostSettings, host_of
+
+AT_ONCE = HostSettings(seconds_between_requests=0.0)
+SOON = 10.0  # seconds; long enough for a busy machine, and nothing that works takes as long
+
+
+class Clock:
+    """A clock that shows only what the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Crowd:
+    """Threads of a test: each error in one is an error of the test, and none may hang."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+
+    def start(self, work: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self._errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def join(self) -> None:
+        end = time.monotonic() + SOON
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        assert not [thread for thread in self._threads if thread.is_alive()], "a thread hangs"
+        for error in self._errors:
+            raise error
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    crowd = Crowd()
+    yield crowd
+    crowd.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://Example.COM/a", "example.com:80"),
+        ("HTTPS://example.com", "example.com:443"),
+        ("http://example.com:8080/?x=:9", "example.com:8080"),
+        ("http://user:pass@example.com/", "example.com:80"),
+        ("http://[::1]:81/", "::1:81"),
+        ("https://example.com:443/", "example.com:443"),
+    ],
+)
+def test_host_is_name_and_port(url: str, name: str) -> None:
+    assert host_of(url) == name
+
+
+@pytest.mark.parametrize("url", ["http://a:99999/", "http://a:x/", "http://[::1", "http:", ""])
+def test_address_that_is_none_has_some_host(url: str) -> None:
+    assert host_of(url).endswith(":80")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_host_bears_few_requests_at_once_with_a_pause_between(seed: int, most: int) -> None:
+    dice = random.Random(seed)
+    clock = Clock()
+    waiting = Hosts[int](HostSettings(most, seconds_between_requests=1.0), clock)
+    left = collections.Counter({f"http://{name}/": 10 for name in "abc"})
+    for url, count in left.items():
+        for number in range(count):
+            waiting.put(number, url)
+    held: list[str] = []
+    last: dict[str, float] = {}
+    while left.total():
+        clock.now += dice.choice([0.0, 0.25, 0.5, 1.0])
+        could_start = [
+            url
+            for url in left
+            if left[url] and held.count(url) < most and clock.now - last.get(url, 0.0) >= 1.0
+        ]
+        if could_start and dice.random() < 0.8:
+            taken = waiting.take()
+            assert taken is not None
+            number, url = taken
+            assert url in could_start
+            assert number == 10 - left[url], "jobs of one host keep their order"
+            last[url] = clock.now
+            left[url] -= 1
+            held.append(url)
+        elif held:
+            waiting.leave(held.pop(dice.randrange(len(held))), answered=True)
+
+
+def test_threads_keep_the_manners_too(crowd: Crowd) -> None:
+    waiting = Hosts[int](HostSettings(max_connections=2, seconds_between_requests=0.02))
+    urls = [f"http://127.0.0.1:{port}/" for port in range(3)]
+    lock = threading.Lock()
+    held = collections.Counter[str]()
+    ends: dict[str, float] = {}
+    num_left = 12 * len(urls)
+
+    def work() -> None:
+        nonlocal num_left
+        while (taken := waiting.take()) is not None:
+            _, url = taken
+            with lock:
+                held[url] += 1
+                ends[url] = time.monotonic()
+                assert held[url] <= 2
+            time.sleep(0.002)
+            with lock:
+                held[url] -= 1
+                num_left -= 1
+                if not num_left:
+                    waiting.close()
+            waiting.leave(url, answered=True)
+
+    start = time.monotonic()
+    for url in urls:
+        for number in range(12):
+            waiting.put(number, url)
+    for _ in range(8):
+        crowd.start(work)
+    crowd.join()
+    # Eleven pauses lie between twelve requests, on each host beside the others.
+    assert all(end - start >= 11 * 0.02 for end in ends.values())
+    assert max(ends.values()) - start < SOON
+
+
+def test_a_busy_host_holds_up_nobody_else() -> None:
+    waiting = Hosts[str](AT_ONCE)
+    for name in ("one", "two", "three", "four"):
+        waiting.put(name, "http://slow/")
+    assert [waiting.take(), waiting.take()] == [("one", "http://slow/"), ("two", "http://slow/")]
+    waiting.put("other", "http://quick/")
+    assert waiting.take() == ("other", "http://quick/")
+    waiting.leave("http://slow/", answered=True)
+    assert waiting.take() == ("three", "http://slow/")
+
+
+def test_two_ports_are_two_hosts() -> None:
+    waiting = Hosts[int](HostSettings(max_connections=1, seconds_between_requests=60.0))
+    waiting.put(1, "http://h:1/")
+    waiting.put(2, "http://h:2/")
+    assert {waiting.take(), waiting.take()} == {(1, "http://h:1/"), (2, "http://h:2/")}
+
+
+def test_many_jobs_of_one_host_cost_little_time() -> None:
+    waiting = Hosts[int](HostSettings(seconds_between_requests=1e-4))
+    for number in range(4000):
+        waiting.put(number, "http://h/")
+    start = time.process_time()
+    for _ in range(1000):
+        assert waiting.take() is not None
+        waiting.leave("http://h/", answered=True)
+    assert time.process_time() - start < 1.5  # 0.05; 3.5 when every job has a note of its own
+
+
+def test_a_delayed_job_comes_back_in_time() -> None:
+    waiting = Hosts[str](AT_ONCE)
+    start = time.monotonic()
+    waiting.put("late", "http://a/", 0.2)
+    waiting.put("soon", "http://a/", 0.05)
+    waiting.put("now", "http://a/")
+    taken = []
+    for _ in range(3):
+        found = waiting.take()
+        assert found is not None
+        taken.append((found[0], time.monotonic() - start))
+        waiting.leave(found[1], answered=True)
+    assert [job for job, _ in taken] == ["now", "soon", "late"]
+    assert taken[1][1] >= 0.05
+    assert 0.2 <= taken[2][1] < SOON
+
+
+@pytest.mark.parametrize("first_delay", [None, 30.0])
+def test_an_idle_worker_hears_of_a_job_that_is_put_later(
+    crowd: Crowd, first_delay: float | None
+) -> None:
+    waiting = Hosts[str](AT_ONCE)
+    if first_delay is not None:
+        waiting.put("much later", "http://a/", first_delay)
+    taken: list[tuple[str, str] | None] = []
+    for _ in range(3):
+        crowd.start(lambda: taken.append(waiting.take()))
+    time.sleep(0.02)
+    waiting.put("delayed", "http://b/", 0.05)
+    waiting.put("at once", "http://c/")
+    wait_until(lambda: len(taken) == 2)
+    assert taken == [("at once", "http://c/"), ("delayed", "http://b/")]
+    waiting.close()
+
+
+def test_somebody_looks_after_the_next_job_while_the_first_is_dealt_with(crowd: Crowd) -> None:
+    waiting = Hosts[str](AT_ONCE)
+    waiting.put("first", "http://a/", 0.02)
+    waiting.put("second", "http://b/", 0.04)
+    taken: list[tuple[str, str] | None] = []
+    for _ in range(3):  # none of which comes back
+        crowd.start(lambda: taken.append(waiting.take()))
+    wait_until(lambda: len(taken) == 2)
+    assert taken == [("first", "http://a/"), ("second", "http://b/")]
+    waiting.close()
+
+
+def test_a_job_waits_for_its_pause_without_being_told(crowd: Crowd) -> None:
+    waiting = Hosts[int](HostSettings(seconds_between_requests=0.05))
+    for number in range(4):
+        waiting.put(number, "http://a/")
+    taken: list[object] = []
+
+    def work() -> None:
+        found = waiting.take()
+        taken.append(found)
+        if found is not None:
+            waiting.leave(found[1], answered=True)
+
+    for _ in range(6):
+        crowd.start(work)
+    wait_until(lambda: len(taken) == 4)
+    assert taken == [(number, "http://a/") for number in range(4)]
+    waiting.close()
+
+
+def test_a_host_that_never_answers_is_down_until_it_does() -> None:
+    waiting = Hosts[int](HostSettings(seconds_between_requests=0.0, max_failures=3))
+
+    def ask(*, answered: bool) -> bool:
+        waiting.put(0, "http://a/1")
+        found = waiting.take()
+        assert found is not None
+        waiting.leave(found[1], answered=answered)
+        return waiting.is_down("http://a/2")
+
+    assert [ask(answered=answered) for answered in (False, False, True)] == [False] * 3
+    assert [ask(answered=False) for _ in range(4)] == [False, False, True, True]
+    assert not waiting.is_down("http://b/")
+    assert not ask(answered=True)
+
+
+def test_a_visitor_goes_before_the_jobs_that_wait(crowd: Crowd) -> None:
+    waiting = Hosts[int](HostSettings(max_connections=1, seconds_between_requests=0.0))
+    waiting.put(0, "http://a/")
+    waiting.put(1, "http://a/")
+    waiting.take()
+    inside, leave = threading.Event(), threading.Event()
+    others: list[object] = []
+
+    def visit() -> None:
+        with waiting.visit("http://a/elsewhere"):
+            inside.set()
+            leave.wait(SOON)
+
+    crowd.start(visit)
+    assert not inside.wait(0.05)
+    crowd.start(lambda: others.append(waiting.take()))
+    waiting.leave("http://a/", answered=True)
+    assert inside.wait(SOON)
+    assert others == []
+    leave.set()
+    wait_until(lambda: others == [(1, "http://a/")])
+
+
+def test_busy_workers_do_not_keep_a_visitor_out(crowd: Crowd) -> None:
+    waiting = Hosts[int](AT_ONCE)
+    for number in range(2000):
+        waiting.put(number, "http://a/")
+
+    def work() -> None:
+        while (found := waiting.take()) is not None:
+            time.sleep(0.005)
+            waiting.leave(found[1], answered=True)
+
+    for _ in range(8):
+        crowd.start(work)
+    start = time.monotonic()
+    for _ in range(5):
+        with waiting.visit("http://a/"):
+            pass
+    assert time.monotonic() - start < 3.0  # a single one would wait its 5 s in vain
+    waiting.close()
+
+
+def test_jobs_go_on_when_a_visitor_has_given_up(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_VISIT_SECONDS", 0.1)
+    waiting = Hosts[int](AT_ONCE)
+    for number in range(4):
+        waiting.put(number, "http://a/")
+    waiting.take()
+    waiting.take()
+
+    def visit() -> None:
+        with pytest.raises(TimeoutError), waiting.visit("http://a/"):
+            pass
+
+    for _ in range(2):
+        crowd.start(visit)
+    taken: list[object] = []
+    crowd.start(lambda: taken.append(waiting.take()))
+    crowd.start(lambda: taken.append(waiting.take()))
+    time.sleep(0.15)
+    waiting.leave("http://a/", answered=True)
+    waiting.leave("http://a/", answered=True)
+    wait_until(lambda: len(taken) == 2)
+
+
+def test_a_visit_keeps_the_pause() -> None:
+    waiting = Hosts[int](HostSettings(seconds_between_requests=0.05))
+    start = time.monotonic()
+    for _ in range(3):
+        with waiting.visit("http://a/"):
+            pass
+    assert 0.1 <= time.monotonic() - start < SOON
+    waiting.put(1, "http://a/")
+    waiting.take()
+    assert time.monotonic() - start >= 0.15
+
+
+def test_a_failed_visit_gives_the_host_back() -> None:
+    waiting = Hosts[int](HostSettings(max_connections=1, seconds_between_requests=0.0))
+    for _ in range(3):
+        with pytest.raises(KeyError), waiting.visit("http://a/"):
+            raise KeyError
+    waiting.put(7, "http://a/")
+    assert waiting.take() == (7, "http://a/")
+
+
+def test_one_more_request_keeps_the_pause_without_another_place() -> None:
+    waiting = Hosts[int](HostSettings(max_connections=2, seconds_between_requests=0.05))
+    waiting.put(0, "http://a/")
+    waiting.put(1, "http://a/")
+    start = time.monotonic()
+    waiting.take()
+    waiting.await_turn("http://a/robots.txt")
+    assert 0.05 <= time.monotonic() - start < SOON
+    assert waiting.take() == (1, "http://a/")
+    assert 0.1 <= time.monotonic() - start < SOON
+
+
+def test_a_visitor_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_VISIT_SECONDS", 0.05)
+    waiting = Hosts[int](HostSettings(max_connections=1))
+    waiting.put(0, "http://a:81/")
+    waiting.take()
+    with pytest.raises(TimeoutError, match="a:81 stayed busy"), waiting.visit("http://a:81/"):
+        pytest.fail("the host was busy")
+
+
+def test_two_hosts_that_redirect_at_each_other_hang_nobody(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_VISIT_SECONDS", 0.1)
+    waiting = Hosts[str](HostSettings(max_connections=1, seconds_between_requests=0.0))
+    both_hold = threading.Barrier(2)
+    ends: list[str] = []
+
+    def work() -> None:
+        found = waiting.take()
+        assert found is not None
+        both_hold.wait(SOON)
+        target, url = found
+        try:
+            with waiting.visit(target):
+                ends.append("visited")
+        except TimeoutError:
+            ends.append("gave up")
+        waiting.leave(url, answered=True)
+
+    waiting.put("http://b/", "http://a/")
+    waiting.put("http://a/", "http://b/")
+    crowd.start(work)
+    crowd.start(work)
+    crowd.join()
+    assert "gave up" in ends
+    assert len(ends) == 2
+    for url in ("http://a/", "http://b/"):  # and both hosts are free again
+        with waiting.visit(url):
+            pass
+
+
+def test_close_sends_everybody_home(crowd: Crowd) -> None:
+    waiting = Hosts[int](HostSettings(max_connections=1, seconds_between_requests=60.0))
+    waiting.put(0, "http://a/")
+    waiting.put(1, "http://a/")
+    waiting.put(2, "http://b/", 60.0)
+    waiting.take()
+    taken: list[object] = []
+    for _ in range(20):
+        crowd.start(lambda: taken.append(waiting.take()))
+
+    def visit() -> None:
+        with waiting.visit("http://a/"):
+            taken.append("visited")
+
+    crowd.start(visit)
+    crowd.start(lambda: waiting.await_turn("http://a/"))
+    time.sleep(0.05)
+    start = time.monotonic()
+    waiting.close()
+    crowd.join()
+    assert time.monotonic() - start < 1.0
+    assert taken.count(None) == 20
+    assert waiting.take() is None, "after closing, too"
+
+
+@pytest.mark.parametrize("has_work", [False, True])
+def test_idle_workers_do_not_spin(crowd: Crowd, has_work: bool) -> None:
+    waiting = Hosts[int](HostSettings(max_connections=1, seconds_between_requests=60.0))
+    if has_work:  # for which nobody's turn has come
+        for number in range(50):
+            waiting.put(number, "http://a/")
+            waiting.put(number, f"http://{number}/", 60.0)
+        waiting.take()
+        waiting.leave("http://a/", answered=True)
+    for _ in range(64):
+        crowd.start(waiting.take)
+    time.sleep(0.1)
+    start = time.process_time()
+    time.sleep(0.4)
+    assert time.process_time() - start < 0.1
+    waiting.close()
+
+
+def test_every_job_comes_out_exactly_once(crowd: Crowd) -> None:
+    num_jobs = 2000
+    waiting = Hosts[int](HostSettings(max_connections=2, seconds_between_requests=1e-4))
+    lock = threading.Lock()
+    held = collections.Counter[str]()
+    num_taken = collections.Counter[int]()
+    num_done = 0
+
+    def work(seed: int) -> None:
+        nonlocal num_done
+        dice = random.Random(seed)
+        while (found := waiting.take()) is not None:
+            job, url = found
+            with lock:
+                held[url] += 1
+                assert held[url] <= 2
+                num_taken[job] += 1
+                is_first = num_taken[job] == 1
+            if dice.random() < 0.05:
+                with waiting.visit(f"http://elsewhere-{dice.randrange(5)}/"):
+                    pass
+            with lock:
+                held[url] -= 1
+            if is_first and job % 10 == 0:  # as for a retry
+                waiting.put(job, url, dice.random() * 0.02)
+            else:
+                with lock:
+                    num_done += 1
+                    if num_done == num_jobs:
+                        waiting.close()
+            waiting.leave(url, answered=dice.random() < 0.5)
+
+    for seed in range(64):
+        crowd.start(lambda seed=seed: work(seed))
+    for job in range(num_jobs):
+        waiting.put(job, f"http://{job % 20}/")
+    crowd.join()
+    assert num_taken == {job: 1 + (job % 10 == 0) for job in range(num_jobs)}
+
+
+def wait_until(is_reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + SOON
+    while not is_reached():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.002)

@@ -1,0 +1,310 @@
+"""The journal: whole lines whatever happens, one writer at a time, and no traces of nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from classifier.collecting import journal
+from classifier.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, Journal
+from classifier.errors import OutputError
+from classifier.files import PARTIAL_PREFIX
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def start(code: str, folder: Path) -> subprocess.Popen[str]:
+    """Run a program of its own that finds `folder` in `sys.argv[1]`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def entries_of(folder: Path) -> list[journal.Entry]:
+    return list(journal.read_entries(folder / JOURNAL_NAME))
+
+
+def urls_of(folder: Path) -> list[str]:
+    return [entry["url"] for entry in entries_of(folder)]
+
+
+def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
+    for number in range(3):
+        with Journal(tmp_path / "class") as one:
+            one.add({"url": f"http://h/{number}", "status": KEPT, "width": number, "title": ""})
+    assert urls_of(tmp_path / "class") == ["http://h/0", "http://h/1", "http://h/2"]
+    first = entries_of(tmp_path / "class")[0]
+    assert first["time"].endswith("Z")
+    assert (first["width"], "title" in first) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "NUL \0 and \x1b[31m",
+        "line\nends\r\nof\u2028every\x85kind\x0b\x0c",
+        "寿司 🍣 مطعم e\u0301",
+        "lone \ud800 surrogate",
+        '"quoted" \\ back',
+        "x" * 300_000,
+    ],
+)
+def test_any_text_comes_back_as_it_was(tmp_path: Path, value: str) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": value, "status": KEPT, "title": value})
+        one.add({"url": "http://h/next", "status": FAILED})
+    assert [entry.get("title") for entry in entries_of(tmp_path)] == [value, None]
+    assert (tmp_path / JOURNAL_NAME).read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"url": "http://h/2", "sta',
+        b'{"url": "http://h/2", "title": "\xe5\xaf',
+        b"\0\0\0\0\0\0\0\0",
+        b"{",
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b'{"url": 5}\n["url"]\nnull\n\n{"status": "kept"}',
+    ],
+)
+def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
+    tmp_path: Path, tail: bytes
+) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+    with open(tmp_path / JOURNAL_NAME, "ab") as file:
+        file.write(tail)
+    assert urls_of(tmp_path) == ["http://h/1"]
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/3", "status": KEPT})
+    assert urls_of(tmp_path) == ["http://h/1", "http://h/3"]
+
+
+def test_no_journal_has_no_lines(tmp_path: Path) -> None:
+    assert entries_of(tmp_path / "nowhere") == []
+
+
+def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+
+        def add(thread: int) -> None:
+            for number in range(100):
+                one.add({"url": f"{thread} {number}", "status": KEPT, "title": "é" * thread * 100})
+
+        threads = [threading.Thread(target=add, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    lines = (tmp_path / JOURNAL_NAME).read_text().splitlines()
+    urls = [json.loads(line)["url"] for line in lines]
+    assert sorted(urls) == sorted(f"{a} {b}" for a in range(16) for b in range(100))
+    for thread in range(16):  # and each thread's lines in its order
+        own = [url for url in urls if url.startswith(f"{thread} ")]
+        assert own == [f"{thread} {number}" for number in range(100)]
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+        assert urls_of(tmp_path) == ["http://h/1"]
+
+
+def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+        with pytest.raises(BusyError, match=str(tmp_path)), Journal(tmp_path):
+            pass
+        one.add({"url": "http://h/2", "status": KEPT})
+        with Journal(tmp_path / "other") as other:
+            other.add({"url": "http://h/3", "status": KEPT})
+    with Journal(tmp_path):
+        pass
+    assert urls_of(tmp_path) == ["http://h/1", "http://h/2"]
+
+
+def test_busy_folder_keeps_the_unfinished_files_of_its_writer(tmp_path: Path) -> None:
+    with Journal(tmp_path):
+        unfinished = tmp_path / f"{PARTIAL_PREFIX}picture"
+        unfinished.touch()
+        with pytest.raises(BusyError), Journal(tmp_path):
+            pass
+        assert unfinished.exists()
+
+
+def test_another_process_is_kept_out_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from classifier.collecting.journal import Journal
+with Journal(Path(sys.argv[1])) as journal:
+    journal.add({"url": "http://h/child", "status": "kept"})
+    (journal.folder / ".partial-picture").write_bytes(b"half")
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    with start(code, tmp_path) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "open\n"
+            with pytest.raises(BusyError, match=r"Another bing_downloader\.py"), Journal(tmp_path):
+                pass
+            assert (tmp_path / ".partial-picture").exists()
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait(10)
+    with Journal(tmp_path) as one:
+        assert not (tmp_path / ".partial-picture").exists()
+        one.add({"url": "http://h/parent", "status": KEPT})
+    assert urls_of(tmp_path) == ["http://h/child", "http://h/parent"]
+
+
+def test_only_unfinished_files_are_removed(tmp_path: Path) -> None:
+    kept = ["a.jpg", ".hidden", "partial-a", f"{PARTIAL_PREFIX}folder/a", f"sub/{PARTIAL_PREFIX}a"]
+    stale = [f"{PARTIAL_PREFIX}a", f"{PARTIAL_PREFIX}[b]"]
+    for name in kept + stale:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*kept, JOURNAL_NAME}
+
+
+def test_nothing_tried_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with Journal(tmp_path / "data" / "class"):
+        assert (tmp_path / "data" / "class" / JOURNAL_NAME).exists()
+    assert not (tmp_path / "data" / "class").exists()
+
+
+def test_nothing_tried_leaves_a_folder_that_was_there(tmp_path: Path) -> None:
+    with Journal(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_tried_leaves_a_folder_with_files_of_others(tmp_path: Path) -> None:
+    with Journal(tmp_path / "class"):
+        (tmp_path / "class" / "mine.jpg").touch()
+    assert [path.name for path in (tmp_path / "class").iterdir()] == ["mine.jpg"]
+
+
+def test_an_old_journal_stays_though_nothing_was_added(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+    with Journal(tmp_path):
+        pass
+    assert urls_of(tmp_path) == ["http://h/1"]
+
+
+def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/1", "status": KEPT})
+    with pytest.raises(TypeError), Journal(tmp_path) as one:
+        one.add({"url": "http://h/2", "status": KEPT, "title": object()})
+    with Journal(tmp_path):
+        pass
+    assert urls_of(tmp_path) == ["http://h/1"]
+
+
+def test_a_folder_that_opening_fails_for_is_not_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{PARTIAL_PREFIX}a").touch()
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:  # root may remove anything, so the system must say no
+        patch.setattr(Path, "unlink", refuse)
+        failing = Journal(tmp_path)
+        with pytest.raises(OutputError, match="permission is denied"), failing:
+            pass
+    with Journal(tmp_path):
+        pass
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "class").write_text("a file")
+    with pytest.raises(OutputError, match="class"), Journal(tmp_path / "class"):
+        pass
+
+
+def test_a_full_disk_is_an_error_and_the_lines_before_it_stay(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for a full disk.
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from classifier.collecting.journal import Journal
+from classifier.errors import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    with Journal(Path(sys.argv[1])) as journal:
+        for number in range(1000):
+            journal.add({"url": f"http://h/{number}", "status": "kept"})
+except OutputError as error:
+    print(error)
+"""
+    with start(code, tmp_path) as child:
+        output, _ = child.communicate(timeout=20)
+    assert output.startswith(f"Cannot write {tmp_path / JOURNAL_NAME}")
+    assert child.returncode == 0
+    urls = urls_of(tmp_path)
+    assert urls == [f"http://h/{number}" for number in range(len(urls))]
+    assert len(urls) > 10
+    with Journal(tmp_path) as one:
+        one.add({"url": "http://h/next", "status": KEPT})
+    assert urls_of(tmp_path) == [*urls, "http://h/next"]
+
+
+def test_killed_at_any_moment_the_lines_are_whole(tmp_path: Path) -> None:
+    code = """
+import itertools, sys
+from pathlib import Path
+from classifier.collecting.journal import Journal
+with Journal(Path(sys.argv[1])) as journal:
+    for number in itertools.count():
+        journal.add({"url": f"http://h/{number}", "status": "kept", "title": "x" * 5000})
+        print(number, flush=True)
+"""
+    with start(code, tmp_path) as child:
+        assert child.stdout is not None
+        last = [int(child.stdout.readline()) for _ in range(50)][-1]
+        child.kill()
+        child.wait(10)
+    urls = urls_of(tmp_path)
+    assert len(urls) > last
+    assert urls == [f"http://h/{number}" for number in range(len(urls))]
+
+
+def test_a_removed_journal_is_not_written_to(tmp_path: Path) -> None:
+    """Two take turns with a folder in which nothing is kept, so each removes its empty file."""
+    done = threading.Barrier(3)
+
+    def take_turns() -> None:
+        num_opened = 0
+        while num_opened < 100:
+            try:
+                with Journal(tmp_path):
+                    num_opened += 1
+                    assert (tmp_path / JOURNAL_NAME).exists()
+            except BusyError:
+                pass
+        done.wait(20)
+
+    for _ in range(2):
+        threading.Thread(target=take_turns, daemon=True).start()
+    done.wait(20)
+    assert list(tmp_path.iterdir()) == []
