@@ -7,7 +7,11 @@
 Each runs in a process of its own against the same fake Bing and its hosts, which are another one.
 Everything stays on loopback but the rivals' installation from PyPI into environments of their own.
 Part "throughput": hosts with JPEGs of 20 kB that take 30 to 300 ms for every answer, 165 on
-average; whole runs, from the start of the process to its end. Part "hostile": one result page of
+average; whole runs, from the start of the process to its end. Result pages come at once, unless
+--page-seconds says otherwise: whoever reads 35 results in 165 ms, one page after another, can have
+no more than 212 pictures a second, however good the rest. Ours asks a host for ten pictures a second
+at most, and for its robots.txt; the others know no such manners: with fewer --hosts than 50 that is
+what limits it. Part "hostile": one result page of
 odd, broken, huge, forbidden and endless things.
 
 Loopback knows neither names nor TLS, and machines differ and are shared: the ratios are what
@@ -37,13 +41,15 @@ from classifier.errors import UsageError  # noqa: E402
 
 PARTS = ("throughput", "hostile")
 
+_MEMORY = Path("/dev/shm")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the tables, write the JSON."""
     options = parse(arguments)
     if not options.downloader.is_file():
         raise UsageError(f"--downloader {options.downloader} is no file: name the script to run")
-    with tempfile.TemporaryDirectory(prefix="downloads-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="downloads-", dir=options.scratch) as scratch:
         cache = (options.cache or Path(scratch) / "rivals").resolve()
         rig = Rig(Path(scratch), cache, options.downloader.resolve(), options.quiet)
         result = measure(rig, options)
@@ -86,15 +92,27 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--pictures",
         type=int,
-        default=600,
-        help="in a throughput run (600); the slow ones get a share of them",
+        default=throughput.Settings.num_pictures,
+        help="in a throughput run (%(default)s); the slow ones get a share of them",
     )
-    parser.add_argument("--hosts", type=int, default=40, help="for throughput, up to 254 (40)")
+    parser.add_argument(
+        "--hosts",
+        type=int,
+        default=throughput.Settings.num_hosts,
+        help="for throughput, up to 254 (%(default)s)",
+    )
     parser.add_argument(
         "--page-seconds",
         type=float,
         default=throughput.Settings.page_seconds,
         help="that a result page of the throughput part takes (%(default)s)",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        default=_MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir()),
+        metavar="DIR",
+        help="where the pictures are written (%(default)s; in memory, no disk is measured)",
     )
     parser.add_argument("--runs", type=int, default=3, help="of each, for throughput (3)")
     parser.add_argument(

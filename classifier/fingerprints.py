@@ -61,14 +61,21 @@ class FingerprintIndex:
         self._words[count] = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)
         self._keys.append(key)
 
-    def find(self, fingerprint: bytes) -> list[str]:
-        """Give the names of all near-duplicates, in the order in which they were added."""
-        count = len(self._keys)
+    def find(self, fingerprint: bytes, start: int = 0) -> list[str]:
+        """Give the names of all near-duplicates, in the order in which they were added.
+
+        While one thread adds, others may find what was there before.
+
+        Args:
+            fingerprint: of any picture.
+            start: leave out as many of those that were added first.
+        """
+        count = len(self._keys)  # first: the arrays are never shorter than that
         words = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)[np.newaxis]
-        candidates = _candidates(words, self._words[:count])
+        candidates = _candidates(words, self._words[start:count])
         row = np.frombuffer(fingerprint, np.uint8)[np.newaxis]
-        _, found = _confirm(row, self._rows[:count], *candidates)
-        return [self._keys[index] for index in found]
+        _, found = _confirm(row, self._rows[start:count], *candidates)
+        return [self._keys[start + index] for index in found]
 
 
 def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:

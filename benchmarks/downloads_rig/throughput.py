@@ -9,7 +9,6 @@ from classifier import console
 from downloads_rig import verdict
 from downloads_rig.runs import Rig, Run, Web, running_web
 from downloads_rig.tools import Tool
-from downloads_rig.web import MEAN_LATENCY_SECONDS
 
 MAX_SECONDS = 300.0
 SPARE_LINKS = 1.25  # as in the world, there is more to be found than is wanted
@@ -37,10 +36,10 @@ class Settings:
             35 results, can have no more than 35 / page_seconds pictures a second.
     """
 
-    num_pictures: int = 600
-    num_hosts: int = 40
+    num_pictures: int = 1000  # about as many as Bing has for a query
+    num_hosts: int = 100  # a thousand pictures of a search come from some hundred hosts
     num_runs: int = 3
-    page_seconds: float = MEAN_LATENCY_SECONDS
+    page_seconds: float = 0.0
 
 
 def measure(rig: Rig, tools: Sequence[Tool], settings: Settings) -> dict[str, dict[str, Any]]:

@@ -50,7 +50,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
     {
         tool.name: tool
         for tool in (
-            Tool("ours", "", 64, 1.0, True),
+            Tool("ours", "", 80, 1.0, True),  # by default it has 32
             Tool("bbid-style", "", 20, 1.0, True),
             Tool("better-bing-16", _BETTER, 16, 0.75, True),  # the most that it allows
             Tool("better-bing-4", _BETTER, 4, 0.25, False),  # its default

@@ -6,6 +6,7 @@ and a file without its line cannot be.
 """
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -83,15 +84,19 @@ class Journal:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         fields = {name: value for name, value in entry.items() if value not in ("", None)}
         line = json.dumps({"time": moment, **fields}) + "\n"
-        with self._lock, reporting_output_errors(self.path):
-            if self._file is None:
-                raise ValueError("the journal is not open")
-            self._file.write(line.encode())
-            self._file.flush()
+        file = self._file
+        if file is None:
+            raise ValueError("the journal is not open")
+        with reporting_output_errors(self.path):
+            # One call that appends, which the system keeps apart from those of other threads: a
+            # lock would be held while all others compute.
+            data = line.encode()
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # Lines that wait for the disk are lost when the power fails, not when we are killed.
             if time.monotonic() - self._synced_at > _SYNC_SECONDS:
-                os.fsync(self._file.fileno())
                 self._synced_at = time.monotonic()
+                os.fsync(file.fileno())
 
     def _remove_traces(self) -> None:
         """Leave no empty folder behind, which training would take for a class without pictures."""
@@ -130,7 +135,7 @@ def _open_alone(path: Path) -> IO[bytes]:
     import fcntl
 
     while True:
-        file = open(path, "a+b")  # noqa: SIM115
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

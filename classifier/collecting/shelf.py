@@ -8,6 +8,7 @@ never (nor nearly so) on two sides of a split, and with a warning when another c
 import collections
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -113,11 +114,11 @@ class Shelf:
 
     def pictures(self) -> dict[Path, list[Picture]]:
         """Give the pictures in each of the target's folders, absolute, as they are now."""
+        found: dict[str, list[Picture]] = {str(folder): [] for folder in self._counts}
         with self._lock:
-            found: dict[Path, list[Picture]] = {folder.absolute(): [] for folder in self._counts}
             for picture in self._own.values():
-                found[picture.path.parent.absolute()].append(picture)
-        return found
+                found[os.path.dirname(picture.path)].append(picture)
+        return {Path(folder).absolute(): pictures for folder, pictures in found.items()}
 
     def holds(self, sha256: str) -> bool:
         """Tell whether a folder of the target has this very picture."""
@@ -131,10 +132,14 @@ class Shelf:
 
     def place(self, candidate: Candidate) -> Place | Refusal:
         """Decide where a picture goes. A place that is given is taken until `release`."""
+        # Comparing takes the longest, so only what comes meanwhile is compared under the lock.
+        num_compared = len(self._index)
+        found = self._index.find(candidate.fingerprint)
         with self._lock:
             if twin := self._own.get(candidate.sha256):
                 return Refusal(DUPLICATE, twin)
-            twins = dict.fromkeys(self._index.find(candidate.fingerprint))  # each only once
+            found += self._index.find(candidate.fingerprint, num_compared)
+            twins = dict.fromkeys(found)  # each only once
             own = [self._own[sha256] for sha256 in twins if sha256 in self._own]
             others = [*self._others.get(candidate.sha256, ())]
             others += [
