@@ -9,10 +9,10 @@ Everything stays on loopback but the rivals' installation from PyPI into environ
 Part "throughput": hosts with JPEGs of 20 kB that take 30 to 300 ms for every answer, 165 on
 average; whole runs, from the start of the process to its end. Result pages come at once, unless
 --page-seconds says otherwise: whoever reads 35 results in 165 ms, one page after another, can have
-no more than 212 pictures a second, however good the rest. Ours asks a host for ten pictures a second
-at most, and for its robots.txt; the others know no such manners: with fewer --hosts than 50 that is
-what limits it. Part "hostile": one result page of
-odd, broken, huge, forbidden and endless things.
+no more than 212 pictures a second, however good the rest. Ours asks a host for ten pictures a
+second at most, and for its robots.txt, while the others know no such manners: with fewer --hosts
+than 50 that is what limits it. Part "hostile": one result page of odd, broken, huge, forbidden and
+endless things.
 
 Loopback knows neither names nor TLS, and machines differ and are shared: the ratios are what
 counts. Pictures are counted as files on disk, even where a tool keeps the same one twice. For Linux
