@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -585,3 +586,36 @@ def test_a_picture_beyond_pillows_own_limit_is_told_ours() -> None:
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
     with pytest.raises(errors.TooManyPixelsError, match="a PNG may have at most 25,000,000"):
         images.decode(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "most"),
+    [
+        (b"iCCP", b"x\0\0" + zlib.compress(bytes(1_000_000)), 1),
+        (b"zTXt", b"x\0\0" + zlib.compress(bytes(1_000_000)), 32),
+        (b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(1_000_000)), 32),
+    ],
+)
+def test_a_png_with_countless_compressed_extras_is_refused_at_once(
+    kind: bytes, extra: bytes, most: int
+) -> None:
+    flood = PNG[:33] + chunk(kind, extra) * 2000 + PNG[33:]
+    with pytest.raises(errors.UndecodableImageError, match=rf"over {most} blocks {kind.decode()}"):
+        images.decode(flood)
+
+
+def test_large_pictures_wait_for_each_other_and_small_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lane = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(images, "_heavy_lane", lane)
+    large = encode(Image.new("RGB", (2100, 2000)), "PNG")
+    done: list[str] = []
+    with lane:
+        waiting = threading.Thread(target=lambda: done.append(images.decode(large).format))
+        waiting.start()
+        assert images.decode(PNG).format == "PNG"
+        waiting.join(0.3)
+        assert done == []
+    waiting.join(20)
+    assert done == ["PNG"]
