@@ -11,12 +11,13 @@ Run it again with the same or a larger --limit to top a folder up: what is there
 again. Every picture was decoded in full, is of the size asked for, and is there only once, be it
 in another size. A journal beside the pictures keeps where each came from and why others failed.
 
-Exit codes: 0 filled · 1 failed · 2 wrong usage · 3 Bing has no more pictures · 4 blocked by Bing ·
-5 Bing's pages have changed · 6 the network is down · 130 interrupted.
+Exit codes: 0 filled · 1 failed · 2 wrong usage · 3 too few were found, or the time is over ·
+4 blocked by Bing · 5 Bing's pages have changed · 6 the network is down · 130 interrupted.
 """
 
 import argparse
 import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def fill(options: argparse.Namespace) -> int:
     try:
         collect.collect_all(targets, search, collect_settings(options), outcomes)
     except KeyboardInterrupt:
-        print_summary(outcomes, options)
+        print_summary(outcomes, options, is_interrupted=True)
         raise
     save_unread_pages(outcomes)
     print_summary(outcomes, options)
@@ -59,7 +60,11 @@ def fill(options: argparse.Namespace) -> int:
 
 
 def list_results(options: argparse.Namespace) -> int:
-    """Print class and address of what would be tried first, as many as are wanted."""
+    """Print class and address of what would be tried first, as many as are wanted.
+
+    With --json, one object a line.
+    """
+    from dataclasses import asdict
     from itertools import islice
 
     search = open_search(options)
@@ -67,7 +72,10 @@ def list_results(options: argparse.Namespace) -> int:
         share = -(-target.limit // len(target.queries))
         for query in target.queries:
             for result in islice(search.results(query), share):
-                print(f"{target.name}\t{result.url}")
+                if options.json:
+                    print_json({"class": target.name, **asdict(result)})
+                else:
+                    print(f"{target.name}\t{result.url}")
     return EXIT_OK
 
 
@@ -75,12 +83,17 @@ def export(options: argparse.Namespace) -> int:
     """Print what the journals know."""
     from classifier.collecting import records
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # a file to be read elsewhere, not a terminal
     records.export(options.output or Path("data"), options.export, sys.stdout)
     return EXIT_OK
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check the files against the journals; exit code 1 if anything is wrong."""
+    """Check the files against the journals; exit code 1 if anything is wrong.
+
+    A picture that is missing was deleted by hand, or the next run fetches another: no fault.
+    """
     from classifier.collecting import records
 
     start_logging("bing_downloader", quiet=options.quiet)
@@ -95,7 +108,8 @@ def verify(options: argparse.Namespace) -> int:
             print(problem)
         if not options.quiet:
             print(records.verify_table(checks))
-    return EXIT_FAILED if problems else EXIT_OK
+    is_wrong = any(problem.kind != records.MISSING for problem in problems)
+    return EXIT_FAILED if is_wrong else EXIT_OK
 
 
 def save_unread_pages(outcomes: Sequence["Outcome"]) -> None:
@@ -110,12 +124,14 @@ def save_unread_pages(outcomes: Sequence["Outcome"]) -> None:
             print(f"The page that could not be read is in {path}.", file=sys.stderr)
 
 
-def print_summary(outcomes: Sequence["Outcome"], options: argparse.Namespace) -> None:
+def print_summary(
+    outcomes: Sequence["Outcome"], options: argparse.Namespace, *, is_interrupted: bool = False
+) -> None:
     """Say what came out and where it lies: as JSON, or as a table and a closing line."""
     from classifier.collecting.outcome import summary, summary_table
 
     if options.json:
-        print_json(summary(outcomes))
+        print_json(summary(outcomes, is_interrupted=is_interrupted))
     elif outcomes and not options.quiet:
         num_filled = sum(outcome.is_filled for outcome in outcomes)
         num_pictures = sum(outcome.num_pictures for outcome in outcomes)
@@ -123,7 +139,8 @@ def print_summary(outcomes: Sequence["Outcome"], options: argparse.Namespace) ->
         where = f"{folders[0]}" if len(folders) == 1 else f"{len(folders)} folders"
         with contextlib.suppress(BrokenPipeError):  # interrupted together with its reader
             print(summary_table(outcomes))
-            print(f"\n{num_pictures} pictures in {where}; {num_filled} of {len(outcomes)} filled.")
+            pictures = "1 picture" if num_pictures == 1 else f"{num_pictures} pictures"
+            print(f"\n{pictures} in {where}; {num_filled} of {len(outcomes)} filled.")
 
 
 if __name__ == "__main__":

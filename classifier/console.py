@@ -115,7 +115,9 @@ def _terminate(number: int, _frame: object) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # standard error itself may be closed
+    if sys.stderr is None:  # closed by the caller; `print` would take standard output instead
+        return
+    with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
@@ -135,7 +137,7 @@ def progress(
     """
     if quiet:
         yield lambda count: None
-    elif sys.stderr.isatty():
+    elif sys.stderr and sys.stderr.isatty():  # None when the caller closed it
         with _bar(what, total) as advance:
             yield advance
     else:
@@ -187,7 +189,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
     # A table in a log or a pipe must not be cut to 80 columns.
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout and sys.stdout.isatty() else 200
     # A cell is text: a class named "[red]" or ":smile:" must come out as it stands.
     page = console.Console(width=width, color_system=None, markup=False, emoji=False)
     with page.capture() as capture:

@@ -102,7 +102,8 @@ def collect_all(
         targets: in this order.
         search: where the pictures come from.
         settings: for each target.
-        outcomes: filled as the run goes, for a caller who may be interrupted.
+        outcomes: an empty list to fill, for a caller who may be interrupted: one for each target
+            from the start.
 
     Raises:
         OutputError: a picture or the journal could not be written.
@@ -113,19 +114,24 @@ def collect_all(
     manners = Manners()
     folders = [side.folder for target in targets for side in target.sides]
     scanned: dict[Path, list[Picture]] = {}
-    for target in targets:
-        outcome = Outcome(target)
-        outcomes.append(outcome)
+    outcomes += map(Outcome, targets)
+    for outcome in outcomes:
         _collect(outcome, search, settings, manners, folders, scanned, end)
         if not outcome.is_filled:
             _log.warning("%s", outcome.explanation)
+        if outcome.surplus and outcome.target.validation:
+            _log.warning(
+                "%s: one side of the split has %d pictures more than its share; they stay there.",
+                outcome.target.name,
+                outcome.surplus,
+            )
         for path, paths in outcome.also_in.items():
             _log.debug("%s is in another class too: %s", path, ", ".join(map(str, paths)))
         if outcome.also_in:
             _log.warning(
                 "%s: %d pictures, the first %s, are in other classes too (all are in the log): "
                 "delete the wrong ones.",
-                target.name,
+                outcome.target.name,
                 len(outcome.also_in),
                 next(iter(outcome.also_in)),
             )
@@ -158,9 +164,9 @@ def _collect(
         if not shelf.num_missing:
             return
         memory = Memory(target, journals, shelf, settings)
-        workers = Workers(outcome, shelf, memory, manners, settings, end)
+        workers = Workers(outcome, shelf, memory, manners, settings)
         stack.enter_context(watching(outcome, quiet=settings.quiet))
-        with _working(workers, search, settings.threads):
+        with _working(workers, search, settings.threads), _ending(workers, end):
             _offer_results(search, workers, memory)
         outcome.seconds = time.monotonic() - start
 
@@ -223,3 +229,18 @@ def _working(workers: Workers, search: Search, num_threads: int) -> Iterator[Non
                 thread.join(max(0.0, end - time.monotonic()))
     if workers.failure is not None:
         raise workers.failure
+
+
+@contextlib.contextmanager
+def _ending(workers: Workers, end: float | None) -> Iterator[None]:
+    """End the run at a moment of `time.monotonic`, even while a result page is awaited."""
+    if end is None:
+        yield
+        return
+    alarm = threading.Timer(max(0.0, end - time.monotonic()), workers.run_out_of_time)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()

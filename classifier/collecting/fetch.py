@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import email.utils
 import http.client
+import io
 import ssl
 import threading
 import time
@@ -34,6 +35,8 @@ USER_AGENT = f"Mozilla/5.0 (compatible; {AGENT_TOKEN}/0.1)"
 Headers = Sequence[tuple[str, str]]
 Check = Callable[[str, Headers], None]
 Hop = Callable[[str], contextlib.AbstractContextManager[None]]
+
+LARGE_BYTES = 3 * 2**19  # a body beyond is held in memory with few others only
 
 _CHUNK_BYTES = 64 * 1024
 _MOST_RETRY_AFTER = 86_400.0  # seconds
@@ -137,6 +140,7 @@ class Fetcher:
         check: Check | None = None,
         hop: Hop | None = None,
         keep_start: bool = False,
+        before_large: Callable[[], None] | None = None,
         settings: FetchSettings | None = None,
     ) -> Fetched:
         """Download `url`, following redirects.
@@ -150,6 +154,8 @@ class Fetcher:
                 entered before the request (a TimeoutError there is a timeout of the download) and
                 left when that hop is over. Waiting there counts like waiting for a server.
             keep_start: of a body over `max_bytes`, give the first `max_bytes`.
+            before_large: called once a body proves to have more than `LARGE_BYTES`; may wait until
+                there is memory for it, which counts towards `total_seconds`.
             settings: for this download, in place of the fetcher's own.
 
         Raises:
@@ -158,7 +164,9 @@ class Fetcher:
         start = time.monotonic()
         settings = settings or self.settings
         with self._line(settings) as line:
-            download = _Download(settings, line, dict(headers or {}), check, hop, keep_start)
+            download = _Download(
+                settings, line, dict(headers or {}), check, hop, keep_start, before_large
+            )
             final_url, body = download.follow(url)
         return Fetched(final_url, body, 200, time.monotonic() - start)
 
@@ -194,6 +202,7 @@ class _Download:
     check: Check | None
     hop: Hop | None
     keep_start: bool
+    before_large: Callable[[], None] | None
 
     def follow(self, url: str) -> tuple[str, bytes]:
         """Give the final address and the body."""
@@ -248,16 +257,24 @@ class _Download:
         most = self.settings.max_bytes
         if (answer.length_remaining or 0) > most and not self.keep_start:
             raise FetchError(url, "too many bytes", f"{answer.length_remaining} announced")
-        body = bytearray()
+        body = io.BytesIO()  # gives its bytes away at the end without holding them twice
+        num_bytes = 0
         start = time.monotonic()
         # `read1` gives what one receive brought, so that the speed is checked while it drips.
-        while len(body) <= most and (chunk := answer.read1(_CHUNK_BYTES, decode_content=True)):
-            body += chunk
-            self._check_speed(url, len(body), time.monotonic() - start)
+        while num_bytes <= most and (chunk := answer.read1(_CHUNK_BYTES, decode_content=True)):
+            if num_bytes <= LARGE_BYTES < num_bytes + len(chunk) and self.before_large is not None:
+                waiting = time.monotonic()
+                self.before_large()
+                start += time.monotonic() - waiting  # the host is not to blame for that
+                self.line.check()
+            num_bytes += body.write(chunk)
+            self._check_speed(url, num_bytes, time.monotonic() - start)
         self.line.check()  # a connection that was cut can look like the end of the body
-        if len(body) > most and not self.keep_start:
-            raise FetchError(url, "too many bytes", f"more than {most}")
-        return bytes(memoryview(body)[:most])
+        if num_bytes > most:
+            if not self.keep_start:
+                raise FetchError(url, "too many bytes", f"more than {most}")
+            body.truncate(most)
+        return body.getvalue()
 
     def _check_speed(self, url: str, num_bytes: int, seconds: float) -> None:
         is_judged = seconds > self.settings.grace_seconds

@@ -61,14 +61,17 @@ def read_history(path: Path) -> History:
     except _RefusedError as error:
         raise UsageError(
             f"{path} is not imported, because it {error}: a download history holds nothing but "
-            "addresses, MD5s and file names."
+            "addresses, MD5s and file names. Move it away to go on without it."
         ) from error
     except ValueError as error:
         raise UsageError(
-            f"{path} is no download history, or damaged or cut off: {str(error)[:200]}"
+            f"{path} is no download history, or damaged or cut off: {str(error)[:200]}. "
+            "Move it away to go on without it."
         ) from error
     if not isinstance(urls, list | dict):
-        raise UsageError(f"{path} does not begin with a list of addresses as a history does.")
+        raise UsageError(
+            f"{path} does not begin with a list of addresses as a history does. Move it away."
+        )
     return History(_addresses(urls), _file_names(md5s))
 
 
@@ -83,7 +86,7 @@ def _read(path: Path) -> bytes:
             f"{path} has more than {MAX_BYTES:,} bytes: no download history is so large"
         )
     if not data:
-        raise UsageError(f"{path} is empty: there is no history in it.")
+        raise UsageError(f"{path} is empty: there is no history in it. Move it away.")
     return data
 
 

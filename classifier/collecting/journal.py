@@ -18,6 +18,7 @@ from typing import IO, Any
 from classifier.errors import ClassifierError, DataError
 from classifier.files import PARTIAL_PREFIX, reporting_output_errors
 
+HISTORY_NAME = "download_history.pickle"  # what the first generation left behind
 JOURNAL_NAME = ".bing_downloader.jsonl"  # hidden, so that it is no picture and no class
 
 KEPT = "kept"

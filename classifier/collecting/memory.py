@@ -14,6 +14,7 @@ from classifier.collecting.fetch import Fetched
 from classifier.collecting.journal import (
     DUPLICATE,
     FAILED,
+    HISTORY_NAME,
     KEPT,
     TRIED,
     Entry,
@@ -33,8 +34,6 @@ _PASSING = frozenset(
     | {"unknown host", "host is down", "not written"}
     | {f"http status {status}" for status in (408, 425, 429, *range(500, 600))}
 )
-
-HISTORY_NAME = "download_history.pickle"  # what the first generation left behind
 
 _log = logging.getLogger(__name__)
 

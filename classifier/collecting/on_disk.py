@@ -7,7 +7,13 @@ import re
 from pathlib import Path
 
 from classifier import files, fingerprints, images
-from classifier.collecting.journal import JOURNAL_NAME, KEPT, Entry, read_entries
+from classifier.collecting.journal import (
+    HISTORY_NAME,
+    JOURNAL_NAME,
+    KEPT,
+    Entry,
+    read_entries,
+)
 from classifier.cores import cpu_count
 from classifier.errors import ImageError, UnreadableImageError
 
@@ -52,7 +58,7 @@ def scan(
     paths = [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if not path.name.startswith(".") and path.is_file()
+        if not path.name.startswith(".") and path.name != HISTORY_NAME and path.is_file()
     ]
     written = {entry["path"]: entry for entry in _written(folder)}
 

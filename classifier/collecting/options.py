@@ -118,7 +118,12 @@ def _target(
     if options.validation_fraction is not None:
         return split_target(name, (query,), output, options.limit, options.validation_fraction)
     folder = output if is_folder else output / name
-    return Target(query.text, (query,), Side(folder, options.limit))
+    return Target(_printable(query.text), (query,), Side(folder, options.limit))
+
+
+def _printable(text: str) -> str:
+    """Replace what would command a terminal rather than be shown by it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _read_queries(path: Path) -> list[str]:
@@ -126,8 +131,10 @@ def _read_queries(path: Path) -> list[str]:
 
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--search-file {path} cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--search-file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--search-file {path} is not UTF-8 text: {error}") from error
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
         raise UsageError(f"--search-file {path} holds no query: write one on each line")
@@ -143,6 +150,10 @@ def _check_together(options: argparse.Namespace) -> None:
                 )
     if options.limit is None:
         options.limit = DEFAULT_LIMIT
+    if options.export and options.json:
+        raise UsageError("--json does not go with --export, which has forms of its own")
+    if options.base_url == "":
+        raise UsageError("--base-url is empty: give an address, or leave it out to ask Bing")
     if options.max_side is not None and options.max_side < options.min_side:
         raise UsageError(
             f"--max-side {options.max_side} is less than --min-side {options.min_side}"
@@ -184,7 +195,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="the folder for the pictures; with -f and --plan, for their folders (default: data)",
     )
@@ -278,7 +289,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     )
     number("--per-host", _whole, 2, "downloads at the same time from one host")
     number("--host-interval", _seconds, 0.1, "seconds between two requests to one host")
-    number("--page-interval", _seconds, None, "seconds between two result pages (default: 1)")
+    number(
+        "--page-interval",
+        _seconds,
+        None,
+        "seconds between two result pages (default: 1; 0 if --base-url is on this machine)",
+    )
     number("--timeout", _some, 20, "seconds for one picture, all in all")
     number("--time-limit", _some, None, "seconds for the whole run")
     number("--max-megabytes", _some, 20, "the largest file to download")
@@ -300,6 +316,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--base-url", metavar="URL", help="search there instead of Bing (or set BING_BASE_URL)"
     )
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a folder, or . for the current one")
+    return Path(text)
 
 
 def _whole(text: str) -> int:

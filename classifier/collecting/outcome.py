@@ -80,7 +80,7 @@ class Outcome:
             return f"{missing}: {self.error}"
         if self.is_out_of_time:
             return f"{missing}: the time is over. Run it again to go on."
-        return f"{missing}: Bing has no more. Add queries, or loosen the filters."
+        return f"{missing}: no more were found. Add queries, or loosen the filters."
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -90,7 +90,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     return errors[0] if errors else max(codes, default=console.EXIT_OK)
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dict[str, object]:
     """Give everything that was counted, ready for JSON."""
     failed: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
@@ -101,7 +101,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "duplicates": sum(outcome.duplicates for outcome in outcomes),
         "near_duplicates": sum(outcome.near_duplicates for outcome in outcomes),
         "failed": dict(failed.most_common()),
-        "exit_code": exit_code(outcomes),
+        "exit_code": console.EXIT_INTERRUPTED if is_interrupted else exit_code(outcomes),
         "classes": [_summary_of(outcome) for outcome in outcomes],
     }
 
@@ -157,7 +157,9 @@ def _summary_of(outcome: Outcome) -> dict[str, object]:
     return {
         "class": outcome.target.name,
         "queries": [query.text for query in outcome.target.queries],
-        "folders": {str(side.folder): side.limit for side in outcome.target.sides},
+        "folders": [
+            {"path": str(side.folder), "limit": side.limit} for side in outcome.target.sides
+        ],
         "limit": outcome.target.limit,
         "before": outcome.before,
         "found": outcome.found,

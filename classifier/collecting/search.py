@@ -291,9 +291,10 @@ def _host_of(url: str) -> str:
     """Give the host of an http or https address, "" if it is none."""
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError:
+        is_base = parts.scheme in ("http", "https") and not parts.query and parts.port != 0
+    except ValueError:  # no address, or no port
         return ""
-    return parts.hostname or "" if parts.scheme in ("http", "https") else ""
+    return parts.hostname or "" if is_base else ""
 
 
 def _is_loopback(host: str) -> bool:

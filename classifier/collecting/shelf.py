@@ -117,7 +117,7 @@ class Shelf:
         found: dict[str, list[Picture]] = {str(folder): [] for folder in self._counts}
         with self._lock:
             for picture in self._own.values():
-                found[os.path.dirname(picture.path)].append(picture)
+                found[os.path.dirname(picture.path) or os.curdir].append(picture)
         return {Path(folder).absolute(): pictures for folder, pictures in found.items()}
 
     def holds(self, sha256: str) -> bool:

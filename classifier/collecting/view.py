@@ -23,7 +23,7 @@ def watching(outcome: Outcome, *, quiet: bool = False) -> Iterator[None]:
     """Show the counts of `outcome` while the block changes them, on standard error."""
     if quiet:
         yield
-    elif sys.stderr.isatty():
+    elif sys.stderr and sys.stderr.isatty():
         with _live(_Line(outcome)):
             yield
     else:

@@ -27,9 +27,10 @@ HOST_DOWN = "host is down"
 
 _ACCEPT = {"Accept": ", ".join(f"image/{name.lower()}" for name in images.FORMATS)}
 _SLOW_SECONDS = 3.0  # a download that runs longer may well fail: another one is started beside it
-_LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads and at the clock
+_LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads
 _BACKOFF_SECONDS = 0.5  # before the second attempt; doubled for each further one
 _MAX_RETRY_SECONDS = 30.0  # a host that wants a longer wait is left alone
+_MAX_LARGE = 4  # downloads over `LARGE_BYTES` that may be in memory at the same time
 _COUNTERS = {
     shelf.DUPLICATE: "duplicates",
     shelf.NEAR_DUPLICATE: "near_duplicates",
@@ -69,6 +70,7 @@ class _Worker:
     def __init__(self, settings: FetchSettings) -> None:
         self.fetcher = Fetcher(settings)
         self.robots_fetcher = Fetcher(settings)  # may be needed in the middle of a download
+        self.holds_large = False
 
     def stop(self) -> None:
         self.fetcher.stop()
@@ -91,7 +93,6 @@ class Workers:
         memory: Memory,
         manners: Manners,
         settings: "CollectSettings",
-        end: float | None,
     ) -> None:
         self.outcome = outcome
         self.over = threading.Event()
@@ -101,8 +102,8 @@ class Workers:
         self._consent = manners.consent
         self._robots = manners.robots
         self._settings = settings
-        self._end = end  # by `time.monotonic`
         self._hosts: Hosts[_Job] = Hosts(settings.hosts)
+        self._large = threading.Semaphore(_MAX_LARGE)
         self._counting = threading.Lock()  # guards the outcome
         self._changed = threading.Condition()  # guards all that follows
         self._jobs: set[_Job] = set()  # offered, and not dealt with
@@ -153,6 +154,9 @@ class Workers:
                 self.finish()
             finally:
                 self._hosts.leave(url, answered=answered)
+                if worker.holds_large:
+                    worker.holds_large = False
+                    self._large.release()
 
     def finish(self) -> None:
         """End the run: cut the downloads and the search, and send the workers home."""
@@ -168,19 +172,19 @@ class Workers:
             for call in self._call_when_over:
                 call()
 
+    def run_out_of_time(self) -> None:
+        """End the run because its time is over, whatever it waits for."""
+        if not self.over.is_set():
+            self.outcome.is_out_of_time = True
+            self.finish()
+
     def _wait(self, is_reached: Callable[[], bool]) -> bool:
-        """Wait until something holds; False when the run is over, or its time is."""
+        """Wait until something holds; False when the run is over."""
         with self._changed:
             while not self.over.is_set() and not is_reached():
-                if self._end is not None and time.monotonic() > self._end:
-                    self.outcome.is_out_of_time = True
-                    break
                 # What the end of slow downloads would allow is told by nobody.
                 self._changed.wait(_LOOK_SECONDS)
-            else:
-                return not self.over.is_set()
-        self.finish()
-        return False
+            return not self.over.is_set()
 
     def _wants_more(self) -> bool:
         # Half as many again as are missing, since about a third of all links fail; more would
@@ -251,8 +255,17 @@ class Workers:
             raise FetchError(url, HOST_DOWN)
         self._require_consent(url, worker)
         return worker.fetcher.fetch(
-            url, _ACCEPT, check=self._consent.check, hop=lambda target: self._hop(target, worker)
+            url,
+            _ACCEPT,
+            check=self._consent.check,
+            hop=lambda target: self._hop(target, worker),
+            before_large=lambda: self._await_memory(worker),
         )
+
+    def _await_memory(self, worker: "_Worker") -> None:
+        """Wait until few enough others hold a large body."""
+        while not worker.holds_large and not self.over.is_set():
+            worker.holds_large = self._large.acquire(timeout=_LOOK_SECONDS)
 
     @contextlib.contextmanager
     def _hop(self, url: str, worker: "_Worker") -> Iterator[None]:

@@ -136,7 +136,7 @@ def test_json_is_one_object_and_nothing_else(
     assert start("-s", "x", "--limit", "3", "--json", "-o", "out") == 3
     found = json.loads(capsys.readouterr().out)
     assert (found["kept"], found["failed"], found["exit_code"]) == (2, {"not a picture": 1}, 3)
-    assert found["classes"][0]["folders"] == {"out": 3}
+    assert found["classes"][0]["folders"] == [{"path": "out", "limit": 3}]
 
 
 def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> None:
@@ -181,6 +181,11 @@ def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> No
         ["--export", "csv", "-o", "missing"],
         ["--verify", "-o", "missing"],
         ["--verify", "--export", "csv"],
+        ["--export", "csv", "--json", "-o", "."],
+        ["-s", "x", "-o", ""],
+        ["-s", "x", "--base-url", ""],
+        ["-s", "x", "--base-url", "http://127.0.0.1:99999"],
+        ["-s", "x", "--base-url", "http://127.0.0.1/?a=b"],
     ],
 )
 def test_wrong_usage_exits_2_without_a_request(
@@ -401,3 +406,87 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_sentence(
     assert "Traceback" not in done.stderr
     assert pictures_in(tmp_path / "out") == []
     assert list((tmp_path / "out").glob(".partial-*")) == []
+
+
+def test_the_current_folder_can_be_filled_again(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    bing.add_pictures(6)
+    assert start("-s", "x", "-o", ".", "--limit", "3") == 0
+    assert start("-s", "x", "-o", ".", "--limit", "5") == 0
+    assert len(list(tmp_path.glob("*.jpg"))) == 5
+
+
+def test_the_time_limit_holds_while_a_result_page_is_awaited(
+    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.search_answer = later(send(b""), 20.0)
+    begin = time.monotonic()
+    assert start("-s", "x", "--time-limit", "0.5") == 3
+    assert time.monotonic() - begin < 5.0
+    assert "the time is over" in capsys.readouterr().err
+
+
+def test_an_interrupted_plan_tells_of_every_class(bing: FakeBing, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(
+        'limit = 2\n[class.a]\nqueries = ["a"]\n[class.b]\nqueries = ["b"]\n'
+    )
+    bing.add("/a.jpg", later(send(draw(0)), 15.0))
+    with run_apart(bing, tmp_path, "--plan", "plan.toml", "--json") as process:
+        wait_for(lambda: bool(bing.picture_requests))
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    summary = json.loads(out)
+    assert process.returncode == summary["exit_code"] == 130
+    assert [fields["class"] for fields in summary["classes"]] == ["a", "b"]
+
+
+def test_closed_streams_are_no_bug(bing: FakeBing, tmp_path: Path) -> None:
+    bing.add_pictures(2)
+    command = f"{sys.executable} {SCRIPT} --allow-private-hosts -s x --limit 2 -o out"
+    for streams in (">&-", "2>&-", ">&- 2>&-", "--json 2>&-"):
+        done = subprocess.run(
+            f"{command} {streams}",
+            shell=True,
+            cwd=tmp_path,
+            env={**os.environ, "BING_BASE_URL": bing.url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), streams
+    assert json.loads(done.stdout)["kept"] == 0
+
+
+def test_large_bodies_are_few_in_memory(bing: FakeBing, tmp_path: Path) -> None:
+    large = draw(0) + bytes(12 * 2**20)
+    for number in range(24):
+        bing.add(f"/{number}.jpg", large, host=1 + number)
+    code = (
+        "import resource, runpy, sys\n"
+        f"sys.argv[0] = {str(SCRIPT)!r}; sys.path[0] = {str(SCRIPT.parent)!r}\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", code),
+            *("-s", "x", "-o", "out", "--limit", "24", "--allow-private-hosts", "--quiet"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "BING_BASE_URL": bing.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert int(done.stderr.split()[-1]) < 220 * 1024  # KiB; 24 of 12 MB would be 300 MB alone
+
+
+def test_dry_run_as_json_gives_an_object_a_line(
+    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bing.add_pictures(3)
+    assert start("-s", "x", "--dry-run", "--json", "--limit", "2") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["url"] for line in lines] == [fields["murl"] for fields in bing.items[:2]]

@@ -99,7 +99,7 @@ def test_an_error_counts_more_than_a_short_class() -> None:
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({"kept": 12}, "menu: 12 of 300 pictures: Bing has no more."),
+        ({"kept": 12}, "menu: 12 of 300 pictures: no more were found."),
         ({"before": 3, "kept": 9, "is_out_of_time": True}, "12 of 300 pictures: the time is over."),
         ({"error": BlockedError("Bing asks for a captcha.")}, "0 of 300 pictures: Bing asks for a"),
     ],
@@ -134,7 +134,10 @@ def test_summary_is_json_and_adds_up() -> None:
     assert first["unusable"] == ["data/a/notes.txt"]
     assert (first["in_another_split"], first["known"], first["error"]) == (1, 3, None)
     assert (second["seconds"], second["enlarged"], second["exit_code"]) == (1.235, 4, 0)
-    assert third["folders"] == {"data/train/c": 8, "data/validation/c": 2}
+    assert third["folders"] == [
+        {"path": "data/train/c", "limit": 8},
+        {"path": "data/validation/c", "limit": 2},
+    ]
     assert third["error"] == "no"
 
 
