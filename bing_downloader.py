@@ -18,6 +18,7 @@ Exit codes: 0 filled · 1 failed · 2 wrong usage · 3 too few were found, or th
 import argparse
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Run the script and give its exit code."""
     options = read_options(arguments, __doc__ or "")
+    # NumPy would start a thread for each core, for algebra that nobody here does.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if options.export:
         return export(options)
     if options.verify:

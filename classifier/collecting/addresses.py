@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import ipaddress
 import re
 import socket
@@ -57,6 +58,7 @@ class Address:
         return f"{self.scheme}://{host}{port}"
 
 
+@functools.lru_cache(4096)  # each is asked about several times on its way
 def parse(url: str) -> Address:
     """Take a URL apart. A user name, a password and a fragment are left out.
 

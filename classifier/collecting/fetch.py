@@ -16,11 +16,12 @@ import dataclasses
 import datetime
 import email.utils
 import http.client
-import io
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO
 
 import urllib3
 
@@ -28,6 +29,7 @@ from classifier.collecting import addresses
 from classifier.collecting.addresses import Address, AddressError
 from classifier.collecting.connections import Line, Watchdog, asking
 from classifier.errors import ClassifierError, UsageError
+from classifier.files import output_error
 
 AGENT_TOKEN = "picture-sorter"  # noqa: S105 (the name that robots.txt and headers speak of)
 USER_AGENT = f"Mozilla/5.0 (compatible; {AGENT_TOKEN}/0.1)"
@@ -36,7 +38,7 @@ Headers = Sequence[tuple[str, str]]
 Check = Callable[[str, Headers], None]
 Hop = Callable[[str], contextlib.AbstractContextManager[None]]
 
-LARGE_BYTES = 3 * 2**19  # a body beyond is held in memory with few others only
+LARGE_BYTES = 2**20  # a body beyond is kept in a file while it comes
 
 _CHUNK_BYTES = 64 * 1024
 _MOST_RETRY_AFTER = 86_400.0  # seconds
@@ -154,8 +156,8 @@ class Fetcher:
                 entered before the request (a TimeoutError there is a timeout of the download) and
                 left when that hop is over. Waiting there counts like waiting for a server.
             keep_start: of a body over `max_bytes`, give the first `max_bytes`.
-            before_large: called once a body proves to have more than `LARGE_BYTES`; may wait until
-                there is memory for it, which counts towards `total_seconds`.
+            before_large: called when a body of more than `LARGE_BYTES` has come and is to be read
+                into memory; may wait until there is room.
             settings: for this download, in place of the fetcher's own.
 
         Raises:
@@ -257,24 +259,31 @@ class _Download:
         most = self.settings.max_bytes
         if (answer.length_remaining or 0) > most and not self.keep_start:
             raise FetchError(url, "too many bytes", f"{answer.length_remaining} announced")
-        body = io.BytesIO()  # gives its bytes away at the end without holding them twice
+        # Whoever sends without end fills a nameless file, and not the memory.
+        with tempfile.SpooledTemporaryFile(LARGE_BYTES) as body:
+            num_bytes = self._receive(url, answer, body)
+            if num_bytes > most and not self.keep_start:
+                raise FetchError(url, "too many bytes", f"more than {most}")
+            if num_bytes > LARGE_BYTES and self.before_large is not None:
+                self.before_large()
+            body.seek(0)
+            return body.read(most)
+
+    def _receive(self, url: str, answer: urllib3.BaseHTTPResponse, body: IO[bytes]) -> int:
+        """Write what comes, until it ends or is too much; gives the number of bytes."""
         num_bytes = 0
         start = time.monotonic()
         # `read1` gives what one receive brought, so that the speed is checked while it drips.
-        while num_bytes <= most and (chunk := answer.read1(_CHUNK_BYTES, decode_content=True)):
-            if num_bytes <= LARGE_BYTES < num_bytes + len(chunk) and self.before_large is not None:
-                waiting = time.monotonic()
-                self.before_large()
-                start += time.monotonic() - waiting  # the host is not to blame for that
-                self.line.check()
-            num_bytes += body.write(chunk)
+        while num_bytes <= self.settings.max_bytes and (
+            chunk := answer.read1(_CHUNK_BYTES, decode_content=True)
+        ):
+            try:
+                num_bytes += body.write(chunk)
+            except OSError as error:  # which is none of the network
+                raise output_error(tempfile.gettempdir(), error) from error
             self._check_speed(url, num_bytes, time.monotonic() - start)
         self.line.check()  # a connection that was cut can look like the end of the body
-        if num_bytes > most:
-            if not self.keep_start:
-                raise FetchError(url, "too many bytes", f"more than {most}")
-            body.truncate(most)
-        return body.getvalue()
+        return num_bytes
 
     def _check_speed(self, url: str, num_bytes: int, seconds: float) -> None:
         is_judged = seconds > self.settings.grace_seconds

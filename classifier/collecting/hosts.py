@@ -7,6 +7,7 @@ and never a worker.
 import collections
 import contextlib
 import dataclasses
+import functools
 import heapq
 import itertools
 import math
@@ -30,6 +31,7 @@ class HostSettings:
     max_failures: int = 5  # in a row, without an answer; then the host counts as down
 
 
+@functools.lru_cache(4096)  # each is asked about several times on its way
 def host_of(url: str) -> str:
     """Give host and port of an address; two ports are two hosts."""
     default = 443 if url[:6].lower() == "https:" else 80

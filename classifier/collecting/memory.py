@@ -61,6 +61,8 @@ class Memory:
         self._shelf = shelf
         self._settings = settings
         self._lock = threading.Lock()
+        self._filters = {query.text: _set_options(query.options) for query in target.queries}
+        self._places = {folder: _place_of(folder) for folder in journals}
         self._entries: dict[str, Entry] = {}
         for journal in journals.values():
             for entry in read_entries(journal.path):
@@ -139,17 +141,14 @@ class Memory:
         self._add(self._target.train.folder, result, status=FAILED, reason=reason, **fields)
 
     def _add(self, folder: Path, result: SearchResult, **fields: Any) -> None:
-        split = folder.absolute().parent.name
-        options = {query.text: query.options for query in self._target.queries}.get(result.query)
         self._journals[folder].add(
             {
                 "url": result.url,
                 "page_url": result.page_url,
                 "title": result.title,
-                "class": folder.absolute().name,
-                "split": split if split in SPLITS else "",
+                **self._places[folder],
                 "query": result.query,
-                "filters": _set_options(options) if options else "",
+                "filters": self._filters.get(result.query) or "",
                 "rank": result.rank or None,
                 "bing_md5": result.md5,
                 "robots": "" if self._settings.follows_robots else "ignored",
@@ -212,6 +211,11 @@ def _of_candidate(candidate: Candidate) -> Entry:
         "width": candidate.width,
         "height": candidate.height,
     }
+
+
+def _place_of(folder: Path) -> Entry:
+    split = folder.absolute().parent.name
+    return {"class": folder.absolute().name, "split": split if split in SPLITS else ""}
 
 
 def _set_options(options: Any) -> dict[str, str]:

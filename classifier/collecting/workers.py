@@ -30,7 +30,7 @@ _SLOW_SECONDS = 3.0  # a download that runs longer may well fail: another one is
 _LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads
 _BACKOFF_SECONDS = 0.5  # before the second attempt; doubled for each further one
 _MAX_RETRY_SECONDS = 30.0  # a host that wants a longer wait is left alone
-_MAX_LARGE = 4  # downloads over `LARGE_BYTES` that may be in memory at the same time
+_MAX_LARGE = 3  # pictures over `LARGE_BYTES` that may be in memory at the same time
 _COUNTERS = {
     shelf.DUPLICATE: "duplicates",
     shelf.NEAR_DUPLICATE: "near_duplicates",
