@@ -64,10 +64,11 @@ def test_every_make_target_exists(readme: str) -> None:
 @pytest.mark.parametrize("readme", READMES)
 def test_every_option_in_inline_code_belongs_to_some_script(readme: str) -> None:
     known = "".join(help_of(script) for script in SCRIPTS)
+    known += "".join(path.read_text() for path in PROJECT.glob("benchmarks/*.py"))
     for code in re.findall(r"`([^`\n]+)`", text_of(readme)):
         for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", code):
             if not code.startswith(("curl", "tensorboard")):
-                assert option in known or option in ("--picture",), option
+                assert option in known, option
 
 
 @pytest.mark.parametrize("readme", READMES)
