@@ -101,13 +101,14 @@ def resolve(
 
     Raises:
         AddressError: it is unknown; or, unless they are allowed, one of its places is private.
+            Link-local ones never are: there clouds keep a machine's secrets.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise AddressError("unknown host", str(error)) from error
     for *_, place in found:
-        if not allow_private and is_private(str(place[0])):
+        if is_link_local(str(place[0])) or (not allow_private and is_private(str(place[0]))):
             raise AddressError("private address", str(place[0]))
     return [(family, place) for family, _, _, _, place in found]
 
@@ -118,15 +119,24 @@ def is_private(address: str) -> bool:
     Private, loopback, link-local, multicast, reserved and unspecified addresses count, also when
     they are wrapped in an IPv6 address.
     """
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if wrapped is not None:
-            return is_private(str(wrapped))
+    ip = _unwrapped(address)
     # Some that IPv6 reserves count as global, among them old ways to wrap an IPv4 address.
     return not ip.is_global or ip.is_multicast or ip.is_reserved
+
+
+def is_link_local(address: str) -> bool:
+    """Tell whether an IP address means something on the same wire only, such as 169.254.169.254."""
+    return _unwrapped(address).is_link_local
+
+
+def _unwrapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Give the IPv4 address that an IPv6 address wraps, or the address itself."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _ascii_host(host: str) -> str:

@@ -422,6 +422,14 @@ def test_redirect_to_a_private_host_is_refused(
     assert error.url == f"http://{host}/latest/meta-data/"
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]"])
+def test_a_link_local_host_is_refused_even_where_private_ones_are_not(
+    bing: FakeBing, host: str
+) -> None:
+    bing.routes["/a"] = redirect(f"http://{host}/latest/meta-data/")
+    assert reason_of(f"{bing.url}/a") == "private address"
+
+
 def test_check_sees_every_header_line_before_the_body(bing: FakeBing) -> None:
     lines = [("X-Robots-Tag", "noai"), ("Content-Type", "image/png"), ("x-robots-tag", "noindex")]
     bing.routes |= {"/a": redirect("/b"), "/b": send_in_parts(LARGE, lines)}
