@@ -32,8 +32,6 @@ from classifier.collecting.view import watching
 from classifier.collecting.workers import Manners, Workers
 from classifier.errors import SearchError
 
-MAX_THREADS = 128
-
 _STOP_SECONDS = 1.5  # how long a stopped run waits for its workers
 _TURN = 35  # results that a query gives before the next one has its turn
 

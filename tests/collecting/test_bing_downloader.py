@@ -19,27 +19,11 @@ import pytest
 from fake_bing import FakeBing, draw, later, page_of, send
 
 import bing_downloader
-from classifier import console, images
+from classifier import images
 from classifier.errors import UsageError
 
 SCRIPT = Path(bing_downloader.__file__)
 Start = Callable[..., int]
-
-
-@pytest.fixture
-def start(
-    bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _closed_logs: None
-) -> Start:
-    """Give a function that runs the script against the fake Bing, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BING_BASE_URL", bing.url)
-
-    def run(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as caught:
-            console.run_script(bing_downloader.main, ["--allow-private-hosts", *arguments])
-        return int(caught.value.code or 0)
-
-    return run
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -381,27 +365,34 @@ def test_a_place_that_cannot_be_written_to_is_named(
     assert "Cannot write /proc/nowhere" in capsys.readouterr().err
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_one_sentence(
-    bing: FakeBing, tmp_path: Path
-) -> None:
-    for number in range(5):
-        bing.add(f"/{number}.bmp", draw(number, "BMP", size=(200, 200)))  # 120 kB
+def run_between(
+    bing: FakeBing, folder: Path, before: str, after: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script in a process of its own, which runs other code before and after it."""
     code = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
+        f"import sys; {before}\n"
         f"sys.argv[0] = {str(SCRIPT)!r}; sys.path[0] = {str(SCRIPT.parent)!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
+        "import runpy\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"finally: {after}"
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", code),
-            *("-s", "x", "-o", "out", "--limit", "5", "--allow-private-hosts"),
-        ],
-        cwd=tmp_path,
+    return subprocess.run(
+        [sys.executable, "-c", code, "--allow-private-hosts", "-s", "x", "-o", "out", *arguments],
+        cwd=folder,
         env={**os.environ, "BING_BASE_URL": bing.url},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_sentence(
+    bing: FakeBing, tmp_path: Path
+) -> None:
+    for number in range(5):
+        bing.add(f"/{number}.bmp", draw(number, "BMP", size=(200, 200)))  # 120 kB
+    small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))"
+    done = run_between(bing, tmp_path, small, "pass", "--limit", "5")
     assert done.returncode == 1
     assert "error: Cannot write out/" in done.stderr
     assert "Traceback" not in done.stderr
@@ -463,24 +454,9 @@ def test_large_bodies_are_few_in_memory(bing: FakeBing, tmp_path: Path) -> None:
     large = draw(0) + bytes(12 * 2**20)
     for number in range(24):
         bing.add(f"/{number}.jpg", large, host=1 + number)
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv[0] = {str(SCRIPT)!r}; sys.path[0] = {str(SCRIPT.parent)!r}\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        # Not `ru_maxrss`, which begins with the size of the process that started this one.
-        "finally: print(open('/proc/self/status').read(), file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", code),
-            *("-s", "x", "-o", "out", "--limit", "24", "--allow-private-hosts", "--quiet"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "BING_BASE_URL": bing.url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # Not `ru_maxrss`, which begins with the size of the process that started this one.
+    peak_of = "print(open('/proc/self/status').read(), file=sys.stderr)"
+    done = run_between(bing, tmp_path, "pass", peak_of, "--limit", "24", "--quiet")
     assert done.returncode == 3
     (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", done.stderr, flags=re.MULTILINE)
     assert int(peak) < 200 * 1024  # 24 of 12 MB would be 300 MB alone

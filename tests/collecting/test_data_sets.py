@@ -11,26 +11,10 @@ from fake_bing import FakeBing, draw, send
 from PIL import Image
 
 import bing_downloader
-from classifier import console, fingerprints, images
+from classifier import fingerprints, images
 
 ROOT = Path(bing_downloader.__file__).parent
 Start = Callable[..., int]
-
-
-@pytest.fixture
-def start(
-    bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _closed_logs: None
-) -> Start:
-    """Give a function that runs the script against the fake Bing, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BING_BASE_URL", bing.url)
-
-    def run(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as caught:
-            console.run_script(bing_downloader.main, ["--allow-private-hosts", *arguments])
-        return int(caught.value.code or 0)
-
-    return run
 
 
 def pictures_in(folder: Path) -> list[Path]:
