@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from classifier import files, images
+from classifier import cores, files, images
 from classifier.collecting import shelf
 from classifier.collecting.candidates import TOO_SMALL, Candidate, examine, reason_of
 from classifier.collecting.consent import Consent, Robots
@@ -17,7 +17,7 @@ from classifier.collecting.hosts import Hosts, host_of
 from classifier.collecting.memory import Memory
 from classifier.collecting.outcome import Outcome
 from classifier.collecting.result_page import SearchResult
-from classifier.collecting.shelf import Place, Shelf
+from classifier.collecting.shelf import Place, Refusal, Shelf
 from classifier.errors import ImageError
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class Workers:
         self._settings = settings
         self._hosts: Hosts[_Job] = Hosts(settings.hosts)
         self._large = threading.Semaphore(_MAX_LARGE)
+        # Dozens of threads that compute at the same time spend a third of it on handing Python's
+        # lock around; the other cores have enough to do with the connections.
+        self._judging = threading.Semaphore(max(1, cores.cpu_count() // 2))
         self._counting = threading.Lock()  # guards the outcome
         self._changed = threading.Condition()  # guards all that follows
         self._jobs: set[_Job] = set()  # offered, and not dealt with
@@ -234,12 +237,7 @@ class Workers:
         fetched = None
         try:
             fetched = self._download(job.result.url, worker)
-            candidate = examine(
-                fetched.body,
-                self._settings.limits,
-                max_side=self._settings.max_side,
-                file_format=self._settings.file_format,
-            )
+            judged = self._judge(fetched.body)
         except FetchError as error:
             if not self._retry(job, error):
                 self._fail(job, error.reason, error.status)
@@ -247,7 +245,8 @@ class Workers:
         except ImageError as error:
             self._fail(job, reason_of(error), 200)
         else:
-            self._keep(job, fetched, candidate)
+            if judged is not None:
+                self._keep(job, fetched, *judged)
         return True
 
     def _download(self, url: str, worker: "_Worker") -> Fetched:
@@ -306,10 +305,22 @@ class Workers:
         self._hosts.put(job, job.result.url, pause)
         return True
 
-    def _keep(self, job: _Job, fetched: Fetched, candidate: Candidate) -> None:
-        if self.over.is_set():
-            return
-        place = self._shelf.place(candidate)
+    def _judge(self, data: bytes) -> tuple[Candidate, Place | Refusal] | None:
+        """Check a picture and find its place; None when the run is over."""
+        with self._judging:
+            if self.over.is_set():
+                return None
+            candidate = examine(
+                data,
+                self._settings.limits,
+                max_side=self._settings.max_side,
+                file_format=self._settings.file_format,
+            )
+            return None if self.over.is_set() else (candidate, self._shelf.place(candidate))
+
+    def _keep(
+        self, job: _Job, fetched: Fetched, candidate: Candidate, place: Place | Refusal
+    ) -> None:
         if isinstance(place, Place):
             self._write(job.result, fetched, candidate, place)
         elif place.reason in _COUNTERS:
