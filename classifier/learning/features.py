@@ -12,10 +12,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from classifier import engines
 from classifier.cores import cpu_count
@@ -26,18 +27,52 @@ from classifier.learning.generator import PictureIterator
 _BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
 
 
+class Rows(Protocol):
+    """An array (views, pictures, …), in memory or elsewhere."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Views, pictures, and the shape of a row."""
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray], /) -> np.ndarray:
+        """Give the rows at (views, pictures), two equally long arrays of integers."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
     """What a frozen network makes of pictures.
 
     Attributes:
-        values: (views, pictures, …): float32 pooled features, or float16 maps before the last
-            blocks. View 0 is the picture as it is.
+        values: (views, pictures, …) floating: pooled features, or maps before the last blocks.
+            View 0 is the picture as it is.
         labels: (pictures,) int32 class index.
     """
 
-    values: np.ndarray
+    values: Rows
     labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Give the number of pictures."""
+        return len(self.labels)
+
+    @property
+    def num_views(self) -> int:
+        """How many views of each picture there are."""
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one picture's features in one view."""
+        return self.values.shape[2:]
+
+    def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
+        """Give float32 (len(numbers), …): of each picture the view that stands beside it.
+
+        Args:
+            views: integers from 0 to `num_views` - 1.
+            numbers: as many positions of pictures.
+        """
+        return self.values[views, numbers].astype(np.float32)
 
 
 def extract(
@@ -98,11 +133,11 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __len__(self) -> int:
         """Give the number of batches in an epoch."""
-        return -(-len(self._features.labels) // self._batch_size)
+        return -(-len(self._features) // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give float32 features (batch, …) and their labels (batch,)."""
-        num_views, num_pictures = self._features.values.shape[:2]
+        num_views, num_pictures = self._features.num_views, len(self._features)
         order: np.ndarray = np.arange(num_pictures)
         views: np.ndarray = np.zeros(num_pictures, dtype=np.int64)
         if self._shuffle:
@@ -110,8 +145,7 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
             order = random.permutation(order)
             views = np.asarray(random.integers(num_views, size=num_pictures))
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
-        values = self._features.values[views[chosen], chosen].astype(np.float32)
-        return values, self._features.labels[chosen]
+        return self._features.take(views[chosen], chosen), self._features.labels[chosen]
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's order and views."""

@@ -191,7 +191,7 @@ def _train_head(
 ) -> Trained:
     before = _judge(built.head, dataset, validation)
     if not settings.is_further:
-        built.standardise(train_features.values)
+        built.standardise(np.asarray(train_features.values))
     fit = training.train_head(
         built, train_features, validation, _fit_settings(settings, log_folder)
     )
@@ -281,7 +281,7 @@ def _some_batches(pictures: PictureIterator, seed: int) -> list[np.ndarray]:
 
 
 def _pool(upper_base: Any, maps: Features) -> Features:
-    values = [training.probabilities(upper_base, view) for view in maps.values]
+    values = [training.probabilities(upper_base, maps, view) for view in range(maps.num_views)]
     return Features(np.stack(values), maps.labels)
 
 
@@ -296,14 +296,14 @@ def _fit_settings(settings: TrainSettings, log_folder: Path) -> training.FitSett
 
 
 def _judge(head: Any, dataset: Dataset, validation: Features) -> evaluation.Metrics:
-    found = training.probabilities(head, validation.values[0])
+    found = training.probabilities(head, validation)
     return evaluation.evaluate(dataset.classes, validation.labels, found)
 
 
 def _judge_pictures(
     built: Network, dataset: Dataset, pictures: PictureIterator
 ) -> tuple[evaluation.Metrics, np.ndarray]:
-    found = extract(built.model, pictures, 1).values[0]
+    found = np.asarray(extract(built.model, pictures, 1).values)[0]
     return evaluation.evaluate(dataset.classes, pictures.classes, found), found
 
 
@@ -315,7 +315,7 @@ def _trained(
     before: evaluation.Metrics,
     fits: list[training.Fit],
 ) -> Trained:
-    found = training.probabilities(part, validation.values[0])
+    found = training.probabilities(part, validation)
     metrics = evaluation.evaluate(dataset.classes, validation.labels, found)
     return Trained(built, found, metrics, before, fits)
 

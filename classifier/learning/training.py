@@ -104,13 +104,16 @@ def train_from_scratch(
     return _fit("network", network.model, train, validation, train.classes, settings)
 
 
-def probabilities(head: Any, values: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Give (pictures, classes) float32 for features or maps (pictures, …)."""
-    batches = range(0, len(values), batch_size)
+def probabilities(
+    part: Any, features: Features, view: int = 0, batch_size: int = 256
+) -> np.ndarray:
+    """Give (pictures, outputs) float32: what a part of a network makes of one view."""
+    numbers = np.arange(len(features))
+    batches = [numbers[start : start + batch_size] for start in numbers[::batch_size]]
     return np.concatenate(
         [
-            np.asarray(head.predict_on_batch(values[start : start + batch_size].astype(np.float32)))
-            for start in batches
+            np.asarray(part.predict_on_batch(features.take(np.full(len(batch), view), batch)))
+            for batch in batches
         ]
     )
 

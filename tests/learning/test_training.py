@@ -29,7 +29,7 @@ def settings(log_folder: Path, **changes: Any) -> FitSettings:
 
 
 def loss_and_accuracy(head: Any, features: Features) -> tuple[float, float]:
-    found = training.probabilities(head, features.values[0])
+    found = training.probabilities(head, features)
     right = found[np.arange(len(found)), features.labels]
     accuracy = float((found.argmax(axis=1) == features.labels).mean())
     return float(-np.log(right).mean()), accuracy
@@ -40,7 +40,7 @@ def numbers(weights: Iterable[Any]) -> list[np.ndarray]:
 
 
 def recall(head: Any, features: Features, class_index: int) -> float:
-    found = training.probabilities(head, features.values[0]).argmax(axis=1)
+    found = training.probabilities(head, features).argmax(axis=1)
     return float((found[features.labels == class_index] == class_index).mean())
 
 
