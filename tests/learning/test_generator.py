@@ -1,7 +1,11 @@
 import concurrent.futures
 import inspect
 import itertools
+import math
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,11 @@ import numpy as np
 import pytest
 from data_folders import draw_scene, fill
 from painted import COLOURS, encode, paint
+from PIL import Image
 from tensorflow.keras.preprocessing import image as keras_image
 
 from classifier import images
-from classifier.errors import DataError, UsageError
+from classifier.errors import DataError, UnreadableImageError, UsageError
 from classifier.learning.dataset import read_dataset
 from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
 
@@ -450,3 +455,132 @@ def test_fit_and_threads_see_the_batches_of_a_plain_loop(few: Path) -> None:
     start = expected.index(found[0])
     assert start in (0, 6)
     assert found == expected[start : start + 18]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_the_number_of_threads_changes_nothing(few: Path, threads: int) -> None:
+    alone, together = flow(few), flow(few)
+    alone.threads, together.threads = 1, threads
+    by_number = []
+    for _ in range(2):
+        by_number += [alone[index] for index in range(len(alone))]
+        alone.on_epoch_end()
+    in_a_loop = list(itertools.islice(together, len(by_number)))
+    for (pictures, labels), (same_pictures, same_labels) in zip(by_number, in_a_loop, strict=True):
+        np.testing.assert_array_equal(pictures, same_pictures)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_a_batch_that_was_looked_at_ahead_is_dropped_when_the_epoch_is_set(few: Path) -> None:
+    expected = flow(few)
+    expected.epoch = 7
+    pictures = flow(few)
+    batches = iter(pictures)
+    next(batches)
+    pictures.epoch = 7
+    np.testing.assert_array_equal(next(batches)[0], expected[1][0])
+
+
+def threads_left() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
+    pictures = flow(few)
+    pictures.threads = 3
+    batches = iter(pictures)
+    next(batches)
+    assert threads_left()
+    batches.close()
+    assert not threads_left()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_picture_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
+    pictures = flow(fill(tmp_path, 2) / "train", shuffle=False)
+    pictures.threads = threads
+    gone = Path(pictures.filepaths[1])
+    gone.unlink()
+    with pytest.raises(UnreadableImageError, match=gone.name):
+        pictures[0]
+    with pytest.raises(UnreadableImageError, match=gone.name):
+        next(iter(pictures))
+    assert len(pictures[1][0]) == 2
+    assert not threads_left()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, threads: int) -> None:
+    class Slow(ImageDataGenerator):
+        def apply_transform(self, x: np.ndarray, transform_parameters: Any) -> np.ndarray:
+            time.sleep(0.2)
+            return super().apply_transform(x, transform_parameters)
+
+    pictures = Slow().flow_from_directory(few, (32, 32), batch_size=21, seed=1)
+    pictures.threads = threads
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.4, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(pictures))
+    assert time.perf_counter() - start < 21 * 0.2 / threads - 0.2
+    timer.join()
+
+
+def test_standardising_of_a_subclass_is_called_for_each_picture_in_the_caller_s_thread(
+    few: Path,
+) -> None:
+    seen = []
+
+    class Halving(ImageDataGenerator):
+        def standardize(self, x: np.ndarray) -> np.ndarray:
+            seen.append(threading.current_thread())
+            return x / 2
+
+    halved = Halving().flow_from_directory(few, (32, 32), batch_size=4, seed=3)
+    plain = ImageDataGenerator().flow_from_directory(few, (32, 32), batch_size=4, seed=3)
+    np.testing.assert_array_equal(halved[0][0], plain[0][0] / 2)
+    assert seen == [threading.current_thread()] * 4
+
+
+def straightforward(pictures: PictureIterator, number: int, settings: Mapping[str, Any]) -> Any:
+    """One augmented picture by NumPy's own padding and a matrix that is put together at length."""
+    height, width = pictures.image_shape[:2]
+    pixels = images.decode(pictures.filepaths[number], image_size=(height, width)).pixels
+    seed = (3, pictures.epoch + 1, int(pictures._samples[number].sha256[:16], 16))
+    drawn = ImageDataGenerator(**settings).get_random_transform((height, width, 3), seed)
+    angle, shear = math.radians(drawn["theta"] or 0), math.radians(drawn["shear"] or 0)
+    turn = np.array(
+        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
+    )
+    slant = np.array([[1, -math.sin(shear), 0], [0, math.cos(shear), 0], [0, 0, 1]])
+    zoom = np.diag([drawn["zx"], drawn["zy"], 1])
+    flip = np.diag([-1 if drawn["flip_horizontal"] else 1, 1, 1])
+    centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
+    matrix = centre @ (turn @ np.eye(3) @ slant @ zoom @ flip) @ np.linalg.inv(centre)
+    mode = {"nearest": "edge", "reflect": "symmetric"}[settings["fill_mode"]]
+    # Far more than the warp reaches. A power of two, so that sums round as with a narrow margin.
+    margin = 32
+    padded = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode=mode)
+    (a, b, x), (c, d, y) = matrix[:2]
+    x, y = x + margin + 0.5 - (a + b) / 2, y + margin + 0.5 - (c + d) / 2
+    warped = Image.fromarray(padded).transform(
+        (width, height), Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR
+    )
+    return np.asarray(warped, np.float32)
+
+
+@pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
+def test_the_batches_are_those_of_a_straightforward_way_bit_for_bit(
+    few: Path, fill_mode: str
+) -> None:
+    settings = {**FIRST_GENERATION, "rotation_range": 20, "fill_mode": fill_mode}
+    pictures = ImageDataGenerator(**settings).flow_from_directory(
+        few, (32, 40), batch_size=21, seed=3, shuffle=False
+    )
+    for _ in range(3):
+        expected = np.stack([straightforward(pictures, n, settings) for n in range(21)])
+        np.testing.assert_array_equal(pictures[0][0], expected)
+        pictures.on_epoch_end()

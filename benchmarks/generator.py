@@ -1,0 +1,297 @@
+"""Pictures per second for training: our generator against Keras's two ways, on your own pictures.
+
+    python benchmarks/generator.py --data data
+    python benchmarks/generator.py --data data --image-size 299 --runs 5 --json out.json
+
+Every way goes through the same JPEG and PNG files, in turn, several times, in one run, in a loop
+that does nothing else; the ratio of the medians is what counts, as machines differ and are shared.
+On a busy machine, look at the processor's time: it hardly depends on what else is running.
+What comes out is not the same: Keras's generator picks the nearest pixel by default, its
+`image_dataset_from_directory` interpolates without antialiasing, which is quick and ruins small
+print, and ours averages (antialiasing), as in prediction. The augmentation is the first
+generation's: shear, zoom, flip.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from classifier import console, images  # noqa: E402
+from classifier.cores import cpu_count  # noqa: E402
+from classifier.errors import DataError, ImageError, UsageError  # noqa: E402
+from classifier.files import list_files  # noqa: E402
+from classifier.learning.dataset import class_folders  # noqa: E402
+from classifier.logs import native_messages_in_log, start_logging  # noqa: E402
+
+KERAS_THREADS = 2
+OURS = "ours, looking ahead"
+RATIOS = {"time_to_ours": "seconds", "processor_to_ours": "processor_seconds"}
+READ_BY_ALL = {"JPEG": ".jpg", "PNG": ".png"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to get batches.
+
+    Attributes:
+        task: `decode` or `augment`; ratios are taken within a task.
+        name: for the table.
+        resizing: how its pictures were scaled.
+        epoch: goes through all pictures once and gives how many there were.
+    """
+
+    task: str
+    name: str
+    resizing: str
+    epoch: Callable[[], int]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print the table, write the JSON."""
+    options = parse(arguments)
+    if importlib.util.find_spec("scipy") is None:
+        raise UsageError("Keras's own generator needs SciPy: pip install scipy.")
+    start_logging("benchmark_generator", quiet=options.quiet)
+    with tempfile.TemporaryDirectory() as folder:
+        count = link_pictures(options.data, Path(folder))
+        # Keras prints how many pictures it found; standard output is for the table.
+        with native_messages_in_log(), contextlib.redirect_stdout(sys.stderr):
+            ways = [*keras_ways(Path(folder), options), *our_ways(Path(folder), options)]
+        seconds = measure(ways, count, options.runs)
+    result = summarise(ways, seconds, count, options)
+    print(as_table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return console.EXIT_OK
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = console.argument_parser(
+        "Pictures per second for training: our generator against Keras's two ways.",
+        "  python benchmarks/generator.py --data data\n"
+        "  python benchmarks/generator.py --data data --image-size 299 --json out.json",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of class folders, or of train/<class>/"
+    )
+    parser.add_argument("--image-size", type=int, default=224, help="side in pixels (224)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a batch (32)")
+    parser.add_argument("--runs", type=int, default=3, help="epochs of each way (3)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args(arguments)
+    for name in ("image_size", "batch_size", "runs"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
+    return options
+
+
+def link_pictures(data: Path, folder: Path) -> int:
+    """Link the pictures that all ways can read into `folder`, by class; give their number."""
+    if not data.is_dir():
+        raise DataError(f"There is no folder {data}.")
+    train = data / "train" if (data / "train").is_dir() else data
+    files = [(name, path) for name in class_folders(train) for path in list_files(train / name)]
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
+        formats = list(pool.map(lambda file: format_of(file[1]), files))
+    count = 0
+    for (name, path), found in zip(files, formats, strict=True):
+        if found in READ_BY_ALL:
+            link = folder / name / f"{count:06}{READ_BY_ALL[found]}"
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(path.resolve())
+            count += 1
+    if not count:
+        raise DataError(f"There are no JPEG or PNG pictures in class folders of {train}.")
+    return count
+
+
+def format_of(path: Path) -> str | None:
+    """Name the format of a picture, None when it is damaged."""
+    try:
+        return images.decode(path, image_size=(32, 32)).format
+    except ImageError:
+        return None
+
+
+def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
+    """Give Keras's own generator and `image_dataset_from_directory`, plain and augmented."""
+    import keras
+    import tensorflow as tf
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    from classifier.learning.generator import FIRST_GENERATION
+
+    # Keras calls SciPy under a name that SciPy is about to drop, and says so once a channel.
+    warnings.filterwarnings("ignore", "Please import", DeprecationWarning)
+    size = (options.image_size, options.image_size)
+    common = {"batch_size": options.batch_size, "shuffle": True, "seed": 0}
+
+    def flow(interpolation: str = "nearest", **augmentation: Any) -> Any:
+        generator = ImageDataGenerator(**augmentation)
+        return generator.flow_from_directory(
+            folder, target_size=size, interpolation=interpolation, **common
+        )
+
+    decoded = keras.utils.image_dataset_from_directory(
+        folder, image_size=size, verbose=False, **common
+    )
+    augmentation = keras.Sequential(
+        [
+            keras.layers.RandomFlip("horizontal"),
+            keras.layers.RandomShear(x_factor=0.0035, y_factor=0.0035),  # of 0.2 degrees
+            keras.layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2)),
+        ]
+    )
+    augmented = decoded.map(
+        lambda pictures, labels: (augmentation(pictures, training=True), labels),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    ).prefetch(tf.data.AUTOTUNE)
+
+    nearest, bilinear = flow(), flow("bilinear")
+    first = flow(**FIRST_GENERATION)
+    first_bilinear = flow("bilinear", **FIRST_GENERATION)
+    name = "ImageDataGenerator"
+    threads = f"{name}, {KERAS_THREADS} threads"
+    dataset = "image_dataset_from_directory"
+    return [
+        Way("decode", name, "nearest", lambda: one_by_one(nearest)),
+        Way("decode", name, "antialiased", lambda: one_by_one(bilinear)),
+        Way("decode", dataset, "aliased", lambda: count_pictures(decoded)),
+        Way("augment", name, "nearest", lambda: one_by_one(first)),
+        Way("augment", name, "antialiased", lambda: one_by_one(first_bilinear)),
+        Way("augment", threads, "nearest", lambda: by_threads(first)),
+        Way("augment", f"{dataset}, layers", "aliased", lambda: count_pictures(augmented)),
+    ]
+
+
+def our_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
+    """Give our generator: batch after batch by its number, and in a loop, which looks ahead."""
+    from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator
+
+    size = (options.image_size, options.image_size)
+    ways = []
+    for task, augmentation in (("decode", {}), ("augment", FIRST_GENERATION)):
+        flow = ImageDataGenerator(**augmentation).flow_from_directory(
+            str(folder), target_size=size, batch_size=options.batch_size, seed=0
+        )
+        ways += [
+            Way(task, "ours, 1 thread", "antialiased", lambda flow=flow: one_by_one(flow)),
+            Way(task, OURS, "antialiased", lambda flow=flow: one_epoch(flow)),
+        ]
+    return ways
+
+
+def one_by_one(flow: Any) -> int:
+    """Ask for an epoch's batches by their numbers."""
+    count = count_pictures(flow[index] for index in range(len(flow)))
+    flow.on_epoch_end()
+    return count
+
+
+def by_threads(flow: Any) -> int:
+    """Have threads ask: what Keras's `workers` do in `fit`, without its queue, which may hang."""
+    with concurrent.futures.ThreadPoolExecutor(KERAS_THREADS) as pool:
+        count = count_pictures(pool.map(flow.__getitem__, range(len(flow))))
+    flow.on_epoch_end()
+    return count
+
+
+def one_epoch(flow: Any) -> int:
+    """Take an epoch's batches from a loop without end."""
+    batches = iter(flow)
+    count = count_pictures(next(batches) for _ in range(len(flow)))
+    batches.close()
+    flow.on_epoch_end()
+    return count
+
+
+def count_pictures(batches: Iterable[Any]) -> int:
+    """Go through batches."""
+    return sum(len(pictures) for pictures, _ in batches)
+
+
+def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float, float]]]:
+    """Give the seconds of each way's epochs, by the clock and of the processor; in turns."""
+    for way in ways:  # tracing, and whatever else a first time costs
+        seen = way.epoch()
+        if seen != count:
+            raise DataError(f"{way.name} gave {seen} of {count} pictures.")
+    seconds: list[list[tuple[float, float]]] = [[] for _ in ways]
+    for _ in range(runs):
+        for way, found in zip(ways, seconds, strict=True):
+            start, start_processor = time.perf_counter(), time.process_time()
+            way.epoch()
+            found.append((time.perf_counter() - start, time.process_time() - start_processor))
+    return seconds
+
+
+def summarise(
+    ways: Sequence[Way],
+    seconds: Sequence[Sequence[tuple[float, float]]],
+    count: int,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Give raw seconds, medians, and each way's time divided by that of ours looking ahead."""
+    rows = []
+    for way, found in zip(ways, seconds, strict=True):
+        clock, processor = (list(values) for values in zip(*found, strict=True))
+        rows.append(
+            {
+                "task": way.task,
+                "name": way.name,
+                "resizing": way.resizing,
+                "seconds": clock,
+                "processor_seconds": processor,
+                "pictures_per_second": count / statistics.median(clock),
+                "processor_ms_per_picture": 1000 * statistics.median(processor) / count,
+            }
+        )
+    ours = {row["task"]: row for row in rows if row["name"] == OURS}
+    for row in rows:
+        for ratio, name in RATIOS.items():
+            row[ratio] = statistics.median(row[name]) / statistics.median(ours[row["task"]][name])
+    return {
+        "pictures": count,
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "cores": cpu_count(),
+        "ways": sorted(rows, key=lambda row: row["task"] == "augment"),
+    }
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """Lay the figures out."""
+    rows = [
+        (
+            f"{row['task']}: {row['name']}",
+            row["resizing"],
+            f"{row['pictures_per_second']:.0f}",
+            f"{row['time_to_ours']:.2f}",
+            f"{row['processor_ms_per_picture']:.2f}",
+            f"{row['processor_to_ours']:.2f}",
+        )
+        for row in result["ways"]
+    ]
+    header = ["", "resizing", "pictures/s", "time, ours = 1", "processor, ms", "ours = 1"]
+    return console.table(header, rows)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    console.run_script(main, sys.argv[1:])
