@@ -195,3 +195,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     with page.capture() as capture:
         page.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def amount(num_bytes: float) -> str:
+    """Give a number of bytes as people read it."""
+    if num_bytes >= 1e8:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

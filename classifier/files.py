@@ -123,6 +123,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Give a hidden folder that is gone after the block.
+
+    What a killed process left is removed by the next call, or `new_folder`, in the same parent.
+
+    Raises:
+        OutputError: it could not be made.
+    """
+    with reporting_output_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(parent)
+        partial = parent / f"{PARTIAL_PREFIX}{name}-{secrets.token_hex(8)}"
+        partial.mkdir()
+    try:
+        with _locked(partial / _LOCK_NAME):
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_stale_partials(parent: Path) -> None:
     """Remove `.partial-*` folders in `parent` whose writer is dead.
 

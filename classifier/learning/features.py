@@ -7,21 +7,15 @@ the training instead of in every step of it.
 import collections
 import concurrent.futures
 import dataclasses
-import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from classifier import engines
 from classifier.cores import cpu_count
-from classifier.errors import DataError, ImageError, WeightsError
-from classifier.files import reporting_output_errors
+from classifier.errors import DataError, ImageError
 from classifier.learning.generator import PictureIterator
 
 _BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
@@ -75,61 +69,38 @@ class Features:
         return self.values[views, numbers].astype(np.float32)
 
 
-def extract(
-    network: Any,
-    pictures: PictureIterator,
-    num_views: int,
-    *,
-    advance: Callable[[int], None] = lambda count: None,
-    scratch: Path | None = None,
-) -> Features:
-    """Run a frozen network over every view of every picture, once.
+def extract(network: Any, pictures: PictureIterator) -> npt.NDArray[np.float32]:
+    """Run a network over pictures as they are, once.
 
     Args:
         network: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
         pictures: what to run it on.
-        num_views: 1 for the pictures as they are, more for augmented views beside them.
-        advance: called with the number of pictures just done.
-        scratch: a folder on whose disk the features are kept in half precision. They are kept in
-            memory in single precision by default.
+
+    Returns:
+        (pictures, …) float32.
 
     Raises:
         DataError: a picture became unreadable since the data folder was checked.
-        WeightsError: the network gives numbers that are not finite.
-        OutputError: `scratch` cannot be written.
     """
     engine = engines.KerasEngine(network)
-    shape = (num_views, pictures.n, *network.output_shape[1:])
-    values = _array(shape, scratch)
-    for view in range(num_views):
-        done = 0
-        for batch in _decoded_ahead(pictures, view):
-            stored = values[view, done : done + len(batch)]
-            # Half precision ends at 65504; what lies beyond is found below.
-            with reporting_output_errors(scratch or "memory"), np.errstate(over="ignore"):
-                stored[...] = engine.run(batch)
-            if not np.isfinite(stored).all():
-                raise WeightsError(
-                    "The network gives features that are not finite numbers: its weights are "
-                    "damaged or not for it; choose other weights with --weights."
-                )
-            done += len(batch)
-            advance(len(batch))
-    return Features(values, pictures.classes)
+    return np.concatenate([engine.run(batch) for batch in _decoded_ahead(pictures)])
 
 
-class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Feeds features to `fit`: each picture once an epoch, in one of its views drawn by chance."""
+class FeatureBatches:
+    """Batches of features: each picture once an epoch, in one of its views drawn by chance.
+
+    Any thread may take a batch, but for `on_epoch_end`, which is the caller's alone.
+    """
 
     def __init__(
         self, features: Features, batch_size: int, seed: int, *, shuffle: bool = True
     ) -> None:
-        super().__init__()
         self._features = features
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
         self._epoch = 0
+        self._order, self._views = self._drawn()
 
     def __len__(self) -> int:
         """Give the number of batches in an epoch."""
@@ -137,42 +108,31 @@ class FeatureBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give float32 features (batch, …) and their labels (batch,)."""
-        num_views, num_pictures = self._features.num_views, len(self._features)
-        order: np.ndarray = np.arange(num_pictures)
-        views: np.ndarray = np.zeros(num_pictures, dtype=np.int64)
-        if self._shuffle:
-            random = np.random.default_rng((self._seed, self._epoch))
-            order = random.permutation(order)
-            views = np.asarray(random.integers(num_views, size=num_pictures))
-        chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._features.take(views[chosen], chosen), self._features.labels[chosen]
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return self._features.take(self._views[chosen], chosen), self._features.labels[chosen]
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's order and views."""
         self._epoch += 1
+        self._order, self._views = self._drawn()
+
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self._features)
+        if not self._shuffle:
+            return np.arange(count), np.zeros(count, dtype=np.int64)
+        random = np.random.default_rng((self._seed, self._epoch))
+        order = random.permutation(count)
+        return order, np.asarray(random.integers(self._features.num_views, size=count))
 
 
-def _array(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
-    if scratch is None:
-        return np.empty(shape, dtype=np.float32)
-    with reporting_output_errors(scratch):
-        scratch.mkdir(parents=True, exist_ok=True)
-        # The file has no name, so that its room is given back even if the process is killed.
-        with tempfile.TemporaryFile(dir=scratch) as file:
-            # A disk that is full must say so here: under a memory map it would kill the process.
-            size = math.prod(shape) * np.dtype(np.float16).itemsize
-            os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, dtype=np.float16, mode="r+", shape=shape)
-
-
-def _decoded_ahead(pictures: PictureIterator, view: int) -> Iterator[np.ndarray]:
+def _decoded_ahead(pictures: PictureIterator) -> Iterator[np.ndarray]:
     with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
         waiting: collections.deque[list[concurrent.futures.Future[np.ndarray]]]
         waiting = collections.deque()
         for start in range(0, pictures.n, pictures.batch_size):
             stop = min(start + pictures.batch_size, pictures.n)
             waiting.append(
-                [pool.submit(pictures.picture, number, view) for number in range(start, stop)]
+                [pool.submit(pictures.picture, number, 0) for number in range(start, stop)]
             )
             if len(waiting) > _BATCHES_AHEAD:
                 yield _stack(waiting.popleft())

@@ -1,0 +1,31 @@
+"""A backbone of five layers, for tests that need the whole way and no particular network."""
+
+from typing import Any
+
+from classifier.learning.backbones import Backbone
+
+
+def _build(images: Any, include_top: bool) -> Any:
+    import keras
+
+    assert not include_top
+    x = keras.layers.Conv2D(8, 3, strides=2, name="stem")(images)
+    x = keras.layers.BatchNormalization(name="stem_norm")(x)
+    x = keras.layers.ReLU(name="cut")(x)
+    x = keras.layers.Conv2D(24, 3, strides=2, name="last")(x)
+    x = keras.layers.BatchNormalization(name="last_norm")(x)
+    x = keras.layers.ReLU(name="last_relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(keras.utils.get_source_inputs(images), x, name="tiny")
+
+
+TINY = Backbone(
+    name="Tiny",
+    builder=_build,
+    image_size=(32, 32),
+    min_side=16,
+    scaling="tf",
+    cut_layer="cut",
+    num_features=24,
+    num_parameters_with_top=0,
+)
