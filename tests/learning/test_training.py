@@ -1,4 +1,5 @@
 import dataclasses
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from classifier.errors import OutputError
-from classifier.learning import backbones, network, random_weights, training
+from classifier.errors import DataError, OutputError
+from classifier.learning import backbones, fitting, network, random_weights, training
 from classifier.learning.dataset import Dataset
 from classifier.learning.features import Features, extract
 from classifier.learning.generator import ImageDataGenerator
@@ -104,34 +105,29 @@ def test_a_training_that_only_harms_leaves_the_weights_as_they_were(
     assert all(np.array_equal(a, b) for a, b in zip(before, built.head.get_weights(), strict=True))
 
 
-def test_a_fit_that_runs_off_to_infinity_keeps_its_best_epoch(
+def test_seconds_are_counted_from_the_start_to_the_end_of_each_epoch(
     make_network: MakeNetwork, blobs: Blobs, log_folder: Path
 ) -> None:
-    built = make_network()
-    train, validation = blobs((8, 8, 8), 1), blobs((4, 4, 4), 2)
-    built.standardise(train.values)
-
-    class Spoil(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 2:
-                kernel = built.model.get_layer("head_probabilities").kernel
-                kernel.assign(kernel * np.nan)
-
-    callbacks = keras.callbacks.CallbackList
-    original = callbacks.__init__
-
-    def with_spoiler(self: Any, given: Any = None, **options: Any) -> None:
-        original(self, [*(given or []), Spoil()], **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks, "__init__", with_spoiler)
-        fit = training.train_head(built, train, validation, settings(log_folder))
-    assert np.isnan(fit.history["val_loss"][2])
-    assert fit.best_epoch == 2
-    assert np.isfinite(fit.validation_loss)
-    assert loss_and_accuracy(built.head, validation)[0] == pytest.approx(
-        fit.validation_loss, rel=1e-4
+    start = time.monotonic()
+    fit = training.train_head(
+        make_network(), blobs((8, 8, 8), 1), blobs((4, 4, 4), 2), settings(log_folder, epochs=3)
     )
+    took = time.monotonic() - start
+    assert len(fit.epoch_seconds) == 3
+    assert 0 < fit.epoch_seconds[0] < fit.epoch_seconds[1] < fit.epoch_seconds[2] <= took
+
+
+def test_a_picture_that_is_gone_is_named(
+    make_network: MakeNetwork, colours: Dataset, log_folder: Path, tmp_path: Path
+) -> None:
+    gone = dataclasses.replace(colours.train[0], path=tmp_path / "gone.jpg")
+    pictures = ImageDataGenerator().flow_from_samples(
+        [gone, *colours.train[1:4]], colours.classes, image_size=(48, 48), batch_size=2
+    )
+    with pytest.raises(DataError, match=r"gone\.jpg.*do not change the folder while training"):
+        training.train_from_scratch(
+            make_network(backbone="SmallCNN"), pictures, pictures, settings(log_folder, epochs=1)
+        )
 
 
 def test_a_rare_class_is_weighed_up(
@@ -146,7 +142,7 @@ def test_a_rare_class_is_weighed_up(
         return recall(built.head, validation, 2)
 
     weighed = recall_of_the_rare()
-    monkeypatch.setattr(training.evaluation, "class_weights", lambda counts: None)
+    monkeypatch.setattr(fitting.evaluation, "class_weights", lambda counts: None)
     assert weighed > recall_of_the_rare() + 0.1
 
 
@@ -207,17 +203,22 @@ def test_probabilities_come_in_order_whatever_the_batch_size(
     make_network: MakeNetwork, blobs: Blobs
 ) -> None:
     head = make_network().head
-    values = blobs((5, 5, 5), 1).values[0]
-    whole = training.probabilities(head, values)
+    features = blobs((5, 5, 5), 1, views=2)
+    whole = training.probabilities(head, features)
     assert whole.shape == (15, 3)
-    np.testing.assert_allclose(training.probabilities(head, values, 4), whole, atol=1e-5)
+    np.testing.assert_allclose(head(features.values[0]), whole, atol=1e-5)
+    np.testing.assert_allclose(
+        training.probabilities(head, features, batch_size=4), whole, atol=1e-5
+    )
+    other = training.probabilities(head, features, view=1)
+    np.testing.assert_allclose(head(features.values[1]), other, atol=1e-5)
 
 
 def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> None:
     import tensorflow as tf
 
     def run_out(message: str) -> None:
-        with training._naming_what_ran_out(tmp_path):
+        with fitting._naming_what_ran_out(tmp_path):
             raise tf.errors.ResourceExhaustedError(None, None, message)
 
     with pytest.raises(OutputError, match=f"Cannot write {tmp_path}: no space is left"):
@@ -238,8 +239,9 @@ def test_a_head_can_be_trained_on_the_first_generations_backbones(
     pictures = ImageDataGenerator().flow_from_samples(
         chosen, colours.classes, image_size=(side, side), batch_size=6, shuffle=False
     )
-    random_weights.prepare(built.base, [np.stack([pictures.picture(n, 0) for n in range(6)])])
-    found = extract(built.base, pictures, 1)
+    batch = np.stack([pictures.picture(number, 0) for number in range(6)])
+    random_weights.prepare(built.base, [batch], log_folder)
+    found = Features(extract(built.base, pictures)[np.newaxis], pictures.classes)
     assert found.values.shape == (1, 6, backbone.num_features)
     built.standardise(found.values)
     before = numbers(built.base.weights)
