@@ -60,6 +60,11 @@ class Network:
             keras.Model(pooled, model.output),
         )
 
+    @property
+    def is_logistic(self) -> bool:
+        """Whether the head is a logistic regression, without hidden units."""
+        return all(layer.name != _HIDDEN for layer in self.model.layers)
+
     def lower(self) -> Any:
         """Give the part below the cut: pixels to maps. It stays frozen in fine-tuning."""
         return keras.Model(self.model.input, self._cut())
@@ -152,3 +157,20 @@ def _head(backbone: backbones.Backbone, pooled: Any, num_classes: int) -> Any:
         tensor = keras.layers.Dense(HIDDEN_UNITS, activation="relu", name=_HIDDEN)(tensor)
         tensor = keras.layers.Dropout(DROPOUT, name="head_dropout")(tensor)
     return keras.layers.Dense(num_classes, activation="softmax", name=_PROBABILITIES)(tensor)
+
+
+def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -> Network:
+    """Give a network whose head is a logistic regression on standardised features.
+
+    Base and standardisation are those of the network given, as they are.
+
+    Args:
+        network: with a pretrained backbone.
+        kernel: (num_features, classes) floating.
+        bias: (classes,) floating.
+    """
+    standardised = network.model.get_layer(_STANDARDISE).output
+    layer = keras.layers.Dense(len(bias), activation="softmax", name=_PROBABILITIES)
+    model = keras.Model(network.model.input, layer(standardised))
+    layer.set_weights([kernel, bias])
+    return Network.of(network.backbone, model)

@@ -1,0 +1,285 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+from classifier.errors import DataError
+from classifier.learning import logistic, training
+from classifier.learning.evaluation import class_weights
+from classifier.learning.logistic import Logistic, assign_folds, fit
+from classifier.learning.network import Network, with_classes, with_logistic_head
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+def clouds(
+    counts: tuple[int, ...], num_features: int, *, views: int = 1, apart: float = 0.5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give features (views, pictures, num_features) of classes that overlap, and labels."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    centres = random.normal(0, apart, (len(counts), num_features))
+    pictures = centres[labels] + random.normal(0, 1, (len(labels), num_features))
+    values = pictures + random.normal(0, 0.3, (views, *pictures.shape))
+    return (0.1 * values).astype(np.float32), labels
+
+
+def objective(
+    flat: np.ndarray, values: np.ndarray, labels: np.ndarray, l2: float
+) -> tuple[float, np.ndarray]:
+    """What a logistic regression minimises, and its gradient, written down once more, plainly."""
+    rows = np.concatenate(list(values)).astype(np.float64)
+    labels = np.tile(labels, len(values))
+    num_classes = labels.max() + 1
+    parameters = flat.reshape(-1, num_classes)
+    kernel, bias = parameters[:-1], parameters[-1]
+    by_class = class_weights(np.bincount(labels).tolist())
+    weights = np.array([by_class[int(i)] if by_class else 1.0 for i in labels])
+    weights /= weights.sum()
+    logits = rows @ kernel + bias
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    right = probabilities[np.arange(len(rows)), labels]
+    errors = weights[:, None] * (probabilities - np.eye(num_classes)[labels])
+    gradient = np.concatenate([rows.T @ errors + l2 * kernel, [errors.sum(axis=0)]])
+    return float(-weights @ np.log(right) + l2 / 2 * (kernel**2).sum()), gradient.ravel()
+
+
+def parameters(found: Logistic) -> np.ndarray:
+    return np.concatenate([found.kernel, [found.bias]]).astype(np.float64).ravel()
+
+
+SHAPES = [  # pictures of each class, features, views
+    ((40, 50), 10, 2),  # more rows than features
+    ((20, 25), 120, 2),  # fewer rows than features
+    ((60, 20, 10), 30, 1),  # class weights
+    ((200, 300, 250), 300, 1),  # several chunks, of rows and of features
+]
+
+
+@pytest.mark.parametrize(("counts", "num_features", "views"), SHAPES)
+def test_the_gradient_at_the_solution_is_zero(
+    counts: tuple[int, ...], num_features: int, views: int
+) -> None:
+    values, labels = clouds(counts, num_features, views=views)
+    found = fit(values, labels, len(counts), seed=0)
+    assert found.converged
+    _, at_solution = objective(parameters(found), values, labels, found.l2)
+    _, at_start = objective(np.zeros_like(parameters(found)), values, labels, found.l2)
+    assert np.linalg.norm(at_solution) < 1e-4 * np.linalg.norm(at_start)
+
+
+@pytest.mark.parametrize(("counts", "num_features", "views"), SHAPES[:3])
+def test_another_optimiser_finds_the_same(
+    counts: tuple[int, ...], num_features: int, views: int
+) -> None:
+    values, labels = clouds(counts, num_features, views=views)
+    found = fit(values, labels, len(counts), seed=0)
+    reference = scipy.optimize.minimize(
+        objective,
+        np.zeros_like(parameters(found)),
+        args=(values, labels, found.l2),
+        jac=True,
+        method="CG",
+        options={"gtol": 1e-8, "maxiter": 5000},
+    )
+    assert reference.success
+    kernel_and_bias = reference.x.reshape(num_features + 1, -1)
+    expected = scipy.special.softmax(values @ kernel_and_bias[:-1] + kernel_and_bias[-1], axis=-1)
+    np.testing.assert_allclose(found.probabilities(values), expected, atol=2e-4)
+    found_loss, _ = objective(parameters(found), values, labels, found.l2)
+    assert found_loss == pytest.approx(reference.fun, abs=1e-6)
+
+
+def test_left_out_pictures_are_judged_by_regressions_that_have_not_seen_them() -> None:
+    values, labels = clouds((30, 24), 12, views=2)
+    found = fit(values, labels, 2, seed=3)
+    folds = assign_folds(labels, logistic.NUM_FOLDS, 3)
+    for fold in range(logistic.NUM_FOLDS):
+        seen = folds != fold
+        reference = scipy.optimize.minimize(
+            objective,
+            np.zeros(26),
+            args=(values[:, seen], labels[seen], found.l2),
+            jac=True,
+            method="CG",
+            options={"gtol": 1e-7},
+        )
+        kernel_and_bias = reference.x.reshape(13, 2)
+        logits = values[0, ~seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
+        expected = scipy.special.softmax(logits, axis=-1)
+        np.testing.assert_allclose(found.out_of_fold[~seen], expected, atol=5e-4)
+    right = found.out_of_fold[np.arange(len(labels)), labels]
+    assert found.log_losses[found.l2] == pytest.approx(-np.log(right).mean(), abs=1e-5)
+
+
+def test_copies_of_a_picture_are_left_out_with_it() -> None:
+    # Labels by chance: only who has seen the other view could know them.
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.repeat([0, 1], 40))
+    picture = random.normal(0, 0.1, (1, 80, 200)).astype(np.float32)
+    found = fit(np.concatenate([picture, picture]), labels, 2, seed=0)
+    right = found.out_of_fold[np.arange(80), labels]
+    assert np.log(right).mean() < -0.6  # a coin has -0.69
+
+
+def test_classes_that_lie_apart_give_finite_weights() -> None:
+    values, labels = clouds((30, 30), 50, apart=5)
+    found = fit(values, labels, 2, seed=0)
+    assert found.converged
+    assert np.isfinite(found.kernel).all()
+    np.testing.assert_array_equal(found.probabilities(values[0]).argmax(axis=1), labels)
+
+
+def test_a_weaker_penalty_must_bring_more_than_chance() -> None:
+    values, labels = clouds((30, 30), 30, apart=0.7, seed=1)
+    found = fit(values, labels, 2, seed=0)
+    lowest = min(found.log_losses, key=lambda l2: found.log_losses[l2])
+    assert lowest < found.l2  # its lower loss is not beyond chance
+    assert found.log_losses[found.l2] < found.log_losses[lowest] + 0.01
+
+
+def test_the_penalty_follows_the_data() -> None:
+    noise, labels = clouds((40, 40), 100, apart=0.0)
+    weak = fit(noise, labels, 2, seed=0)
+    assert weak.l2 == max(weak.log_losses)
+    assert len(weak.log_losses) < len(logistic.L2_SWEEP)  # and what can only be worse is not tried
+    signal, labels = clouds((40, 40), 100, apart=1.0)
+    strong = fit(signal, labels, 2, seed=0)
+    assert strong.l2 < max(strong.log_losses)
+
+
+def test_the_scale_of_features_does_not_matter() -> None:
+    values, labels = clouds((30, 40), 20)
+    small, large = (fit(scale * values, labels, 2, seed=0) for scale in (1, 8))
+    np.testing.assert_allclose(small.out_of_fold, large.out_of_fold, atol=1e-4)
+    assert large.l2 == pytest.approx(64 * small.l2, rel=1e-4)
+
+
+def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
+    values, labels = clouds((300, 20), 5, apart=0.4)
+    found = fit(values, labels, 2, seed=0).probabilities(values[0])
+    # With an unpenalised bias the weighted mean probability is exactly each class's weight.
+    mean = [found[labels == index, 1].mean() for index in (0, 1)]
+    assert np.mean(mean) == pytest.approx(0.5, abs=1e-4)
+    assert found[:, 1].mean() > 0.2  # 0.06 without weights
+
+
+def test_two_pictures_of_a_class_are_enough() -> None:
+    values, labels = clouds((40, 2), 10, apart=2)
+    found = fit(values, labels, 2, seed=0)
+    assert found.converged
+    assert np.isfinite(found.out_of_fold).all()
+    np.testing.assert_allclose(found.out_of_fold.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_only_picture_of_a_class_is_never_left_out() -> None:
+    values, labels = clouds((20, 20, 1), 10, apart=2)
+    found = fit(values, labels, 3, seed=0)
+    assert np.isnan(found.out_of_fold[-1]).all()
+    assert np.isfinite(found.out_of_fold[:-1]).all()
+    assert found.probabilities(values[0])[-1].argmax() == 2
+
+
+def test_one_picture_of_each_class_is_refused() -> None:
+    values, labels = clouds((1, 1), 10)
+    with pytest.raises(DataError, match="only one training picture"):
+        fit(values, labels, 2, seed=0)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_labels_must_fit_the_classes(num_classes: int) -> None:
+    values, labels = clouds((5, 5), 10)
+    with pytest.raises(ValueError, match="do not fit"):
+        fit(values, labels, num_classes, seed=0)
+
+
+def test_folds_share_each_class_evenly() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [53, 21, 2, 1]))
+    folds = assign_folds(labels, 5, seed=0)
+    for index, count in enumerate([53, 21, 2]):
+        shares = np.bincount(folds[labels == index], minlength=5)
+        assert shares.sum() == count
+        assert np.ptp(shares) <= 1
+    assert np.ptp(np.bincount(folds[folds >= 0])) <= 1
+    assert (folds[labels == 3] == -1).all()
+
+
+def test_the_seed_decides_the_folds_and_nothing_else() -> None:
+    values, labels = clouds((30, 40), 20, views=2)
+    first, again, other = (fit(values, labels, 2, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.kernel, again.kernel)
+    np.testing.assert_array_equal(first.out_of_fold, again.out_of_fold)
+    assert first.log_losses == again.log_losses
+    assert first.log_losses != other.log_losses
+    assert first.l2 == other.l2
+    np.testing.assert_allclose(first.probabilities(values), other.probabilities(values), atol=1e-4)
+
+
+def test_half_precision_features_are_accepted() -> None:
+    values, labels = clouds((30, 40), 20)
+    half = values.astype(np.float16)
+    found = fit(half, labels, 2, seed=0)
+    np.testing.assert_array_equal(
+        found.kernel, fit(half.astype(np.float32), labels, 2, seed=0).kernel
+    )
+
+
+def test_a_fit_that_is_stopped_early_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logistic, "_MAX_ITERATIONS", 2)
+    values, labels = clouds((30, 40), 20)
+    found = fit(values, labels, 2, seed=0)
+    assert not found.converged
+    assert "did not converge" in caplog.text
+    assert np.isfinite(found.kernel).all()
+
+
+@pytest.fixture(scope="module")
+def trained(
+    make_network: Callable[..., Any], blobs: Callable[..., Any]
+) -> tuple[Network, Logistic, Any]:
+    built = make_network(seed=3)
+    features = blobs((20, 30, 8), seed=0, spread=8.0, views=2)
+    built.standardise(features.values)
+    network, found = logistic.train_head(built, features, seed=0)
+    return network, found, features
+
+
+def test_keras_gives_the_same_probabilities(trained: tuple[Network, Logistic, Any]) -> None:
+    network, found, features = trained
+    flat = features.values.reshape(-1, 1280)
+    deviation = 10 * np.maximum(flat.std(axis=0), 0.05 * flat.std(axis=0).mean())
+    standardised = (features.values[1] - flat.mean(axis=0)) / deviation
+    by_hand = found.probabilities(standardised)
+    assert by_hand.max() - by_hand.min() > 0.3
+    np.testing.assert_allclose(
+        training.probabilities(network.head, features, 1), by_hand, atol=1e-4
+    )
+
+
+def test_a_network_with_a_logistic_head_is_a_network(
+    tmp_path: Path, trained: tuple[Network, Logistic, Any]
+) -> None:
+    network, found, _ = trained
+    names = [layer.name for layer in network.model.layers if layer.name.startswith("head_")]
+    assert names == ["head_standardise", "head_probabilities"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    whole = np.asarray(network.model(pixels))
+    np.testing.assert_allclose(network.head(network.base(pixels)), whole, atol=1e-6)
+    network.model.save(tmp_path / "model.keras")
+    loaded = Network.of(network.backbone, keras.saving.load_model(tmp_path / "model.keras"))
+    np.testing.assert_allclose(loaded.model(pixels), whole, atol=1e-6)
+    more = with_classes(loaded, ["a", "b", "c"], ["a", "b", "bb", "c"], seed=0)
+    kernel, _ = more.model.get_layer("head_probabilities").get_weights()
+    np.testing.assert_array_equal(kernel[:, [0, 1, 3]], found.kernel)
+    again = with_logistic_head(more, np.zeros((1280, 2)), np.zeros(2))
+    np.testing.assert_allclose(again.model(pixels), 0.5)
