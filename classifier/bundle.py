@@ -31,6 +31,8 @@ SCHEMA = 1  # raise it when an older release would misread a newer manifest
 MANIFEST = "manifest.json"
 KERAS_MODEL = "model.keras"
 OPENVINO_MODEL = "openvino/model.xml"
+OPENVINO_INT8_MODEL = "openvino/model-int8.xml"
+EXPORTS = "export"
 REPORT = "report/index.html"
 
 _CURRENT = "current.json"

@@ -11,20 +11,22 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from classifier.bundle import KERAS_MODEL, OPENVINO_MODEL, ModelVersion
+from classifier.bundle import KERAS_MODEL, OPENVINO_INT8_MODEL, OPENVINO_MODEL, ModelVersion
 from classifier.cores import cpu_count
 from classifier.errors import EngineError, ModelDamagedError, UsageError
 from classifier.logs import native_messages_in_log
 
 ENGINES = ("auto", "openvino", "keras")
-PRECISIONS = ("auto", "f32", "bf16")
+PRECISIONS = ("auto", "f32", "bf16", "int8")
+
+_QUICKEST_FIRST = ("int8", "bf16", "f32")  # on nearly every CPU; what was measured comes before it
 
 _log = logging.getLogger(__name__)
 
@@ -57,19 +59,28 @@ class Engine(abc.ABC):
         """
 
 
-class OpenVINOEngine(Engine):
-    """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
+class OpenVINORunner:
+    """Runs an OpenVINO IR with any outputs on the CPU; safe to call from many threads.
+
+    Never imports TensorFlow.
+
+    Attributes:
+        name: engine and precision, for example `openvino-bf16`.
+        image_size: (height, width) in pixels.
+        num_streams: how many calls can run at once with profit.
+        output_shapes: for each output its lengths behind the batch; None where it may vary.
+    """
 
     def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
         """Compile the model.
 
         Args:
-            xml: the IR; its `.bin` lies beside it.
-            precision: `f32`, or `bf16` where `cpu_has_bf16()`.
+            xml: the IR, which takes (batch, height, width, 3); its `.bin` lies beside it.
+            precision: `f32`, `bf16` where `cpu_has_bf16()`, or `int8` for an IR that was quantised.
             num_threads: CPU threads; all that this process may use by default.
 
         Raises:
-            EngineError: the IR cannot be read or compiled.
+            EngineError: the IR cannot be read or compiled, or takes no pictures.
         """
         self.name = f"openvino-{precision}"
         ov = import_openvino()
@@ -81,29 +92,43 @@ class OpenVINOEngine(Engine):
                 "CPU",
                 {
                     "PERFORMANCE_HINT": "THROUGHPUT",
-                    "INFERENCE_PRECISION_HINT": precision,
+                    # What a quantised model leaves in floating point stays in single precision.
+                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
                     "INFERENCE_NUM_THREADS": num_threads or cpu_count(),
                 },
             )
-            self.num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self.num_streams: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.num_streams):
                 self._requests.put(self._compiled.create_infer_request())
             _, height, width, _ = self._compiled.input(0).get_partial_shape()
             self.image_size = (height.get_length(), width.get_length())
-            _, outputs = self._compiled.output(0).get_partial_shape()
-            self.num_outputs = outputs.get_length()
-        except (RuntimeError, ValueError) as error:  # ValueError: other axes than a classifier's
-            raise EngineError(f"OpenVINO cannot load {xml}: {_first_line(error)}") from error
+            self.output_shapes = tuple(map(_lengths, self._compiled.outputs))
+        except (RuntimeError, ValueError) as error:  # ValueError: other axes than a picture's
+            raise _cannot_load(xml, _first_line(error)) from error
 
-    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """See `Engine.run`; waits for a free infer request."""
+    def run(self, images: np.ndarray) -> tuple[npt.NDArray[np.float32], ...]:
+        """Give every output for pictures; waits for a free infer request.
+
+        Args:
+            images: (batch, height, width, 3) uint8, RGB, 0 to 255.
+
+        Returns:
+            One array for each output, (batch, ...) float32, in the order of the model.
+
+        Raises:
+            EngineError: the run failed.
+        """
         with self._request() as request:
             try:
                 request.infer([np.ascontiguousarray(images)])
             except RuntimeError as error:
                 raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
-            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+            # Copies: the next run of this request writes to the same memory.
+            return tuple(
+                np.array(request.get_output_tensor(number).data, dtype=np.float32)
+                for number in range(len(self.output_shapes))
+            )
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
@@ -112,6 +137,30 @@ class OpenVINOEngine(Engine):
             yield request
         finally:
             self._requests.put(request)
+
+
+class OpenVINOEngine(Engine):
+    """Runs a classifier's OpenVINO IR on the CPU. Never imports TensorFlow."""
+
+    def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
+        """Compile the model; for the arguments see `OpenVINORunner`.
+
+        Raises:
+            EngineError: the IR cannot be read or compiled, or is no classifier.
+        """
+        self._runner = OpenVINORunner(xml, precision, num_threads)
+        self.name = self._runner.name
+        self.image_size = self._runner.image_size
+        self.num_streams = self._runner.num_streams
+        match self._runner.output_shapes[0]:
+            case (int(num_outputs),):
+                self.num_outputs = num_outputs
+            case shape:
+                raise _cannot_load(xml, f"outputs of {shape} are not those of a classifier")
+
+    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
+        """See `Engine.run`; waits for a free infer request."""
+        return self._runner.run(images)[0]
 
 
 class KerasEngine(Engine):
@@ -191,9 +240,17 @@ def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "a
 
 
 def choose_precision(version: ModelVersion) -> str:
-    """Give `bf16` when this CPU computes in it and the version passed its gate, else `f32`."""
-    gate = version.manifest.engines.get("openvino-bf16", {})
-    return "bf16" if gate.get("passed") is True and cpu_has_bf16() else "f32"
+    """Give the quickest precision that this version passed its gate for and this CPU has.
+
+    The times that were measured when the version was made decide. A version without them (of an
+    earlier release) is served in int8 before bf16 before f32.
+    """
+    usable = [precision for precision in _QUICKEST_FIRST if _may_serve(version, precision)]
+    times = [_gate(version, precision).get("milliseconds") for precision in usable]
+    known = [time for time in times if isinstance(time, int | float)]
+    if len(known) < len(usable):
+        return usable[0]
+    return usable[known.index(min(known))]
 
 
 def cpu_has_bf16() -> bool:
@@ -244,6 +301,15 @@ def _take_uint8(ov: Any, model: Any) -> Any:
     return steps.build()
 
 
+def _lengths(output: Any) -> tuple[int | None, ...]:
+    axes = list(output.get_partial_shape())[1:]
+    return tuple(None if axis.is_dynamic else axis.get_length() for axis in axes)
+
+
+def _cannot_load(xml: Path, reason: str) -> EngineError:
+    return EngineError(f"OpenVINO cannot load {xml}: {reason}")
+
+
 def _open_keras(version: ModelVersion, precision: str) -> Engine:
     if precision not in ("auto", "f32"):
         raise UsageError(f"The Keras engine runs in f32 only, not {precision}.")
@@ -264,7 +330,28 @@ def _open_ir(version: ModelVersion, precision: str) -> Engine:
         precision = choose_precision(version)
     elif precision == "bf16" and not cpu_has_bf16():
         raise UsageError("This CPU has no bfloat16 arithmetic: use --precision f32 or auto.")
+    if precision == "int8":
+        path = version.file(OPENVINO_INT8_MODEL)
+        if path is None:
+            reason = _gate(version, "int8").get("reason", "it was made without one")
+            raise UsageError(
+                f"The model version {version.path} has no int8 model ({reason}): "
+                "use --precision f32 or auto."
+            )
     return OpenVINOEngine(path, precision)
+
+
+def _may_serve(version: ModelVersion, precision: str) -> bool:
+    if precision == "f32":
+        return True
+    if _gate(version, precision).get("passed") is not True:
+        return False
+    return cpu_has_bf16() if precision == "bf16" else version.file(OPENVINO_INT8_MODEL) is not None
+
+
+def _gate(version: ModelVersion, precision: str) -> Mapping[str, Any]:
+    found = version.manifest.engines.get(f"openvino-{precision}")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _check_shapes(engine: Any, version: ModelVersion) -> None:

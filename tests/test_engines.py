@@ -12,7 +12,7 @@ from painted import COLOURS, paint
 
 from classifier import bundle, engines, files
 from classifier.decisions import DecisionPolicy
-from classifier.engines import OpenVINOEngine
+from classifier.engines import OpenVINOEngine, OpenVINORunner
 from classifier.errors import EngineError, ModelDamagedError, UsageError
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
@@ -120,14 +120,15 @@ def test_an_engine_the_version_lacks_is_refused_with_the_missing_file(
 def test_an_unknown_choice_is_refused_with_those_that_exist(
     version: bundle.ModelVersion, engine: str, precision: str
 ) -> None:
-    with pytest.raises(UsageError, match="use auto, openvino, keras and auto, f32, bf16"):
+    with pytest.raises(UsageError, match="use auto, openvino, keras and auto, f32, bf16, int8"):
         engines.open_engine(version, engine, precision)
 
 
 def test_keras_runs_in_f32_only(keras_version: bundle.ModelVersion) -> None:
     for engine in ("auto", "keras"):
-        with pytest.raises(UsageError, match="f32 only, not bf16"):
-            engines.open_engine(keras_version, engine, "bf16")
+        for precision in ("bf16", "int8"):
+            with pytest.raises(UsageError, match=f"f32 only, not {precision}"):
+                engines.open_engine(keras_version, engine, precision)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,131 @@ def test_bf16_on_request_is_refused_where_the_cpu_lacks_it(
     monkeypatch.setattr(engines, "cpu_has_bf16", lambda: False)
     with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
         engines.open_engine(version, precision="bf16")
+
+
+def passed(milliseconds: object = None) -> dict[str, Any]:
+    return {"passed": True} | ({} if milliseconds is None else {"milliseconds": milliseconds})
+
+
+@pytest.fixture(scope="module")
+def int8_version(version: bundle.ModelVersion, tmp_path_factory: Any) -> bundle.ModelVersion:
+    """Give a version that passed the gate of int8; its int8 IR takes blue for red.
+
+    It has to be told from the other one, and a network of one multiplication is not quantised.
+    """
+    path = tmp_path_factory.mktemp("modelFile") / "int8"
+    with files.new_folder(path) as partial:
+        (partial / "openvino").mkdir()
+        for suffix in (".xml", ".bin"):
+            data = (version.path / bundle.OPENVINO_MODEL).with_suffix(suffix).read_bytes()
+            (partial / bundle.OPENVINO_MODEL).with_suffix(suffix).write_bytes(data)
+
+        def swapped(ops: Any, pixels: Any) -> Any:
+            means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False)
+            return ops.softmax(ops.multiply(means, ops.constant(np.float32(1 / 60))), 1)
+
+        write_ir(partial / bundle.OPENVINO_INT8_MODEL, swapped, (-1, 32, 40, 3))
+        gates = {"openvino-int8": passed()}
+        bundle.seal(partial, dataclasses.replace(version.manifest, engines=gates))
+    return bundle.load(path)
+
+
+def test_int8_is_served_from_its_own_file(int8_version: bundle.ModelVersion) -> None:
+    for precision in ("auto", "int8"):
+        opened = engines.open_engine(int8_version, precision=precision)
+        assert opened.name == "openvino-int8"
+        assert opened.run(batch()).argmax(axis=1).tolist() == [2, 1, 0]
+    exact = engines.open_engine(int8_version, precision="f32")
+    assert exact.run(batch()).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((10.0, 5.0, 4.0), "int8"),
+        ((10.0, 4.0, 5.0), "bf16"),
+        ((4, 5.0, 6.0), "f32"),
+        ((None, None, None), "int8"),
+        ((None, 4.0, 5.0), "int8"),  # what is not known of one cannot be compared
+        (("quick", 4.0, 5.0), "int8"),
+    ],
+)
+def test_auto_takes_what_was_measured_to_be_quickest(
+    int8_version: bundle.ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    times: tuple[Any, ...],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: True)
+    names = ("openvino-f32", "openvino-bf16", "openvino-int8")
+    gates = {name: passed(time) for name, time in zip(names, times, strict=True)}
+    assert engines.choose_precision(with_manifest(int8_version, engines=gates)) == expected
+
+
+def test_auto_leaves_out_what_was_refused_or_is_not_there(
+    version: bundle.ModelVersion,
+    int8_version: bundle.ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gates = {
+        "openvino-f32": passed(10.0),
+        "openvino-bf16": passed(5.0),
+        "openvino-int8": passed(4.0),
+    }
+    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: False)
+    refused = {**gates, "openvino-int8": {"passed": False, "milliseconds": 4.0}}
+    assert engines.choose_precision(with_manifest(int8_version, engines=gates)) == "int8"
+    assert engines.choose_precision(with_manifest(int8_version, engines=refused)) == "f32"
+    assert engines.choose_precision(with_manifest(version, engines=gates)) == "f32"  # no file
+    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: True)
+    assert engines.choose_precision(with_manifest(int8_version, engines=refused)) == "bf16"
+
+
+@pytest.mark.parametrize("odd", [5, None, "yes", ["passed"], {"passed": 1}])
+def test_a_gate_that_makes_no_sense_is_no_passed_one(
+    int8_version: bundle.ModelVersion, odd: object
+) -> None:
+    odd_version = with_manifest(int8_version, engines={"openvino-int8": odd})
+    assert engines.choose_precision(odd_version) == "f32"
+
+
+def test_int8_that_was_refused_is_refused_with_the_gate_s_reason(
+    version: bundle.ModelVersion,
+) -> None:
+    reason = "it loses 9 of 21 validation pictures"
+    gated = with_manifest(version, engines={"openvino-int8": {"passed": False, "reason": reason}})
+    with pytest.raises(UsageError) as caught:
+        engines.open_engine(gated, precision="int8")
+    assert str(caught.value) == (
+        f"The model version {version.path} has no int8 model ({reason}): "
+        "use --precision f32 or auto."
+    )
+    with pytest.raises(UsageError, match="it was made without one"):
+        engines.open_engine(version, precision="int8")
+
+
+def test_a_runner_gives_every_output_in_the_model_s_order(tmp_path: Path) -> None:
+    ov = engines.import_openvino()
+    import openvino.opset13 as ops
+
+    pixels = ops.parameter([-1, 8, 6, 3], np.float32)
+    halves = ops.multiply(pixels, ops.constant(np.float32(0.5)))
+    means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False)
+    path = tmp_path / "two.xml"
+    ov.save_model(ov.Model([halves, means], [pixels]), path, compress_to_fp16=False)
+    runner = OpenVINORunner(path)
+    assert (runner.name, runner.image_size) == ("openvino-f32", (8, 6))
+    assert runner.output_shapes == ((8, 6, 3), (3,))
+    assert runner.num_streams >= 1
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3)).astype(np.uint8)
+    first, second = runner.run(images)
+    assert first.dtype == second.dtype == np.float32
+    np.testing.assert_allclose(first, images / 2)
+    np.testing.assert_allclose(second, images.mean(axis=(1, 2)), rtol=1e-5)
+    kept = first.copy()
+    for _ in range(runner.num_streams):  # every request's memory is written to again
+        runner.run(255 - images)
+    np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +452,7 @@ def test_openvino_never_imports_tensorflow(version_path: Path) -> None:
         "from classifier import bundle, engines\n"
         f"engine = engines.open_engine(bundle.load(Path({str(version_path)!r})))\n"
         "engine.run(np.zeros((1, 32, 40, 3), np.uint8))\n"
-        "print(sorted({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)))"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'jax', 'nncf'} & set(sys.modules)))"
     )
     assert child(code) == "[]"
 

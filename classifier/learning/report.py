@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
 _THUMBNAIL = 200  # pixels, the longer side
 
+_GREY, _BLUE = "#8a8a8a", "#1f6fb2"
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -102,27 +104,55 @@ def _thumbnail(path: Path) -> str:
 
 
 def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
-    """Draw loss and accuracy over the epochs of each fit, as SVG."""
+    """Draw how each fit came to its result, as SVG."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
+    if not fits:
+        return ""
     figure = Figure(figsize=(9, 3.2 * len(fits)), layout="constrained")
-    for row, fit in enumerate(fits):
-        history = fit["history"]
-        epochs = range(1, len(history["loss"]) + 1)
-        for column, (metric, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"))):
-            axes = figure.add_subplot(len(fits), 2, 2 * row + column + 1)
-            axes.plot(epochs, history[metric], ".-", color="#8a8a8a", label="training")
-            axes.plot(epochs, history[f"val_{metric}"], ".-", color="#1f6fb2", label="validation")
-            if fit["best_epoch"]:
-                axes.axvline(fit["best_epoch"], color="#1f6fb2", linewidth=0.8, linestyle=":")
-            axes.set_title(f"{fit['stage']}: {title}", fontsize=11)
-            axes.set_xlabel("epoch (dotted: kept)")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
+    parts = figure.subfigures(len(fits), squeeze=False)[:, 0]
+    for part, fit in zip(parts, fits, strict=True):
+        if "l2" in fit["history"]:
+            _draw_sweep(part, fit)
+        else:
+            _draw_epochs(part, fit)
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer)
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
+
+
+def _draw_epochs(figure: Any, fit: Mapping[str, Any]) -> None:
+    """Draw loss and accuracy over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    history = fit["history"]
+    epochs = range(1, len(history["loss"]) + 1)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, history[metric], ".-", color=_GREY, label="training")
+        axes.plot(epochs, history[f"val_{metric}"], ".-", color=_BLUE, label="validation")
+        if fit["best_epoch"]:
+            axes.axvline(fit["best_epoch"], color=_BLUE, linewidth=0.8, linestyle=":")
+        axes.set_xlabel("epoch (dotted: kept)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _finish(axes, f"{fit['stage']}: {metric}")
+
+
+def _draw_sweep(figure: Any, fit: Mapping[str, Any]) -> None:
+    """Draw the out-of-fold loss over the strengths of the L2 penalty that were tried."""
+    history = fit["history"]
+    axes = figure.subplots(1, 1)
+    axes.semilogx(
+        history["l2"], history["out_of_fold_loss"], ".-", color=_GREY, label="out of fold"
+    )
+    axes.axhline(history["val_loss"][-1], color=_BLUE, label="validation, chosen strength")
+    axes.axvline(history["chosen_l2"][0], color=_BLUE, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("strength of the L2 penalty (dotted: chosen)")
+    _finish(axes, f"{fit['stage']}: loss of the logistic regression")
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)

@@ -1,13 +1,11 @@
 """A trained network -> a model version: Keras file, OpenVINO IR, proof that they agree, report."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.metadata
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from classifier import bundle, engines, images
+from classifier import bundle
 from classifier.errors import EngineError, OutputError
 from classifier.files import new_folder
-from classifier.learning import evaluation, report
-from classifier.learning.dataset import Dataset, Sample
+from classifier.learning import evaluation, exports, gates, ir, report
+from classifier.learning.dataset import Dataset
 from classifier.learning.network import Network
 
-MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and OpenVINO in f32
-MAX_ACCURACY_DROP = 0.005  # of bf16 against f32
-_NUM_COMPARED = 16  # pictures that Keras judges too
-_MAX_GATE_IMAGES = 500  # more would not change the verdict and cost minutes on a large network
-_LIBRARIES = ("keras", "tensorflow", "openvino", "numpy", "pillow")
+_LIBRARIES = ("keras", "tensorflow", "openvino", "nncf", "numpy", "pillow")
 _SPARE_BYTES = 50_000_000  # report, manifest, and what the file system itself needs
 
 _log = logging.getLogger(__name__)
@@ -49,13 +43,30 @@ class Origin:
     comparison: Mapping[str, Any] | None = None
 
 
-def check_space(model_dir: Path, network: Network) -> None:
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """What a version holds besides the Keras model and the OpenVINO IR.
+
+    Attributes:
+        int8_max_drop: of the validation accuracy, 0 to 1, for int8 to be served; None for no int8.
+        formats: of `exports.FORMATS`; see `exports.check`.
+    """
+
+    int8_max_drop: float | None = 0.005
+    formats: tuple[str, ...] = ()
+
+
+DEFAULT_EXPORT = ExportSettings()
+
+
+def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFAULT_EXPORT) -> None:
     """Fail before the training when its result cannot be kept.
 
     Raises:
         OutputError: the disk has too little space left, or the folder cannot be written to.
     """
-    wanted = 2 * 4 * network.model.count_params() + _SPARE_BYTES
+    bytes_of_a_parameter = 4 * (2 + len(export.formats)) + (export.int8_max_drop is not None)
+    wanted = bytes_of_a_parameter * network.model.count_params() + _SPARE_BYTES
     existing = next(
         folder for folder in [model_dir, *model_dir.resolve().parents] if folder.exists()
     )
@@ -78,6 +89,8 @@ def save_version(
     manifest: bundle.Manifest,
     origin: Origin,
     path: Path,
+    export: ExportSettings = DEFAULT_EXPORT,
+    prepared: gates.Prepared | None = None,
 ) -> bundle.ModelVersion:
     """Write a version; it is not made the current one.
 
@@ -89,6 +102,10 @@ def save_version(
         manifest: classes, backbone, image size and policy; the rest is filled in here.
         origin: settings and history.
         path: the version's folder; must not exist.
+        export: what else it holds. An IR or an export that is not as good as the Keras model is
+            left out, is warned of, and has its reason in the manifest's `engines`: the training is
+            worth more than the form it is kept in.
+        prepared: what is known of the IR already; without it the whole network is converted.
 
     Raises:
         OutputError: it could not be written; nothing is left behind.
@@ -98,14 +115,17 @@ def save_version(
         model = keras.Model(network.model.input, network.model.output)
         with _disk_errors(path):
             model.save(partial / bundle.KERAS_MODEL)
-            measured = _export(model, partial, dataset.validation)
+            measured = _write_ir_and_measure(
+                model, partial, dataset, export.int8_max_drop, prepared
+            )
+            measured |= _write_exports(model, partial, dataset, export.formats)
         complete = dataclasses.replace(
             manifest,
             metrics=metrics.to_json(),
             engines=measured,
             settings=dict(origin.settings),
             data=_describe(dataset),
-            libraries=_library_versions(),
+            libraries=library_versions(),
             parent=origin.parent,
         )
         report.write(partial / bundle.REPORT, path.name, complete, origin, dataset, probabilities)
@@ -128,83 +148,44 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _export(model: Any, folder: Path, validation: Sequence[Sample]) -> dict[str, Any]:
+def _write_ir_and_measure(
+    model: Any,
+    folder: Path,
+    dataset: Dataset,
+    int8_max_drop: float | None,
+    prepared: gates.Prepared | None,
+) -> dict[str, Any]:
     """Write the IR and measure each precision against Keras; leave the IR out if it is wrong."""
     xml = folder / bundle.OPENVINO_MODEL
     try:
-        write_ir(model, xml)
-        chosen = np.linspace(0, len(validation) - 1, min(len(validation), _MAX_GATE_IMAGES))
-        numbers = np.unique(chosen.astype(int))
-        return _measure(model, xml, [validation[number] for number in numbers])
+        if prepared:
+            ir.write_with_head(prepared.f32, prepared.head, xml)
+        else:
+            ir.write_ir(model, xml)
+        return gates.measure(model, xml, dataset.validation, dataset.train, int8_max_drop, prepared)
     except EngineError as error:
         shutil.rmtree(xml.parent, ignore_errors=True)
         _log.warning("The version is without OpenVINO and will be slower to serve: %s", error)
         return {"openvino": {"passed": False, "reason": str(error)}}
 
 
-def write_ir(model: Any, xml: Path) -> None:
-    """Write a Keras model as OpenVINO IR, weights in single precision.
-
-    By way of a SavedModel: what Keras calls its OpenVINO export goes through a converter that, in
-    OpenVINO 2026.4, fails on Python 3.13 (it deletes a name that `exec` no longer leaves behind).
-
-    Args:
-        model: any Keras model.
-        xml: the file to write; its `.bin` comes beside it. The folder is made.
-
-    Raises:
-        EngineError: OpenVINO is not installed.
-    """
-    openvino = engines.import_openvino()
-    xml.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saved-model-", dir=xml.parent) as folder:
-        model.export(folder, format="tf_saved_model", verbose=False)
-        # `save_model` would halve the weights' precision unless told not to.
-        openvino.save_model(openvino.Core().read_model(folder), xml, compress_to_fp16=False)
-
-
-def _measure(model: Any, xml: Path, samples: Sequence[Sample]) -> dict[str, Any]:
-    f32 = _probabilities(engines.OpenVINOEngine(xml, "f32"), samples)
-    keras_too = _probabilities(engines.KerasEngine(model), samples[:_NUM_COMPARED])
-    difference = float(np.abs(f32[:_NUM_COMPARED] - keras_too).max())
-    if not difference <= MAX_DIFFERENCE:
-        raise EngineError(
-            f"OpenVINO's probabilities differ from Keras's by up to {difference:.4f}, more than "
-            f"{MAX_DIFFERENCE}"
-        )
-    measured: dict[str, Any] = {
-        "openvino-f32": {"passed": True, "max_difference_to_keras": difference}
-    }
-    if engines.cpu_has_bf16():
-        measured["openvino-bf16"] = _gate_bf16(xml, samples, f32)
-    else:
-        measured["openvino-bf16"] = {"passed": False, "reason": "this CPU has no bfloat16"}
+def _write_exports(
+    model: Any, folder: Path, dataset: Dataset, formats: Sequence[str]
+) -> dict[str, Any]:
+    """Write each format and prove it against Keras; leave out those that are wrong."""
+    if not formats:
+        return {}
+    samples = dataset.validation[: gates.NUM_COMPARED]
+    pictures = np.stack(gates.decode(samples, model.input_shape[1:3]))
+    measured: dict[str, Any] = {}
+    for name in formats:
+        try:
+            found = exports.export(model, folder / bundle.EXPORTS, [name], pictures)
+            measured[f"export-{name}"] = found[name]
+        except EngineError as error:
+            _log.warning("The version is without its export: %s", error)
+            measured[f"export-{name}"] = {"passed": False, "reason": str(error)}
     return measured
-
-
-def _gate_bf16(xml: Path, samples: Sequence[Sample], f32: np.ndarray) -> dict[str, Any]:
-    labels = np.array([sample.class_index for sample in samples])
-    bf16 = _probabilities(engines.OpenVINOEngine(xml, "bf16"), samples)
-    drop = float((f32.argmax(1) == labels).mean() - (bf16.argmax(1) == labels).mean())
-    result: dict[str, Any] = {
-        "passed": drop <= MAX_ACCURACY_DROP,
-        "accuracy_drop": drop,
-        "agreement": float((f32.argmax(1) == bf16.argmax(1)).mean()),
-        "max_difference_to_f32": float(np.abs(bf16 - f32).max()),
-        "num_images": len(samples),
-    }
-    if not result["passed"]:
-        result["reason"] = f"it loses {100 * drop:.1f} points of accuracy"
-    return result
-
-
-def _probabilities(engine: engines.Engine, samples: Sequence[Sample]) -> np.ndarray:
-    def judge(sample: Sample) -> np.ndarray:
-        pixels = images.decode(sample.path, image_size=engine.image_size).pixels
-        return np.asarray(engine.run(pixels[np.newaxis])[0])
-
-    with concurrent.futures.ThreadPoolExecutor(engine.num_streams + 1) as pool:
-        return np.stack(list(pool.map(judge, samples)))
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
@@ -219,7 +200,8 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _library_versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Give the versions of what a model is made with."""
     versions = {}
     for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,7 +1,9 @@
 import dataclasses
 import errno
 import json
+import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +13,8 @@ import pytest
 
 from classifier import bundle, engines, images
 from classifier.decisions import DecisionPolicy
-from classifier.errors import EngineError, OutputError
-from classifier.learning import recipes, report, saving
+from classifier.errors import EngineError, OutputError, UsageError
+from classifier.learning import exports, gates, ir, recipes, report, saving
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -28,19 +30,30 @@ class Usage(NamedTuple):
     free: int
 
 
-def save(tiny_run: Any, path: Path) -> bundle.ModelVersion:
-    return recipes.save(tiny_run.trained, tiny_run.dataset, DecisionPolicy(), {"seed": 0}, path)
+WITHOUT_INT8 = saving.ExportSettings(int8_max_drop=None)
+
+
+def save(
+    tiny_run: Any, path: Path, export: saving.ExportSettings = WITHOUT_INT8
+) -> bundle.ModelVersion:
+    """Save once more; without int8, which costs a second, unless it is wanted."""
+    return recipes.save(
+        tiny_run.trained, tiny_run.dataset, DecisionPolicy(), {"seed": 0}, path, export=export
+    )
 
 
 def test_a_version_is_whole_and_bundle_accepts_it(tiny_run: Any) -> None:
     version = bundle.load(tiny_run.version.path)
     assert version.digest == tiny_run.version.digest
-    assert set(version.manifest.files) == {
+    int8 = {"openvino/model-int8.xml", "openvino/model-int8.bin"}
+    assert set(version.manifest.files) - int8 == {
         "model.keras",
         "openvino/model.xml",
         "openvino/model.bin",
         "report/index.html",
     }
+    passed = version.manifest.engines["openvino-int8"]["passed"]
+    assert int8 & set(version.manifest.files) == (int8 if passed else set())
     names = [path.name for path in version.path.parent.iterdir()]
     assert names == [version.name]  # saving promotes nothing and leaves nothing else
 
@@ -61,7 +74,8 @@ def test_the_manifest_says_all_that_was_promised(tiny_run: Any) -> None:
     assert manifest.data["validation_taken_from_train"] is False
     (left_out,) = manifest.data["left_out"]
     assert left_out["path"].endswith("half.jpg")
-    assert set(manifest.libraries) == {"keras", "tensorflow", "openvino", "numpy", "pillow"}
+    libraries = {"keras", "tensorflow", "openvino", "nncf", "numpy", "pillow"}
+    assert set(manifest.libraries) == libraries
     assert manifest.parent is None
     assert manifest.created
     json.loads((tiny_run.version.path / "manifest.json").read_text())
@@ -85,11 +99,11 @@ def test_keras_and_openvino_agree_with_the_trained_network_on_pictures(tiny_run:
 def test_what_was_measured_with_each_precision_is_in_the_manifest(tiny_run: Any) -> None:
     measured = tiny_run.version.manifest.engines
     assert measured["openvino-f32"]["passed"] is True
-    assert measured["openvino-f32"]["max_difference_to_keras"] <= saving.MAX_DIFFERENCE
+    assert measured["openvino-f32"]["max_difference_to_keras"] <= gates.MAX_DIFFERENCE
     bf16 = measured["openvino-bf16"]
     if engines.cpu_has_bf16():
         assert bf16["num_images"] == 9
-        assert bf16["passed"] is (bf16["accuracy_drop"] <= saving.MAX_ACCURACY_DROP)
+        assert bf16["passed"] is (bf16["accuracy_drop"] <= gates.MAX_ACCURACY_DROP)
     else:
         assert bf16["passed"] is False
 
@@ -113,10 +127,75 @@ def test_a_version_without_openvino_is_saved_with_a_warning(
 def test_an_ir_that_disagrees_with_keras_is_left_out(
     tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(gates, "MAX_DIFFERENCE", -1.0)
     version = save(tiny_run, tmp_path / "tiny-1")
     assert version.file(bundle.OPENVINO_MODEL) is None
     assert "differ from Keras" in version.manifest.engines["openvino"]["reason"]
+
+
+def test_int8_that_is_refused_is_left_out_with_the_reason(
+    tiny_run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strict = saving.ExportSettings(int8_max_drop=-2.0)  # better by 200 points is never reached
+    with caplog.at_level(logging.INFO, "classifier"):
+        version = save(tiny_run, tmp_path / "tiny-1", strict)
+    assert version.file(bundle.OPENVINO_MODEL)
+    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert not list((version.path / "openvino").glob("*int8*"))
+    found = version.manifest.engines["openvino-int8"]
+    assert found["passed"] is False
+    assert f"The version is without int8: {found['reason']}." in caplog.text
+    with pytest.raises(UsageError, match=re.escape(f"has no int8 model ({found['reason']})")):
+        engines.open_engine(version, precision="int8")
+
+
+def test_no_int8_is_made_when_none_is_wanted(tiny_run: Any, tmp_path: Path) -> None:
+    version = save(tiny_run, tmp_path / "tiny-1", WITHOUT_INT8)
+    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert "openvino-int8" not in version.manifest.engines
+
+
+def test_exports_are_part_of_the_version_and_of_its_checksums(
+    tiny_run: Any, tmp_path: Path
+) -> None:
+    wanted = saving.ExportSettings(None, ("saved_model",))
+    version = save(tiny_run, tmp_path / "tiny-1", wanted)
+    assert version.file("export/saved_model/saved_model.pb")
+    assert version.manifest.engines["export-saved_model"]["passed"] is True
+
+
+def test_an_export_that_fails_costs_the_export_and_not_the_training(
+    tiny_run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(exports, "MAX_DIFFERENCE", -1.0)
+    wanted = saving.ExportSettings(None, ("saved_model",))
+    version = save(tiny_run, tmp_path / "tiny-1", wanted)
+    assert not [name for name in version.manifest.files if name.startswith("export/")]
+    found = version.manifest.engines["export-saved_model"]
+    assert found["passed"] is False
+    assert "The export to saved_model gives probabilities that differ" in found["reason"]
+    assert found["reason"] in caplog.text
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_an_ir_has_its_outputs_in_the_order_of_the_keras_model(count: int, tmp_path: Path) -> None:
+    import keras
+
+    pixels = keras.Input((8, 6, 3))
+    layers = [keras.layers.Conv2D(2 + number, 1)(pixels) for number in range(count)]
+    outputs = [keras.layers.GlobalAveragePooling2D()(layers[0]), *layers[1:]][::-1]
+    model = keras.Model(pixels, outputs)
+    ir.write_ir(model, tmp_path / "new/model.xml")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
+    found = engines.OpenVINORunner(tmp_path / "new/model.xml").run(images)
+    expected = model(images.astype(np.float32))
+    assert [answer.shape for answer in found] == [tuple(answer.shape) for answer in expected]
+    for answer, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(answer, other.numpy(), rtol=1e-3, atol=1e-2)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["model.bin", "model.xml"]
 
 
 def test_when_saving_fails_nothing_is_left(
@@ -137,7 +216,7 @@ def test_a_library_s_own_complaint_about_a_full_disk_is_understood(
     def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("unable to flush file's cached information")
 
-    monkeypatch.setattr(saving, "_export", full)
+    monkeypatch.setattr(saving, "_write_ir_and_measure", full)
     with pytest.raises(RuntimeError, match="flush"):  # with room left it is another matter
         save(tiny_run, tmp_path / "tiny-1")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 100, 0))
@@ -159,6 +238,14 @@ def test_too_little_space_is_told_before_the_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 90, 10))
     with pytest.raises(OutputError, match=r"needs about \d+ MB in .*not/yet/there, where 0 MB"):
         saving.check_space(tmp_path / "not/yet/there", tiny_run.trained.network)
+    num_parameters = tiny_run.trained.network.model.count_params()
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: Usage(10**9, 0, 50_000_000 + 9 * num_parameters)
+    )
+    saving.check_space(tmp_path, tiny_run.trained.network)
+    wanted = saving.ExportSettings(formats=("litert",))
+    with pytest.raises(OutputError, match="A model version needs about"):
+        saving.check_space(tmp_path, tiny_run.trained.network, wanted)
 
 
 def test_a_place_that_cannot_be_written_to_is_told_before_the_training(

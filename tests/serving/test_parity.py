@@ -17,7 +17,7 @@ from running import RunningServer, serving
 
 from classifier import bundle, files, images
 from classifier.decisions import DecisionPolicy
-from classifier.learning import saving
+from classifier.learning import ir
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-3
@@ -60,7 +60,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
     manifest = bundle.Manifest(tuple(COLOURS), "SmallCNN", IMAGE_SIZE, DecisionPolicy())
     with files.new_folder(path) as partial:
         model.save(partial / bundle.KERAS_MODEL)
-        saving.write_ir(model, partial / bundle.OPENVINO_MODEL)
+        ir.write_ir(model, partial / bundle.OPENVINO_MODEL)
         bundle.seal(partial, manifest)
     bundle.promote(bundle.load(path))
     return bundle.load(path)

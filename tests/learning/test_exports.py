@@ -1,0 +1,114 @@
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classifier import engines
+from classifier.errors import EngineError, UsageError
+from classifier.learning import exports
+
+SIZE = (24, 32)
+FILES = {"onnx": "model.onnx", "saved_model": "saved_model", "litert": "model.tflite"}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((*SIZE, 3)),
+            keras.layers.Rescaling(1 / 127.5, -1),
+            keras.layers.Conv2D(4, 3, strides=2, activation="relu"),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", exports.FORMATS)
+def test_an_export_opens_again_and_answers_like_keras(
+    name: str, model: Any, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    if name == "onnx":
+        pytest.importorskip("tf2onnx", reason="an extra that no script needs")
+    found = exports.export(model, tmp_path / "export", [name], pictures)
+    assert [path.name for path in (tmp_path / "export").iterdir()] == [FILES[name]]
+    path = tmp_path / "export" / FILES[name]
+    assert set(found) == {name}
+    assert found[name]["passed"] is True
+    assert found[name]["max_difference_to_keras"] <= 1e-3
+    assert found[name]["bytes"] > 0
+    expected = engines.KerasEngine(model).run(pictures)
+    for batch in (pictures, pictures[:1]):  # of any length, not only that of the proof
+        answers = exports.FORMATS[name].read(path, batch)
+        np.testing.assert_allclose(answers, expected[: len(batch)], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "litert"])
+def test_an_export_that_differs_is_an_error_with_its_name_and_leaves_nothing(
+    name: str,
+    model: Any,
+    pictures: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exports, "MAX_DIFFERENCE", -1.0)
+    with pytest.raises(EngineError, match=f"export to {name} gives probabilities that differ"):
+        exports.export(model, tmp_path, [name], pictures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converter_that_fails_is_an_error_with_the_format_s_name(
+    pictures: np.ndarray, tmp_path: Path
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    class InPython(keras.layers.Layer):
+        def call(self, values: Any) -> Any:
+            doubled = tf.numpy_function(lambda array: 2 * array, [values], tf.float32)
+            return tf.ensure_shape(doubled, values.shape)
+
+    pixels = keras.Input((*SIZE, 3))
+    averages = keras.layers.GlobalAveragePooling2D()(pixels)
+    model = keras.Model(pixels, InPython()(averages))  # Python code is in no exported file
+    with pytest.raises(EngineError, match="export to litert failed: "):
+        exports.export(model, tmp_path, ["litert"], pictures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_is_refused_with_those_there_are(
+    model: Any, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    sentence = r"no export format 'coreml': use onnx, saved_model, litert\."
+    with pytest.raises(UsageError, match=sentence):
+        exports.check(["litert", "coreml"])
+    with pytest.raises(UsageError, match=sentence):
+        exports.export(model, tmp_path, ["coreml"], pictures)
+
+
+@pytest.mark.parametrize("missing", [{"tf2onnx"}, {"onnx"}, {"tf2onnx", "onnx"}])
+def test_a_missing_package_is_told_before_the_training(
+    missing: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in missing else find_spec(name, *rest),
+    )
+    exports.check(["saved_model", "litert"])
+    with pytest.raises(UsageError, match=r"run `pip install tf2onnx onnx`\.") as caught:
+        exports.check(["onnx"])
+    assert all(f" {name}" in str(caught.value) for name in missing)

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+CODE = """
+import sys
+import socket
+def connect(*address): raise SystemExit(f"tried to reach {address}")
+socket.socket.connect = socket.getaddrinfo = connect
+from pathlib import Path
+import numpy as np
+from classifier import engines
+from classifier.learning import quantisation
+ov = engines.import_openvino()
+import openvino.opset13 as ops
+pixels = ops.parameter([-1, 16, 16, 3], np.float32, name="pixels")
+kernel = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+scores = ops.matmul(ops.reduce_mean(pixels, np.array([1, 2]), False), kernel, False, False)
+xml = Path(sys.argv[1]) / "model.xml"
+ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), xml, compress_to_fp16=False)
+pictures = list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8))
+quantisation.quantise(xml, pictures, xml.with_name("int8.xml"))
+found = engines.OpenVINORunner(xml.with_name("int8.xml"), "int8").run(np.stack(pictures))[0]
+print(found.shape, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
+print("tensorflow" in sys.modules, file=sys.stderr)
+"""
+
+
+def test_quantising_reports_to_nobody_and_leaves_standard_output_to_data(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", CODE, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(8, 4) []\n"
+    assert done.stderr == "False\n"
+    assert "FakeQuantize" in (tmp_path / "int8.xml").read_text()
+
+
+def test_a_missing_nncf_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['nncf'] = None\n"
+        "from pathlib import Path\n"
+        "from classifier import errors\n"
+        "from classifier.learning import quantisation\n"
+        "try: quantisation.quantise(Path('a.xml'), [], Path('b.xml'))\n"
+        "except errors.EngineError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "NNCF is not installed: run `pip install nncf`.\n"
