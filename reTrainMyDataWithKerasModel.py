@@ -20,8 +20,8 @@ EXAMPLES = """\
   python reTrainMyDataWithKerasModel.py --model modelFile/model-20260101-120000
   python reTrainMyDataWithKerasModel.py --force-promote        use the new version whatever it does
 
-Put the new pictures beside the old ones (data/train/<class>/), so that nothing is forgotten. A new
-class folder becomes a new class.
+Put the new pictures beside the old ones (data/train/<class>/), so that nothing is forgotten; only
+the new ones go through the network. A new class folder becomes a new class.
 """
 
 
@@ -33,14 +33,17 @@ def main(arguments: Sequence[str]) -> int:
     script.start("retrain", options)
     old, plan = script.plan_retraining(options)
     dataset = script.read_data(options)
-    trained = script.train_further(old, plan, dataset, options)
-    version = script.save(trained, dataset, plan, options, parent=old)
+    with script.open_store(plan, options) as store:
+        trained = script.train_further(old, plan, dataset, options, store)
+        version = script.save(trained, dataset, plan, options, parent=old)
     promoted = script.promote_if_not_worse(version, old, trained, options)
     script.report(version, trained, options, promoted=promoted)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    from classifier.learning import options
+
     parser = argument_parser(
         "Train a model version further, on the old pictures and the new ones.", EXAMPLES
     )
@@ -50,30 +53,16 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("modelFile"),
         help="a model folder (its current version) or one version (modelFile)",
     )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        default=1e-4,
-        help="1e-4 (default) for pictures close to the old ones, 1e-3 for new and important ones",
+    options.add_options(
+        parser,
+        epochs=10,
+        learning_rate=1e-4,
+        rate_help="1e-4 (default) for pictures close to the old ones, 1e-3 for new and important "
+        "ones",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="at most; it stops by itself (10)")
-    parser.add_argument(
-        "--fine-tune-epochs",
-        type=int,
-        default=0,
-        metavar="N",
-        help="train the backbone's top blocks too, at most N epochs (0)",
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a step (32)")
-    parser.add_argument(
-        "--views", type=int, default=2, help="1 shows pictures as they are, more adds variants (2)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     parser.add_argument(
         "--force-promote", action="store_true", help="use the new version even if it is worse"
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
 
 

@@ -21,30 +21,37 @@ EXAMPLES = """\
   python trainMyDataWithKerasModel.py --backbone MobileNetV2   smaller and several times quicker
   python trainMyDataWithKerasModel.py --weights random         where ImageNet weights cannot be had
   python trainMyDataWithKerasModel.py --weights FILE.weights.h5
-  python trainMyDataWithKerasModel.py --fine-tune-epochs 5     also train the top blocks
+  python trainMyDataWithKerasModel.py --fine-tune-epochs 10    also train the top blocks
+  python trainMyDataWithKerasModel.py --resume                 go on where it was interrupted
+  python trainMyDataWithKerasModel.py --cache-info             what is kept for later trainings
 """
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
+    from classifier.learning import cache_script
     from classifier.learning import training_script as script
 
+    if options.cache_info or options.clear_cache:
+        return cache_script.run(options)
     script.start("train", options)
     plan = script.plan_training(options)
     dataset = script.read_data(options)
     if options.check_only:
         return script.report_check(dataset, options)
-    trained = script.train(plan, dataset, options)
-    version = script.save(trained, dataset, plan, options)
+    with script.open_store(plan, options) as store:
+        trained = script.train(plan, dataset, options, store)
+        version = script.save(trained, dataset, plan, options)
     script.promote(version)
     script.report(version, trained, options)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    from classifier.learning import options
+
     parser = argument_parser("Train a classifier on your class folders.", EXAMPLES)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument(
         "--model-dir", type=Path, default=Path("modelFile"), help="where versions go (modelFile)"
     )
@@ -64,28 +71,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="side of the input (the backbone's own)"
     )
-    parser.add_argument("--epochs", type=int, default=20, help="at most; it stops by itself (20)")
     parser.add_argument(
-        "--fine-tune-epochs",
-        type=int,
-        default=0,
-        metavar="N",
-        help="train the backbone's top blocks too, at most N epochs (0)",
+        "--head",
+        choices=(options.LOGISTIC, options.DENSE),
+        default=options.LOGISTIC,
+        help="logistic: regression that needs neither rate nor epochs (default); dense: 512 units "
+        "with dropout, as in the first generation",
     )
-    parser.add_argument(
-        "--learning-rate", type=float, default=1e-3, help="peak of the head's (0.001)"
+    options.add_options(
+        parser, epochs=20, learning_rate=1e-3, rate_help="peak of the head's (0.001)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a step (32)")
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=2,
-        help="1 shows pictures as they are, more adds sheared, zoomed and flipped variants (2)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     decisions.add_options(parser, "confident if there is a class neutral, else argmax")
     parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument(
+        "--cache-info", action="store_true", help="say what is kept for later trainings, and end"
+    )
+    parser.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="remove what is kept for later trainings, and end",
+    )
     return parser
 
 

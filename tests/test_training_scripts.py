@@ -134,10 +134,18 @@ def _killed(folder: Path) -> Result:
             process.kill()
         assert process.returncode == -signal.SIGKILL
         bundle.load(folder / "modelFile")
-        whole = {k: v for k, v in contents(folder / "modelFile").items() if ".partial-" not in k}
-        assert whole == before
+        found = contents(folder / "modelFile")
+        assert {k: v for k, v in found.items() if not k.startswith(".")} == before
     assert list((folder / "modelFile").glob(".partial-*"))
     return run(folder, TRAIN, *SMALL, "--json")
+
+
+def _resumed(folder: Path) -> Result:
+    """Kill a training after its second epoch, and go on with it."""
+    with start(folder, TRAIN, *SMALL) as process:
+        wait_for(process, "network: epoch 2")
+        process.kill()
+    return run(folder, TRAIN, *SMALL, "--resume")
 
 
 def _interrupted(folder: Path) -> Result:
@@ -203,6 +211,7 @@ def _file_in_the_way(folder: Path) -> Result:
 JOBS = (
     _fine_tuned,
     _killed,
+    _resumed,
     _mistaught,
     _forced,
     _grown,
@@ -413,13 +422,28 @@ def test_an_interrupted_training_exits_130_and_changes_nothing(
     place = later["interrupted"].result()
     assert place.result.returncode == 130
     lines = place.result.stderr.splitlines()
-    assert lines[-1] == "interrupted"
-    assert lines[-2] == (
+    assert lines[-3:] == [
         "Stopped: no version was put in use, nothing was changed, "
-        f"{trained.current().name} stays in use."
-    )
+        f"{trained.current().name} stays in use.",
+        "What was learned so far is kept: --resume goes on with it.",
+        "interrupted",
+    ]
     assert "Traceback" not in place.result.stderr
-    assert contents(place.models) == contents(trained.models)
+    found = contents(place.models)
+    assert found.pop(".interrupted/model-network.npz")
+    assert found == contents(trained.models)
+
+
+def test_a_training_that_was_killed_and_resumed_ends_as_one_that_was_not(
+    trained: Place, later: Later
+) -> None:
+    place = later["resumed"].result()
+    assert place.result.returncode == 0, place.result.stderr
+    assert "Going on with the training that was interrupted." in place.result.stderr
+    assert not re.search(r"network: epoch [12] of 4", place.result.stderr)
+    assert place.current().name != trained.current().name
+    assert place.current().manifest.metrics == trained.current().manifest.metrics
+    assert not list(place.models.glob(".*"))
 
 
 def test_killed_trainings_leave_the_model_and_the_next_one_tidies_up(later: Later) -> None:

@@ -6,8 +6,10 @@ Keras and TensorFlow take seconds to load, so they are loaded after everything c
 import argparse
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,19 @@ from classifier import bundle, console, decisions
 from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, ModelError, UsageError
 from classifier.learning import audit as audits
-from classifier.learning import backbones, weights
+from classifier.learning import backbones, exports, feature_store, weights
+from classifier.learning import options as training_options
 from classifier.learning.dataset import Dataset, count_files, read_dataset
+from classifier.learning.feature_store import FeatureStore
 from classifier.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
 
 if TYPE_CHECKING:
+    from classifier.learning.checkpoints import Checkpoint
     from classifier.learning.recipes import Trained, TrainSettings
+    from classifier.learning.saving import ExportSettings
+
+_CHECKPOINT_FOLDER = ".interrupted"  # hidden, so that nobody takes it for a model version
+_STAGES = ("top", "all", "network")  # fits that take long enough to be gone on with
 
 _log = logging.getLogger(__name__)
 
@@ -44,17 +53,9 @@ class Plan:
 
 def start(script: str, options: argparse.Namespace) -> None:
     """Check the numbers and start logging."""
-    for name, lowest in (("epochs", 1), ("batch_size", 1), ("views", 1), ("fine_tune_epochs", 0)):
-        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
-        if value < lowest:
-            raise UsageError(f"{option} is {value}: it must be at least {lowest}.")
-    if not 0 <= options.seed < 2**32:  # what NumPy takes
-        raise UsageError(f"--seed is {options.seed}: it must lie from 0 to {2**32 - 1}.")
-    if not 0 < options.learning_rate <= 1:
-        raise UsageError(
-            f"--learning-rate is {options.learning_rate}: it must be above 0 and at most 1."
-        )
+    training_options.check(options)
     start_logging(script, quiet=options.quiet or options.json)
+    exports.check(options.export)
 
 
 def plan_training(options: argparse.Namespace) -> Plan:
@@ -143,29 +144,47 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
     return 0
 
 
-def train(plan: Plan, dataset: Dataset, options: argparse.Namespace) -> "Trained":
+@contextlib.contextmanager
+def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
+    """Give the store of features; without a cache, one that is gone after the block."""
+    folder = plan.path.parent
+    if options.no_cache:
+        with feature_store.temporary_store(folder) as store:
+            yield store
+    else:
+        yield FeatureStore(folder / feature_store.FOLDER_NAME, options.cache_limit * 1e9)
+
+
+def train(
+    plan: Plan, dataset: Dataset, options: argparse.Namespace, store: FeatureStore
+) -> "Trained":
     """Build and train a new network."""
     with _interruptible(plan):
-        recipes, settings, log_folder = _prepare(options)
+        recipes, settings = _prepare(options)
         network = recipes.build_network(
-            dataset, plan.backbone, options.weights, plan.image_size, settings
+            dataset, plan.backbone, options.weights, plan.image_size, settings, store
         )
-        return _run(recipes, network, dataset, settings, log_folder, plan, options)
+        origin = [plan.backbone.name, plan.image_size, str(options.weights)]
+        return _run(network, dataset, settings, store, origin, plan, options)
 
 
 def train_further(
-    old: bundle.ModelVersion, plan: Plan, dataset: Dataset, options: argparse.Namespace
+    old: bundle.ModelVersion,
+    plan: Plan,
+    dataset: Dataset,
+    options: argparse.Namespace,
+    store: FeatureStore,
 ) -> "Trained":
     """Train an old version's network further, with new classes if there are any."""
     with _interruptible(plan):
-        recipes, settings, log_folder = _prepare(options)
+        recipes, settings = _prepare(options)
         settings = dataclasses.replace(settings, is_further=True)
         from classifier.learning.network import with_classes
 
         network = with_classes(
             recipes.open_network(old), old.manifest.classes, dataset.classes, settings.seed
         )
-        return _run(recipes, network, dataset, settings, log_folder, plan, options)
+        return _run(network, dataset, settings, store, [old.digest], plan, options)
 
 
 def save(
@@ -176,7 +195,7 @@ def save(
     *,
     parent: bundle.ModelVersion | None = None,
 ) -> bundle.ModelVersion:
-    """Write the version."""
+    """Write the version; only then the state of its training is no longer needed."""
     from classifier.learning import recipes
 
     settings = {
@@ -187,7 +206,13 @@ def save(
     with _interruptible(plan):
         # Anew: another training that began in the same second may have taken the planned name.
         path = bundle.new_version_path(plan.path.parent, _name_of(plan.path))
-        return recipes.save(trained, dataset, policy, settings, path, parent=parent)
+        version = recipes.save(
+            trained, dataset, policy, settings, path, parent=parent, export=_export(options)
+        )
+        _forget_interrupted(plan)
+        with contextlib.suppress(OSError):  # not there, or another training's state lies in it
+            (plan.path.parent / _CHECKPOINT_FOLDER).rmdir()
+        return version
 
 
 def promote(version: bundle.ModelVersion) -> None:
@@ -267,7 +292,7 @@ def report(
     )
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings", Path]:
+def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:
     _log.info("Loading Keras and TensorFlow.")
     with native_messages_in_log():
         from classifier.learning import recipes, training
@@ -276,30 +301,85 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings", Path]:
     settings = recipes.TrainSettings(
         epochs=options.epochs,
         fine_tune_epochs=options.fine_tune_epochs,
+        fine_tune_layers=options.fine_tune_layers,
+        head=getattr(options, "head", training_options.LOGISTIC),
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
         views=options.views,
         seed=options.seed,
+        int8=not options.no_int8,
     )
-    return recipes, settings, LOG_FOLDER / "tensorboard" / timestamp()
+    return recipes, settings
 
 
 def _run(
-    recipes: Any,
     network: Any,
     dataset: Dataset,
     settings: "TrainSettings",
-    log_folder: Path,
+    store: FeatureStore,
+    origin: Sequence[Any],
     plan: Plan,
     options: argparse.Namespace,
 ) -> "Trained":
-    from classifier.learning.saving import check_space
+    from classifier.learning import recipes
+    from classifier.learning.saving import check_space, library_versions
 
-    check_space(plan.path.parent, network)
-    trained: Trained = recipes.train(
-        network, dataset, settings, log_folder, quiet=_is_quiet(options)
+    check_space(plan.path.parent, network, _export(options))
+    # What the fits depend on: a state that was left by another training is of no use.
+    fit_settings = dataclasses.asdict(settings)
+    del fit_settings["int8"]  # made when all fits are done
+    text = json.dumps([origin, fit_settings, dataset.fingerprint(), library_versions()])
+    checkpoints = _checkpoints(plan, hashlib.sha256(text.encode()).hexdigest(), options)
+    return recipes.train(
+        network,
+        dataset,
+        settings,
+        LOG_FOLDER / "tensorboard" / timestamp(),
+        store=store,
+        checkpoints=checkpoints,
+        quiet=_is_quiet(options),
     )
-    return trained
+
+
+def _export(options: argparse.Namespace) -> "ExportSettings":
+    from classifier.learning.saving import ExportSettings
+
+    return ExportSettings(
+        int8_max_drop=None if options.no_int8 else options.int8_max_drop / 100,
+        formats=tuple(dict.fromkeys(options.export)),
+    )
+
+
+def _checkpoints(
+    plan: Plan, key: str, options: argparse.Namespace
+) -> Callable[[str], "Checkpoint"]:
+    """Give each fit its file; those of an interrupted training stay only for `--resume`."""
+    from classifier.learning.checkpoints import Checkpoint
+
+    found = [stage for stage in _STAGES if _checkpoint_path(plan, stage).exists()]
+    usable = [stage for stage in found if Checkpoint(_checkpoint_path(plan, stage), key).progress()]
+    if options.resume and not usable:
+        reason = "was of other pictures, settings or libraries" if found else "is not there"
+        _log.info("The interrupted training %s: starting from the beginning.", reason)
+    elif options.resume:
+        _log.info("Going on with the training that was interrupted.")
+    elif usable:
+        _log.info("An interrupted training is given up; --resume would have gone on with it.")
+    if not options.resume:
+        _forget_interrupted(plan)
+    return lambda stage: Checkpoint(_checkpoint_path(plan, stage), key)
+
+
+def _forget_interrupted(plan: Plan) -> None:
+    from classifier.learning.checkpoints import Checkpoint
+
+    for stage in _STAGES:
+        Checkpoint(_checkpoint_path(plan, stage), key="").remove()
+
+
+def _checkpoint_path(plan: Plan, stage: str) -> Path:
+    folder = plan.path.parent / _CHECKPOINT_FOLDER
+    return folder / f"{_name_of(plan.path)}-{stage}.npz"
 
 
 @contextlib.contextmanager
@@ -311,6 +391,8 @@ def _interruptible(plan: Plan) -> Iterator[None]:
             current = bundle.current_name(plan.path.parent)
             stays = f"{current} stays in use" if current else "there is no model yet"
             _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
+        if any(_checkpoint_path(plan, stage).exists() for stage in _STAGES):
+            _log.warning("What was learned so far is kept: --resume goes on with it.")
         raise
 
 

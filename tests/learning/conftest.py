@@ -65,6 +65,7 @@ class TinyRun:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Train SmallCNN on three colours, one of them in a folder with an ill-meant name."""
     from classifier.learning import backbones, recipes
+    from classifier.learning.feature_store import FeatureStore
 
     root = tmp_path_factory.mktemp("tiny")
     folder = fill(root / "data", 8)
@@ -74,10 +75,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         (folder / split / "red").rename(folder / split / HOSTILE_CLASS)
     dataset = read_dataset(folder)
     settings = recipes.TrainSettings(epochs=3, batch_size=8)
+    store = FeatureStore(root / "store", limit=1e9)
     built = recipes.build_network(
-        dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings
+        dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings, store
     )
-    trained = recipes.train(built, dataset, settings, root / "log", quiet=True)
+    trained = recipes.train(built, dataset, settings, root / "log", store=store, quiet=True)
     version = recipes.save(
         trained,
         dataset,

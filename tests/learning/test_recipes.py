@@ -1,15 +1,20 @@
+import argparse
 import dataclasses
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from data_folders import fill
+from tiny_backbone import TINY
 
 from classifier import bundle
-from classifier.errors import EngineError, ModelDamagedError, WeightsError
-from classifier.learning import backbones, evaluation, recipes
-from classifier.learning.dataset import Dataset
+from classifier.decisions import DecisionPolicy
+from classifier.errors import DataError, EngineError, ModelDamagedError, WeightsError
+from classifier.learning import backbones, evaluation, network, recipes, training_script
+from classifier.learning.dataset import Dataset, read_dataset
+from classifier.learning.feature_store import FeatureStore
 from classifier.learning.recipes import TrainSettings
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
@@ -52,18 +57,17 @@ def test_a_network_from_scratch_gets_better_and_its_metrics_are_its_own(tiny_run
 
 @pytest.fixture(scope="module")
 def fine_tuned(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Train head and top blocks of MobileNetV2 with random weights, and keep the log folder."""
-    settings = TrainSettings(epochs=4, fine_tune_epochs=1, batch_size=10)
+    """Train head and top blocks of a network with random weights, and keep the log folder."""
+    settings = TrainSettings(head="dense", epochs=4, fine_tune_epochs=2, batch_size=10)
     log_folder = tmp_path_factory.mktemp("log")
-    built = recipes.build_network(
-        colours, backbones.find("MobileNetV2"), "random", (32, 32), settings
-    )
-    return recipes.train(built, colours, settings, log_folder, quiet=True), log_folder
+    store = FeatureStore(tmp_path_factory.mktemp("store"), limit=1e9)
+    built = recipes.build_network(colours, TINY, "random", (32, 32), settings, store)
+    return recipes.train(built, colours, settings, log_folder, store=store, quiet=True), log_folder
 
 
 def test_random_weights_get_the_statistics_of_the_pictures(fine_tuned: Any) -> None:
     model = fine_tuned[0].network.model
-    assert np.abs(model.get_layer("bn_Conv1").moving_mean.numpy()).max() > 0
+    assert np.abs(model.get_layer("stem_norm").moving_mean.numpy()).max() > 0
     features = fine_tuned[0].network.base(np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)))
     assert np.abs(np.asarray(features)).max() > 1e-3
 
@@ -91,6 +95,48 @@ def test_the_metrics_are_those_of_the_whole_model(fine_tuned: Any, colours: Data
     np.testing.assert_allclose(trained.probabilities, found, atol=0.02)
 
 
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """A training of a logistic head, and what is needed to go on with it."""
+
+    trained: recipes.Trained
+    version: bundle.ModelVersion
+    store: Path
+
+    def further(self, dataset: Dataset, folder: Path, **changes: Any) -> recipes.Trained:
+        """Train the saved version further on other pictures."""
+        store = FeatureStore(Path(shutil.copytree(self.store, folder / "store")), limit=1e9)
+        settings = TrainSettings(batch_size=10, views=1, int8=False, is_further=True)
+        settings = dataclasses.replace(settings, **changes)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setitem(backbones.BACKBONES, TINY.name, TINY)
+            opened = recipes.open_network(self.version)
+        built = network.with_classes(opened, self.version.manifest.classes, dataset.classes, 0)
+        return recipes.train(built, dataset, settings, folder / "log", store=store, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def heads(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Heads:
+    folder = tmp_path_factory.mktemp("heads")
+    settings = TrainSettings(batch_size=10, views=1, int8=False)
+    store = FeatureStore(folder / "store", limit=1e9)
+    built = recipes.build_network(colours, TINY, "random", (32, 32), settings, store)
+    trained = recipes.train(built, colours, settings, folder / "log", store=store, quiet=True)
+    path = bundle.new_version_path(folder / "modelFile", "tiny")
+    version = recipes.save(trained, colours, DecisionPolicy(), {}, path)
+    return Heads(trained, version, store.folder)
+
+
+def test_damaged_statistics_of_random_weights_are_told(
+    heads: Heads, colours: Dataset, tmp_path: Path
+) -> None:
+    store = FeatureStore(Path(shutil.copytree(heads.store, tmp_path / "store")), limit=1e9)
+    (path,) = store.folder.rglob("statistics.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"statistics\.npz is damaged .*--clear-cache"):
+        recipes.build_network(colours, TINY, "random", (32, 32), TrainSettings(), store)
+
+
 def test_missing_weights_are_told(tmp_path: Path, colours: Dataset) -> None:
     with pytest.raises(WeightsError, match=r"nothing\.h5 does not exist"):
         recipes.build_network(
@@ -99,6 +145,7 @@ def test_missing_weights_are_told(tmp_path: Path, colours: Dataset) -> None:
             str(tmp_path / "nothing.h5"),
             (32, 32),
             TrainSettings(),
+            FeatureStore(tmp_path / "store", limit=1e9),
         )
 
 
@@ -107,20 +154,20 @@ def test_a_saved_version_can_be_trained_further_and_knows_what_it_knew(
 ) -> None:
     built = recipes.open_network(tiny_run.version)
     settings = TrainSettings(epochs=1, learning_rate=1e-6, batch_size=8, is_further=True)
-    trained = recipes.train(built, tiny_run.dataset, settings, tmp_path, quiet=True)
+    store = FeatureStore(tmp_path / "store", limit=1e9)
+    trained = recipes.train(built, tiny_run.dataset, settings, tmp_path, store=store, quiet=True)
     assert trained.before.accuracy == tiny_run.trained.metrics.accuracy
     assert trained.before.log_loss == pytest.approx(tiny_run.trained.metrics.log_loss, rel=1e-4)
 
 
-def test_retraining_a_head_keeps_its_standardisation(
-    make_network: Callable[..., Any], colours: Dataset, tmp_path: Path
-) -> None:
-    built = make_network()
+def test_retraining_a_head_keeps_its_standardisation(colours: Dataset, tmp_path: Path) -> None:
+    built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
     layer = built.model.get_layer("head_standardise")
-    layer.set_weights([np.full(1280, 0.5), np.full(1280, 4.0)])
+    layer.set_weights([np.full(24, 0.5), np.full(24, 4.0)])
     settings = TrainSettings(epochs=1, views=1, batch_size=10, is_further=True)
-    recipes.train(built, colours, settings, tmp_path, quiet=True)
-    np.testing.assert_array_equal(layer.get_weights(), [[0.5] * 1280, [4.0] * 1280])
+    store = FeatureStore(tmp_path / "store", limit=1e9)
+    recipes.train(built, colours, settings, tmp_path, store=store, quiet=True)
+    np.testing.assert_array_equal(layer.get_weights(), [[0.5] * 24, [4.0] * 24])
 
 
 def test_a_version_without_a_readable_keras_model_cannot_be_trained_further(
@@ -137,3 +184,106 @@ def test_a_version_without_a_readable_keras_model_cannot_be_trained_further(
     )
     with pytest.raises(EngineError, match="Keras cannot load"):
         recipes.open_network(broken)
+
+
+def head_weights(trained: recipes.Trained) -> Any:
+    return trained.network.model.get_layer("head_probabilities").get_weights()
+
+
+def test_the_head_is_a_logistic_regression_unless_a_dense_one_is_wanted(
+    heads: Heads, fine_tuned: Any
+) -> None:
+    assert heads.trained.network.is_logistic
+    (fit,) = heads.trained.fits
+    assert (fit.stage, fit.best_epoch) == ("head", 1)
+    assert fit.validation_loss == heads.trained.metrics.log_loss < heads.trained.before.log_loss
+    assert not fine_tuned[0].network.is_logistic
+    assert fine_tuned[0].network.model.get_layer("head_hidden").units == 512
+
+
+def test_retraining_a_logistic_head_on_nothing_new_is_no_better_and_not_used(
+    heads: Heads, colours: Dataset, tmp_path: Path
+) -> None:
+    again = heads.further(colours, tmp_path)
+    assert [fit.best_epoch for fit in again.fits] == [0]
+    assert again.metrics == again.before
+    np.testing.assert_array_equal(head_weights(again)[0], head_weights(heads.trained)[0])
+    old = bundle.load(Path(shutil.copytree(heads.version.path, tmp_path / "tiny-old")))
+    bundle.promote(old)
+    new = recipes.save(again, colours, DecisionPolicy(), {}, tmp_path / "tiny-new", parent=old)
+    options = argparse.Namespace(force_promote=False)
+    assert training_script.promote_if_not_worse(new, old, again, options) is False
+    assert bundle.load(tmp_path).name == "tiny-old"
+
+
+def test_a_regression_that_judges_worse_does_not_replace_the_old_one(
+    heads: Heads, colours: Dataset, tmp_path: Path
+) -> None:
+    mistaught = dataclasses.replace(
+        colours,
+        train=tuple(
+            dataclasses.replace(sample, class_index=(sample.class_index + 1) % 3)
+            for sample in colours.train
+        ),
+    )
+    worse = heads.further(mistaught, tmp_path)
+    (fit,) = worse.fits
+    assert fit.best_epoch == 0
+    assert fit.history["val_loss"][0] > fit.validation_loss == worse.before.log_loss
+    assert worse.metrics == worse.before
+    for found, kept in zip(head_weights(worse), head_weights(heads.trained), strict=True):
+        np.testing.assert_array_equal(found, kept)
+
+
+def test_a_logistic_head_learns_new_pictures_and_a_new_class(heads: Heads, tmp_path: Path) -> None:
+    folder = fill(fill(tmp_path / "data", 12), 4, split="validation")
+    for split, count in (("train", 12), ("validation", 4)):
+        (folder / split / "amber").mkdir()
+        for number, path in enumerate(sorted((folder / split / "red").iterdir())):
+            if number >= count // 2:  # dark and light are told apart
+                path.rename(folder / split / "amber" / path.name)
+                darken(folder / split / "amber" / path.name)
+    dataset = read_dataset(folder)
+    grown = heads.further(dataset, tmp_path)
+    assert dataset.classes == ("amber", "blue", "green", "red")
+    assert grown.network.is_logistic
+    assert grown.network.model.output_shape == (None, 4)
+    assert [fit.best_epoch for fit in grown.fits] == [1]
+    assert grown.metrics.log_loss < grown.before.log_loss
+    assert grown.metrics.accuracy == 1.0 > grown.before.accuracy
+    version = recipes.save(grown, dataset, DecisionPolicy(), {}, tmp_path / "tiny-1")
+    assert version.manifest.classes == dataset.classes
+    assert version.manifest.engines["openvino-f32"]["passed"] is True
+
+
+def darken(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        darker = image.point(lambda value: value // 4)
+    darker.save(path)
+
+
+def test_a_logistic_head_can_be_fine_tuned_in_a_retraining(
+    heads: Heads, colours: Dataset, tmp_path: Path
+) -> None:
+    tuned = heads.further(colours, tmp_path, fine_tune_epochs=2, learning_rate=0.01)
+    head, top = tuned.fits
+    assert (head.best_epoch, head.validation_loss) == (0, tuned.before.log_loss)
+    assert top.best_epoch > 0
+    assert tuned.metrics.log_loss < tuned.before.log_loss
+    assert tuned.network.is_logistic
+
+
+def test_a_fine_tuned_version_s_dense_head_is_trained_further_as_it_is(
+    fine_tuned: Any, colours: Dataset, tmp_path: Path
+) -> None:
+    version = recipes.save(fine_tuned[0], colours, DecisionPolicy(), {}, tmp_path / "tiny-1")
+    store = FeatureStore(tmp_path / "store", limit=1e9)
+    store.folder.mkdir()
+    dense = Heads(fine_tuned[0], version, store.folder)
+    again = dense.further(colours, tmp_path / "again", epochs=1, learning_rate=1e-6)
+    assert not again.network.is_logistic
+    # The features of the saved version are those of this one, but for half precision.
+    assert again.before.log_loss == pytest.approx(fine_tuned[0].metrics.log_loss, abs=0.02)
+    assert again.prepared is not None

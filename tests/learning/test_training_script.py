@@ -60,7 +60,25 @@ def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path:
     )
     plan.path.mkdir()
     version = training_script.save(
-        tiny_run.trained, tiny_run.dataset, plan, argparse.Namespace(model_dir=tmp_path)
+        tiny_run.trained,
+        tiny_run.dataset,
+        plan,
+        argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[]),
     )
     assert version.path != plan.path
     assert version.name.startswith("tiny-2")
+
+
+def test_a_saved_training_leaves_nothing_of_its_interruptions(
+    tiny_run: Any, tmp_path: Path
+) -> None:
+    plan = training_script.Plan(
+        tiny_run.trained.network.backbone, (48, 48), None, bundle.new_version_path(tmp_path, "tiny")
+    )
+    folder = tmp_path / ".interrupted"
+    folder.mkdir()
+    for name in ("tiny-network.npz", "tiny-top.npz", ".partial-tiny-top.npz-0123456789abcdef"):
+        (folder / name).write_bytes(b"of a training that was killed")
+    options = argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[])
+    training_script.save(tiny_run.trained, tiny_run.dataset, plan, options)
+    assert not folder.exists()

@@ -1,0 +1,317 @@
+"""The stages of a training: the head, then the top blocks or all; then the version's engines."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from classifier import console, engines
+from classifier.errors import EngineError, ImageError, WeightsError
+from classifier.learning import (
+    evaluation,
+    gates,
+    ir,
+    logistic,
+    options,
+    training,
+)
+from classifier.learning.checkpoints import Checkpoint
+from classifier.learning.dataset import Dataset, Sample
+from classifier.learning.extraction import Extractor
+from classifier.learning.feature_store import FeatureStore
+from classifier.learning.features import Features, extract
+from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
+from classifier.learning.network import Network
+
+Extracted = TypeVar("Extracted")
+Checkpoints = Callable[[str], Checkpoint | None]  # the name of a fit -> where its state is kept
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Options of a training; all are stored in the manifest.
+
+    Attributes:
+        epochs: at most, of the head (or of the whole network when it has no pretrained part).
+        fine_tune_epochs: at most, of the blocks above the backbone's cut; 0 leaves them frozen.
+        learning_rate: peak of the head's schedule.
+        batch_size: pictures in a step.
+        views: how each picture enters the training: 1 as it is, more with augmented views.
+        seed: of everything that chance decides.
+        is_further: whether the network was trained before; its standardisation is then kept.
+        int8: whether the version is to have an int8 model.
+        head: `logistic` (regression, which converges) or `dense` (512 units, as in the first
+            generation); a network that was trained before keeps its kind.
+        fine_tune_layers: `top` for the blocks above the cut, `all` for the whole network.
+    """
+
+    epochs: int = 20
+    fine_tune_epochs: int = 0
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    views: int = 2
+    seed: int = 0
+    is_further: bool = False
+    fine_tune_layers: str = options.TOP
+    head: str = options.LOGISTIC
+    int8: bool = True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A network after its training, with what it says of the validation pictures.
+
+    Attributes:
+        network: the trained network.
+        probabilities: (validation pictures, classes).
+        metrics: on the validation pictures.
+        before: the same before the training.
+        fits: what came of each fit.
+        prepared: what is known of the version to be written, if it is a head on a frozen base.
+    """
+
+    network: Network
+    probabilities: np.ndarray
+    metrics: evaluation.Metrics
+    before: evaluation.Metrics
+    fits: list[training.Fit]
+    prepared: gates.Prepared | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same for all stages of a training."""
+
+    dataset: Dataset
+    settings: TrainSettings
+    log_folder: Path
+    checkpoints: Checkpoints
+    quiet: bool
+
+    def pictures(
+        self, built: Network, samples: tuple[Sample, ...], *, augment: bool = False
+    ) -> PictureIterator:
+        """Feed samples at the size of the network."""
+        return pictures_of(
+            samples, self.dataset, built.model.input_shape[1:3], self.settings, augment=augment
+        )
+
+    def pooled(self, built: Network, extractor: Extractor) -> tuple[Features, Features]:
+        """Give pooled features of training and validation pictures."""
+        known_maps_will_do = functools.partial(extractor.pooled, from_maps=True)
+        train, validation = self._splits()
+        return (
+            self._with_progress(known_maps_will_do, built, *train),
+            self._with_progress(extractor.pooled, built, *validation),
+        )
+
+    def maps(
+        self, built: Network, extractor: Extractor
+    ) -> tuple[tuple[Features, Features], tuple[Features, Features]]:
+        """Give (maps, pooled features) of training and of validation pictures."""
+        found = [
+            self._with_progress(extractor.maps, built, samples, views)
+            for samples, views in self._splits()
+        ]
+        return found[0], found[1]
+
+    def fit_settings(self, stage: str, epochs: int) -> training.FitSettings:
+        """Give the settings of one fit."""
+        return training.FitSettings(
+            epochs=epochs,
+            learning_rate=self.settings.learning_rate,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            log_folder=self.log_folder,
+            # A head on features takes seconds, which is less than keeping its state would.
+            checkpoint=None if stage == "head" else self.checkpoints(stage),
+        )
+
+    def _splits(self) -> list[tuple[tuple[Sample, ...], int]]:
+        return [(self.dataset.train, self.settings.views), (self.dataset.validation, 1)]
+
+    def _with_progress(
+        self,
+        extract: Callable[[PictureIterator, int, Callable[[int], None]], Extracted],
+        built: Network,
+        samples: tuple[Sample, ...],
+        views: int,
+    ) -> Extracted:
+        what = f"features of {len(samples)} pictures" + (f" in {views} views" if views > 1 else "")
+        with console.progress(what, views * len(samples), quiet=self.quiet) as advance:
+            return extract(self.pictures(built, samples), views, advance)
+
+
+def train_head(built: Network, run: Run, pooled: Features, validation: Features) -> Trained:
+    """Train the head on pooled features; a logistic one comes in a network of its own."""
+    before = _judge(built.head, run.dataset, validation)
+    if not run.settings.is_further:
+        built.standardise(np.asarray(pooled.values, dtype=np.float32))
+    is_logistic = (
+        built.is_logistic if run.settings.is_further else run.settings.head == options.LOGISTIC
+    )
+    if not is_logistic:
+        fit = training.train_head(
+            built, pooled, validation, run.fit_settings("head", run.settings.epochs)
+        )
+        return _trained(built, built.head, run, validation, before, [fit])
+    regressed, regression = logistic.train_head(built, pooled, seed=run.settings.seed)
+    _log.info(
+        "head: logistic regression, L2 strength %g, out-of-fold log loss %.4f, %.1f s",
+        regression.l2,
+        regression.log_losses[regression.l2],
+        regression.seconds,
+    )
+    after = _trained(regressed, regressed.head, run, validation, before, [])
+    history = {
+        "l2": list(regression.log_losses),
+        "out_of_fold_loss": list(regression.log_losses.values()),
+        "chosen_l2": [regression.l2],
+        "val_loss": [after.metrics.log_loss],
+        "val_accuracy": [after.metrics.accuracy],
+    }
+    # In a retraining without anything new it comes to the same regression as before.
+    is_better = not run.settings.is_further or after.metrics.log_loss < before.log_loss
+    kept = after if is_better else _trained(built, built.head, run, validation, before, [])
+    if not is_better:
+        _log.info(
+            "head: the regression does not lower the validation loss (%.4f, before %.4f): the head "
+            "stays as it was",
+            after.metrics.log_loss,
+            before.log_loss,
+        )
+    fit = training.Fit("head", history, int(is_better), kept.metrics.log_loss, [regression.seconds])
+    return dataclasses.replace(kept, fits=[fit])
+
+
+def train_top(built: Network, run: Run, extractor: Extractor) -> Trained:
+    """Train the head, then the blocks above the cut; the better of the two is kept."""
+    (maps, pooled), (validation_maps, validation) = run.maps(built, extractor)
+    head = train_head(built, run, pooled, validation)
+    built = head.network
+    fit = training.fine_tune(
+        built, maps, validation_maps, run.fit_settings("top", run.settings.fine_tune_epochs)
+    )
+    _log.info("%s", _verdict(head.fits[-1], fit))
+    fits = [*head.fits, fit]
+    return _trained(built, built.upper(), run, validation_maps, head.before, fits)
+
+
+def train_all(built: Network, run: Run, pooled: Features, validation: Features) -> Trained:
+    """Train the head, then the whole network on pixels; the better of the two is kept."""
+    head = train_head(built, run, pooled, validation)
+    built = head.network
+    pictures = run.pictures(built, run.dataset.train, augment=True)
+    validation_pictures = run.pictures(built, run.dataset.validation)
+    fit = training.fine_tune_all(
+        built,
+        pictures,
+        validation_pictures,
+        run.fit_settings("all", run.settings.fine_tune_epochs),
+    )
+    _log.info("%s", _verdict(head.fits[-1], fit))
+    metrics, probabilities = _judge_pictures(built, run.dataset, validation_pictures)
+    return Trained(built, probabilities, metrics, head.before, [*head.fits, fit])
+
+
+def train_from_scratch(built: Network, run: Run) -> Trained:
+    """Train a network without pretrained weights on pixels."""
+    pictures = run.pictures(built, run.dataset.train, augment=True)
+    validation = run.pictures(built, run.dataset.validation)
+    before = _judge_pictures(built, run.dataset, validation)[0]
+    fit = training.train_from_scratch(
+        built, pictures, validation, run.fit_settings("network", run.settings.epochs)
+    )
+    metrics, probabilities = _judge_pictures(built, run.dataset, validation)
+    return Trained(built, probabilities, metrics, before, [fit])
+
+
+def prepare(built: Network, run: Run, store: FeatureStore) -> gates.Prepared:
+    """Learn what each precision of the base makes of validation pictures, and the head of that."""
+    samples = gates.choose(run.dataset.validation)
+    validation = run.pictures(built, tuple(samples))
+    train = run.pictures(built, run.dataset.train)
+    bases: dict[str, Any] = {}
+    answers: dict[str, np.ndarray] = {}
+    reason = "" if run.settings.int8 else "the training was told to make none"
+    precisions = ["f32", *(["bf16"] if engines.cpu_has_bf16() else [])]
+    for precision in precisions + ["int8"] * run.settings.int8:
+        try:
+            with Extractor(built, store) as extractor:
+                extractor.open(train, precision)
+                features = extractor.pooled(validation, 1)
+                answers[extractor.base.engine] = training.probabilities(built.head, features)
+                bases[precision] = ir.read(extractor.base.require_xml())
+        except (EngineError, ImageError, WeightsError) as error:
+            if precision == "f32":  # the others a version can do without
+                raise
+            if precision == "int8":  # of bf16 the gate itself will find out
+                is_overflow = isinstance(error, WeightsError)  # in f32 the weights were good
+                reason = "its features are not finite numbers" if is_overflow else str(error)
+    exam = gates.Exam(samples, answers["openvino-f32"], answers)
+    return gates.Prepared(built.head, bases["f32"], bases.get("int8"), reason, exam)
+
+
+def pictures_of(
+    samples: tuple[Sample, ...],
+    dataset: Dataset,
+    image_size: tuple[int, int],
+    settings: TrainSettings,
+    *,
+    augment: bool,
+) -> PictureIterator:
+    """Feed samples, augmented as the first generation did or as they are."""
+    return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
+        samples,
+        dataset.classes,
+        image_size=image_size,
+        batch_size=settings.batch_size,
+        shuffle=augment,
+        seed=settings.seed,
+        augment=augment,
+    )
+
+
+def _judge(head: Any, dataset: Dataset, validation: Features) -> evaluation.Metrics:
+    found = training.probabilities(head, validation)
+    return evaluation.evaluate(dataset.classes, validation.labels, found)
+
+
+def _judge_pictures(
+    built: Network, dataset: Dataset, pictures: PictureIterator
+) -> tuple[evaluation.Metrics, np.ndarray]:
+    found = extract(built.model, pictures)
+    return evaluation.evaluate(dataset.classes, pictures.classes, found), found
+
+
+def _trained(
+    built: Network,
+    part: Any,
+    run: Run,
+    validation: Features,
+    before: evaluation.Metrics,
+    fits: list[training.Fit],
+) -> Trained:
+    found = training.probabilities(part, validation)
+    metrics = evaluation.evaluate(run.dataset.classes, validation.labels, found)
+    return Trained(built, found, metrics, before, fits)
+
+
+def _verdict(head: training.Fit, top: training.Fit) -> str:
+    if top.best_epoch == 0:
+        lowest = min(top.history["val_loss"])
+        return (
+            f"Fine-tuning brought no lower validation loss ({lowest:.4f}) than the head alone "
+            f"({head.validation_loss:.4f}): the head alone is kept."
+        )
+    gain = head.validation_loss - top.validation_loss
+    return (
+        f"Fine-tuning lowered the validation loss by {gain:.4f}, from {head.validation_loss:.4f} "
+        f"to {top.validation_loss:.4f}: it is kept."
+    )

@@ -1,0 +1,63 @@
+import argparse
+
+import pytest
+
+from classifier.errors import UsageError
+from classifier.learning import options
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    options.add_options(parser, epochs=20, learning_rate=1e-3, rate_help="")
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--epochs", "0"),
+        ("--fine-tune-epochs", "-1"),
+        ("--batch-size", "0"),
+        ("--views", "0"),
+        ("--seed", "-1"),
+        ("--seed", str(2**32)),
+        ("--learning-rate", "0"),
+        ("--learning-rate", "1.5"),
+        ("--learning-rate", "nan"),
+        ("--cache-limit", "0"),
+        ("--cache-limit", "-3"),
+        ("--cache-limit", "nan"),
+        ("--cache-limit", "inf"),
+        ("--int8-max-drop", "101"),
+        ("--int8-max-drop", "-0.1"),
+        ("--int8-max-drop", "nan"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_by_name(option: str, value: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{option} is .*: it must "):
+        options.check(parse(option, value))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--epochs", "1", "--batch-size", "1", "--views", "1", "--fine-tune-epochs", "0"),
+        ("--learning-rate", "1", "--seed", str(2**32 - 1), "--cache-limit", "0.001"),
+        ("--int8-max-drop", "0"),
+        ("--int8-max-drop", "100"),
+    ],
+)
+def test_the_ends_of_each_range_are_accepted(arguments: tuple[str, ...]) -> None:
+    options.check(parse(*arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--export", "pickle"), ("--fine-tune-layers", "some"), ("--views", "two")]
+)
+def test_a_word_that_is_no_choice_is_refused(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(*arguments)
+    assert arguments[0] in capsys.readouterr().err

@@ -1,0 +1,205 @@
+"""What is known of a version before it is written: bases converted once, answers from features."""
+
+import collections
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_folders import fill
+from tiny_backbone import TINY
+
+from classifier import bundle, engines, images
+from classifier.decisions import DecisionPolicy
+from classifier.learning import ir, quantisation, recipes
+from classifier.learning.dataset import Dataset, read_dataset
+from classifier.learning.feature_store import FeatureStore
+from classifier.learning.recipes import Trained, TrainSettings
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+PRECISIONS = ("f32", "bf16", "int8") if engines.cpu_has_bf16() else ("f32", "int8")
+
+
+def train(dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any) -> Trained:
+    settings = dataclasses.replace(TrainSettings(batch_size=10, views=1), **changes)
+    built = recipes.build_network(dataset, TINY, "random", (32, 32), settings, store)
+    return recipes.train(built, dataset, settings, folder / "log", store=store, quiet=True)
+
+
+def save(trained: Trained, dataset: Dataset, folder: Path) -> bundle.ModelVersion:
+    path = bundle.new_version_path(folder / "modelFile", "tiny")
+    return recipes.save(trained, dataset, DecisionPolicy(), {}, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training of a head, the version of it, and the store that it left."""
+
+    trained: Trained
+    version: bundle.ModelVersion
+    store: FeatureStore
+    conversions: dict[str, int]
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    """Count, from now on, how often networks are converted and quantised."""
+    counter: collections.Counter[str] = collections.Counter()
+
+    def watch(module: Any, name: str) -> None:
+        function: Callable[..., Any] = getattr(module, name)
+
+        def counted(*arguments: Any) -> Any:
+            counter[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+
+    watch(ir, "write_ir")
+    watch(quantisation, "quantise")
+    return counter
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    return counting(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def first(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp("prepared")
+    store = FeatureStore(folder / "store", limit=1e9)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        counter = counting(monkeypatch)
+        trained = train(colours, store, folder)
+        yield Run(trained, save(trained, colours, folder), store, dict(counter))
+
+
+@pytest.fixture
+def store(first: Run, tmp_path: Path) -> FeatureStore:
+    """Give a copy of the store that the first training left."""
+    return FeatureStore(Path(shutil.copytree(first.store.folder, tmp_path / "store")), limit=1e9)
+
+
+def test_a_head_is_prepared_with_the_answers_of_every_precision(first: Run) -> None:
+    prepared = first.trained.prepared
+    assert prepared is not None
+    assert prepared.int8 is not None
+    assert set(prepared.exam.known) == {f"openvino-{precision}" for precision in PRECISIONS}
+    assert prepared.exam.answers is prepared.exam.known["openvino-f32"]
+    assert len(prepared.exam.samples) == 12
+    kept = [x.about["features"] for x in first.store.holdings() if "features" in x.about]
+    assert kept == ["pooled"] * len(PRECISIONS)  # and no shelf for maps that nobody made
+    for answers in prepared.exam.known.values():
+        np.testing.assert_allclose(answers, first.trained.probabilities, atol=0.1)
+    assert not np.array_equal(prepared.exam.known["openvino-int8"], prepared.exam.answers)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-3), ("bf16", 0.1), ("int8", 0.1)])
+def test_each_engine_of_the_version_answers_as_keras(
+    first: Run, colours: Dataset, precision: str, tolerance: float
+) -> None:
+    if precision not in PRECISIONS:
+        pytest.skip("this CPU has no bfloat16")
+    pixels = np.stack([images.decode(x.path, image_size=(32, 32)).pixels for x in colours.train])
+    expected = engines.open_engine(first.version, "keras").run(pixels)
+    found = engines.open_engine(first.version, "openvino", precision).run(pixels)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    assert expected.max(axis=1).mean() > 0.5  # or everything were close to everything
+
+
+def test_the_manifest_has_the_verdict_on_each_precision(first: Run) -> None:
+    measured = first.version.manifest.engines
+    assert set(measured) == {"openvino-f32", "openvino-bf16", "openvino-int8"}
+    for precision in PRECISIONS:
+        found = measured[f"openvino-{precision}"]
+        assert found["passed"] is True, found
+        assert found["milliseconds"] > 0
+    assert measured["openvino-int8"]["num_images"] == 12
+    int8, f32 = (first.version.file(bundle.OPENVINO_INT8_MODEL), bundle.OPENVINO_MODEL)
+    assert int8 is not None
+    assert "FakeQuantize" in int8.read_text()
+    assert "FakeQuantize" not in (first.version.path / f32).read_text()
+
+
+def test_nothing_is_converted_twice(
+    first: Run,
+    colours: Dataset,
+    store: FeatureStore,
+    tmp_path: Path,
+    conversions: collections.Counter[str],
+) -> None:
+    assert first.conversions == {"write_ir": 1, "quantise": 1}
+    version = save(train(colours, store, tmp_path), colours, tmp_path)
+    assert version.manifest.engines["openvino-int8"]["passed"] is True
+    assert not conversions
+    assert version.manifest.metrics == first.version.manifest.metrics
+
+
+def test_a_store_that_is_cleared_before_saving_costs_nothing(
+    first: Run,
+    colours: Dataset,
+    store: FeatureStore,
+    tmp_path: Path,
+    conversions: collections.Counter[str],
+) -> None:
+    trained = train(colours, store, tmp_path)
+    assert store.clear() > 0
+    assert store.holdings() == []
+    version = save(trained, colours, tmp_path)
+    assert version.file(bundle.OPENVINO_INT8_MODEL)
+    assert version.manifest.engines["openvino-f32"]["passed"] is True
+    assert not conversions
+
+
+def test_a_training_without_int8_makes_none_and_says_so(
+    colours: Dataset, store: FeatureStore, tmp_path: Path
+) -> None:
+    trained = train(colours, store, tmp_path, int8=False)
+    assert trained.prepared
+    assert trained.prepared.int8 is None
+    version = save(trained, colours, tmp_path)
+    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    found = version.manifest.engines["openvino-int8"]
+    assert found == {"passed": False, "reason": "the training was told to make none"}
+
+
+def test_a_picture_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
+    tmp_path: Path,
+) -> None:
+    folder = fill(tmp_path / "data", 4)
+    fill(folder, 2, split="validation")
+    dataset = read_dataset(folder)
+    store = FeatureStore(tmp_path / "store", limit=1e9)
+    train(dataset, store, tmp_path, int8=False)
+    dataset.train[5].path.unlink()  # its features are known
+    version = save(train(dataset, store, tmp_path), dataset, tmp_path)
+    assert version.file(bundle.OPENVINO_MODEL)
+    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert str(dataset.train[5].path) in version.manifest.engines["openvino-int8"]["reason"]
+
+
+def test_only_a_base_that_stayed_frozen_is_prepared(
+    colours: Dataset, store: FeatureStore, tmp_path: Path, conversions: collections.Counter[str]
+) -> None:
+    wrong = tuple(
+        dataclasses.replace(sample, class_index=(sample.class_index + 1) % 3)
+        for sample in colours.train
+    )
+    mistaught = dataclasses.replace(colours, train=wrong)  # the more it learns, the worse it gets
+    frozen = train(mistaught, store, tmp_path, fine_tune_epochs=2, learning_rate=0.01)
+    assert [fit.best_epoch for fit in frozen.fits] == [1, 0]
+    assert frozen.prepared is not None
+    assert not conversions  # the weights are the old ones again
+    tuned = train(colours, store, tmp_path, fine_tune_epochs=3, learning_rate=0.01)
+    assert tuned.fits[1].best_epoch > 0
+    assert tuned.prepared is None
+    version = save(tuned, colours, tmp_path)
+    assert version.manifest.engines["openvino-f32"]["passed"] is True
+    assert conversions["write_ir"] == 1
