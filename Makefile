@@ -1,6 +1,7 @@
 # make demo   draw sample pictures, train on them, serve the page and the API on port 8133
 # make test   format, lint, types, tests
-# make clean  remove what the two have made
+# make bench  measure learning in a short form, on drawn pictures; figures in demo/out/bench/
+# make clean  remove what they have made
 
 DEMO_PORT ?= 8133
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test format browser clean
+.PHONY: demo test bench format browser clean
 
 demo: $(VENV)/.requirements
 	@$(RUN) demo/run.py --port $(DEMO_PORT)
@@ -19,6 +20,9 @@ test: $(VENV)/.requirements-dev browser
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest
+
+bench: $(VENV)/.requirements-dev
+	@$(RUN) benchmarks/short.py
 
 format: $(VENV)/.requirements-dev
 	$(RUN) -m ruff format .

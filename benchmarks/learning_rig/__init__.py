@@ -1,0 +1,1 @@
+"""What the benchmarks of learning share: the first generation, our own way, and how both run."""
