@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,10 @@ def train(
         all(fit.stage == "head" or not fit.best_epoch for fit in trained.fits)
         and not frozen.has_gpu()
     ):
-        return dataclasses.replace(trained, prepared=stages.prepare(trained.network, run, store))
+        start = time.monotonic()
+        prepared = stages.prepare(trained.network, run, store)
+        seconds = time.monotonic() - start
+        return dataclasses.replace(trained, prepared=prepared, prepare_seconds=seconds)
     return trained
 
 

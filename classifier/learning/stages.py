@@ -74,6 +74,7 @@ class Trained:
         before: the same before the training.
         fits: what came of each fit.
         prepared: what is known of the version to be written, if it is a head on a frozen base.
+        prepare_seconds: that learning that took, after the training proper.
     """
 
     network: Network
@@ -82,6 +83,7 @@ class Trained:
     before: evaluation.Metrics
     fits: list[training.Fit]
     prepared: gates.Prepared | None = None
+    prepare_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
