@@ -100,7 +100,7 @@ def test_both_languages_show_the_same_tables_and_blocks() -> None:
         [
             re.sub(r"[^|`#\n]", "", line)
             for line in text_of(readme).splitlines()
-            if line[:1] in "|#`"
+            if line.startswith(("|", "#", "```"))
         ]
         for readme in READMES
     ]
