@@ -28,6 +28,7 @@ the new ones go through the network. A new class folder becomes a new class.
 def main(arguments: Sequence[str]) -> int:
     """Check, train further, compare, save, and use the new version if it is not worse."""
     options = _parser().parse_args(arguments)
+    from classifier.learning import results
     from classifier.learning import training_script as script
 
     script.start("retrain", options)
@@ -36,8 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     with script.open_store(plan, options) as store:
         trained = script.train_further(old, plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options, parent=old)
-    promoted = script.promote_if_not_worse(version, old, trained, options)
-    script.report(version, trained, options, promoted=promoted)
+    promoted = results.promote_if_not_worse(version, old, trained, options)
+    results.report(version, trained, options, promoted=promoted)
     return 0
 
 

@@ -30,7 +30,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
-    from classifier.learning import cache_script
+    from classifier.learning import cache_script, results
     from classifier.learning import training_script as script
 
     if options.cache_info or options.clear_cache:
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     plan = script.plan_training(options)
     dataset = script.read_data(options)
     if options.check_only:
-        return script.report_check(dataset, options)
+        return results.report_check(dataset, options)
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options)
     script.promote(version)
-    script.report(version, trained, options)
+    results.report(version, trained, options)
     return 0
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from classifier.cores import cpu_count
 from classifier.errors import DataError, ImageError
 from classifier.learning import frozen
-from classifier.learning.feature_store import FeatureStore, Shelf, StoredRows, row_key
+from classifier.learning.feature_shelf import Shelf, StoredRows, row_key
+from classifier.learning.feature_store import FeatureStore
 from classifier.learning.features import Features
 from classifier.learning.generator import PictureIterator
 from classifier.learning.network import Network

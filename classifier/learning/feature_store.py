@@ -1,38 +1,26 @@
 """Features on disk: what a frozen network makes of a picture is computed once and kept.
 
 A store is a folder of shelves. A shelf holds rows of one shape, made by one network in one
-precision; a row is found by the content of its picture and by its view. Every process that adds
-rows writes a segment of its own, rows ahead of their keys, so that a process that is killed loses
-at most the row that it was writing, and two processes never write to the same file.
-
-    <store>/<shelf>/about.json        what the rows are
-    <store>/<shelf>/<segment>.rows    float16, one row after another
-    <store>/<shelf>/<segment>.keys    for each row 16 bytes of key and 4 of CRC-32
+precision; see `feature_shelf`. Other folders hold what else is costly to make: a converted network,
+or the statistics of random weights. Each has an `about.json` that says what it is.
 """
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
-import itertools
 import json
 import logging
-import math
 import os
 import secrets
 import shutil
-import struct
-import threading
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from classifier.console import amount
-from classifier.errors import DataError, OutputError
+from classifier.errors import OutputError
 from classifier.files import PARTIAL_PREFIX, reporting_output_errors, scratch_folder, write_json
+from classifier.learning.feature_shelf import KEYS, RECORD, Shelf
 
 FOLDER_NAME = ".features"  # hidden, so that nobody takes it for a model version
 
@@ -40,9 +28,6 @@ _FORMAT = 1  # raise it when older rows would be misread
 _ABOUT = "about.json"
 _LOCK = ".in-use"
 _REMOVING = ".removing"  # locked by the one process that removes shelves
-_ROWS, _KEYS = ".rows", ".keys"
-_KEY_BYTES = 16
-_RECORD = struct.Struct(f"<{_KEY_BYTES}sI")
 _SPARE_BYTES = 100_000_000  # of the disk, which training itself needs
 
 _log = logging.getLogger(__name__)
@@ -79,7 +64,7 @@ class FeatureStore:
         self._limit = limit
 
     @contextlib.contextmanager
-    def shelf(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator["Shelf"]:
+    def shelf(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator[Shelf]:
         """Open a shelf for the block; nothing removes it meanwhile.
 
         Args:
@@ -91,7 +76,7 @@ class FeatureStore:
         """
         with (
             self.place(_of_rows(about, row_shape)) as path,
-            Shelf(self, path, tuple(row_shape)) as shelf,
+            Shelf(path, tuple(row_shape), self.make_room) as shelf,
         ):
             yield shelf
 
@@ -176,147 +161,6 @@ class FeatureStore:
         ]
 
 
-class Shelf:
-    """Rows of one kind. Any thread may call any method. A context manager."""
-
-    def __init__(self, store: FeatureStore, path: Path, row_shape: tuple[int, ...]) -> None:
-        self.row_shape = row_shape
-        self.row_bytes = math.prod(row_shape) * np.dtype(np.float16).itemsize
-        self._store = store
-        self._path = path
-        self._lock = threading.Lock()
-        self._places: dict[bytes, tuple[int, int, int]] = {}  # key -> segment, row, CRC-32
-        self._segments: list[Path] = []  # a year of trainings leaves more than can stay open
-        self._own: tuple[IO[bytes], IO[bytes]] | None = None
-        self._num_own = 0
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Shelf":
-        with reporting_output_errors(self._path):
-            for keys in sorted(self._path.glob(f"*{_KEYS}")):
-                self._read_segment(keys)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock, reporting_output_errors(self._path), self._stack:
-            if self._own is not None:
-                for file in self._own:
-                    os.fsync(file.fileno())
-
-    def __contains__(self, key: bytes) -> bool:
-        """Tell whether there is a row of this key."""
-        return key in self._places
-
-    def add(self, key: bytes, row: np.ndarray) -> None:
-        """Keep a row.
-
-        Args:
-            key: from `row_key`.
-            row: `row_shape`, float16.
-
-        Raises:
-            OutputError: it could not be written.
-        """
-        data = np.ascontiguousarray(row, dtype=np.float16).tobytes()
-        checksum = zlib.crc32(data)
-        with self._lock, reporting_output_errors(self._path):
-            if key in self._places:  # a copy of the same picture
-                return
-            rows, keys = self._own or self._start_segment()
-            try:
-                _write(rows, data)
-                _write(keys, _RECORD.pack(key, checksum))  # only now the row counts
-            except OSError:
-                self._own = None  # half a row would shift all that follow
-                raise
-            self._places[key] = (len(self._segments) - 1, self._num_own, checksum)
-            self._num_own += 1
-
-    def read(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Give (len(keys), …) float16 rows.
-
-        Raises:
-            KeyError: one of them is not there.
-            DataError: a row was altered on disk.
-        """
-        found = np.empty((len(keys), *self.row_shape), np.float16)
-        places = [self._places[key] for key in keys]
-        in_order = sorted(range(len(keys)), key=lambda number: places[number][0])
-        for segment, numbers in itertools.groupby(in_order, lambda number: places[number][0]):
-            with self._open(self._segments[segment]) as file:
-                for number in numbers:
-                    _, row, checksum = places[number]
-                    buffer = memoryview(found[number]).cast("B")
-                    count = os.preadv(file.fileno(), [buffer], row * self.row_bytes)
-                    if count != self.row_bytes or zlib.crc32(buffer) != checksum:
-                        raise self._damaged()
-        return found
-
-    def make_room(self, num_rows: int, what: str) -> None:
-        """See `FeatureStore.make_room`."""
-        self._store.make_room(num_rows * (self.row_bytes + _RECORD.size), what)
-
-    def _open(self, rows: Path) -> IO[bytes]:
-        try:
-            return open(rows, "rb", buffering=0)
-        except FileNotFoundError as error:  # not by us, who would have seen the lock
-            raise self._damaged() from error
-
-    def _damaged(self) -> DataError:
-        return DataError(
-            f"The features in {self._path} are damaged: remove them with --clear-cache "
-            "(of trainMyDataWithKerasModel.py) and start again; they will be computed anew."
-        )
-
-    def _read_segment(self, path: Path) -> None:
-        data = path.read_bytes()
-        rows = path.with_suffix(_ROWS)
-        if not rows.exists():  # somebody cleared the store by hand, and not to the end
-            return
-        num_rows = min(len(data) // _RECORD.size, rows.stat().st_size // self.row_bytes)
-        self._segments.append(rows)
-        whole = memoryview(data)[: num_rows * _RECORD.size]
-        for row, (key, checksum) in enumerate(_RECORD.iter_unpack(whole)):
-            self._places.setdefault(key, (len(self._segments) - 1, row, checksum))
-
-    def _start_segment(self) -> tuple[IO[bytes], IO[bytes]]:
-        path = self._path / secrets.token_hex(8)
-        rows = self._stack.enter_context(_create(path.with_suffix(_ROWS)))
-        keys = self._stack.enter_context(_create(path.with_suffix(_KEYS)))
-        self._segments.append(path.with_suffix(_ROWS))
-        self._own, self._num_own = (rows, keys), 0
-        return self._own
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StoredRows:
-    """Rows of a shelf as an array (views, pictures, …) that is read piece by piece.
-
-    Attributes:
-        shelf: open as long as this is in use.
-        keys: for each view, the key of each picture.
-    """
-
-    shelf: Shelf
-    keys: Sequence[Sequence[bytes]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Views, pictures, and the shape of a row."""
-        return (len(self.keys), len(self.keys[0]), *self.shelf.row_shape)
-
-    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Give the rows at (views, pictures), two equally long arrays of integers."""
-        views, numbers = index
-        return self.shelf.read(
-            [self.keys[view][number] for view, number in zip(views, numbers, strict=True)]
-        )
-
-    def load(self) -> np.ndarray:
-        """Give all rows as one array in memory."""
-        return np.stack([self.shelf.read(keys) for keys in self.keys])
-
-
 @contextlib.contextmanager
 def temporary_store(parent: Path) -> Iterator[FeatureStore]:
     """Give a store that is gone after the block; a killed process's is removed by the next.
@@ -347,30 +191,11 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def row_key(sha256: str, view: str) -> bytes:
-    """Give the key of a picture's features in one view.
-
-    Args:
-        sha256: of the picture's file, hexadecimal.
-        view: what was done to the picture, "" for nothing.
-    """
-    return hashlib.sha256(bytes.fromhex(sha256) + view.encode()).digest()[:_KEY_BYTES]
-
-
 def describe(about: Mapping[str, Any]) -> str:
     """Say in a few words what a shelf's rows are, or what else a folder holds."""
     names = ("backbone", "image_size", "features", "holds", "engine")
     words = [about[name] for name in names if name in about]
     return ", ".join("×".join(map(str, x)) if isinstance(x, list) else str(x) for x in words) or "?"
-
-
-def _create(path: Path) -> IO[bytes]:
-    return open(path, "x+b", buffering=0)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    if file.write(data) != len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _of_rows(about: Mapping[str, Any], row_shape: Sequence[int]) -> dict[str, Any]:
@@ -387,7 +212,7 @@ def _look_at(path: Path) -> Holding:
         about = json.loads((path / _ABOUT).read_bytes())
     except (OSError, ValueError):  # just being made, or its writer was killed
         about = {}
-    num_rows = sum(size // _RECORD.size for size in _sizes(path, _KEYS))
+    num_rows = sum(size // RECORD.size for size in _sizes(path, KEYS))
     return Holding(about, num_rows, _size(path), _used_at(path))
 
 

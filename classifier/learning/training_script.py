@@ -123,27 +123,6 @@ def read_data(options: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
-    """Close a `--check-only` run."""
-    findings = audits.audit(dataset)
-    if options.json:
-        value = {
-            "classes": list(dataset.classes),
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-            "findings": [
-                {"message": finding.message, "paths": [str(path) for path in finding.paths]}
-                for finding in findings
-            ],
-        }
-        console.print_json(value)
-        return 0
-    verdict = f"{len(findings)} notes above" if findings else "nothing wrong was found"
-    _log.info("Checked %s: %s; it can be trained on.", dataset.folder, verdict)
-    return 0
-
-
 @contextlib.contextmanager
 def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
     """Give the store of features; without a cache, one that is gone after the block."""
@@ -218,78 +197,6 @@ def save(
 def promote(version: bundle.ModelVersion) -> None:
     """Make the version the current one."""
     bundle.promote(version)
-
-
-def promote_if_not_worse(
-    version: bundle.ModelVersion,
-    old: bundle.ModelVersion,
-    trained: "Trained",
-    options: argparse.Namespace,
-) -> bool:
-    """Make the version the current one if it learned and is not worse, or if that is forced."""
-    from classifier.learning.recipes import is_not_worse
-
-    before, after = trained.before, trained.metrics
-    rows = [
-        (
-            name,
-            f"{100 * metrics.accuracy:.2f} %",
-            f"{metrics.log_loss:.4f}",
-            f"{100 * metrics.macro_f1:.2f} %",
-        )
-        for name, metrics in ((old.name, before), (version.name, after))
-    ]
-    _log.info(
-        "%s", console.table(["on the same pictures", "accuracy", "log loss", "mean F1"], rows)
-    )
-    # Without a kept epoch the new version is the old one once more, and its metrics are equal.
-    has_learned = any(fit.best_epoch for fit in trained.fits)
-    is_welcome = has_learned and is_not_worse(after, before)
-    if is_welcome or options.force_promote:
-        bundle.promote(version)
-        if not is_welcome:
-            _log.warning("%s is no better, and in use because of --force-promote.", version.name)
-        return True
-    _log.warning(
-        "No better: %s stays in use; the new version is kept for a look (--force-promote uses it).",
-        old.name,
-    )
-    return False
-
-
-def report(
-    version: bundle.ModelVersion,
-    trained: "Trained",
-    options: argparse.Namespace,
-    *,
-    promoted: bool = True,
-) -> None:
-    """Print the metrics and say where everything lies."""
-    metrics = trained.metrics
-    if options.json:
-        value = {
-            "version": str(version.path),
-            "promoted": promoted,
-            "metrics": metrics.to_json(),
-            "before": trained.before.to_json(),
-        }
-        console.print_json(value)
-        return
-    rows = [
-        (c.name, *(f"{100 * share:.1f} %" for share in (c.precision, c.recall, c.f1)), c.support)
-        for c in metrics.classes
-    ]
-    _log.info("%s", console.table(["class", "precision", "recall", "F1", "pictures"], rows))
-    names = [c.name for c in metrics.classes]
-    confusion = [(name, *row) for name, row in zip(names, metrics.confusion, strict=True)]
-    _log.info("%s", console.table(["is ↓  called →", *names], confusion))
-    low, high = metrics.accuracy_interval
-    _log.info("Report: %s", version.path / bundle.REPORT)
-    print(
-        f"{version.path}: validation accuracy {100 * metrics.accuracy:.2f} % "
-        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}) on {metrics.num_images} pictures"
-        + ("" if promoted else "; not in use")
-    )
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:

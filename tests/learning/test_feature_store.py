@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from classifier.errors import DataError, OutputError
-from classifier.learning.feature_store import (
-    FeatureStore,
-    Shelf,
-    StoredRows,
-    describe,
-    row_key,
-    temporary_store,
-)
+from classifier.learning.feature_shelf import Shelf, StoredRows, row_key
+from classifier.learning.feature_store import FeatureStore, describe, temporary_store
 
 ABOUT = {"backbone": "B", "image_size": [32, 32], "features": "pooled", "engine": "e"}
 SHAPE = (3, 5)
@@ -164,7 +158,8 @@ import sys, itertools
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from classifier.learning.feature_store import FeatureStore, row_key
+from classifier.learning.feature_shelf import row_key
+from classifier.learning.feature_store import FeatureStore
 store = FeatureStore(Path(sys.argv[1]), limit=1e12)
 with store.shelf({"a": 1}, (4096,)) as shelf:
     for number in itertools.count():

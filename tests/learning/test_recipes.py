@@ -12,7 +12,7 @@ from tiny_backbone import TINY
 from classifier import bundle
 from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, EngineError, ModelDamagedError, WeightsError
-from classifier.learning import backbones, evaluation, network, recipes, training_script
+from classifier.learning import backbones, evaluation, network, recipes, results
 from classifier.learning.dataset import Dataset, read_dataset
 from classifier.learning.feature_store import FeatureStore
 from classifier.learning.recipes import TrainSettings
@@ -212,7 +212,7 @@ def test_retraining_a_logistic_head_on_nothing_new_is_no_better_and_not_used(
     bundle.promote(old)
     new = recipes.save(again, colours, DecisionPolicy(), {}, tmp_path / "tiny-new", parent=old)
     options = argparse.Namespace(force_promote=False)
-    assert training_script.promote_if_not_worse(new, old, again, options) is False
+    assert results.promote_if_not_worse(new, old, again, options) is False
     assert bundle.load(tmp_path).name == "tiny-old"
 
 

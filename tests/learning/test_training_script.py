@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from classifier import bundle
-from classifier.learning import training_script
+from classifier.learning import results, training_script
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -48,7 +48,7 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
         fits=[dataclasses.replace(fit, best_epoch=best_epoch)],
     )
     options = argparse.Namespace(force_promote=force)
-    assert training_script.promote_if_not_worse(new, old, trained, options) is moves
+    assert results.promote_if_not_worse(new, old, trained, options) is moves
     assert bundle.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
     assert ("No better: tiny-old stays in use" in caplog.text) is not moves
     assert ("--force-promote." in caplog.text) is force
