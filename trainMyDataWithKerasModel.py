@@ -79,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         "with dropout, as in the first generation",
     )
     options.add_options(
-        parser, epochs=20, learning_rate=1e-3, rate_help="peak of the head's (0.001)"
+        parser,
+        epochs=20,
+        learning_rate=1e-3,
+        rate_help="peak of a dense head's and of fine-tuning (0.001)",
     )
     decisions.add_options(parser, "confident if there is a class neutral, else argmax")
     parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")

@@ -26,7 +26,10 @@ def add_options(
     """
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument(
-        "--epochs", type=int, default=epochs, help=f"at most; it stops by itself ({epochs})"
+        "--epochs",
+        type=int,
+        default=epochs,
+        help=f"of a dense head or of SmallCNN, at most; it stops by itself ({epochs})",
     )
     parser.add_argument(
         "--fine-tune-epochs",
