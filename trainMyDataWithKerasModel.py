@@ -30,6 +30,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
+    from classifier import bundle
     from classifier.learning import cache_script, results
     from classifier.learning import training_script as script
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options)
-    script.promote(version)
+    bundle.promote(version)
     results.report(version, trained, options)
     return 0
 

@@ -268,7 +268,7 @@ def import_openvino() -> Any:
     Raises:
         EngineError: OpenVINO is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # blocks the name
     try:
         import openvino
     except ImportError as error:

@@ -76,7 +76,7 @@ def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> 
             temporary.unlink(missing_ok=True)
             raise
         if must_outlive_power:
-            _fsync_folder(path.parent)
+            fsync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,7 +117,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             (partial / _LOCK_NAME).unlink()
             _fsync(partial)
             partial.rename(path)
-            _fsync_folder(path.parent)
+            fsync_folder(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -205,6 +205,7 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _fsync_folder(path: Path) -> None:
+def fsync_folder(path: Path) -> None:
+    """Have the disk note the names in a folder."""
     # Without this a crash can bring the old name back after the rename was reported as done.
     _fsync(path)

@@ -344,7 +344,8 @@ def _number_names_afresh(model: Any) -> None:
     """
     automatic: dict[str, list[tuple[int, Any]]] = {}
     for operation in model.operations:
-        stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", operation.name).groups()  # type: ignore[union-attr]
+        match = re.fullmatch(r"(.*?)(?:_(\d+))?", operation.name)
+        stem, number = match.groups() if match else (operation.name, None)
         if stem.replace("_", "") == type(operation).__name__.lower():
             automatic.setdefault(stem, []).append((int(number or 0), operation))
     for stem, numbered in automatic.items():

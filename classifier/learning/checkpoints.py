@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from classifier.errors import DataError
-from classifier.files import PARTIAL_PREFIX, reporting_output_errors
+from classifier.files import PARTIAL_PREFIX, fsync_folder, reporting_output_errors
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Checkpoint:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            _fsync_folder(self.path.parent)
+            fsync_folder(self.path.parent)
 
     def progress(self) -> Progress | None:
         """Give how far the fit had come, or None; as `load`, but without reading the arrays."""
@@ -205,11 +205,3 @@ def _read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
                 array = np.lib.format.read_array(member, allow_pickle=False)
                 arrays[name.removesuffix(_ARRAY_SUFFIX)] = array
     return arrays
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -182,6 +182,14 @@ def check_files(
     return samples, rejects
 
 
+def changed_since(error: ImageError) -> DataError:
+    """Say that a picture, which could be read when its folder was checked, no longer can."""
+    return DataError(
+        f"{error}. The picture could be read when the data folder was checked: do not change the "
+        "folder while training; start again."
+    )
+
+
 def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Give pairs of positions whose pictures are the same or nearly so."""
     return fingerprints.near_pairs([sample.fingerprint for sample in samples])

@@ -141,7 +141,7 @@ def _read_litert(path: Path, pictures: np.ndarray) -> np.ndarray:
 
 def _interpreter() -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-not-found]
+        from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         import tensorflow as tf
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from classifier.cores import cpu_count
-from classifier.errors import DataError, ImageError
+from classifier.errors import ImageError
 from classifier.learning import frozen
+from classifier.learning.dataset import changed_since
 from classifier.learning.feature_shelf import Shelf, StoredRows, row_key
 from classifier.learning.feature_store import FeatureStore
 from classifier.learning.features import Features
@@ -192,10 +193,7 @@ def _pixels(pictures: PictureIterator, number: int, views: Sequence[int]) -> lis
     try:
         return pictures.views(number, views)
     except ImageError as error:
-        raise DataError(
-            f"{error}. The picture could be read when the data folder was checked: do not change "
-            "the folder while training; start again."
-        ) from error
+        raise changed_since(error) from error
 
 
 def _half(row: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from classifier import engines
 from classifier.cores import cpu_count
-from classifier.errors import DataError, ImageError
+from classifier.errors import ImageError
+from classifier.learning.dataset import changed_since
 from classifier.learning.generator import PictureIterator
 
 _BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
@@ -144,7 +145,4 @@ def _stack(futures: list[concurrent.futures.Future[np.ndarray]]) -> np.ndarray:
     try:
         return np.stack([future.result() for future in futures])
     except ImageError as error:
-        raise DataError(
-            f"{error}. The picture could be read when the data folder was checked: do not change "
-            "the folder while training; start again."
-        ) from error
+        raise changed_since(error) from error

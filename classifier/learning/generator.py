@@ -29,7 +29,7 @@ FIRST_GENERATION = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": Tr
 _log = logging.getLogger(__name__)
 
 
-class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]
+class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc]  # untyped
     """Keras's generator with the same constructor; see the module for what differs.
 
     `shear_range` is in degrees, as it has been since Keras 2.

@@ -12,7 +12,7 @@ import time
 import keras
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl  # type: ignore[import-untyped]
+import threadpoolctl
 
 from classifier.cores import cpu_count
 from classifier.errors import DataError

@@ -8,7 +8,7 @@ import keras
 _HEAD_PREFIX = "head_"
 
 
-class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
+class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
     """AdamW (Loshchilov and Hutter 2019) with a rate of its own for each variable.
 
     Moments and weights are updated by TensorFlow's fused operation, one pass over memory instead

@@ -74,7 +74,7 @@ class _Begun:
     futures: list[concurrent.futures.Future[None]]
 
 
-class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]
+class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of pictures, for `fit` or a plain loop.
 
     Every picture comes exactly once in an epoch. Do not give `fit` a `steps_per_epoch`: Keras would

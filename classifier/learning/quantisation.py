@@ -76,7 +76,7 @@ def _batch_of_one(picture: np.ndarray) -> np.ndarray:
 
 def _import_nncf() -> Any:
     try:
-        import nncf  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        import nncf
     except ImportError as error:
         raise EngineError("NNCF is not installed: run `pip install nncf`.") from error
     # Its own handler writes to standard output; what goes wrong belongs into the log.

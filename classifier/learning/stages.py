@@ -38,9 +38,9 @@ class TrainSettings:
     """Options of a training; all are stored in the manifest.
 
     Attributes:
-        epochs: at most, of the head (or of the whole network when it has no pretrained part).
+        epochs: at most, of a dense head (or of a network without pretrained part).
         fine_tune_epochs: at most, of the blocks above the backbone's cut; 0 leaves them frozen.
-        learning_rate: peak of the head's schedule.
+        learning_rate: peak of the schedule of a dense head and of fine-tuning.
         batch_size: pictures in a step.
         views: how each picture enters the training: 1 as it is, more with augmented views.
         seed: of everything that chance decides.

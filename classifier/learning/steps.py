@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from classifier.errors import DataError, ImageError
+from classifier.errors import ImageError
+from classifier.learning.dataset import changed_since
 
 _FEEDERS = 2  # threads, which may use more of their own; each holds a batch in memory
 
@@ -139,9 +140,6 @@ def _fed(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         while waiting:
             yield waiting.popleft().result()
     except ImageError as error:
-        raise DataError(
-            f"{error}. The picture could be read when the data folder was checked: do not change "
-            "the folder while training; start again."
-        ) from error
+        raise changed_since(error) from error
     finally:
         pool.shutdown(cancel_futures=True)

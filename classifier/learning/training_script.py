@@ -194,11 +194,6 @@ def save(
         return version
 
 
-def promote(version: bundle.ModelVersion) -> None:
-    """Make the version the current one."""
-    bundle.promote(version)
-
-
 def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:
     _log.info("Loading Keras and TensorFlow.")
     with native_messages_in_log():

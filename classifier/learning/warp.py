@@ -111,7 +111,8 @@ def _padded(
     if fill_mode != "nearest":
         value = {"constant_values": cval} if fill_mode == "constant" else {}
         sides = ((top, bottom), (left, right), (0, 0))
-        return np.asarray(np.pad(x, sides, mode=PAD_MODES[fill_mode], **value))  # type: ignore[call-overload]
+        mode: Any = PAD_MODES[fill_mode]
+        return np.asarray(np.pad(x, sides, mode=mode, **value))
     # By hand: `np.pad` takes several times as long over the mode that is used by default.
     height, width, channels = x.shape
     padded = np.empty((top + height + bottom, left + width + right, channels), x.dtype)
