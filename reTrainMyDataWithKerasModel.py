@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     dataset = script.read_data(options)
     with script.open_store(plan, options) as store:
         trained = script.train_further(old, plan, dataset, options, store)
-        version = script.save(trained, dataset, plan, options, parent=old)
+        version = script.save(trained, dataset, plan, options, store, parent=old)
     promoted = results.promote_if_not_worse(version, old, trained, options)
     results.report(version, trained, options, promoted=promoted)
     return 0

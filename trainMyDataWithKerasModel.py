@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         return results.report_check(dataset, options)
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
-        version = script.save(trained, dataset, plan, options)
+        version = script.save(trained, dataset, plan, options, store)
     bundle.promote(version)
     results.report(version, trained, options)
     return 0

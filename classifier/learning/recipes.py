@@ -3,26 +3,28 @@
 import dataclasses
 import hashlib
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifier import bundle
+from classifier import bundle, engines
 from classifier.decisions import DecisionPolicy
-from classifier.errors import EngineError, ModelDamagedError
+from classifier.errors import EngineError, ImageError, ModelDamagedError, WeightsError
 from classifier.images import PIXEL_CONTRACT
 from classifier.learning import (
     backbones,
     evaluation,
     frozen,
+    gates,
+    ir,
     network,
     options,
     random_weights,
     saving,
     stages,
+    training,
 )
 from classifier.learning import weights as weights_files
 from classifier.learning.dataset import Dataset
@@ -118,20 +120,10 @@ def train(
     with Extractor(built, store) as extractor:
         extractor.open(run.pictures(built, dataset.train))
         if not settings.fine_tune_epochs:
-            trained = stages.train_head(built, run, *run.pooled(built, extractor))
-        elif settings.fine_tune_layers == options.ALL:
-            trained = stages.train_all(built, run, *run.pooled(built, extractor))
-        else:
-            trained = stages.train_top(built, run, extractor)
-    if (
-        all(fit.stage == "head" or not fit.best_epoch for fit in trained.fits)
-        and not frozen.has_gpu()
-    ):
-        start = time.monotonic()
-        prepared = stages.prepare(trained.network, run, store)
-        seconds = time.monotonic() - start
-        return dataclasses.replace(trained, prepared=prepared, prepare_seconds=seconds)
-    return trained
+            return stages.train_head(built, run, *run.pooled(built, extractor))
+        if settings.fine_tune_layers == options.ALL:
+            return stages.train_all(built, run, *run.pooled(built, extractor))
+        return stages.train_top(built, run, extractor)
 
 
 def save(
@@ -142,15 +134,31 @@ def save(
     path: Path,
     *,
     parent: bundle.ModelVersion | None = None,
-    export: saving.ExportSettings | None = None,
+    export: saving.ExportSettings = saving.DEFAULT_EXPORT,
+    store: FeatureStore | None = None,
 ) -> bundle.ModelVersion:
     """Write a version of a trained network; it is not made the current one.
 
+    Args:
+        trained: what to write.
+        dataset: what it was trained and measured on.
+        policy: how its label is chosen.
+        options: of the script, for the manifest.
+        path: of the version; must not exist.
+        parent: the version that was trained further.
+        export: what it holds besides.
+        store: of the training. A head on a frozen base is set on the base as it was converted for
+            its features; without a store the whole network is converted.
+
     Raises:
+        EngineError: the base, which ran before, runs no longer.
         OutputError: it could not be written; nothing is left behind.
     """
     _log.info("Writing %s and checking that every engine gives the same answers.", path)
     height, width = trained.network.model.input_shape[1:3]
+    prepared = None
+    if store and trained.is_base_frozen and not frozen.has_gpu():
+        prepared = _prepare(trained.network, dataset, store, export)
     comparison = {"before": trained.before.to_json(), "after": trained.metrics.to_json()}
     return saving.save_version(
         trained.network,
@@ -165,8 +173,8 @@ def save(
             comparison if parent else None,
         ),
         path,
-        export=export or saving.DEFAULT_EXPORT,
-        prepared=trained.prepared,
+        export=export,
+        prepared=prepared,
     )
 
 
@@ -197,6 +205,38 @@ def is_not_worse(new: evaluation.Metrics, old: evaluation.Metrics) -> bool:
     if new.accuracy != old.accuracy:
         return new.accuracy > old.accuracy
     return new.log_loss <= old.log_loss
+
+
+def _prepare(
+    built: Network, dataset: Dataset, store: FeatureStore, export: saving.ExportSettings
+) -> gates.Prepared:
+    """Learn what each precision of the base makes of validation pictures, and the head of that."""
+    size, settings = (
+        built.model.input_shape[1:3],
+        TrainSettings(),
+    )  # as they are, seeds do not matter
+    samples = gates.choose(dataset.validation)
+    validation = stages.pictures_of(tuple(samples), dataset, size, settings, augment=False)
+    train = stages.pictures_of(dataset.train, dataset, size, settings, augment=False)
+    wants_int8 = export.int8_max_drop is not None
+    bases: dict[str, Any] = {}
+    answers: dict[str, np.ndarray] = {}
+    reason = ""
+    for precision in ["f32"] + ["bf16"] * engines.cpu_has_bf16() + ["int8"] * wants_int8:
+        try:
+            with Extractor(built, store) as extractor:
+                extractor.open(train, precision)
+                features = extractor.pooled(validation, 1)
+                answers[extractor.base.engine] = training.probabilities(built.head, features)
+                bases[precision] = ir.read(extractor.base.require_xml())
+        except (EngineError, ImageError, WeightsError) as error:
+            if precision == "f32":  # the others a version can do without
+                raise
+            if precision == "int8":  # of bf16 the gate itself will find out
+                is_overflow = isinstance(error, WeightsError)  # in f32 the weights were good
+                reason = "its features are not finite numbers" if is_overflow else str(error)
+    exam = gates.Exam(samples, answers["openvino-f32"], answers)
+    return gates.Prepared(built.head, bases["f32"], bases.get("int8"), reason, exam)
 
 
 def _fit_random_weights(

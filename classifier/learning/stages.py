@@ -1,4 +1,4 @@
-"""The stages of a training: the head, then the top blocks or all; then the version's engines."""
+"""The stages of a training: the head, then the top blocks or the whole network."""
 
 import dataclasses
 import functools
@@ -9,12 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from classifier import console, engines
-from classifier.errors import EngineError, ImageError, WeightsError
+from classifier import console
 from classifier.learning import (
     evaluation,
-    gates,
-    ir,
     logistic,
     options,
     training,
@@ -22,7 +19,6 @@ from classifier.learning import (
 from classifier.learning.checkpoints import Checkpoint
 from classifier.learning.dataset import Dataset, Sample
 from classifier.learning.extraction import Extractor
-from classifier.learning.feature_store import FeatureStore
 from classifier.learning.features import Features, extract
 from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
 from classifier.learning.network import Network
@@ -45,7 +41,6 @@ class TrainSettings:
         views: how each picture enters the training: 1 as it is, more with augmented views.
         seed: of everything that chance decides.
         is_further: whether the network was trained before; its standardisation is then kept.
-        int8: whether the version is to have an int8 model.
         head: `logistic` (regression, which converges) or `dense` (512 units, as in the first
             generation); a network that was trained before keeps its kind.
         fine_tune_layers: `top` for the blocks above the cut, `all` for the whole network.
@@ -60,7 +55,6 @@ class TrainSettings:
     is_further: bool = False
     fine_tune_layers: str = options.TOP
     head: str = options.LOGISTIC
-    int8: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,8 +67,6 @@ class Trained:
         metrics: on the validation pictures.
         before: the same before the training.
         fits: what came of each fit.
-        prepared: what is known of the version to be written, if it is a head on a frozen base.
-        prepare_seconds: that learning that took, after the training proper.
     """
 
     network: Network
@@ -82,8 +74,12 @@ class Trained:
     metrics: evaluation.Metrics
     before: evaluation.Metrics
     fits: list[training.Fit]
-    prepared: gates.Prepared | None = None
-    prepare_seconds: float = 0.0
+
+    @property
+    def is_base_frozen(self) -> bool:
+        """Whether only the head differs from what the training began with."""
+        is_head = all(fit.stage == "head" or not fit.best_epoch for fit in self.fits)
+        return self.network.backbone.pretrained and is_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,32 +228,6 @@ def train_from_scratch(built: Network, run: Run) -> Trained:
     )
     metrics, probabilities = _judge_pictures(built, run.dataset, validation)
     return Trained(built, probabilities, metrics, before, [fit])
-
-
-def prepare(built: Network, run: Run, store: FeatureStore) -> gates.Prepared:
-    """Learn what each precision of the base makes of validation pictures, and the head of that."""
-    samples = gates.choose(run.dataset.validation)
-    validation = run.pictures(built, tuple(samples))
-    train = run.pictures(built, run.dataset.train)
-    bases: dict[str, Any] = {}
-    answers: dict[str, np.ndarray] = {}
-    reason = "" if run.settings.int8 else "the training was told to make none"
-    precisions = ["f32", *(["bf16"] if engines.cpu_has_bf16() else [])]
-    for precision in precisions + ["int8"] * run.settings.int8:
-        try:
-            with Extractor(built, store) as extractor:
-                extractor.open(train, precision)
-                features = extractor.pooled(validation, 1)
-                answers[extractor.base.engine] = training.probabilities(built.head, features)
-                bases[precision] = ir.read(extractor.base.require_xml())
-        except (EngineError, ImageError, WeightsError) as error:
-            if precision == "f32":  # the others a version can do without
-                raise
-            if precision == "int8":  # of bf16 the gate itself will find out
-                is_overflow = isinstance(error, WeightsError)  # in f32 the weights were good
-                reason = "its features are not finite numbers" if is_overflow else str(error)
-    exam = gates.Exam(samples, answers["openvino-f32"], answers)
-    return gates.Prepared(built.head, bases["f32"], bases.get("int8"), reason, exam)
 
 
 def pictures_of(

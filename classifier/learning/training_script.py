@@ -171,6 +171,7 @@ def save(
     dataset: Dataset,
     plan: Plan,
     options: argparse.Namespace,
+    store: FeatureStore | None = None,
     *,
     parent: bundle.ModelVersion | None = None,
 ) -> bundle.ModelVersion:
@@ -186,7 +187,14 @@ def save(
         # Anew: another training that began in the same second may have taken the planned name.
         path = bundle.new_version_path(plan.path.parent, _name_of(plan.path))
         version = recipes.save(
-            trained, dataset, policy, settings, path, parent=parent, export=_export(options)
+            trained,
+            dataset,
+            policy,
+            settings,
+            path,
+            parent=parent,
+            export=_export(options),
+            store=store,
         )
         _forget_interrupted(plan)
         with contextlib.suppress(OSError):  # not there, or another training's state lies in it
@@ -209,7 +217,6 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:
         batch_size=options.batch_size,
         views=options.views,
         seed=options.seed,
-        int8=not options.no_int8,
     )
     return recipes, settings
 
@@ -228,9 +235,9 @@ def _run(
 
     check_space(plan.path.parent, network, _export(options))
     # What the fits depend on: a state that was left by another training is of no use.
-    fit_settings = dataclasses.asdict(settings)
-    del fit_settings["int8"]  # made when all fits are done
-    text = json.dumps([origin, fit_settings, dataset.fingerprint(), library_versions()])
+    text = json.dumps(
+        [origin, dataclasses.asdict(settings), dataset.fingerprint(), library_versions()]
+    )
     checkpoints = _checkpoints(plan, hashlib.sha256(text.encode()).hexdigest(), options)
     return recipes.train(
         network,

@@ -18,6 +18,7 @@ from classifier.learning import ir, quantisation, recipes
 from classifier.learning.dataset import Dataset, read_dataset
 from classifier.learning.feature_store import FeatureStore
 from classifier.learning.recipes import Trained, TrainSettings
+from classifier.learning.saving import ExportSettings
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -33,9 +34,12 @@ def train(dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any) -
     return recipes.train(built, dataset, settings, folder / "log", store=store, quiet=True)
 
 
-def save(trained: Trained, dataset: Dataset, folder: Path) -> bundle.ModelVersion:
+def save(
+    trained: Trained, dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any
+) -> bundle.ModelVersion:
     path = bundle.new_version_path(folder / "modelFile", "tiny")
-    return recipes.save(trained, dataset, DecisionPolicy(), {}, path)
+    export = ExportSettings(**changes)
+    return recipes.save(trained, dataset, DecisionPolicy(), {}, path, export=export, store=store)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ def first(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as monkeypatch:
         counter = counting(monkeypatch)
         trained = train(colours, store, folder)
-        yield Run(trained, save(trained, colours, folder), store, dict(counter))
+        yield Run(trained, save(trained, colours, store, folder), store, dict(counter))
 
 
 @pytest.fixture
@@ -87,18 +91,9 @@ def store(first: Run, tmp_path: Path) -> FeatureStore:
     return FeatureStore(Path(shutil.copytree(first.store.folder, tmp_path / "store")), limit=1e9)
 
 
-def test_a_head_is_prepared_with_the_answers_of_every_precision(first: Run) -> None:
-    prepared = first.trained.prepared
-    assert prepared is not None
-    assert prepared.int8 is not None
-    assert set(prepared.exam.known) == {f"openvino-{precision}" for precision in PRECISIONS}
-    assert prepared.exam.answers is prepared.exam.known["openvino-f32"]
-    assert len(prepared.exam.samples) == 12
+def test_no_shelf_is_made_for_maps_that_nobody_made(first: Run) -> None:
     kept = [x.about["features"] for x in first.store.holdings() if "features" in x.about]
-    assert kept == ["pooled"] * len(PRECISIONS)  # and no shelf for maps that nobody made
-    for answers in prepared.exam.known.values():
-        np.testing.assert_allclose(answers, first.trained.probabilities, atol=0.1)
-    assert not np.array_equal(prepared.exam.known["openvino-int8"], prepared.exam.answers)
+    assert kept == ["pooled"] * len(PRECISIONS)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-3), ("bf16", 0.1), ("int8", 0.1)])
@@ -136,13 +131,13 @@ def test_nothing_is_converted_twice(
     conversions: collections.Counter[str],
 ) -> None:
     assert first.conversions == {"write_ir": 1, "quantise": 1}
-    version = save(train(colours, store, tmp_path), colours, tmp_path)
+    version = save(train(colours, store, tmp_path), colours, store, tmp_path)
     assert version.manifest.engines["openvino-int8"]["passed"] is True
     assert not conversions
     assert version.manifest.metrics == first.version.manifest.metrics
 
 
-def test_a_store_that_is_cleared_before_saving_costs_nothing(
+def test_a_store_that_was_cleared_before_saving_is_filled_again(
     first: Run,
     colours: Dataset,
     store: FeatureStore,
@@ -152,22 +147,43 @@ def test_a_store_that_is_cleared_before_saving_costs_nothing(
     trained = train(colours, store, tmp_path)
     assert store.clear() > 0
     assert store.holdings() == []
-    version = save(trained, colours, tmp_path)
+    version = save(trained, colours, store, tmp_path)
     assert version.file(bundle.OPENVINO_INT8_MODEL)
     assert version.manifest.engines["openvino-f32"]["passed"] is True
-    assert not conversions
+    assert conversions == {"write_ir": 1, "quantise": 1}
 
 
-def test_a_training_without_int8_makes_none_and_says_so(
-    colours: Dataset, store: FeatureStore, tmp_path: Path
+def test_a_store_that_is_cleared_while_saving_costs_nothing(
+    first: Run,
+    colours: Dataset,
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained = train(colours, store, tmp_path, int8=False)
-    assert trained.prepared
-    assert trained.prepared.int8 is None
-    version = save(trained, colours, tmp_path)
+    write = ir.write_with_head
+
+    def clear_and_write(*arguments: Any) -> None:
+        store.clear()
+        write(*arguments)
+
+    monkeypatch.setattr(ir, "write_with_head", clear_and_write)
+    version = save(train(colours, store, tmp_path), colours, store, tmp_path)
+    assert store.holdings() == []
+    assert version.manifest.engines["openvino-f32"]["passed"] is True
+    assert version.manifest.engines["openvino-int8"]["passed"] is True
+
+
+def test_a_version_without_int8_has_none_and_no_verdict_on_it(
+    colours: Dataset,
+    store: FeatureStore,
+    tmp_path: Path,
+    conversions: collections.Counter[str],
+) -> None:
+    trained = train(colours, store, tmp_path)
+    version = save(trained, colours, store, tmp_path, int8_max_drop=None)
     assert version.file(bundle.OPENVINO_INT8_MODEL) is None
-    found = version.manifest.engines["openvino-int8"]
-    assert found == {"passed": False, "reason": "the training was told to make none"}
+    assert "openvino-int8" not in version.manifest.engines
+    assert not conversions
 
 
 def test_a_picture_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
@@ -177,15 +193,15 @@ def test_a_picture_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
     fill(folder, 2, split="validation")
     dataset = read_dataset(folder)
     store = FeatureStore(tmp_path / "store", limit=1e9)
-    train(dataset, store, tmp_path, int8=False)
-    dataset.train[5].path.unlink()  # its features are known
-    version = save(train(dataset, store, tmp_path), dataset, tmp_path)
+    trained = train(dataset, store, tmp_path)
+    dataset.train[5].path.unlink()
+    version = save(trained, dataset, store, tmp_path)
     assert version.file(bundle.OPENVINO_MODEL)
     assert version.file(bundle.OPENVINO_INT8_MODEL) is None
     assert str(dataset.train[5].path) in version.manifest.engines["openvino-int8"]["reason"]
 
 
-def test_only_a_base_that_stayed_frozen_is_prepared(
+def test_only_a_base_that_stayed_frozen_is_used_again(
     colours: Dataset, store: FeatureStore, tmp_path: Path, conversions: collections.Counter[str]
 ) -> None:
     wrong = tuple(
@@ -195,11 +211,12 @@ def test_only_a_base_that_stayed_frozen_is_prepared(
     mistaught = dataclasses.replace(colours, train=wrong)  # the more it learns, the worse it gets
     frozen = train(mistaught, store, tmp_path, fine_tune_epochs=2, learning_rate=0.01)
     assert [fit.best_epoch for fit in frozen.fits] == [1, 0]
-    assert frozen.prepared is not None
+    assert frozen.is_base_frozen
+    save(frozen, colours, store, tmp_path)
     assert not conversions  # the weights are the old ones again
     tuned = train(colours, store, tmp_path, fine_tune_epochs=3, learning_rate=0.01)
     assert tuned.fits[1].best_epoch > 0
-    assert tuned.prepared is None
-    version = save(tuned, colours, tmp_path)
+    assert not tuned.is_base_frozen
+    version = save(tuned, colours, store, tmp_path)
     assert version.manifest.engines["openvino-f32"]["passed"] is True
     assert conversions["write_ir"] == 1

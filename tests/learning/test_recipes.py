@@ -106,7 +106,7 @@ class Heads:
     def further(self, dataset: Dataset, folder: Path, **changes: Any) -> recipes.Trained:
         """Train the saved version further on other pictures."""
         store = FeatureStore(Path(shutil.copytree(self.store, folder / "store")), limit=1e9)
-        settings = TrainSettings(batch_size=10, views=1, int8=False, is_further=True)
+        settings = TrainSettings(batch_size=10, views=1, is_further=True)
         settings = dataclasses.replace(settings, **changes)
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setitem(backbones.BACKBONES, TINY.name, TINY)
@@ -118,7 +118,7 @@ class Heads:
 @pytest.fixture(scope="module")
 def heads(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Heads:
     folder = tmp_path_factory.mktemp("heads")
-    settings = TrainSettings(batch_size=10, views=1, int8=False)
+    settings = TrainSettings(batch_size=10, views=1)
     store = FeatureStore(folder / "store", limit=1e9)
     built = recipes.build_network(colours, TINY, "random", (32, 32), settings, store)
     trained = recipes.train(built, colours, settings, folder / "log", store=store, quiet=True)
@@ -286,4 +286,4 @@ def test_a_fine_tuned_version_s_dense_head_is_trained_further_as_it_is(
     assert not again.network.is_logistic
     # The features of the saved version are those of this one, but for half precision.
     assert again.before.log_loss == pytest.approx(fine_tuned[0].metrics.log_loss, abs=0.02)
-    assert again.prepared is not None
+    assert again.is_base_frozen
