@@ -17,7 +17,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ sys.path.insert(0, str(PROJECT))
 from classifier import console, images  # noqa: E402
 from classifier.cores import cpu_count  # noqa: E402
 from classifier.errors import DataError, ImageError, UsageError  # noqa: E402
-from classifier.files import list_files  # noqa: E402
+from classifier.files import list_files, write_json  # noqa: E402
 from classifier.learning.dataset import class_folders  # noqa: E402
 from classifier.logs import native_messages_in_log, start_logging  # noqa: E402
 
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     result = summarise(ways, seconds, count, options)
     print(as_table(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)
     return console.EXIT_OK
 
 

@@ -9,7 +9,6 @@ counts, as machines differ and are shared.
 
 import argparse
 import http.client
-import json
 import signal
 import socket
 import statistics
@@ -24,6 +23,7 @@ sys.path.insert(0, str(PROJECT))
 
 from classifier import console  # noqa: E402
 from classifier.errors import ClassifierError  # noqa: E402
+from classifier.files import write_json  # noqa: E402
 
 ENGINES = ("openvino", "keras")
 DEADLINE_SECONDS = 120.0
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     result = summarise(runs)
     print(as_table(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)
     return console.EXIT_OK
 
 
