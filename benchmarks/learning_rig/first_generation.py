@@ -120,6 +120,7 @@ def summarise(history: dict[str, list[float]], ends: list[float]) -> dict[str, A
         "best_epoch": best + 1,
         "accuracy": accuracies[best],
         "log_loss": losses[best],
+        "accuracy_by_loss": accuracies[int(np.argmin(losses))],
         "accuracy_left": accuracies[-1],
         "last_log_loss": losses[-1],
         # With too few epochs nobody knows when the best one would have come.
