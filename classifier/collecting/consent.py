@@ -9,9 +9,10 @@ from concurrent.futures import Future
 
 from protego import Protego
 
-from classifier.collecting import addresses
-from classifier.collecting.addresses import Address, AddressError
-from classifier.collecting.fetch import AGENT_TOKEN, Fetcher, FetchError
+from classifier.collecting.fetch import Fetcher, FetchError
+from classifier.web import addresses
+from classifier.web.addresses import Address, AddressError
+from classifier.web.connections import AGENT_TOKEN
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 # Their values follow a colon, which elsewhere ends the name of the agent that is spoken to.

@@ -25,14 +25,11 @@ from typing import IO
 
 import urllib3
 
-from classifier.collecting import addresses
-from classifier.collecting.addresses import Address, AddressError
-from classifier.collecting.connections import Line, Watchdog, asking
 from classifier.errors import ClassifierError, UsageError
 from classifier.files import output_error
-
-AGENT_TOKEN = "picture-sorter"  # noqa: S105 (the name that robots.txt and headers speak of)
-USER_AGENT = f"Mozilla/5.0 (compatible; {AGENT_TOKEN}/0.1)"
+from classifier.web import addresses
+from classifier.web.addresses import Address, AddressError
+from classifier.web.connections import USER_AGENT, Line, Watchdog, asking
 
 Headers = Sequence[tuple[str, str]]
 Check = Callable[[str, Headers], None]

@@ -18,8 +18,8 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 
-from classifier.collecting import addresses
-from classifier.collecting.addresses import AddressError
+from classifier.web import addresses
+from classifier.web.addresses import AddressError
 
 RUNGS = ("item", "attribute", "link", "text")
 

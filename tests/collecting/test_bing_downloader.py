@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, draw, later, page_of, send
+from fake_bing import FakeBing, draw, page_of
+from web_host import later, send
 
 import bing_downloader
 from classifier import images

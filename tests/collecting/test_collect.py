@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, draw, drip, in_turn, item, later, page_of, redirect, send
+from fake_bing import FakeBing, draw, item, page_of
 from PIL import Image
+from web_host import drip, in_turn, later, redirect, send
 
 from classifier import images
 from classifier.collecting import collect

@@ -8,10 +8,12 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from fake_bing import Answer, FakeBing, drip, later, redirect, send, send_in_parts, send_raw
+from fake_bing import FakeBing
+from web_host import Answer, drip, later, redirect, send, send_in_parts, send_raw
 
 from classifier.collecting.consent import Consent, ConsentSettings, Robots, opted_out, parse_robots
-from classifier.collecting.fetch import AGENT_TOKEN, Fetcher, FetchError, FetchSettings
+from classifier.collecting.fetch import Fetcher, FetchError, FetchSettings
+from classifier.web.connections import AGENT_TOKEN
 
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
 QUICK = ConsentSettings(robots_seconds=0.4)

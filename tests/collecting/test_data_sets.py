@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import FakeBing, draw, send
+from fake_bing import FakeBing, draw
 from PIL import Image
+from web_host import send
 
 import bing_downloader
 from classifier import fingerprints, images

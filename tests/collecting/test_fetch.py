@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from fake_bing import FakeBing, drip, in_turn, later, redirect, send, send_in_parts, send_raw
+from fake_bing import FakeBing
+from web_host import bytes_sent, drip, in_turn, later, redirect, send, send_in_parts, send_raw
 
-from classifier.collecting import addresses
 from classifier.collecting.fetch import Fetched, Fetcher, FetchError, FetchSettings
 from classifier.errors import UsageError
+from classifier.web import addresses
 
 HEADER = b"HTTP/1.0 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
@@ -35,15 +36,6 @@ def error_of(url: str, **changes: Any) -> FetchError:
 
 def reason_of(url: str, **changes: Any) -> str:
     return error_of(url, **changes).reason
-
-
-def bytes_sent(bing: FakeBing) -> int:
-    """Wait until the last request is over; tell what was sent for it."""
-    end = time.monotonic() + 5.0
-    while not bing.visits[-1].ended and time.monotonic() < end:
-        time.sleep(0.005)
-    assert bing.visits[-1].ended
-    return bing.visits[-1].num_bytes
 
 
 def test_body_comes_whole(bing: FakeBing) -> None:

@@ -8,7 +8,8 @@ import urllib.parse
 from collections.abc import Callable
 
 import pytest
-from fake_bing import FakeBing, item, page_of, send
+from fake_bing import FakeBing, item, page_of
+from web_host import send
 
 from classifier.collecting.fetch import Fetcher, FetchSettings
 from classifier.collecting.result_page import (

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_bing import Answer, FakeBing, FakeHandler, in_turn, item, page_of, redirect, send
+from fake_bing import FakeBing, item, page_of
+from web_host import Answer, Handler, in_turn, redirect, send
 
 from classifier.collecting.queries import Query
 from classifier.collecting.result_page import SearchResult
@@ -304,7 +305,7 @@ def test_other_status_is_a_plain_search_error(
     assert (caught.value.exit_code, len(bing.requests)) == (1, num_asked)
 
 
-def hang_up(handler: FakeHandler) -> None:
+def hang_up(handler: Handler) -> None:
     handler.close_connection = True
 
 
@@ -392,7 +393,7 @@ def paced_search(bing: FakeBing, clock: Clock) -> ImageSearch:
 def record_times(bing: FakeBing, clock: Clock, answer: Answer) -> list[float]:
     times: list[float] = []
 
-    def recorded(handler: FakeHandler) -> None:
+    def recorded(handler: Handler) -> None:
         times.append(clock.now)
         answer(handler)
 
@@ -492,7 +493,7 @@ def test_pause_ends_when_nobody_wants_the_page_any_more(bing: FakeBing, how: str
 
 
 def test_cut_ends_the_page_that_is_on_its_way(bing: FakeBing, image_search: ImageSearch) -> None:
-    def never(handler: FakeHandler) -> None:
+    def never(handler: Handler) -> None:
         threading.Thread(target=image_search.cut).start()
         bing.closing.wait(20.0)
 

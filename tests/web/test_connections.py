@@ -9,84 +9,58 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import certifi
 import pytest
-from fake_bing import FakeBing, later, send
+import urllib3
+from tls_host import LOCALHOST, speaking_tls, trusting
+from web_host import WebHost, later, send
 
-from classifier.collecting import connections
-from classifier.collecting.connections import Line, Watchdog
-from classifier.collecting.fetch import Fetcher, FetchError, FetchSettings
+from classifier.web import addresses
+from classifier.web.addresses import AddressError
+from classifier.web.connections import Line, Watchdog, asking
 
-# For the name `localhost` until 2126; made for these tests, and it opens nothing.
-CERTIFICATE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDz1Wze5RdqRZg7U3
-H5x6qjfbDs6W7+V3n+4+/XyeYR2hRANCAAQzwSEdZiXftYnpCt3tJWDW/+v8s/7A
-KWs0ARYa3GSs5ZPov39WYfCpBejBJBkOyxMJhMFjJUwwKx0sGO8SVDsP
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBpDCCAUugAwIBAgIUN07FSn/q+4BhJER3za0I9AmHJK8wCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTE1NDQzMVoYDzIxMjYxMDI4
-MTU0NDMxWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAQzwSEdZiXftYnpCt3tJWDW/+v8s/7AKWs0ARYa3GSs5ZPov39WYfCp
-BejBJBkOyxMJhMFjJUwwKx0sGO8SVDsPo3kwdzAdBgNVHQ4EFgQUHDb3qnXzZjCZ
-qRmhez9XJG76svowHwYDVR0jBBgwFoAUHDb3qnXzZjCZqRmhez9XJG76svowDwYD
-VR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglsb2NhbGhvc3QwDgYDVR0PAQH/BAQD
-AgKEMAoGCCqGSM49BAMCA0cAMEQCICCASYh00ZjNFF75Ckma8IwOMoMuicQemu6l
-wPVF/PVNAiBf1I5obBB/ZgUeigF4EzHC32oR/R8/YxtiPTVuurh5lw==
------END CERTIFICATE-----
-"""
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 
 
-def fetch(url: str, **changes: Any) -> bytes:
-    settings = FetchSettings(**{"allow_private_hosts": True, "total_seconds": 5.0, **changes})
-    return Fetcher(settings).fetch(url).body
+watchdog = Watchdog()
 
 
-def reason_of(url: str, **changes: Any) -> str:
-    with pytest.raises(FetchError) as caught:
-        fetch(url, **changes)
+@pytest.fixture
+def host() -> Iterator[WebHost]:
+    """Give a running server."""
+    with WebHost() as server:
+        yield server
+
+
+def fetch(url: str, connect_seconds: float = 5.0, total_seconds: float = 5.0) -> bytes:
+    line = Line(connect_seconds, allow_private=True)
+    try:
+        with (
+            watchdog.watching(line, total_seconds),
+            asking(addresses.parse(url), {}, line, read_seconds=10.0) as answer,
+        ):
+            return answer.read()
+    except (OSError, urllib3.exceptions.HTTPError):
+        line.check()  # raises AddressError if the deadline was the cause
+        raise
+
+
+def reason_of(url: str, **seconds: float) -> str:
+    with pytest.raises(AddressError) as caught:
+        fetch(url, **seconds)
     return caught.value.reason
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    path = tmp_path / "localhost.pem"
-    path.write_text(CERTIFICATE)
-    return path
+def safe_port(tmp_path: Path) -> Iterator[int]:
+    """Give the port of a server that speaks TLS and is called localhost."""
+    with speaking_tls(LOCALHOST, ANSWER, tmp_path) as port:
+        yield port
 
 
 @pytest.fixture
-def safe_port(certificate: Path) -> Iterator[int]:
-    """Give the port of a server that speaks TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def serve() -> None:
-        while True:
-            try:
-                plain, _ = listening.accept()
-            except OSError:  # closed: the test is over
-                return
-            with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as safe:
-                safe.recv(65536)
-                safe.sendall(ANSWER)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield listening.getsockname()[1]
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join(5.0)
-
-
-@pytest.fixture
-def _trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(certifi, "where", lambda: str(certificate))
-    connections._new_tls_context.cache_clear()
-    yield
-    connections._new_tls_context.cache_clear()
+def _trusted(tmp_path: Path) -> Iterator[None]:
+    with trusting(LOCALHOST, tmp_path):
+        yield
 
 
 @pytest.mark.usefixtures("_trusted")
@@ -96,11 +70,13 @@ def test_certificate_of_the_name_is_accepted(safe_port: int) -> None:
 
 @pytest.mark.usefixtures("_trusted")
 def test_certificate_of_another_name_is_refused(safe_port: int) -> None:
-    assert reason_of(f"https://127.0.0.1:{safe_port}/") == "no safe connection"
+    with pytest.raises(ssl.SSLCertVerificationError, match="is not valid for"):
+        fetch(f"https://127.0.0.1:{safe_port}/")
 
 
 def test_certificate_of_a_stranger_is_refused(safe_port: int) -> None:
-    assert reason_of(f"https://localhost:{safe_port}/") == "no safe connection"
+    with pytest.raises(ssl.SSLCertVerificationError, match="self-signed"):
+        fetch(f"https://localhost:{safe_port}/")
 
 
 @pytest.fixture
@@ -133,12 +109,12 @@ def places(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
 
 
 def test_place_that_refuses_or_is_silent_leaves_time_for_the_next(
-    bing: FakeBing, silent_port: int, monkeypatch: pytest.MonkeyPatch
+    host: WebHost, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FakeBing() as gone:
-        closed_port = int(gone.url.rpartition(":")[2])
-    bing.routes["/a"] = send(b"yes")
-    places(monkeypatch, closed_port, silent_port, int(bing.url.rpartition(":")[2]))
+    with WebHost() as gone:
+        closed_port = gone.port
+    host.routes["/a"] = send(b"yes")
+    places(monkeypatch, closed_port, silent_port, host.port)
     assert fetch("http://three.example/a", connect_seconds=0.6) == b"yes"
 
 
@@ -151,30 +127,51 @@ def test_all_places_together_have_one_time_to_connect(
     assert time.monotonic() - start < 3.0
 
 
-def test_name_is_looked_up_once(bing: FakeBing, monkeypatch: pytest.MonkeyPatch) -> None:
-    bing.routes["/a"] = send(b"yes")
+def test_name_is_looked_up_once(host: WebHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.routes["/a"] = send(b"yes")
     look_up, asked = socket.getaddrinfo, []
     monkeypatch.setattr(
         socket,
         "getaddrinfo",
         lambda *a, **k: asked.append(a) or look_up(*a, **k),  # type: ignore[func-returns-value]
     )
-    fetch(f"{bing.url}/a")
+    fetch(f"{host.url}/a")
     assert len(asked) == 1
 
 
-def test_many_downloads_share_one_more_thread(bing: FakeBing) -> None:
-    bing.routes["/a"] = later(send(b"yes"), 0.2)
+def test_line_that_was_cut_during_a_slow_look_up_connects_to_nothing(
+    host: WebHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up, mine = socket.getaddrinfo, line()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        mine.cut("timeout")
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it connected"))
+    with pytest.raises(AddressError, match="timeout"):
+        mine.connect("127.0.0.1", host.port)
+
+
+def num_deadline_threads() -> int:
+    return [thread.name for thread in threading.enumerate()].count("deadlines")
+
+
+def test_many_downloads_share_one_deadline_thread(host: WebHost) -> None:
+    host.routes["/a"] = later(send(b"yes"), 0.2)
+    fetch(f"{host.url}/a")
+    num_before = num_deadline_threads()
     bodies: list[bytes] = []
     workers = [
-        threading.Thread(target=lambda: bodies.append(fetch(f"{bing.url}/a"))) for _ in range(12)
+        threading.Thread(target=lambda: bodies.append(fetch(f"{host.url}/a"))) for _ in range(12)
     ]
     for worker in workers:
         worker.start()
-    names = [thread.name for thread in threading.enumerate()]
+    num_meanwhile = num_deadline_threads()
     for worker in workers:
         worker.join()
-    assert names.count("deadlines") == 1
+    assert num_meanwhile == num_before
     assert bodies == [b"yes"] * 12
 
 

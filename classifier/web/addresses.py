@@ -17,7 +17,20 @@ _HOST = re.compile(r"[a-z0-9._:-]+(?:%[a-z0-9]+)?", re.IGNORECASE)
 # Nothing that may stand in a path or a query is quoted, least of all what is quoted already:
 # `%20`, `%25` and `&` must reach the host as they were found.
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in its last 32 bits
+
+
+def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(map(ipaddress.ip_network, text.split()))
+
+
+# Their last 32 bits are an IPv4 address: compatible, mapped, translated, and behind NAT64.
+_WRAPPERS = _networks("::/96 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96")
+_INTERNET = ipaddress.ip_network("2000::/3")  # each host of the internet that speaks IPv6
+# Nobody's hosts, although some releases of Python call them global: what protocols keep for
+# themselves, ways into IPv4 that are given up (among them Teredo and 6to4), and examples.
+_NO_HOSTS = _networks(
+    "192.0.0.0/24 192.88.99.0/24 ::/96 ::ffff:0:0:0/96 2001::/23 2002::/16 3fff::/20"
+)
 
 
 class AddressError(ClassifierError):
@@ -32,6 +45,10 @@ class AddressError(ClassifierError):
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class RefusedHostError(AddressError):
+    """A host is none, or one of its places is private; asking again will not change that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +117,19 @@ def resolve(
     """Look a host up: family and socket address of each of its places, best first.
 
     Raises:
-        AddressError: it is unknown; or, unless they are allowed, one of its places is private.
-            Link-local ones never are: there clouds keep a machine's secrets.
+        RefusedHostError: it does not exist; or, unless they are allowed, one of its places is
+            private. Link-local ones never are: there clouds keep a machine's secrets.
+        AddressError: nobody can say right now where it is.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise AddressError("unknown host", str(error)) from error
+        passes = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+        kind = AddressError if passes else RefusedHostError
+        raise kind("unknown host", str(error)) from error
     for *_, place in found:
         if is_link_local(str(place[0])) or (not allow_private and is_private(str(place[0]))):
-            raise AddressError("private address", str(place[0]))
+            raise RefusedHostError("private address", str(place[0]))
     return [(family, place) for family, _, _, _, place in found]
 
 
@@ -119,24 +139,29 @@ def is_private(address: str) -> bool:
     Private, loopback, link-local, multicast, reserved and unspecified addresses count, also when
     they are wrapped in an IPv6 address.
     """
-    ip = _unwrapped(address)
-    # Some that IPv6 reserves count as global, among them old ways to wrap an IPv4 address.
-    return not ip.is_global or ip.is_multicast or ip.is_reserved
+    ip = ipaddress.ip_address(address)
+    inner = _unwrapped(ip)
+    if any(ip in network or inner in network for network in _NO_HOSTS):
+        return True
+    if isinstance(inner, ipaddress.IPv6Address) and inner not in _INTERNET:
+        return True
+    return not inner.is_global or inner.is_multicast or inner.is_reserved
 
 
 def is_link_local(address: str) -> bool:
     """Tell whether an IP address means something on the same wire only, such as 169.254.169.254."""
-    return _unwrapped(address).is_link_local
+    return _unwrapped(ipaddress.ip_address(address)).is_link_local
 
 
-def _unwrapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _unwrapped(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Give the IPv4 address that an IPv6 address wraps, or the address itself."""
-    ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
-    if ip in _NAT64:
+    if any(ip in network for network in _WRAPPERS):
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.sixtofour or ip
 
 
 def _ascii_host(host: str) -> str:

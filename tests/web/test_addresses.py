@@ -1,9 +1,11 @@
 """Addresses: taken apart without a change to what is requested, and told public from private."""
 
+import socket
+
 import pytest
 
-from classifier.collecting import addresses
-from classifier.collecting.addresses import Address, AddressError
+from classifier.web import addresses
+from classifier.web.addresses import Address, AddressError, RefusedHostError
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,19 @@ def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -
         "64:ff9b::a00:1",
         "64:ff9b:1::a00:1",
         "2002:7f00:1::",
+        "2002:808:808::",
+        "2001:0:808:808::1",
+        "2001:db8::1",
+        "3fff::1",
+        "5f00::1",
+        "fec0::1",
+        "::8.8.8.8",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:8.8.8.8",
+        "::ffff:192.88.99.1",
+        "192.0.0.9",
+        "192.88.99.1",
+        "198.18.0.1",
     ],
 )
 def test_address_is_private(address: str) -> None:
@@ -117,7 +132,57 @@ def test_address_is_private(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+    "address",
+    ["8.8.8.8", "2606:4700::1111", "2001:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
 def test_address_is_public(address: str) -> None:
     assert not addresses.is_private(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::169.254.169.254",
+        "::ffff:169.254.169.254",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::",
+    ],
+)
+def test_address_is_link_local_however_it_is_wrapped(address: str) -> None:
+    assert addresses.is_link_local(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "::", "fd00::1", "8.8.8.8"])
+def test_address_is_not_link_local(address: str) -> None:
+    assert not addresses.is_link_local(address)
+
+
+def look_up(monkeypatch: pytest.MonkeyPatch, host: str, answer: object) -> AddressError:
+    def getaddrinfo(*_arguments: object, **_options: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(AddressError) as caught:
+        addresses.resolve(host, 80, allow_private=False)
+    return caught.value
+
+
+def test_host_that_is_none_or_private_is_refused_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = look_up(monkeypatch, "h.example", socket.gaierror(socket.EAI_NONAME, "no such name"))
+    places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))]
+    private = look_up(monkeypatch, "h.example", places)
+    assert (missing.reason, private.reason) == ("unknown host", "private address")
+    assert isinstance(missing, RefusedHostError)
+    assert isinstance(private, RefusedHostError)
+
+
+def test_silent_name_server_may_speak_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = look_up(monkeypatch, "h.example", socket.gaierror(socket.EAI_AGAIN, "try again"))
+    assert error.reason == "unknown host"
+    assert not isinstance(error, RefusedHostError)

@@ -17,8 +17,11 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection
 
-from classifier.collecting import addresses
-from classifier.collecting.addresses import Address, AddressError
+from classifier.web import addresses
+from classifier.web.addresses import Address, AddressError
+
+AGENT_TOKEN = "picture-sorter"  # noqa: S105 (the name that robots.txt and headers speak of)
+USER_AGENT = f"Mozilla/5.0 (compatible; {AGENT_TOKEN}/0.1)"
 
 _LEAST_SECONDS = 0.01  # for the last of many places; no time at all would mean not to wait
 
@@ -44,6 +47,7 @@ class Line:
             AddressError: unknown host, private address, no connection, or the line was cut.
         """
         places = addresses.resolve(host, port, allow_private=self._allow_private)
+        self.check()  # looking a host up can take longer than its user waits
         end = time.monotonic() + self._connect_seconds
         problem: OSError | None = None
         for tried, (family, place) in enumerate(places):

@@ -1,0 +1,59 @@
+"""The command line's part in fetching pictures by address; loads nothing heavy for `--help`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from classifier.errors import UsageError
+from classifier.serving import hosts
+
+if TYPE_CHECKING:  # it loads Pillow and urllib3
+    from classifier.serving.url_input import UrlFetcher
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `main.py` the options that `from_options` reads."""
+    add = parser.add_argument_group("pictures by address").add_argument
+    add(
+        "--allow-url",
+        action="store_true",
+        help="take the address of a picture, in a field url, and fetch it from its public host; "
+        "never from this machine or its networks (off)",
+    )
+    add(
+        "--allow-url-host",
+        type=_host,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fetch from this host alone, not from those below it; may be repeated (any public "
+        "host)",
+    )
+
+
+def from_options(options: argparse.Namespace, max_bytes: int) -> "UrlFetcher | None":
+    """Give the fetcher that the command line asks for, or None when addresses are not taken.
+
+    Args:
+        options: what `add_options` asked for.
+        max_bytes: of a picture.
+
+    Raises:
+        UsageError: hosts are named, and yet no address is taken.
+    """
+    if not options.allow_url:
+        if options.allow_url_host:
+            raise UsageError("--allow-url-host goes with --allow-url: give that too.")
+        return None
+    from classifier.serving.url_input import UrlFetcher
+
+    return UrlFetcher(max_bytes, options.allow_url_host or None)
+
+
+def _host(text: str) -> str:
+    host = hosts.parse_host(text)
+    if host is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no host: give a name in ASCII or an IP address alone, such as "
+            "pictures.example"
+        )
+    return host
