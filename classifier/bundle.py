@@ -34,8 +34,9 @@ OPENVINO_MODEL = "openvino/model.xml"
 OPENVINO_INT8_MODEL = "openvino/model-int8.xml"
 EXPORTS = "export"
 REPORT = "report/index.html"
+GOLDEN = "golden.npz"
+CURRENT = "current.json"
 
-_CURRENT = "current.json"
 _MAX_NAME_BYTES = 200  # of the 255 of a file name: time and temporary prefix are added
 
 # What reading a manifest that makes no sense can raise.
@@ -91,7 +92,7 @@ class Manifest:
 
 @dataclasses.dataclass(frozen=True)
 class ModelVersion:
-    """A version that was found whole: every file is there and has its checksum."""
+    """A version; from `load`, every file of it is there and has its checksum."""
 
     path: Path
     manifest: Manifest
@@ -154,17 +155,54 @@ def load(path: Path) -> ModelVersion:
         ModelDamagedError: a file is missing or changed, or the manifest makes no sense.
         ModelTooNewError: a later release wrote it.
     """
+    version = glance(path)
+    verify(version)
+    return version
+
+
+def glance(path: Path) -> ModelVersion:
+    """Read a version as `load` does, but for its manifest alone: files may be missing or changed.
+
+    Raises:
+        ModelNotFoundError: nothing is there.
+        ModelDamagedError: the manifest is missing, makes no sense, or was altered since it was
+            made current.
+        ModelTooNewError: a later release wrote it.
+    """
     folder, promoted_digest = _resolve(path)
     raw = _read_manifest(folder)
-    manifest = _from_json(raw, folder)
-    version = ModelVersion(folder, manifest, hashlib.sha256(raw).hexdigest())
+    version = ModelVersion(folder, _from_json(raw, folder), hashlib.sha256(raw).hexdigest())
     if promoted_digest not in (None, version.digest):
         raise ModelDamagedError(
             f"The model version {folder} was altered: its {MANIFEST} is not the one that was "
             f"made current; copy the folder again, or name it with --model to use it as it is."
         )
-    _check_files(folder, manifest)
     return version
+
+
+def verify(version: ModelVersion) -> None:
+    """Check every file of a version by its checksum.
+
+    Raises:
+        ModelDamagedError: a file is missing or changed.
+    """
+    folder = version.path
+    for relative, expected in version.manifest.files.items():
+        path = folder / relative
+        try:
+            changed = (
+                path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]
+            )
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise ModelDamagedError(
+                f"The model version {folder} is incomplete: {relative} is missing or unreadable; "
+                "copy the whole folder again or choose another version."
+            ) from error
+        if changed:
+            raise ModelDamagedError(
+                f"The model version {folder} was altered: the checksum of {relative} does not "
+                "match the manifest; copy the folder again or choose another version."
+            )
 
 
 def current_name(model_dir: Path) -> str | None:
@@ -182,12 +220,12 @@ def promote(version: ModelVersion) -> None:
     Raises:
         OutputError: the pointer could not be written; the old one is untouched.
     """
-    write_json(version.path.parent / _CURRENT, {"version": version.name, "digest": version.digest})
+    write_json(version.path.parent / CURRENT, {"version": version.name, "digest": version.digest})
 
 
 def _read_pointer(model_dir: Path) -> tuple[str | None, str | None]:
     """Give name and manifest digest of the version in use, at one glance: both may change."""
-    pointer = model_dir / _CURRENT
+    pointer = model_dir / CURRENT
     try:
         value = json.loads(pointer.read_bytes())
         name, digest = value["version"], value.get("digest")
@@ -225,7 +263,7 @@ def _resolve(path: Path) -> tuple[Path, str | None]:
     folder = path / name
     if not (folder / MANIFEST).exists():
         raise ModelDamagedError(
-            f"{path / _CURRENT} names {name}, which is missing or incomplete: {_choose(path)}"
+            f"{path / CURRENT} names {name}, which is missing or incomplete: {_choose(path)}"
         )
     return folder, digest
 
@@ -242,25 +280,6 @@ def _read_manifest(folder: Path) -> bytes:
         return (folder / MANIFEST).read_bytes()
     except OSError as error:
         raise ModelDamagedError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error
-
-
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    for relative, expected in manifest.files.items():
-        path = folder / relative
-        try:
-            changed = (
-                path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]
-            )
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ModelDamagedError(
-                f"The model version {folder} is incomplete: {relative} is missing or unreadable; "
-                "copy the whole folder again or choose another version."
-            ) from error
-        if changed:
-            raise ModelDamagedError(
-                f"The model version {folder} was altered: the checksum of {relative} does not "
-                "match the manifest; copy the folder again or choose another version."
-            )
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:

@@ -196,10 +196,15 @@ class KerasEngine(Engine):
         """Load a `.keras` file without running any code that it might carry.
 
         Raises:
-            EngineError: Keras cannot read it.
+            EngineError: Keras is not installed, or cannot read it.
         """
-        import keras
-
+        try:
+            import keras
+        except ImportError as error:
+            raise EngineError(
+                "Keras is not installed: run `pip install -r requirements.txt`, or use "
+                "--engine openvino."
+            ) from error
         try:
             return cls(keras.saving.load_model(path, compile=False, safe_mode=True))
         except Exception as error:  # Keras raises whatever its layers and HDF5 raise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from painted import COLOURS
 
-from classifier import bundle, engines, files
+from classifier import bundle, engines, files, golden
 from classifier.decisions import DecisionPolicy
 
 
@@ -44,12 +44,21 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     """Give a function that writes a model version which tells colours apart, in OpenVINO alone.
 
     It averages each channel and compares the averages, so it is a real model that runs in
-    milliseconds and needs no TensorFlow to be made.
+    milliseconds and needs no TensorFlow to be made. Optional: the name before the time, `softness`
+    of its answers, and `golden`, which gets the model's answers to golden pictures, one of each
+    colour, and gives those to store. All other arguments go into the manifest.
     """
 
-    def make(model_dir: Path | None = None, **changes: object) -> Path:
+    def make(
+        model_dir: Path | None = None,
+        *,
+        name: str = "colours",
+        softness: float = 60,
+        golden: Callable[[np.ndarray], np.ndarray] | None = None,
+        **changes: object,
+    ) -> Path:
         model_dir = model_dir or tmp_path_factory.mktemp("modelFile")
-        path = bundle.new_version_path(model_dir, "colours")
+        path = bundle.new_version_path(model_dir, name)
         manifest = bundle.Manifest(
             **{
                 "classes": tuple(COLOURS),
@@ -62,7 +71,9 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         )
         with files.new_folder(path) as partial:
             (partial / "openvino").mkdir()
-            _write_colour_model(partial / bundle.OPENVINO_MODEL, manifest.image_size)
+            _write_colour_model(partial / bundle.OPENVINO_MODEL, manifest.image_size, softness)
+            if golden:
+                _write_golden(partial, manifest.image_size, golden)
             bundle.seal(partial, manifest)
         bundle.promote(bundle.load(path))
         return path
@@ -76,13 +87,26 @@ def version_path(make_version: Callable[..., Path]) -> Path:
     return make_version()
 
 
-def _write_colour_model(path: Path, image_size: tuple[int, int]) -> None:
+def _write_golden(
+    folder: Path, image_size: tuple[int, int], answers: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    pixels = np.stack(
+        [np.full((*image_size, 3), colour, dtype=np.uint8) for colour in COLOURS.values()]
+    )
+    found = engines.OpenVINOEngine(folder / bundle.OPENVINO_MODEL).run(pixels)
+    golden.write(folder / bundle.GOLDEN, golden.Golden(pixels, answers(found)))
+
+
+def _write_colour_model(path: Path, image_size: tuple[int, int], softness: float) -> None:
     ov = engines.import_openvino()
     import openvino.opset13 as ops
 
     pixels = ops.parameter([-1, *image_size, 3], np.float32, name="pixels")
     means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), keep_dims=False)
     scores = ops.matmul(
-        means, ops.constant(np.eye(3, dtype=np.float32)[:, ::-1] / 60), False, False
+        means,
+        ops.constant(np.eye(3, dtype=np.float32)[:, ::-1] / np.float32(softness)),
+        False,
+        False,
     )
     ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), path, compress_to_fp16=False)

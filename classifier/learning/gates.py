@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier import bundle, engines, images
+from classifier import bundle, engines, golden, images
 from classifier.errors import EngineError, ImageError
 from classifier.learning import ir, quantisation
 from classifier.learning.dataset import Sample
@@ -40,11 +40,13 @@ class Exam:
         samples: for validation.
         answers: (samples, classes) probabilities of f32.
         known: engine -> its (samples, classes) probabilities, where they need not be computed.
+        pictures: golden ones, which the service will check the engine with.
     """
 
     samples: Sequence[Sample]
     answers: np.ndarray
     known: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pictures: golden.Golden | None = None
 
     @classmethod
     def sit(cls, f32: engines.Engine, validation: Sequence[Sample]) -> "Exam":
@@ -60,12 +62,13 @@ class Exam:
             max_drop: of the accuracy, 0 to 1, to pass.
 
         Raises:
-            EngineError: the engine failed, or gives no probabilities.
+            EngineError: the engine failed, gives no probabilities, or would not be served.
         """
         found = self._answers_of(engine)
         off = np.abs(found.sum(axis=1) - 1) > _SUM_TOLERANCE
         if not np.isfinite(found).all() or off.any():
             raise EngineError("its answers are no probabilities")
+        _check_golden(engine, self.pictures)
         labels = np.array([sample.class_index for sample in self.samples])
         called, called_by_f32 = found.argmax(axis=1), self.answers.argmax(axis=1)
         # Counted in pictures: shares of 200 are not exact, and one picture is just allowed there.
@@ -136,6 +139,7 @@ def measure(
     train: Sequence[Sample],
     int8_max_drop: float | None,
     prepared: Prepared | None = None,
+    pictures: golden.Golden | None = None,
 ) -> dict[str, Any]:
     """Measure every precision of an IR; int8 is made, and stays beside it if it passes.
 
@@ -146,6 +150,7 @@ def measure(
         train: samples to calibrate int8 on.
         int8_max_drop: of the accuracy, 0 to 1; None for no int8.
         prepared: what is known already.
+        pictures: golden ones of the version; what answers them otherwise would not be served.
 
     Returns:
         For the manifest: engine and precision -> what was measured.
@@ -154,7 +159,10 @@ def measure(
         EngineError: the IR cannot be run, or gives other answers than Keras.
     """
     f32 = engines.OpenVINOEngine(xml)
-    exam = prepared.exam if prepared else Exam.sit(f32, validation)
+    _check_golden(f32, pictures)
+    exam = dataclasses.replace(
+        prepared.exam if prepared else Exam.sit(f32, validation), pictures=pictures
+    )
     proof = {"passed": True, "max_difference_to_keras": _difference_to_keras(model, f32, exam)}
     verdicts: dict[str, Verdict] = {
         "openvino-f32": ({**proof, "bytes": _num_bytes(xml)}, f32),
@@ -162,7 +170,7 @@ def measure(
     }
     if int8_max_drop is not None:
         verdicts["openvino-int8"] = (
-            _gate_prepared_int8(xml, prepared, int8_max_drop)
+            _gate_prepared_int8(xml, prepared, exam, int8_max_drop)
             if prepared
             else gate_int8(
                 xml,
@@ -193,15 +201,12 @@ def gate_int8(
     )
 
 
-def _gate_prepared_int8(xml: Path, prepared: Prepared, max_drop: float) -> Verdict:
+def _gate_prepared_int8(xml: Path, prepared: Prepared, exam: Exam, max_drop: float) -> Verdict:
     base = prepared.int8
     if base is None:
         return {"passed": False, "reason": prepared.int8_reason}, None
     return _gate_int8(
-        xml,
-        lambda target: ir.write_with_head(base, prepared.head, target),
-        prepared.exam,
-        max_drop,
+        xml, lambda target: ir.write_with_head(base, prepared.head, target), exam, max_drop
     )
 
 
@@ -257,6 +262,11 @@ def _difference_to_keras(model: Any, f32: engines.Engine, exam: Exam) -> float:
             f"{MAX_DIFFERENCE}"
         )
     return difference
+
+
+def _check_golden(engine: engines.Engine, pictures: golden.Golden | None) -> None:
+    if pictures and (fault := golden.fault(engine, pictures)):
+        raise EngineError(fault)
 
 
 def _open_bf16(xml: Path) -> engines.Engine:

@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from classifier import bundle
+from classifier import golden as golden_files
 from classifier.errors import EngineError, OutputError
 from classifier.files import new_folder
-from classifier.learning import evaluation, exports, gates, ir, report
-from classifier.learning.dataset import Dataset
+from classifier.learning import evaluation, exports, gates, golden, ir, report
+from classifier.learning.dataset import Dataset, Sample
 from classifier.learning.network import Network
 
 _LIBRARIES = ("keras", "tensorflow", "openvino", "nncf", "numpy", "pillow")
@@ -110,13 +111,15 @@ def save_version(
     Raises:
         OutputError: it could not be written; nothing is left behind.
     """
+    pictures = golden.take(dataset.validation, probabilities, network.model.input_shape[1:3])
     with new_folder(path) as partial:
+        golden_files.write(partial / bundle.GOLDEN, pictures)
         # A fresh model around the same layers: nothing of the training's state is saved.
         model = keras.Model(network.model.input, network.model.output)
         with _disk_errors(path):
             model.save(partial / bundle.KERAS_MODEL)
             measured = _write_ir_and_measure(
-                model, partial, dataset, export.int8_max_drop, prepared
+                model, partial, dataset, export.int8_max_drop, prepared, pictures
             )
             measured |= _write_exports(model, partial, dataset, export.formats)
         complete = dataclasses.replace(
@@ -154,6 +157,7 @@ def _write_ir_and_measure(
     dataset: Dataset,
     int8_max_drop: float | None,
     prepared: gates.Prepared | None,
+    pictures: golden_files.Golden,
 ) -> dict[str, Any]:
     """Write the IR and measure each precision against Keras; leave the IR out if it is wrong."""
     xml = folder / bundle.OPENVINO_MODEL
@@ -162,7 +166,9 @@ def _write_ir_and_measure(
             ir.write_with_head(prepared.f32, prepared.head, xml)
         else:
             ir.write_ir(model, xml)
-        return gates.measure(model, xml, dataset.validation, dataset.train, int8_max_drop, prepared)
+        return gates.measure(
+            model, xml, dataset.validation, dataset.train, int8_max_drop, prepared, pictures
+        )
     except EngineError as error:
         shutil.rmtree(xml.parent, ignore_errors=True)
         _log.warning("The version is without OpenVINO and will be slower to serve: %s", error)
@@ -191,13 +197,18 @@ def _write_exports(
 def _describe(dataset: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": dataset.fingerprint(),
-        "train": dict(zip(dataset.classes, dataset.counts(dataset.train), strict=True)),
-        "validation": dict(zip(dataset.classes, dataset.counts(dataset.validation), strict=True)),
+        "train": _by_class(dataset, dataset.train),
+        "corrections": _by_class(dataset, dataset.corrections),  # which "train" includes
+        "validation": _by_class(dataset, dataset.validation),
         "validation_taken_from_train": dataset.split_by_content,
         "left_out": [
             {"path": str(reject.path), "reason": reject.reason} for reject in dataset.rejects
         ],
     }
+
+
+def _by_class(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
+    return dict(zip(dataset.classes, dataset.counts(samples), strict=True))
 
 
 def library_versions() -> dict[str, str]:

@@ -47,6 +47,7 @@ def test_a_version_is_whole_and_bundle_accepts_it(tiny_run: Any) -> None:
     assert version.digest == tiny_run.version.digest
     int8 = {"openvino/model-int8.xml", "openvino/model-int8.bin"}
     assert set(version.manifest.files) - int8 == {
+        "golden.npz",
         "model.keras",
         "openvino/model.xml",
         "openvino/model.bin",
@@ -119,7 +120,7 @@ def test_a_version_without_openvino_is_saved_with_a_warning(
 
     monkeypatch.setattr(engines, "import_openvino", missing)
     version = save(tiny_run, tmp_path / "tiny-1")
-    assert set(version.manifest.files) == {"model.keras", "report/index.html"}
+    assert set(version.manifest.files) == {"golden.npz", "model.keras", "report/index.html"}
     assert version.manifest.engines["openvino"]["passed"] is False
     assert "slower to serve" in caplog.text
 

@@ -1,0 +1,86 @@
+"""Which pictures become golden, and that every saved version has them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classifier import bundle, engines, golden, images
+from classifier.decisions import DecisionPolicy
+from classifier.errors import EngineError
+from classifier.learning import gates, recipes, saving
+from classifier.learning import golden as golden_pictures
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+def test_classes_take_turns_and_each_gives_its_clearest_first() -> None:
+    probabilities = np.array(
+        [[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.1, 0.9, 0], [0.9, 0.1, 0]]
+    )
+    assert golden_pictures.choose(probabilities) == [1, 4, 5, 2, 3, 0]
+    assert golden_pictures.choose(probabilities, 3) == [1, 4, 5]
+
+
+def test_no_more_than_eight_are_chosen_and_no_class_is_left_out() -> None:
+    labels = np.repeat([0, 1, 2], [100, 2, 1])
+    chosen = golden_pictures.choose(np.eye(3)[labels])
+    assert len(chosen) == len(set(chosen)) == golden.MAX_PICTURES == 8
+    assert [int(labels[number]) for number in chosen] == [0, 1, 2, 0, 1, 0, 0, 0]
+
+
+def test_a_saved_version_has_golden_pictures_with_the_answers_of_keras(tiny_run: Any) -> None:
+    found = golden.read(tiny_run.version)
+    assert found is not None
+    validation, probabilities = tiny_run.dataset.validation, tiny_run.trained.probabilities
+    chosen = golden_pictures.choose(probabilities)
+    assert len(chosen) == 8
+    for number, pixels, answers in zip(chosen, found.pixels, found.probabilities, strict=True):
+        decoded = images.decode(validation[number].path, image_size=(48, 48)).pixels
+        assert np.array_equal(pixels, decoded)
+        assert np.array_equal(answers, probabilities[number].astype(np.float32))
+
+
+def test_every_engine_that_may_serve_the_version_agrees_on_them(tiny_run: Any) -> None:
+    found = golden.read(tiny_run.version)
+    assert found is not None
+    for engine in ("keras", "openvino"):
+        opened = engines.open_engine(tiny_run.version, engine, "f32")
+        assert golden.difference(opened, found) <= 1e-3
+    for precision in ("bf16", "int8"):
+        if tiny_run.version.manifest.engines[f"openvino-{precision}"]["passed"]:
+            opened = engines.open_engine(tiny_run.version, "openvino", precision)
+            assert golden.fault(opened, found) is None
+
+
+def test_what_the_service_would_refuse_does_not_pass_its_gate(
+    tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(golden.TOLERANCES, "int8", -1.0)  # nothing is as close as that
+    version = recipes.save(
+        tiny_run.trained,
+        tiny_run.dataset,
+        DecisionPolicy(),
+        {},
+        tmp_path / "tiny-1",
+        export=saving.ExportSettings(int8_max_drop=1.0),
+    )
+    refused = version.manifest.engines["openvino-int8"]
+    assert refused["passed"] is False
+    assert "on its golden pictures openvino-int8 differs" in refused["reason"]
+    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert version.file(bundle.OPENVINO_MODEL) is not None
+
+
+def test_an_ir_that_does_not_answer_them_is_not_written(tiny_run: Any) -> None:
+    right = golden.read(tiny_run.version)
+    assert right is not None
+    wrong = golden.Golden(right.pixels, right.probabilities[:, ::-1])
+    xml = tiny_run.version.file(bundle.OPENVINO_MODEL)
+    data = tiny_run.dataset
+    with pytest.raises(EngineError, match="on its golden pictures openvino-f32 differs"):
+        gates.measure(None, xml, data.validation, data.train, None, pictures=wrong)

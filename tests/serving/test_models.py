@@ -1,0 +1,537 @@
+"""Another model while requests run: what is taken, what is refused, and what is left behind."""
+
+import gc
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from painted import COLOURS, encode, paint
+from running import SECONDS, serving
+
+from classifier import bundle, engines, files, golden
+from classifier.errors import ModelDamagedError, ModelNotFoundError, UsageError
+from classifier.serving import models as models_module
+from classifier.serving.models import Change, Models
+from classifier.serving.predictor import Predictor
+from classifier.serving.problems import (
+    ModelChangeError,
+    ModelLoadingError,
+    ModelRefusedError,
+    ModelUnusableError,
+    ShuttingDownError,
+    UnknownModelError,
+)
+
+RED = encode(paint(COLOURS["red"]))
+OTHER_CLASSES = ("cyan", "green", "red")
+
+Make = Callable[..., Path]
+Start = Callable[..., Models]
+
+
+def same(answers: np.ndarray) -> np.ndarray:
+    return answers
+
+
+def reversed_(answers: np.ndarray) -> np.ndarray:
+    return answers[:, ::-1]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with every kind of version; `soft` is less sure of itself than `sharp`."""
+    folder = tmp_path_factory.mktemp("versions")
+    make_version(folder, name="soft", softness=200, golden=same)
+    make_version(folder, name="classes", classes=OTHER_CLASSES)
+    make_version(folder, name="golden", golden=reversed_)
+    make_version(folder, name="old")
+    broken = make_version(folder, name="broken")
+    (broken / "openvino/model.bin").write_bytes(b"")
+    engineless = make_version(folder, name="engineless")
+    (engineless / bundle.OPENVINO_MODEL).write_text("<net/>")
+    bundle.seal(engineless, bundle.glance(engineless).manifest)  # its checksums are right
+    half = make_version(folder, name="half")
+    (half / bundle.MANIFEST).write_text("{")
+    new = make_version(folder, name="new")
+    manifest = json.loads((new / bundle.MANIFEST).read_bytes())
+    (new / bundle.MANIFEST).write_text(json.dumps({**manifest, "schema": bundle.SCHEMA + 1}))
+    make_version(folder, name="sharp", golden=same)
+    return folder
+
+
+@pytest.fixture
+def folder(templates: Path, tmp_path: Path) -> Path:
+    """Give the test's own copy, whose current version is `sharp`."""
+    copy = Path(shutil.copytree(templates, tmp_path / "modelFile"))
+    bundle.promote(bundle.load(named(copy, "sharp")))
+    return copy
+
+
+def named(folder: Path, name: str) -> Path:
+    (found,) = folder.glob(f"{name}-*")
+    return found
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Give a function that loads models; whatever it started is closed in the end."""
+    started: list[Models] = []
+
+    def begin(path: Path, **options: Any) -> Models:
+        models = Models(path, **{"watch_seconds": 0.02, **options})
+        started.append(models)
+        done = threading.Event()
+        errors: list[Exception] = []
+
+        def failed(error: Exception) -> None:
+            errors.append(error)
+            done.set()
+
+        models.load_in_background(lambda _: done.set(), failed)
+        assert done.wait(SECONDS)
+        if errors:
+            raise errors[0]
+        return models
+
+    yield begin
+    for models in started:
+        models.close()
+        models.join()
+
+
+def answer(predictor: Predictor) -> float:
+    return predictor.judge(predictor.decode(RED)).probability
+
+
+def pointer(folder: Path) -> bytes:
+    return (folder / bundle.CURRENT).read_bytes()
+
+
+SLOW_WATCH = {"watch_seconds": 60.0}  # the test itself says when to look
+
+
+def test_before_loading_and_after_closing_there_is_no_predictor(folder: Path, start: Start) -> None:
+    models = Models(folder)
+    for use in (models.get, models.reload, models.rollback, models.describe_all):
+        with pytest.raises(ModelLoadingError):
+            use()
+    loaded = start(folder)
+    assert loaded.get().version.name == named(folder, "sharp").name
+    loaded.close()
+    for use in (loaded.get, loaded.reload, lambda: loaded.activate("x")):
+        with pytest.raises(ShuttingDownError):
+            use()
+
+
+def test_a_change_under_load_fails_no_request_and_mixes_no_answers(
+    folder: Path, start: Start
+) -> None:
+    models = start(folder, **SLOW_WATCH)
+    paths = {path.name: path for path in (named(folder, "soft"), named(folder, "sharp"))}
+    expected = {name: answer(Predictor.load(path)) for name, path in paths.items()}
+    assert len({round(value, 2) for value in expected.values()}) == 2
+    refused = [named(folder, name).name for name in ("classes", "golden", "broken", "engineless")]
+    answers: list[tuple[str, float]] = []
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def judge() -> None:
+        try:
+            while not stop.is_set():
+                predictor = models.get()
+                answers.append((predictor.version.name, answer(predictor)))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=judge) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for name in [*paths, *paths]:
+        count = len(answers)
+        assert models.activate(name).changed
+        wait_until(lambda count=count: len(answers) > count + 20)
+        with pytest.raises(ModelChangeError):
+            models.activate(refused.pop())
+        assert models.get().version.name == name
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert {name for name, _ in answers} == set(expected)
+    for name, found in answers:
+        assert found == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_a_change_tells_what_is_served_now_and_what_was_before(
+    folder: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = start(folder, **SLOW_WATCH)
+    sharp, soft = models.get().version, bundle.load(named(folder, "soft"))
+    with caplog.at_level(logging.INFO, "classifier"):
+        change = models.activate(soft.name)
+    assert change.to_json() == {
+        "model": models.get().describe(),
+        "previous": {"name": sharp.name, "digest": f"sha256:{sharp.digest}"},
+        "changed": True,
+    }
+    assert change.model["name"] == soft.name
+    assert f"Now serving {soft.name} with {models.get().engine.name} (before: {sharp.name})" in (
+        caplog.messages
+    )
+
+
+def test_the_same_version_again_is_no_change(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    before = models.get()
+    for change in (models.reload(), models.activate(before.version.name)):
+        assert (change.changed, change.to_json()["previous"]) == (False, None)
+    assert models.get() is before
+
+
+def test_what_was_activated_is_served_after_a_restart_too(folder: Path, start: Start) -> None:
+    soft = named(folder, "soft").name
+    start(folder, **SLOW_WATCH).activate(soft)
+    assert start(folder).get().version.name == soft
+
+
+def test_a_version_is_known_by_its_digest_too(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    soft = bundle.load(named(folder, "soft"))
+    assert models.activate(f"sha256:{soft.digest.upper()}").model["name"] == soft.name
+    with pytest.raises(UnknownModelError):
+        models.activate(f"sha256:{'0' * 64}")
+
+
+REFUSED = {
+    "classes": (ModelRefusedError, "other classes (cyan, green, red) than the one served (blue"),
+    "golden": (ModelRefusedError, "on its golden pictures openvino-"),
+    "broken": (ModelUnusableError, "was altered: the checksum of openvino/model.bin does not"),
+    "engineless": (ModelUnusableError, "The engine of this server cannot run"),
+    "half": (ModelUnusableError, "manifest.json is no manifest"),
+    "new": (ModelUnusableError, "update this program"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_version_is_refused_and_the_old_one_keeps_serving(
+    folder: Path, start: Start, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind, words = REFUSED[name]
+    models = start(folder, **SLOW_WATCH)
+    before, written = models.get(), pointer(folder)
+    with pytest.raises(kind) as caught, caplog.at_level(logging.WARNING, "classifier"):
+        models.activate(named(folder, name).name)
+    assert words in str(caught.value)
+    assert str(folder.parent) not in str(caught.value)
+    assert models.get() is before
+    assert pointer(folder) == written
+    (message,) = caplog.messages
+    assert message.startswith(f"Still serving {before.version.name}: ")
+    assert "\n" not in message
+    assert answer(models.get()) > 0.5
+
+
+def test_a_pointer_with_a_wrong_digest_is_refused(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    before = models.get()
+    soft = named(folder, "soft").name
+    files.write_json(folder / bundle.CURRENT, {"version": soft, "digest": "0" * 64})
+    with pytest.raises(ModelUnusableError, match="was altered") as caught:
+        models.reload()
+    assert str(folder) not in str(caught.value)
+    (folder / bundle.CURRENT).unlink()
+    with pytest.raises(UnknownModelError, match="no version is the current one"):
+        models.reload()
+    assert models.get() is before
+
+
+def test_other_classes_are_served_when_they_are_allowed(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    name = named(folder, "classes").name
+    assert models.activate(name, allow_other_classes=True).model["classes"] == list(OTHER_CLASSES)
+    assert models.rollback().model["classes"] == list(COLOURS)  # these were served already
+
+
+def test_a_version_of_an_earlier_release_has_nothing_to_compare_and_is_served(
+    folder: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    models, old = start(folder, **SLOW_WATCH), named(folder, "old").name
+    with caplog.at_level(logging.INFO, "classifier"):
+        assert models.activate(old).model["name"] == old
+    assert f"{old} has no golden pictures to compare its answers with." in caplog.messages
+
+
+def test_a_name_leads_nowhere_but_into_the_folder(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    outside = Path(shutil.copytree(named(folder, "soft"), folder.parent / "outside"))
+    shutil.copytree(outside, folder / ".partial-x")
+    inside = named(folder, "soft").name
+    for name in [
+        "", ".", "..", "../outside", str(outside), f"{inside}/", f"./{inside}", f"x/../{inside}",
+        ".partial-x", "current.json", "*", f"{inside[:-1]}*", "a\0b", "..%2foutside", "x" * 10_000,
+        "~", "sha256:", f"sha256:{'g' * 64}", f"{inside}\n", "\udcff",
+    ]:  # fmt: skip
+        with pytest.raises(UnknownModelError) as caught:
+            models.activate(name)
+        assert len(str(caught.value)) < 500
+    assert models.get().version.name == named(folder, "sharp").name
+
+
+def test_rolling_back_and_forth(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    sharp, soft = named(folder, "sharp").name, named(folder, "soft").name
+    with pytest.raises(UnknownModelError, match="no other model version before"):
+        models.rollback()
+    models.activate(soft)
+    for name, other in ((sharp, soft), (soft, sharp), (sharp, soft)):
+        change = models.rollback()
+        assert (change.model["name"], change.changed) == (name, True)
+        assert change.to_json()["previous"]["name"] == other
+        assert bundle.current_name(folder) == name
+
+
+def test_a_version_that_was_altered_since_is_not_rolled_back_to(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    sharp, soft = named(folder, "sharp"), named(folder, "soft")
+    models.activate(soft.name)
+    manifest = (sharp / bundle.MANIFEST).read_text()
+    (sharp / bundle.MANIFEST).write_text(manifest + " ")
+    with pytest.raises(ModelUnusableError, match="was altered since it was served"):
+        models.rollback()
+    shutil.rmtree(sharp)
+    with pytest.raises(UnknownModelError, match="not there any more"):
+        models.rollback()
+    assert models.get().version.name == soft.name == bundle.current_name(folder)
+
+
+def test_a_change_that_a_restart_would_undo_is_none(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = start(folder, **SLOW_WATCH)
+    before = models.get()
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ModelRefusedError, match=r"^Cannot write current\.json: .* read-only"):
+        models.activate(named(folder, "soft").name)
+    assert models.get() is before
+
+
+def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = start(folder, **SLOW_WATCH)
+    entered, go_on = threading.Event(), threading.Event()
+    read = golden.read
+
+    def slowly(version: bundle.ModelVersion) -> golden.Golden | None:
+        entered.set()
+        assert go_on.wait(SECONDS)
+        return read(version)
+
+    monkeypatch.setattr(golden, "read", slowly)
+    monkeypatch.setattr(models_module, "_MAX_WAIT", 0.05)
+    changes: list[Change] = []
+    soft = named(folder, "soft").name
+    first = threading.Thread(target=lambda: changes.append(models.activate(soft)))
+    first.start()
+    assert entered.wait(SECONDS)
+    for use in (models.reload, models.rollback, lambda: models.activate(soft)):
+        with pytest.raises(ModelRefusedError, match="just being changed"):
+            use()
+    assert models.get().version.name == named(folder, "sharp").name  # served all the while
+    go_on.set()
+    first.join()
+    assert [change.changed for change in changes] == [True]
+
+
+def test_a_second_change_waits_for_the_first(folder: Path, start: Start) -> None:
+    models = start(folder)  # its watcher looks as often as it can
+    for name in ("soft", "sharp", "soft", "sharp"):
+        models.activate(named(folder, name).name)
+        bundle.promote(bundle.load(named(folder, "old")))
+        wait_until(lambda: models.get().version.name == named(folder, "old").name)
+
+
+def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
+    folder: Path, start: Start
+) -> None:
+    sharp = named(folder, "sharp")
+    models = start(sharp)
+    for use in (models.rollback, lambda: models.activate(named(folder, "soft").name)):
+        with pytest.raises(ModelRefusedError, match="start it with --model and the folder"):
+            use()
+    assert [entry["name"] for entry in models.describe_all()] == [sharp.name]
+    assert not models.reload().changed
+    old = sharp.rename(folder / ".old")
+    named(folder, "soft").rename(sharp)
+    change = models.reload()
+    assert (change.changed, change.model["name"]) == (True, sharp.name)
+    assert change.model["digest"] != f"sha256:{bundle.load(old).digest}"
+
+
+def test_a_promoted_version_is_served_by_itself(
+    folder: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    models, soft = start(folder), bundle.load(named(folder, "soft"))
+    with caplog.at_level(logging.INFO, "classifier"):
+        bundle.promote(soft)
+        wait_until(lambda: models.get().version.name == soft.name)
+    assert models.rollback().model["name"] == named(folder, "sharp").name
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_promoted_version_that_is_bad_is_tried_once_and_the_next_one_is_served(
+    folder: Path, start: Start, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = start(folder)
+    before = models.get()
+
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    with caplog.at_level(logging.WARNING, "classifier"):
+        files.write_json(folder / bundle.CURRENT, {"version": named(folder, name).name})
+        wait_until(lambda: bool(warnings()))
+        time.sleep(0.2)  # ten looks, none of which may try again
+    (warning,) = warnings()
+    assert warning.startswith(f"Still serving {before.version.name}: ")
+    assert models.get() is before
+    bundle.promote(bundle.load(named(folder, "soft")))
+    wait_until(lambda: models.get() is not before)
+
+
+def test_a_pointer_that_is_gone_or_nonsense_changes_nothing(
+    folder: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = start(folder)
+    before = models.get()
+    with caplog.at_level(logging.WARNING, "classifier"):
+        (folder / bundle.CURRENT).unlink()
+        wait_until(lambda: len(caplog.records) == 1)
+        (folder / bundle.CURRENT).write_text("{")
+        wait_until(lambda: len(caplog.records) >= 2)
+    assert models.get() is before
+    bundle.promote(bundle.load(named(folder, "soft")))
+    wait_until(lambda: models.get() is not before)
+
+
+def test_the_watcher_outlives_what_nobody_thought_of(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = start(folder)
+    before = models.get()
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "classifier"):
+        patched.setattr(engines, "open_engine", no_memory)
+        bundle.promote(bundle.load(named(folder, "soft")))
+        wait_until(lambda: "The model was not changed: MemoryError" in caplog.text)
+    assert models.get() is before
+    bundle.promote(bundle.load(named(folder, "old")))
+    wait_until(lambda: models.get() is not before)
+
+
+def test_the_old_engine_is_gone_once_nobody_uses_it(folder: Path, start: Start) -> None:
+    models = start(folder, **SLOW_WATCH)
+    in_flight = models.get()
+    old = [weakref.ref(thing) for thing in (in_flight, in_flight.engine)]
+    models.activate(named(folder, "soft").name)
+    assert answer(in_flight) > 0.5  # a request finishes with what it took
+    del in_flight
+    gc.collect()
+    assert [thing() for thing in old] == [None, None]
+
+
+def test_no_thread_is_left_after_closing(folder: Path, start: Start) -> None:
+    before = set(threading.enumerate())
+    models = start(folder)
+    models.activate(named(folder, "soft").name)
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"model"}
+    models.close()
+    models.join()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_start_that_fails_says_why_and_leaves_no_thread(folder: Path, start: Start) -> None:
+    before = set(threading.enumerate())
+    for path, options, kind in (
+        (named(folder, "golden"), {}, ModelRefusedError),
+        (named(folder, "broken"), {}, ModelDamagedError),
+        (named(folder, "sharp"), {"precision": "int8"}, UsageError),
+        (folder / "nothing", {}, ModelNotFoundError),
+    ):
+        with pytest.raises(kind):
+            start(path, **options)
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_precision_that_the_new_version_does_not_have_is_a_refusal(
+    folder: Path, start: Start
+) -> None:
+    sharp = named(folder, "sharp")
+    for suffix in (".xml", ".bin"):
+        shutil.copy(sharp / f"openvino/model{suffix}", sharp / f"openvino/model-int8{suffix}")
+    bundle.seal(sharp, bundle.glance(sharp).manifest)
+    bundle.promote(bundle.load(sharp))
+    models = start(folder, precision="int8", **SLOW_WATCH)
+    assert models.get().engine.name == "openvino-int8"
+    with pytest.raises(ModelRefusedError, match="has no int8 model") as caught:
+        models.activate(named(folder, "soft").name)
+    assert str(folder) not in str(caught.value)
+
+
+def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
+    folder: Path, start: Start
+) -> None:
+    models = start(folder, **SLOW_WATCH)
+    listed = {entry["name"].partition("-")[0]: entry for entry in models.describe_all()}
+    assert list(listed) == sorted(listed)
+    assert set(listed) == {*REFUSED, "old", "sharp", "soft"}
+    sharp = bundle.load(named(folder, "sharp"))
+    assert listed["sharp"] == {
+        "name": sharp.name,
+        "digest": f"sha256:{sharp.digest}",
+        "current": True,
+        "created": sharp.manifest.created,
+        "classes": list(COLOURS),
+    }
+    assert [name for name, entry in listed.items() if entry["current"]] == ["sharp"]
+    assert {name for name, entry in listed.items() if entry.get("damaged")} == {
+        "broken", "half", "new",
+    }  # fmt: skip
+    assert (listed["half"]["classes"], listed["half"]["created"]) == ([], None)
+    json.dumps(models.describe_all())
+    models.activate(named(folder, "soft").name)
+    assert [entry["name"] for entry in models.describe_all() if entry["current"]] == [
+        named(folder, "soft").name
+    ]
+
+
+def test_a_running_server_serves_what_is_promoted(folder: Path, tmp_path: Path) -> None:
+    sharp, soft = named(folder, "sharp"), named(folder, "soft")
+    with serving(tmp_path, folder) as server:
+        assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == sharp.name
+        bundle.promote(bundle.load(soft))
+        server.wait_for(rf"Now serving {soft.name} with \S+ \(before: {sharp.name}\)")
+        assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == soft.name
+        assert server.stop() == 0

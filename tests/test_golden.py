@@ -1,0 +1,168 @@
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classifier import bundle, engines, golden
+from classifier.errors import ModelDamagedError
+
+
+def same(answers: np.ndarray) -> np.ndarray:
+    return answers
+
+
+@pytest.fixture(scope="module")
+def version(make_version: Callable[..., Path]) -> bundle.ModelVersion:
+    """Give a version with golden pictures, whose file the tests of this module spoil."""
+    return bundle.load(make_version(golden=same))
+
+
+@pytest.fixture(scope="module")
+def right(version: bundle.ModelVersion) -> golden.Golden:
+    """Give what was in the file at first."""
+    found = golden.read(version)
+    assert found is not None
+    return found
+
+
+def packed(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+class Answers(engines.Engine):
+    """An engine that gives prepared answers, in their order."""
+
+    def __init__(self, name: str, answers: np.ndarray) -> None:
+        self.name, self.image_size, self.num_streams = name, (32, 40), 1
+        self.answers = iter(answers)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape == (1, 32, 40, 3)
+        return next(self.answers)[np.newaxis]
+
+
+def test_golden_pictures_come_back_as_they_were_written(
+    right: golden.Golden, version: bundle.ModelVersion
+) -> None:
+    assert right.pixels.shape == (3, 32, 40, 3)
+    assert right.pixels.dtype == np.uint8
+    assert right.probabilities.shape == (3, 3)
+    assert right.probabilities.dtype == np.float32
+    assert bundle.GOLDEN in version.manifest.files
+
+
+def test_the_same_pictures_give_the_same_bytes(right: golden.Golden, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        golden.write(tmp_path / name, right)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_version_of_an_earlier_release_has_none(version_path: Path) -> None:
+    assert golden.read(bundle.load(version_path)) is None
+
+
+PIXELS = np.zeros((3, 32, 40, 3), np.uint8)
+ANSWERS = np.full((3, 3), 1 / 3, np.float32)
+BROKEN: dict[str, bytes] = {
+    "empty": b"",
+    "text": b"golden",
+    "a pickle": pickle.dumps([1]),
+    "a bare array": (lambda file: (np.save(file, PIXELS), file.getvalue())[1])(io.BytesIO()),
+    "no probabilities": packed(pixels=PIXELS),
+    "no pixels": packed(probabilities=ANSWERS),
+    "objects": packed(pixels=np.array([{}], dtype=object), probabilities=ANSWERS),
+    "float pixels": packed(pixels=PIXELS.astype(np.float32), probabilities=ANSWERS),
+    "double probabilities": packed(pixels=PIXELS, probabilities=ANSWERS.astype(np.float64)),
+    "pixels of another size": packed(pixels=PIXELS[:, :31], probabilities=ANSWERS),
+    "one class less": packed(pixels=PIXELS, probabilities=ANSWERS[:, :2]),
+    "one answer less": packed(pixels=PIXELS, probabilities=ANSWERS[:2]),
+    "no picture": packed(pixels=PIXELS[:0], probabilities=ANSWERS[:0]),
+    "a number": packed(pixels=np.uint8(1), probabilities=ANSWERS),
+    "nine pictures": packed(
+        pixels=np.repeat(PIXELS, 3, axis=0), probabilities=np.repeat(ANSWERS, 3, axis=0)
+    ),
+    "no numbers": packed(pixels=PIXELS, probabilities=ANSWERS * np.nan),
+    "a hundred megabytes of nothing": packed(
+        pixels=np.zeros((26042, 32, 40, 3), np.uint8), probabilities=ANSWERS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_holds_something_else_is_damaged(
+    version: bundle.ModelVersion, name: str
+) -> None:
+    (version.path / bundle.GOLDEN).write_bytes(BROKEN[name])
+    with pytest.raises(ModelDamagedError, match=r"golden\.npz holds no golden pictures"):
+        golden.read(version)
+
+
+def test_a_large_file_is_refused_before_it_is_unpacked(
+    version: bundle.ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (version.path / bundle.GOLDEN).write_bytes(BROKEN["a hundred megabytes of nothing"])
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ModelDamagedError, match=r"'pixels.npy' has 100,0\d\d,\d\d\d bytes"):
+        golden.read(version)
+
+
+def test_no_change_of_a_byte_does_more_harm_than_being_found(
+    version: bundle.ModelVersion, right: golden.Golden
+) -> None:
+    path = version.path / bundle.GOLDEN
+    golden.write(path, right)
+    good = path.read_bytes()
+    num_found = 0
+    for position in range(0, len(good), 3):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 0x41]) + good[position + 1 :])
+        try:
+            golden.read(version)
+        except ModelDamagedError:
+            num_found += 1
+    for length in range(0, len(good) - 1, 7):
+        path.write_bytes(good[:length])
+        with pytest.raises(ModelDamagedError):
+            golden.read(version)
+    assert num_found > len(good) / 3 / 2  # most are found; the rest stands where nobody reads
+
+
+def test_the_engine_of_the_version_answers_as_it_should(
+    version: bundle.ModelVersion, right: golden.Golden
+) -> None:
+    engine = engines.open_engine(version)
+    assert golden.difference(engine, right) < 1e-3
+    assert golden.fault(engine, right) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("keras-f32", 0.02), ("openvino-f32", 0.02), ("openvino-bf16", 0.08), ("openvino-int8", 0.25)],
+)
+def test_each_precision_has_its_tolerance(
+    right: golden.Golden, name: str, tolerance: float
+) -> None:
+    def off_by(much: float) -> engines.Engine:
+        answers = right.probabilities.copy()
+        answers[2] += np.array([much, -much, 0], np.float32)
+        return Answers(name, answers)
+
+    assert golden.fault(off_by(tolerance * 0.98), right) is None
+    found = golden.fault(off_by(tolerance * 1.02), right)
+    assert found == (
+        f"on its golden pictures {name} differs by up to {tolerance * 1.02:.3f} of a probability "
+        f"from what Keras answered, where {tolerance:g} is allowed"
+    )
+
+
+def test_answers_that_are_no_numbers_never_agree(right: golden.Golden) -> None:
+    answers = right.probabilities.copy()
+    answers[1] = np.nan
+    found = golden.fault(Answers("openvino-int8", answers), right)
+    assert found is not None
+    assert "nan" in found
