@@ -1,0 +1,383 @@
+"""Explanations by a real child process with TensorFlow, which takes seconds to start."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from painted import encode
+from PIL import Image
+
+from classifier import bundle, files
+from classifier.decisions import DecisionPolicy
+from classifier.errors import EngineError
+from classifier.learning import ir
+from classifier.serving.app import create_app
+from classifier.serving.explaining import Explainer, ExplainViews
+from classifier.serving.predictor import Predictor
+from classifier.serving.problems import (
+    DeadlineExceededError,
+    ExplainingUnavailableError,
+    OverloadedError,
+    ShuttingDownError,
+)
+
+PROJECT = Path(__file__).resolve().parents[2]
+IMAGE_SIZE = (48, 64)
+CLASSES = ("blå", "green", "red")  # one of them is no ASCII
+SECONDS = 30  # generous: the machine may be busy
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+def colour_model(sureness: float) -> keras.Model:
+    """Give a network whose maps are how blue, green and red each place is."""
+    excess = (1.5 * np.eye(3) - 0.5)[:, ::-1]
+    pixels = keras.Input((*IMAGE_SIZE, 3))
+    maps = keras.layers.Rescaling(1 / 255)(pixels)
+    maps = keras.layers.Conv2D(3, 4, strides=4, activation="relu", name="maps")(maps)
+    features = keras.layers.GlobalAveragePooling2D()(maps)
+    answer = keras.layers.Dense(3, activation="softmax", name="head")(features)
+    model = keras.Model(pixels, answer)
+    kernel = np.broadcast_to(excess / 16, (4, 4, 3, 3))
+    model.get_layer("maps").set_weights([kernel, np.zeros(3)])
+    model.get_layer("head").set_weights([sureness * np.eye(3), np.zeros(3)])
+    return model
+
+
+def write_version(folder: Path, sureness: float) -> Path:
+    path = bundle.new_version_path(folder, "colours")
+    model = colour_model(sureness)
+    with files.new_folder(path) as partial:
+        model.save(partial / bundle.KERAS_MODEL)
+        ir.write_ir(model, partial / bundle.OPENVINO_MODEL)
+        bundle.seal(partial, bundle.Manifest(CLASSES, "SmallCNN", IMAGE_SIZE, DecisionPolicy()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("modelFile")
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return Predictor.load(write_version(folder, 50), precision="f32")
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Iterator[Explainer]:
+    """Give one explainer for the tests that can share its child."""
+    shared = Explainer()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
+    def rooms(service, desk, admission):
+        return [ExplainViews(service.models.get, desk, admission, service.limits, explainer)]
+
+    return create_app(predictor, more=rooms).test_client()
+
+
+def picture() -> bytes:
+    """Give a grey picture, three times as wide as high: red on the left, less of green right."""
+    pixels = np.full((200, 600, 3), 120, np.uint8)
+    pixels[40:160, 50:170] = (240, 20, 20)
+    pixels[60:140, 440:520] = (20, 220, 20)
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+def ask(explainer: Explainer, predictor: Predictor, label: str = "red") -> bytes:
+    return explainer.explain(predictor, predictor.decode(picture()), label)
+
+
+def hottest(png: bytes) -> tuple[int, int]:
+    """Give row and column of the lightest place."""
+    lightness = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    row, column = np.unravel_index(lightness.argmax(), lightness.shape)
+    return int(row), int(column)
+
+
+def child_of(explainer: Explainer) -> int:
+    """Give the number of the child process."""
+    child = explainer._child
+    assert child is not None
+    return child._process.pid
+
+
+def is_there(number: int) -> bool:
+    """Tell whether there is such a process, be it a zombie."""
+    return Path(f"/proc/{number}").exists()
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_picture_comes_back_with_what_speaks_for_its_label(
+    client: FlaskClient, explainer: Explainer
+) -> None:
+    response = client.post("/v1/explain", data=picture(), content_type="image/png")
+    assert response.status_code == 200, response.text
+    assert response.mimetype == "image/png"
+    assert response.headers["X-Label"] == "red"
+    assert response.headers["Cache-Control"] == "no-store"
+    image = Image.open(io.BytesIO(response.data))
+    assert (image.format, image.mode, image.size) == ("PNG", "RGB", (512, 171))
+    row, column = hottest(response.data)
+    assert 40 * 512 / 600 <= row <= 160 * 512 / 600
+    assert 50 * 512 / 600 <= column <= 170 * 512 / 600
+    assert is_there(child_of(explainer))
+
+
+def test_another_class_is_explained_by_the_same_child(
+    client: FlaskClient, explainer: Explainer, predictor: Predictor
+) -> None:
+    ask(explainer, predictor)
+    number = child_of(explainer)
+    response = client.post("/v1/explain?label=green", data=picture(), content_type="image/png")
+    assert response.headers["X-Label"] == "green"
+    assert hottest(response.data)[1] > 256
+    assert child_of(explainer) == number
+
+
+def test_a_class_name_outside_of_ascii_fits_into_the_header(client: FlaskClient) -> None:
+    blue = encode(Image.new("RGB", (64, 48), (20, 20, 240)))
+    response = client.post("/v1/explain", data=blue, content_type="image/jpeg")
+    assert response.headers["X-Label"] == "bl%C3%A5"
+    sent = {"label": "blå", "image": (io.BytesIO(blue), "x.jpg")}
+    response = client.post("/v1/explain", data=sent)
+    assert response.headers["X-Label"] == "bl%C3%A5"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "slug"),
+    [
+        ("?label=purple", 400, "bad-parameter"),
+        ("?label=", 400, "bad-parameter"),
+        ("?top_k=1", 400, "bad-parameter"),
+    ],
+)
+def test_a_wrong_option_is_refused(client: FlaskClient, query: str, status: int, slug: str) -> None:
+    response = client.post(f"/v1/explain{query}", data=picture(), content_type="image/png")
+    assert response.status_code == status
+    assert response.get_json(force=True)["type"] == f"/problems/{slug}"
+
+
+def test_a_hostile_picture_never_reaches_the_child(client: FlaskClient) -> None:
+    response = client.post("/v1/explain", data=picture()[:200], content_type="image/png")
+    assert response.status_code == 422
+
+
+def test_the_child_steps_back_behind_predictions(
+    explainer: Explainer, predictor: Predictor
+) -> None:
+    ask(explainer, predictor)
+    number = child_of(explainer)
+    assert os.getpriority(os.PRIO_PROCESS, number) == min(
+        19, os.getpriority(os.PRIO_PROCESS, 0) + 5
+    )
+    assert Path(f"/proc/{number}/oom_score_adj").read_text() == "500\n"
+    environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
+    assert b"CUDA_VISIBLE_DEVICES=-1" in environment
+
+
+def test_a_second_question_at_once_is_turned_away(
+    client: FlaskClient, explainer: Explainer, predictor: Predictor
+) -> None:
+    ask(explainer, predictor)
+    os.kill(child_of(explainer), signal.SIGSTOP)
+    first: list[bytes] = []
+    thread = threading.Thread(target=lambda: first.append(ask(explainer, predictor)))
+    thread.start()
+    try:
+        wait_until(explainer._busy.locked)
+        with pytest.raises(OverloadedError):
+            ask(explainer, predictor)
+        response = client.post("/v1/explain", data=picture(), content_type="image/png")
+        assert response.status_code == 503
+        assert "Retry-After" in response.headers
+        predicted = client.post("/v1/predict", data=picture(), content_type="image/png")
+        assert predicted.get_json()["label"] == "red"  # these go on meanwhile
+        explainer.end_if_idle()  # it is not
+    finally:
+        os.kill(child_of(explainer), signal.SIGCONT)
+        thread.join(SECONDS)
+    assert hottest(first[0])[1] < 256
+
+
+def test_after_a_kill_the_next_question_is_answered(
+    explainer: Explainer, predictor: Predictor
+) -> None:
+    ask(explainer, predictor)
+    number = child_of(explainer)
+    os.kill(number, signal.SIGKILL)
+    wait_until(lambda: not is_there(number))  # and there is no zombie
+    assert hottest(ask(explainer, predictor))[1] < 256
+    assert child_of(explainer) != number
+
+
+def test_a_child_that_dies_while_it_is_asked_is_an_error_and_replaced_by_the_next_question(
+    predictor: Predictor,
+) -> None:
+    explainer = Explainer()
+    errors: list[Exception] = []
+
+    def question() -> None:
+        try:
+            ask(explainer, predictor)
+        except EngineError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=question)
+    thread.start()
+    wait_until(lambda: explainer._child is not None)
+    number = child_of(explainer)
+    os.kill(number, signal.SIGKILL)  # it still imports TensorFlow
+    thread.join(SECONDS)
+    assert "log has its last words" in str(errors[0])
+    assert explainer._child is None
+    assert not is_there(number)
+    explainer.close()
+
+
+def test_a_child_that_takes_too_long_is_killed(predictor: Predictor) -> None:
+    explainer = Explainer(deadline_seconds=0.2)  # less than Python itself needs with TensorFlow
+    with pytest.raises(DeadlineExceededError, match=r"within 0\.2 seconds"):
+        ask(explainer, predictor)
+    assert explainer._child is None
+    explainer.close()
+
+
+def test_an_idle_child_ends(
+    explainer: Explainer, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explainer, "_idle_seconds", 0.05)
+    ask(explainer, predictor)
+    wait_until(lambda: explainer._child is None)
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    assert not [number for number in children if "explain" in command_of(int(number))]
+
+
+def command_of(number: int) -> str:
+    return Path(f"/proc/{number}/cmdline").read_text(errors="replace")
+
+
+def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(
+    predictor: Predictor, folder: Path
+) -> None:
+    other = Predictor.load(write_version(folder, 40), precision="f32")
+    keras_file = other.version.path / bundle.KERAS_MODEL
+    keras_file.write_bytes(keras_file.read_bytes()[:-1])
+    explainer = Explainer()
+    explainer._child_for(predictor.version)
+    former = child_of(explainer)
+    with pytest.raises(EngineError, match="was altered"):
+        ask(explainer, other)
+    assert child_of(explainer) != former
+    assert not is_there(former)
+    number = child_of(explainer)
+    explainer.end_if_idle()
+    assert not is_there(number)
+    explainer.close()
+
+
+def test_a_version_that_was_replaced_on_disk_is_no_answer(
+    predictor: Predictor, folder: Path, tmp_path: Path
+) -> None:
+    """Checksums alone would not tell: the other version is whole."""
+    path = write_version(tmp_path, 30)
+    served = Predictor.load(path, precision="f32")
+    for inside in (bundle.MANIFEST, bundle.KERAS_MODEL, bundle.OPENVINO_MODEL):
+        source = predictor.version.path / inside
+        (path / inside).write_bytes(source.read_bytes())
+        if inside == bundle.OPENVINO_MODEL:
+            (path / inside).with_suffix(".bin").write_bytes(source.with_suffix(".bin").read_bytes())
+    explainer = Explainer()
+    with pytest.raises(EngineError, match="not the one that is served"):
+        ask(explainer, served)
+    explainer.close()
+
+
+def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) -> None:
+    explainer = Explainer()
+    errors: list[Exception] = []
+
+    def question() -> None:
+        try:
+            ask(explainer, predictor)
+        except ShuttingDownError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=question)
+    thread.start()
+    wait_until(lambda: explainer._child is not None)
+    number = child_of(explainer)
+    explainer.close()
+    assert not is_there(number)
+    thread.join(SECONDS)
+    assert len(errors) == 1
+    with pytest.raises(ShuttingDownError):
+        ask(explainer, predictor)
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from classifier import bundle
+from classifier.serving.explaining_child import Child
+print(Child(bundle.load(Path(sys.argv[1])))._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_child_does_not_outlive_its_server(predictor: Predictor) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(predictor.version.path)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with owner:
+        assert owner.stdout
+        child = int(owner.stdout.readline())
+        assert is_there(child)
+        owner.kill()
+    wait_until(lambda: not is_there(child))
+
+
+def test_a_version_without_a_keras_model_cannot_be_explained(version_path: Path) -> None:
+    predictor = Predictor.load(version_path)
+    explainer = Explainer()
+    with pytest.raises(ExplainingUnavailableError, match=r"has no model\.keras"):
+        ask(explainer, predictor)
+    assert explainer._child is None
+
+
+@pytest.mark.parametrize("missing", ["keras", "tensorflow"])
+def test_without_keras_nothing_can_be_explained(
+    missing: str, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # how Python itself marks what is not there
+    response = client.post("/v1/explain", data=picture(), content_type="image/png")
+    assert response.status_code == 501
+    problem = response.get_json(force=True)
+    assert problem["type"] == "/problems/explaining-unavailable"
+    assert "requirements.txt" in problem["detail"]
