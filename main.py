@@ -3,32 +3,36 @@
     python main.py
     python main.py --model modelFile/menu-20261120-101500 --port 8080
     python main.py --decision confident --min-confidence 0.9 --fallback-class neutral
+    python main.py --host 0.0.0.0 --keys keys.txt
 
 Then open http://127.0.0.1:8133, or ask from any program on this machine:
 
     curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
     curl -F image=@picture.jpg http://127.0.0.1:8133/v1/predict
+
+A version that becomes the current one of the folder is served at once, without a restart.
 """
 
 import argparse
+import contextlib
 import functools
-import ipaddress
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classifier import console, decisions, logs
 from classifier.errors import UsageError
 
 if TYPE_CHECKING:
-    from classifier.serving.holder import Judge
+    from classifier.serving.predictor import Predictor
 
 EXAMPLES = """\
   python main.py
   python main.py --model modelFile/menu-20261120-101500 --port 8080
   python main.py --decision confident --min-confidence 0.9 --fallback-class neutral
+  python main.py --host 0.0.0.0 --keys keys.txt
   curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
 """
 
@@ -43,24 +47,19 @@ def main(arguments: Sequence[str]) -> int:
     policy = decisions.chosen(options)
     logs.start_logging("main", quiet=options.quiet)
 
-    from classifier.serving import app, holder, limits, predictor, server
+    from classifier.serving import assembling, server
 
     listener = server.listen(options.host, options.port)
     url = server.url_of(listener)
-    warn_if_open(listener.getsockname()[0])
-    settings = limits.ServingLimits()
-    model = holder.PredictorHolder()
-    load = functools.partial(
-        predictor.Predictor.load,
-        options.model,
-        engine=options.engine,
-        precision=options.precision,
-        policy=policy,
-    )
-    with server.Server(app.create_app(model, settings), listener, settings) as http:
+    with (
+        contextlib.closing(listener),
+        assembling.assemble(options, policy, listener.getsockname()[0]) as service,
+        server.Server(service.app, listener, service.limits) as http,
+    ):
         _log.info("Listening on %s; loading the model from %s.", url, options.model)
-        model.load_in_background(load, functools.partial(announce, url), http.stop)
-        http.run(before_stop=model.close)
+        loaded = functools.partial(announce, url, service.check)
+        service.models.load_in_background(loaded, http.stop)
+        http.run(before_stop=service.models.close)
     _log.info("Stopped.")
     return console.EXIT_OK
 
@@ -68,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     from classifier import engines
+    from classifier.serving import assembling
 
     parser = console.argument_parser(
         "Serve a model version over HTTP, with a page to try it.", EXAMPLES
@@ -79,25 +79,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     decisions.add_options(parser)
+    assembling.add_options(parser)
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         raise UsageError(f"There is no port {options.port}: use 1 to 65535, or 0 for a free one.")
+    assembling.check(options)
     return options
 
 
-def warn_if_open(address: str) -> None:
-    """Say so when others than this machine can reach the server."""
-    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        _log.warning(
-            "warning: %s is open to the network and asks for no key: whoever reaches this machine "
-            "can use it. Keep it behind a firewall or a proxy, or use --host 127.0.0.1.",
-            address,
-        )
-
-
-def announce(url: str, predictor: "Judge") -> None:
-    """Say what is being served, and how to ask it."""
+def announce(url: str, check: Callable[[Mapping[str, Any]], None], predictor: "Predictor") -> None:
+    """Check that the model goes with the options; say what is being served, and how to ask it."""
     described = predictor.describe()
+    check(described)
     _log.info("Serving %s with %s at %s", described["name"], described["engine"], url)
     _log.info("Try: curl --data-binary @picture.jpg %s/v1/predict", url)
 

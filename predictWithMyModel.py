@@ -58,7 +58,7 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
         code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
     """
     from classifier.serving import legacy
-    from classifier.serving.requests import decode_base64
+    from classifier.serving.bodies import decode_base64
 
     if not text:
         return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0

@@ -161,6 +161,11 @@ def decode(
         raise type(error)(error.reason, name) from error.__cause__
 
 
+def heavy_lane(num_pixels: int) -> contextlib.AbstractContextManager[object]:
+    """Give what a picture of this size has to hold while it is decoded: large ones take turns."""
+    return _heavy_lane if num_pixels > _HEAVY_PIXELS else contextlib.nullcontext()
+
+
 def sniff(data: bytes) -> str | None:
     """Name the picture format that the first bytes announce, or None when it is none of ours."""
     if data[:3] == b"\xff\xd8\xff":
@@ -244,7 +249,7 @@ def _decode_as(
         width, height = image.size
         mode = image.mode
         _check_size(picture_format, width, height, limits)
-        with _heavy_lane if width * height > _HEAVY_PIXELS else contextlib.nullcontext():
+        with heavy_lane(width * height):
             pixels, orientation = _pixels(image, image_size)
     swaps = orientation in _SWAPS_SIDES
     return DecodedImage(
@@ -270,7 +275,7 @@ def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Ima
     image.load()
     if image.format not in _JPEG_FORMATS:  # a PNG may carry its EXIF block behind the pixels
         orientation = _orientation(image)
-    pixels = _to_rgb(image)
+    pixels = to_rgb(image)
     if image_size is not None:
         height, width = image_size
         size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
@@ -345,7 +350,8 @@ def _draft(
     return drafted[1] if drafted else None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Give a loaded picture as RGB: transparency on white, 16-bit grey scaled."""
     if image.mode.startswith("I"):
         # 16-bit grey: `convert` would clip nearly every value to white.
         grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)

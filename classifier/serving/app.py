@@ -1,7 +1,6 @@
-"""The HTTP edge: reads a request, asks the predictor, shapes the answer.
+"""The HTTP edge: every request is named, checked, counted, and told plainly what was wrong.
 
-`create_app` gives a plain WSGI application. It knows a predictor by `decode`, `judge` and
-`describe` alone.
+`create_app` gives a plain WSGI application. The addresses come from rooms, each with its own views.
 """
 
 import dataclasses
@@ -9,19 +8,27 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from classifier import images
-from classifier.decisions import DecisionPolicy
 from classifier.serving import legacy, problems
-from classifier.serving.holder import Judge, PredictorHolder
+from classifier.serving.access import Access
+from classifier.serving.api import Api, Keeper, KeepNothing
+from classifier.serving.desk import Desk
+from classifier.serving.legacy_views import LegacyViews
 from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.predictor import Prediction
-from classifier.serving.requests import PictureRequest, read_legacy_picture, read_picture
+from classifier.serving.metrics import Metrics
+from classifier.serving.models import Judge, Models
+from classifier.serving.oip import OpenInference
+from classifier.serving.openapi import OpenApi
+from classifier.serving.pages import Pages
+from classifier.serving.predictor import Predictor
+from classifier.serving.probes import Probes
+from classifier.serving.requests import Fetch
+from classifier.serving.routes import Route, Style, milliseconds, text_answer
 
 _log = logging.getLogger(__name__)
 
@@ -32,88 +39,140 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
-_DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
+_NO_ROUTE = "none"  # in metrics, for paths that lead nowhere
+
+
+class Room(Protocol):
+    """A part of the service with addresses of its own."""
+
+    def routes(self) -> list[Route]:
+        """Give the addresses."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Judged:
-    """A picture, what the model says of it, and the milliseconds both steps took."""
+class Service:
+    """What the rooms of a service share.
 
-    image: images.DecodedImage
-    prediction: Prediction
-    decode_ms: float
-    infer_ms: float
+    Attributes:
+        models: gives the predictor in use.
+        limits: what requests may cost.
+        access: who may do what.
+        fetch: gets a picture from an address; None where addresses are not taken.
+        keeper: keeps pictures for corrections.
+        metrics: counts.
+    """
+
+    models: Models
+    limits: ServingLimits = dataclasses.field(default_factory=ServingLimits)
+    access: Access = dataclasses.field(default_factory=Access)
+    fetch: Fetch | None = None
+    keeper: Keeper = dataclasses.field(default_factory=KeepNothing)
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+
+    @property
+    def current(self) -> Callable[[], Judge]:
+        """Gives the predictor in use."""
+        return self.models.get
 
 
 def create_app(
-    predictor: Judge | PredictorHolder, limits: ServingLimits | None = None
+    predictor: Predictor | Models | Service,
+    limits: ServingLimits | None = None,
+    more: Callable[[Service, Desk, Admission], Sequence[Room]] | None = None,
 ) -> flask.Flask:
     """Give the application.
 
     Args:
-        predictor: a predictor, or a holder of one that is still loading.
-        limits: what a request may cost; the defaults of `ServingLimits` when None.
+        predictor: a predictor, models of which one may still be loading, or a whole service.
+        limits: what a request may cost, where no service is given.
+        more: gives rooms besides those that every service has.
     """
-    holder = predictor if isinstance(predictor, PredictorHolder) else PredictorHolder(predictor)
-    service = _Service(holder, limits or ServingLimits())
+    service = _service_of(predictor, limits)
+    admission = Admission(service.limits)
+    desk = Desk(service.limits, admission, service.metrics, service.fetch)
+    service.metrics.watch("in_flight", "Requests being worked on", lambda: admission.in_flight)
+    shared = service.current, desk, admission, service.limits
+    openapi = OpenApi(
+        service.current,
+        service.limits,
+        has_keys=service.access.has_keys,
+        takes_urls=service.fetch is not None,
+    )
+    rooms: list[Room] = [
+        Api(*shared, service.access, service.keeper),
+        LegacyViews(*shared),
+        OpenInference(*shared, service.access, service.keeper),
+        Probes(service.current, desk, service.metrics, metrics_need_key=service.access.has_keys),
+        Pages(),
+        openapi,
+        *(more(service, desk, admission) if more else ()),
+    ]
     app = flask.Flask(__name__)
-    for path, method, view in (
-        ("/", "GET", service.page),
-        ("/v1/predict", "POST", service.predict),
-        ("/v1/model", "GET", service.model),
-        ("/healthz", "GET", service.health),
-        ("/readyz", "GET", service.readiness),
-        (legacy.PATH, "POST", service.detect),
-        ("/helloWorld", "GET", service.greet),
-    ):
-        app.add_url_rule(path, view.__name__, view, methods=[method])
-    app.before_request(_start)
-    app.after_request(_finish)
-    app.register_error_handler(Exception, service.fail)
+    edge = _Edge(service, admission)
+    routes = [route for room in rooms for route in room.routes()]
+    openapi.tell_of(routes)
+    for route in routes:
+        edge.add(app, route)
+    app.before_request(edge.start)
+    app.after_request(edge.finish)
+    app.register_error_handler(Exception, edge.fail)
     return app
 
 
-class _Service:
-    """The views, and what they share."""
+def _service_of(given: Predictor | Models | Service, limits: ServingLimits | None) -> Service:
+    if isinstance(given, Service):
+        return given
+    models = given if isinstance(given, Models) else Models.of(given)
+    return Service(models, limits or ServingLimits())
 
-    def __init__(self, holder: PredictorHolder, limits: ServingLimits) -> None:
-        self._holder = holder
-        self._limits = limits
-        self._admission = Admission(limits)
 
-    def page(self) -> str:
-        return flask.render_template("index.html")
+class _Edge:
+    """What happens before and after every view."""
 
-    def predict(self) -> flask.Response:
-        with self._admission.place():
-            predictor = self._holder.get()
-            asked = read_picture(flask.request, self._limits)
-            judged = self._judge(predictor, asked.data)
-        return _json(_answer(asked, judged, predictor.describe()))
+    def __init__(self, service: Service, admission: Admission) -> None:
+        self._service = service
+        self._admission = admission
+        self._routes: dict[str, Route] = {}
 
-    def model(self) -> flask.Response:
-        return _json(self._holder.get().describe())
+    def add(self, app: flask.Flask, route: Route) -> None:
+        self._routes[route.endpoint] = route
+        app.add_url_rule(
+            route.path,
+            route.endpoint,
+            route.view,
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
 
-    def health(self) -> flask.Response:
-        return _json({"status": "ok"})
+    def start(self) -> flask.Response | None:
+        """Name the request, and let it pass or refuse it."""
+        flask.g.started = time.perf_counter()
+        flask.g.request_id = str(uuid.uuid4())
+        access, request = self._service.access, flask.request
+        preflight = access.preflight(request)
+        if preflight is not None:
+            return preflight
+        route = self._route()
+        flask.g.caller = access.check(request, route.scope if route else None)
+        return None
 
-    def readiness(self) -> flask.Response:
-        self._holder.get()
-        return _json({"status": "ready"})
-
-    def detect(self) -> flask.Response:
-        with self._admission.place():
-            predictor = self._holder.get()
-            data = read_legacy_picture(flask.request, self._limits)
-            if data is None:
-                return _json_text(legacy.missing())
-            prediction = self._judge(predictor, data).prediction
-        policy = DecisionPolicy.from_json(predictor.describe()["decision_policy"])
-        return _json_text(legacy.success(prediction, policy))
-
-    def greet(self) -> flask.Response:
-        return flask.Response(legacy.GREETING, mimetype="text/plain")
+    def finish(self, response: flask.Response) -> flask.Response:
+        """Put the headers on, count, and write one line."""
+        request, route = flask.request, self._route()
+        response.headers.update(_HEADERS)
+        response.headers.update(self._service.access.cors_headers(request))
+        response.headers["X-Request-Id"] = flask.g.request_id
+        if request.endpoint != "static":
+            response.headers["Cache-Control"] = "no-store"
+        spent = time.perf_counter() - flask.g.started
+        path = route.path if route else request.endpoint or _NO_ROUTE
+        method = request.method if request.method in _METHODS else "other"
+        self._service.metrics.note_request(path, method, response.status_code, spent)
+        _log_request(response, spent)
+        return response
 
     def fail(self, error: Exception) -> flask.Response | HTTPException:
         """Turn any error into the answer that its address promises."""
@@ -124,104 +183,55 @@ class _Service:
             _log.error("Request %s failed: %s.", flask.g.request_id, type(error).__name__)
             _log.debug("what happened in request %s", flask.g.request_id, exc_info=error)
         flask.g.problem = problem.slug
-        detail = problems.detail_of(error, flask.g.request_id)
-        response = self._refusal(problem, detail)
+        self._service.metrics.note_problem(problem.slug)
+        response = self._refusal(problem, error)
+        if isinstance(error, problems.AccessError):
+            response.headers.update(error.headers)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return response
 
-    def _refusal(self, problem: problems.Problem, detail: str) -> flask.Response:
-        seconds = self._limits.retry_after_seconds if problem.status == 503 else None
-        if flask.request.endpoint == "detect":
-            response = _json_text(legacy.failure(detail), 200 if seconds is None else 503)
-        else:
-            text = problems.document(problem, detail, flask.g.request_id, seconds)
-            response = flask.Response(text, problem.status, mimetype=problems.MEDIA_TYPE)
+    def _refusal(self, problem: problems.Problem, error: Exception) -> flask.Response:
+        detail = problems.detail_of(error, flask.g.request_id)
+        seconds = getattr(error, "retry_after", None)
+        if seconds is None and problem.status == 503:
+            seconds = self._admission.retry_after()
+        route = self._route()
+        match route.style if route else Style.PROBLEM:
+            case Style.LEGACY:
+                status = problem.status if problem.status in legacy.TOLD_BY_STATUS else 200
+                response = text_answer(legacy.failure(detail), status)
+            case Style.OIP:
+                response = text_answer(json.dumps({"error": detail}), problem.status)
+            case Style.PROBLEM:
+                text = problems.document(problem, detail, flask.g.request_id, seconds)
+                response = text_answer(text, problem.status, problems.MEDIA_TYPE)
         if seconds is not None:
             response.headers["Retry-After"] = str(seconds)
         return response
 
-    def _judge(self, predictor: Judge, data: bytes) -> _Judged:
-        with self._admission.decoding(data):
-            start = time.perf_counter()
-            image = predictor.decode(data, self._limits.pictures)
-        decoded = time.perf_counter()
-        prediction = predictor.judge(image)
-        judged = time.perf_counter()
-        flask.g.label = prediction.label
-        return _Judged(image, prediction, _ms(decoded - start), _ms(judged - decoded))
+    def _route(self) -> Route | None:
+        return self._routes.get(flask.request.endpoint or "")
 
 
-def _answer(asked: PictureRequest, judged: _Judged, described: Mapping[str, Any]) -> dict[str, Any]:
-    prediction, image = judged.prediction, judged.image
-    return {
-        "id": flask.g.request_id,
-        **({"data_id": asked.data_id} if asked.data_id is not None else {}),
-        "label": prediction.label,
-        "probability": round(prediction.probability, _DECIMALS),
-        "probabilities": _most_probable(prediction.probabilities, asked.top_k),
-        "decision": prediction.decision,
-        "decision_policy": described["decision_policy"],
-        "model": {name: described[name] for name in ("name", "digest", "engine")},
-        "image": {
-            name: getattr(image, name)
-            for name in ("format", "width", "height", "orientation", "sha256")
-        },
-        "timing_ms": {
-            "decode": judged.decode_ms,
-            "infer": judged.infer_ms,
-            "total": _ms(time.perf_counter() - flask.g.started),
-        },
-    }
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 
 
-def _most_probable(probabilities: Mapping[str, float], top_k: int | None) -> dict[str, float]:
-    """Give all in the model's order, or the `top_k` most probable, best first."""
-    names = list(probabilities)
-    if top_k is not None:
-        names = sorted(names, key=lambda name: -probabilities[name])[:top_k]
-    return {name: round(probabilities[name], _DECIMALS) for name in names}
-
-
-def _start() -> None:
-    flask.g.started = time.perf_counter()
-    flask.g.request_id = str(uuid.uuid4())
-
-
-def _finish(response: flask.Response) -> flask.Response:
-    response.headers.update(_HEADERS)
-    response.headers["X-Request-Id"] = flask.g.request_id
-    if flask.request.endpoint != "static":
-        response.headers["Cache-Control"] = "no-store"
-    _log_request(response)
-    return response
-
-
-def _log_request(response: flask.Response) -> None:
+def _log_request(response: flask.Response, seconds: float) -> None:
     """Write one line of JSON; DEBUG keeps it to the log file. No picture, no file name."""
     request = flask.request
-    entry = {
+    caller = flask.g.get("caller")
+    entry: dict[str, Any] = {
         "id": flask.g.request_id,
         "from": request.remote_addr,
-        "method": request.method,
+        "key": caller.name if caller else None,
+        "method": request.method[:16],
         "path": request.path[:200],
         "bytes": request.content_length or 0,
         "status": response.status_code,
         "problem": flask.g.get("problem"),
         "label": flask.g.get("label"),
-        "ms": _ms(time.perf_counter() - flask.g.started),
+        "ms": milliseconds(seconds),
     }
     known = {name: value for name, value in entry.items() if value is not None}
     _log.debug("%s", json.dumps(known))
-
-
-def _json(value: Mapping[str, Any]) -> flask.Response:
-    return _json_text(json.dumps(value))
-
-
-def _json_text(text: str, status: int = 200) -> flask.Response:
-    return flask.Response(text, status, mimetype="application/json")
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)

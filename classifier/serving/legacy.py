@@ -16,6 +16,10 @@ SUCCESS = "00"
 FAILURE = "98"
 MISSING_MESSAGE = "缺少必要传入参数"
 
+# The first generation's callers look at `code` alone; only what is not about their picture gets a
+# status of its own.
+TOLD_BY_STATUS = frozenset({401, 403, 429, 503, 504})
+
 
 def success(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Give the answer for a judged picture as JSON text."""

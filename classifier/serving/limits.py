@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import math
+import random
 import threading
+import time
 from collections.abc import Iterator
 
 from PIL import Image
@@ -12,6 +15,7 @@ from classifier import images
 from classifier.serving.problems import OverloadedError
 
 _PICTURES = images.Limits(max_bytes=10 * 2**20)  # a good photo at full size
+_NEWEST = 0.1  # weight of the last request in how long they take of late
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,11 @@ class ServingLimits:
     max_escapes: int = 1000  # percent escapes in one field, those of Base64's own signs aside
     max_option_chars: int = 1000  # of a form field that is no picture, before its own check
     max_json_marks: int = 64  # of each of [ { , and : in a JSON body
+    max_object_bytes: int = 65_536  # of a JSON body that carries no picture
+    max_batch_pictures: int = 32
+    max_batch_bytes: int = 32 * 2**20
+    max_batches: int = 2  # at once: each holds all its pictures
+    max_frames: int = 8  # of an animation
     max_in_flight: int = 16  # requests being worked on; the next one is refused
     max_decoding: int = 4  # pictures decoded at once: up to 16 bytes a pixel each
     heavy_pixels: int = 8_000_000  # pictures above are decoded one after another
@@ -33,7 +42,9 @@ class ServingLimits:
     spare_threads: int = 16  # they answer health probes and refusals while all places are taken
     max_connections: int = 1000
     idle_seconds: int = 30  # a silent connection is closed
-    retry_after_seconds: int = 1  # what refused callers are told
+    deadline_seconds: float = 20.0  # from the request's arrival to the engine's answer
+    batch_deadline_seconds: float = 60.0
+    cache_entries: int = 10_000  # answers known by content; 0 asks the model every time
     drain_seconds: float = 20.0  # how long a stopping server waits for requests in flight
 
     @property
@@ -48,8 +59,17 @@ class Admission:
     def __init__(self, limits: ServingLimits) -> None:
         self._limits = limits
         self._places = threading.BoundedSemaphore(limits.max_in_flight)
+        self._batch_places = threading.BoundedSemaphore(limits.max_batches)
         self._light_lane = threading.BoundedSemaphore(limits.max_decoding)
         self._heavy_lane = threading.BoundedSemaphore(1)
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._seconds = 0.0  # that a request holds its place, of late
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being worked on."""
+        return self._in_flight
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -58,31 +78,66 @@ class Admission:
         Raises:
             OverloadedError: all are taken.
         """
-        if not self._places.acquire(blocking=False):
-            raise OverloadedError(
-                f"{self._limits.max_in_flight} requests are being worked on already: try again "
-                "in a moment."
-            )
-        try:
-            yield
-        finally:
-            self._places.release()
+        with _holding(self._places, f"{self._limits.max_in_flight} requests"):
+            begun = time.monotonic()
+            with self._lock:
+                self._in_flight += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._in_flight -= 1
+                    self._seconds += _NEWEST * (time.monotonic() - begun - self._seconds)
 
     @contextlib.contextmanager
-    def decoding(self, data: bytes) -> Iterator[None]:
+    def batch_place(self) -> Iterator[None]:
+        """Hold a place for a batch besides; never waits.
+
+        Raises:
+            OverloadedError: all are taken.
+        """
+        with _holding(self._batch_places, f"{self._limits.max_batches} batches"):
+            yield
+
+    def retry_after(self) -> int:
+        """Give the seconds in which a place should become free, 1 to 30.
+
+        A fifth is left to chance, so that those who were refused together do not come back
+        together.
+        """
+        spread = random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+        return min(30, max(1, math.ceil(spread * self._seconds)))
+
+    @contextlib.contextmanager
+    def decoding(self, data: bytes, deadline: float = math.inf) -> Iterator[None]:
         """Hold a place to decode `data`; large pictures take turns in a lane of their own.
+
+        Args:
+            data: the encoded picture.
+            deadline: of the request, by `time.monotonic`.
 
         Raises:
             OverloadedError: no place became free in time.
         """
         heavy = announced_pixels(data) > self._limits.heavy_pixels
         lane = self._heavy_lane if heavy else self._light_lane
-        if not lane.acquire(timeout=self._limits.max_decoding_wait):
+        wait = min(self._limits.max_decoding_wait, max(0.0, deadline - time.monotonic()))
+        if not lane.acquire(timeout=wait):
             raise OverloadedError("Other pictures take too long to decode: try again in a moment.")
         try:
             yield
         finally:
             lane.release()
+
+
+@contextlib.contextmanager
+def _holding(places: threading.BoundedSemaphore, what: str) -> Iterator[None]:
+    if not places.acquire(blocking=False):
+        raise OverloadedError(f"{what} are being worked on already: try again in a moment.")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def announced_pixels(data: bytes) -> int:

@@ -158,6 +158,7 @@ class Predictor:
             "image_size": {"height": height, "width": width},
             "pixel_contract": manifest.pixel_contract,
             "engine": self.engine.name,
+            "streams": self.engine.num_streams,
             "decision_policy": self.policy.to_json(),
             "temperature": manifest.temperature,
             "metrics": manifest.metrics,

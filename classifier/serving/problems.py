@@ -9,10 +9,29 @@ ClassifierError
 │   ├── BadParameterError            an unknown option, or a value out of range
 │   ├── BodyTooLargeError            more bytes than are read
 │   ├── TooManyFieldsError           more form fields than are read
-│   └── UnsupportedMediaTypeError    a Content-Type that cannot carry a picture
+│   ├── TooManyImagesError           more pictures than a batch may have
+│   ├── UnsupportedMediaTypeError    a Content-Type that cannot carry a picture
+│   ├── UrlNotAllowedError           a picture's address that is not fetched
+│   ├── UnknownPictureError          a picture that is not held, or was never corrected
+│   ├── UnknownLabelError            a class that the model does not have
+│   └── AccessError                  this caller may not; carries headers for the answer
+│       ├── BadHostError             it is for another host
+│       ├── UnauthorizedError        no key, or none that is known
+│       ├── ForbiddenError           a key without the scope, or a page of another site
+│       └── RateLimitedError         too often; carries the seconds to wait
+├── ModelChangeError                 another model was asked for; the old one keeps serving
+│   ├── UnknownModelError            there is no such version
+│   ├── ModelRefusedError            it does not fit what is served, or cannot be changed to now
+│   └── ModelUnusableError           it is damaged, or no engine can run it
+├── ExplainingUnavailableError       this installation or this model can explain nothing
+├── DeadlineExceededError            it took too long
+├── ClientGoneError                  nobody waits for the answer any more
 └── UnavailableError                 try again later
     ├── OverloadedError              all places are taken
+    ├── FetchFailedError             a picture's address gave none
     ├── ModelLoadingError            the model is not there yet
+    ├── FeedbackUnavailableError     corrections cannot be written
+    ├── FeedbackFullError            there is no room for more corrections
     └── ShuttingDownError            the server is about to leave
 """
 
@@ -61,8 +80,89 @@ class TooManyFieldsError(RequestError):
     """The form has more fields than the limit."""
 
 
+class TooManyImagesError(RequestError):
+    """A batch has more pictures than the limit."""
+
+
 class UnsupportedMediaTypeError(RequestError):
     """The Content-Type is none that carries a picture."""
+
+
+class UnknownPictureError(RequestError):
+    """The picture is not held any more, or there is no correction of it."""
+
+
+class UnknownLabelError(RequestError):
+    """The model has no such class."""
+
+
+class UrlNotAllowedError(RequestError):
+    """Pictures are not fetched from this address."""
+
+
+class AccessError(RequestError):
+    """This caller may not do this.
+
+    Attributes:
+        headers: names and values that belong to the answer.
+    """
+
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class BadHostError(AccessError):
+    """The request is for a host that the service is not."""
+
+
+class UnauthorizedError(AccessError):
+    """The key is missing, unknown or sent in a wrong way."""
+
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class ForbiddenError(AccessError):
+    """The key does not allow it, or a page of another site sent it."""
+
+
+class RateLimitedError(AccessError):
+    """The caller has used up its share.
+
+    Attributes:
+        retry_after: whole seconds until it has some again, at least 1.
+    """
+
+    def __init__(self, sentence: str, retry_after: int) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(retry_after)}
+
+
+class ModelChangeError(ClassifierError):
+    """The model was not changed: what was served before is served still."""
+
+
+class UnknownModelError(ModelChangeError):
+    """The folder of versions has no such version."""
+
+
+class ModelRefusedError(ModelChangeError):
+    """The version does not fit what is served, or this is not the time or place for a change."""
+
+
+class ModelUnusableError(ModelChangeError):
+    """The version is damaged, or no engine can run it."""
+
+
+class ExplainingUnavailableError(ClassifierError):
+    """Keras, or what it needs of the model, is missing: no picture can be explained."""
+
+
+class DeadlineExceededError(ClassifierError):
+    """The answer was not ready in time."""
+
+
+class ClientGoneError(ClassifierError):
+    """The caller has hung up."""
 
 
 class UnavailableError(ClassifierError):
@@ -73,8 +173,20 @@ class OverloadedError(UnavailableError):
     """As many requests as allowed are being worked on."""
 
 
+class FetchFailedError(UnavailableError):
+    """The address of a picture gave none."""
+
+
 class ModelLoadingError(UnavailableError):
     """The model is still loading."""
+
+
+class FeedbackUnavailableError(UnavailableError):
+    """A correction could not be written; nothing was changed."""
+
+
+class FeedbackFullError(UnavailableError):
+    """There are as many corrections as may be kept; nothing was changed."""
 
 
 class ShuttingDownError(UnavailableError):
@@ -97,15 +209,23 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         BadBase64Error: Problem(400, "bad-base64", "The text is not Base64"),
         MalformedBodyError: Problem(400, "malformed-body", "The body cannot be read"),
         BadParameterError: Problem(400, "bad-parameter", "An option is wrong"),
+        UnknownLabelError: Problem(400, "unknown-label", "There is no such class"),
         errors.EmptyImageError: Problem(400, "empty-image", "The picture is empty"),
         http.BadRequest: Problem(400, "malformed-request", "The request cannot be read"),
+        BadHostError: Problem(400, "bad-host", "The request is for another host"),
+        UnauthorizedError: Problem(401, "unauthorized", "A key is needed"),
+        ForbiddenError: Problem(403, "forbidden", "This is not allowed"),
         http.NotFound: Problem(404, "not-found", "There is nothing at this address"),
+        UnknownModelError: Problem(404, "unknown-model", "There is no such model version"),
+        UnknownPictureError: Problem(404, "unknown-picture", "The picture is not known"),
         http.MethodNotAllowed: Problem(
             405, "method-not-allowed", "This address does not take that method"
         ),
+        ModelRefusedError: Problem(409, "model-refused", "The model version is refused"),
         BodyTooLargeError: Problem(413, "body-too-large", "The request is too large"),
         http.RequestEntityTooLarge: Problem(413, "body-too-large", "The request is too large"),
         TooManyFieldsError: Problem(413, "too-many-fields", "The form has too many fields"),
+        TooManyImagesError: Problem(413, "too-many-images", "The batch has too many pictures"),
         errors.ImageTooLargeError: Problem(413, "image-too-large", "The picture is too large"),
         UnsupportedMediaTypeError: Problem(
             415, "unsupported-media-type", "This Content-Type carries no picture"
@@ -117,15 +237,28 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         errors.ImageTooSmallError: Problem(422, "image-too-small", "The picture is too small"),
         errors.TruncatedImageError: Problem(422, "truncated-image", "The picture ends early"),
         errors.UnreadableImageError: Problem(422, "unreadable-file", "The file cannot be opened"),
+        ModelUnusableError: Problem(422, "model-damaged", "The model version cannot be used"),
+        UrlNotAllowedError: Problem(422, "url-not-allowed", "This address is not fetched"),
         errors.ImageError: Problem(422, "undecodable-image", "The picture is damaged"),
+        RateLimitedError: Problem(429, "rate-limited", "Too many requests"),
         http.RequestHeaderFieldsTooLarge: Problem(
             431, "headers-too-large", "The request headers are too large"
         ),
         Exception: Problem(500, "internal", "The server failed"),
         http.NotImplemented: Problem(501, "not-implemented", "The server does not know this"),
+        ExplainingUnavailableError: Problem(
+            501, "explaining-unavailable", "This server cannot explain its answers"
+        ),
         OverloadedError: Problem(503, "overloaded", "The server is busy"),
         MemoryError: Problem(503, "overloaded", "The server is busy"),
+        FetchFailedError: Problem(502, "fetch-failed", "The address gave no picture"),
+        DeadlineExceededError: Problem(504, "deadline-exceeded", "The answer took too long"),
+        ClientGoneError: Problem(499, "client-gone", "The caller has hung up"),
         ModelLoadingError: Problem(503, "model-loading", "The model is loading"),
+        FeedbackUnavailableError: Problem(
+            503, "feedback-unavailable", "Corrections cannot be stored"
+        ),
+        FeedbackFullError: Problem(507, "feedback-full", "There is no room for more corrections"),
         ShuttingDownError: Problem(503, "shutting-down", "The server is stopping"),
     }
 )
@@ -140,7 +273,9 @@ def detail_of(error: Exception, request_id: str) -> str:
     """Say what was wrong this time; of the server's own faults only the request's id is told."""
     if isinstance(error, errors.ImageError):
         return error.reason
-    if isinstance(error, RequestError | UnavailableError):
+    if isinstance(error, RequestError | UnavailableError | DeadlineExceededError | ClientGoneError):
+        return str(error)
+    if isinstance(error, ModelChangeError | ExplainingUnavailableError):
         return str(error)
     if isinstance(error, http.HTTPException):
         return error.description or error.name

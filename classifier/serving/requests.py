@@ -1,105 +1,131 @@
-"""A request -> one picture and its options, with every cap applied before data is taken apart.
+"""A request -> its pictures and options, in any of the forms that are accepted."""
 
-Flask's own parsers stay unused: their limits differ between patch releases of Werkzeug, and a few
-megabytes of `a&a&a` or `[[],[],` would cost them seconds and hundreds of megabytes.
-"""
-
-import base64
-import binascii
 import dataclasses
-import io
-import json
 import re
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.formparser import MultiPartParser
 
 from classifier import images
 from classifier.errors import EmptyImageError
+from classifier.serving.bodies import (
+    JSON,
+    LEGACY_FIELD,
+    MULTIPART,
+    TEXT_FIELDS,
+    URLENCODED,
+    decode_base64,
+    parse_form,
+    parse_json,
+    read_body,
+    read_form,
+)
 from classifier.serving.limits import ServingLimits
 from classifier.serving.problems import (
-    BadBase64Error,
     BadParameterError,
-    BodyTooLargeError,
     MalformedBodyError,
     MissingImageError,
     SeveralImagesError,
-    TooManyFieldsError,
+    TooManyImagesError,
     UnsupportedMediaTypeError,
 )
 
-LEGACY_FIELD = "imageBase64String"
 FILE_FIELDS = ("image", "file", "data", "f1", "upload")
-TEXT_FIELDS = (LEGACY_FIELD, "image")
+URL_FIELD = "url"
+LIST_FIELD = "images"
 
 MAX_TOP_K = 1000
 MAX_DATA_ID_CHARS = 128
 
-_URLENCODED = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
-_JSON = "application/json"
 _RAW = ("", "application/octet-stream")
+_MARKS_AN_ITEM = 8  # of each sign in the JSON of one picture of a batch; a data URI has some too
 
-# Spaces were plus signs before a form decoder saw them; - and _ are the URL-safe alphabet.
-_REPAIRS = bytes.maketrans(b" -_", b"++/")
-_LINE_BREAKS = b"\r\n\t"
+Fetch = Callable[[str], bytes]
 
-# A white picture is one long row of slashes in Base64, and each of them may come as %2F: the
-# escapes of Base64's own signs are undone in bulk, as millions one by one would take seconds.
-_BASE64_ESCAPES = tuple(
-    (spelling, sign)
-    for code, sign in (
-        (b"%2B", b"+"),
-        (b"%2F", b"/"),
-        (b"%3D", b"="),
-        (b"%2D", b"-"),
-        (b"%5F", b"_"),
-        (b"%20", b" "),
-        (b"%0D", b""),
-        (b"%0A", b""),
-    )
-    for spelling in sorted({code, code.lower()})
-)
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """A picture as it was sent: its bytes, Base64 text, or the address to fetch it from."""
+
+    value: bytes | str
+    is_url: bool = False
+
+    def read(self, fetch: Fetch | None) -> bytes:
+        """Give the encoded picture, at least one byte.
+
+        Raises:
+            RequestError: it is not Base64, or an address where none is taken.
+            EmptyImageError: it has no bytes.
+        """
+        if isinstance(self.value, bytes):
+            data = self.value
+        elif self.is_url:
+            data = _fetched(self.value, fetch)
+        else:
+            data = decode_base64(self.value)
+        if not data:
+            raise EmptyImageError("the picture is empty (0 bytes)")
+        return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """How a caller wants a picture judged.
+
+    Attributes:
+        data_id: the caller's own name for it, given back in the answer.
+        top_k: how many classes to answer with, 1 to `MAX_TOP_K`; None for all.
+        threshold: confidence, 0 to 1, below which the fallback class is answered; None leaves the
+            model's decision policy in force.
+        frames: how many frames of an animation to look at.
+        label: the class that an explanation is about; None for the most probable.
+    """
+
+    data_id: str | None = None
+    top_k: int | None = None
+    threshold: float | None = None
+    frames: int = 1
+    label: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class PictureRequest:
-    """What a caller wants judged.
+    """One picture and how it is to be judged."""
 
-    Attributes:
-        data: the encoded picture, at least one byte.
-        data_id: the caller's own name for it, given back in the answer.
-        top_k: how many classes to answer with, 1 to `MAX_TOP_K`; None for all.
-    """
-
-    data: bytes
-    data_id: str | None = None
-    top_k: int | None = None
+    sent: Sent
+    wanted: Wanted
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Pictures as bytes or Base64 text, and options, before anything was checked."""
+    """Pictures and options, before anything was checked."""
 
-    pictures: Sequence[bytes | str] = ()
+    pictures: Sequence[Sent] = ()
     options: Sequence[tuple[str, object]] = ()
 
 
-def read_picture(request: Request, limits: ServingLimits) -> PictureRequest:
+# What `/v1/predict` takes.
+PREDICT_OPTIONS = ("data_id", "top_k", "threshold", "frames")
+
+
+def read_picture(
+    request: Request, limits: ServingLimits, options: Sequence[str] = PREDICT_OPTIONS
+) -> PictureRequest:
     """Read the one picture of a request, in any of the accepted forms, and its options.
+
+    Args:
+        request: not read so far.
+        limits: see there.
+        options: names of those that are taken here.
 
     Raises:
         RequestError: a child of it that says what is wrong.
-        EmptyImageError: the picture has no bytes.
     """
     found = _read_body(request, limits)
     query = parse_form(request.query_string, limits)
-    options = _checked_options([*query, *found.options])
+    wanted = _checked_options([*query, *found.options], options, limits)
     if not found.pictures:
         raise MissingImageError(
             "No picture was sent: post its bytes as the body, as a file named image, or as Base64 "
@@ -107,7 +133,48 @@ def read_picture(request: Request, limits: ServingLimits) -> PictureRequest:
         )
     if len(found.pictures) > 1:
         raise SeveralImagesError(f"{len(found.pictures)} pictures were sent: send exactly one.")
-    return PictureRequest(_as_bytes(found.pictures[0]), **options)
+    return PictureRequest(found.pictures[0], wanted)
+
+
+def read_pictures(request: Request, limits: ServingLimits) -> list[PictureRequest]:
+    """Read the pictures of a batch: files of a multipart form, or a list in JSON.
+
+    The options of the whole go for every picture; in JSON each may have a `data_id`.
+
+    Raises:
+        RequestError: a child of it that says what is wrong with the request as a whole.
+    """
+    body = read_body(request, limits.max_batch_bytes)
+    query = parse_form(request.query_string, limits)
+    match request.mimetype:
+        case _ if not body:
+            found: list[tuple[Sent, list[tuple[str, object]]]] = []
+            options: list[tuple[str, object]] = []
+        case mimetype if mimetype == MULTIPART:
+            found, options = _batch_of_files(request, body, limits)
+        case mimetype if mimetype == JSON:
+            found, options = _batch_of_json(body, limits)
+        case mimetype:
+            raise UnsupportedMediaTypeError(
+                f"The Content-Type {mimetype[:100]!r} carries no batch: use {MULTIPART} with "
+                f'files, or {JSON} with {{"images": [{{"image": "<Base64>"}}]}}.'
+            )
+    common = _checked_options([*query, *options], ("top_k", "threshold", "frames"), limits)
+    if not found:
+        raise MissingImageError("No picture was sent: a batch has one or more.")
+    if len(found) > limits.max_batch_pictures:
+        raise TooManyImagesError(
+            f"The batch has {len(found)} pictures: send at most {limits.max_batch_pictures}."
+        )
+    return [
+        PictureRequest(
+            sent,
+            dataclasses.replace(
+                common, data_id=_checked_options(own, ("data_id",), limits).data_id
+            ),
+        )
+        for sent, own in found
+    ]
 
 
 def read_legacy_picture(request: Request, limits: ServingLimits) -> bytes | None:
@@ -119,241 +186,147 @@ def read_legacy_picture(request: Request, limits: ServingLimits) -> bytes | None
         RequestError: the field is not Base64, or the form cannot be read.
     """
     fields = list(parse_form(request.query_string, limits))
-    body = _body_of(request, limits)
-    if request.mimetype == _URLENCODED:
-        fields += parse_form(body, limits)
-    elif request.mimetype == _MULTIPART:
-        fields += _parse_multipart(request, body, limits)[0]
+    body = read_body(request, limits.max_body_bytes)
+    if request.mimetype in (URLENCODED, MULTIPART):
+        fields += read_form(request, body, limits).fields
     for name, value in fields:
         if name == LEGACY_FIELD and value:
             return decode_base64(value)
     return None
 
 
-def decode_base64(text: str) -> bytes:
-    """Decode Base64 as it arrives from the world, then strictly.
-
-    Undone first: a `data:...,` prefix, line breaks, plus signs that became spaces, the URL-safe
-    alphabet, missing padding. Nothing that is not Base64 is skipped.
+def read_object(request: Request, limits: ServingLimits, names: Sequence[str]) -> dict[str, Any]:
+    """Read a small JSON object, such as `{}`; no body at all counts as one.
 
     Raises:
-        BadBase64Error: it still is not Base64.
+        RequestError: it is none, or has a name that is not among `names`.
     """
-    if text[:5].lower() == "data:":
-        text = text.partition(",")[2]
-    try:
-        digits = text.encode("ascii").translate(_REPAIRS, delete=_LINE_BREAKS)
-        bare = digits.rstrip(b"=")
-        if len(digits) - len(bare) > 2:
-            _refuse_base64("it ends with more than two = signs")
-        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
-    except UnicodeEncodeError as error:
-        _refuse_base64("it has characters outside of ASCII (a file part needs a file name)", error)
-    except binascii.Error as error:
-        _refuse_base64(str(error), error)
-
-
-def parse_form(encoded: bytes, limits: ServingLimits) -> list[tuple[str, str]]:
-    """Take apart an urlencoded form or query; fields are counted before anything is allocated.
-
-    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not.
-
-    Raises:
-        TooManyFieldsError: more fields than `limits.max_form_fields`.
-        MalformedBodyError: a field has too many percent escapes or is too long.
-    """
-    if not encoded:
-        return []
-    if encoded.count(b"&") >= limits.max_form_fields:
-        raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} fields.")
-    pairs = (pair.partition(b"=") for pair in encoded.split(b"&") if pair)
-    return [_parse_pair(name, value, limits) for name, _, value in pairs]
-
-
-def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tuple[str, str]:
-    name = _unquote(raw_name, limits)
-    if name not in TEXT_FIELDS:
-        return name, _unquote(raw_value, limits)
-    value = _unescape_base64(raw_value)
-    if value.count(b"%") > limits.max_escapes:
-        raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
-    return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
-
-
-def _unquote(raw: bytes, limits: ServingLimits) -> str:
-    if len(raw) > limits.max_option_chars:
-        raise MalformedBodyError(
-            f"A form field that is no picture has more than {limits.max_option_chars:,} characters."
-        )
-    return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
-
-
-def _unescape_base64(value: bytes) -> bytes:
-    for escape, sign in _BASE64_ESCAPES:
-        value = value.replace(escape, sign)
+    body = read_body(request, limits.max_object_bytes)
+    if body and request.mimetype != JSON:
+        raise UnsupportedMediaTypeError(f"Send {JSON}, not {request.mimetype[:100]!r}.")
+    value = parse_json(body, limits) if body else {}
+    if not isinstance(value, dict):
+        raise MalformedBodyError("The JSON body must be an object.")
+    for name in value:
+        if name not in names:
+            raise BadParameterError(f"There is no field {name[:100]!r}: use {_listed(names)}.")
     return value
 
 
 def _read_body(request: Request, limits: ServingLimits) -> _Found:
-    body = _body_of(request, limits)
+    body = read_body(request, limits.max_body_bytes)
     mimetype = request.mimetype
     if not body:
         return _Found()
     if mimetype.startswith("image/") or mimetype in _RAW:
-        return _Found(pictures=[body])
-    if mimetype == _URLENCODED and images.sniff(body):  # what `curl --data-binary` says by default
-        return _Found(pictures=[body])
+        return _Found(pictures=[Sent(body)])
+    if mimetype == URLENCODED and images.sniff(body):  # what `curl --data-binary` says by default
+        return _Found(pictures=[Sent(body)])
     reader = _READERS.get(mimetype)
     if reader is None:
         raise UnsupportedMediaTypeError(
             f"The Content-Type {mimetype[:100]!r} carries no picture: use image/*, "
-            f"application/octet-stream, {_MULTIPART}, {_URLENCODED} or {_JSON}."
+            f"application/octet-stream, {MULTIPART}, {URLENCODED} or {JSON}."
         )
     return reader(request, body, limits)
 
 
-def _body_of(request: Request, limits: ServingLimits) -> bytes:
-    request.max_content_length = limits.max_body_bytes
-    try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge as error:
-        raise BodyTooLargeError(
-            f"The request has more than {limits.max_body_bytes:,} bytes."
-        ) from error
-
-
-def _read_urlencoded(_request: Request, body: bytes, limits: ServingLimits) -> _Found:
-    return _sorted_out(parse_form(body, limits))
-
-
-def _read_multipart(request: Request, body: bytes, limits: ServingLimits) -> _Found:
-    fields, files = _parse_multipart(request, body, limits)
-    for name, _ in files:
-        if name not in FILE_FIELDS:
-            raise BadParameterError(
-                f"There is no file field {name[:100]!r}: use {', '.join(FILE_FIELDS)}."
-            )
-    texts = _sorted_out(fields)
-    pictures = [*(data for _, data in files), *texts.pictures]
-    return _Found(pictures, texts.options)
+def _read_form(request: Request, body: bytes, limits: ServingLimits) -> _Found:
+    form = read_form(request, body, limits)
+    _check_files(form.files)
+    pictures = [Sent(data) for _, data in form.files]
+    return _with_fields(pictures, form.fields)
 
 
 def _read_json(_request: Request, body: bytes, limits: ServingLimits) -> _Found:
     value = parse_json(body, limits)
     if not isinstance(value, dict):
         raise MalformedBodyError('The JSON body must be an object such as {"image": "<Base64>"}.')
-    options = [(name, option) for name, option in value.items() if name != "image"]
-    if "image" not in value:
-        return _Found(options=options)
-    if not isinstance(value["image"], str):
-        raise BadParameterError("The field image must be a Base64 text.")
-    return _Found([value["image"]], options)
+    return _with_fields([], list(value.items()), texts=("image",))
 
 
 _READERS: Mapping[str, Callable[[Request, bytes, ServingLimits], _Found]] = MappingProxyType(
-    {_URLENCODED: _read_urlencoded, _MULTIPART: _read_multipart, _JSON: _read_json}
+    {URLENCODED: _read_form, MULTIPART: _read_form, JSON: _read_json}
 )
 
 
-def parse_json(body: bytes, limits: ServingLimits) -> Any:
-    """Read strict UTF-8 JSON: no NaN, no duplicate names, few values and little nesting.
-
-    Raises:
-        MalformedBodyError: it is anything else.
-    """
-    # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
-    if any(body.count(mark) > limits.max_json_marks for mark in (b"[", b"{", b",", b":")):
-        raise MalformedBodyError("The JSON body has far more values than are asked for.")
-    try:
-        return json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique
-        )
-    except (ValueError, RecursionError) as error:
-        raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands there twice")
-    return dict(pairs)
-
-
-def _parse_multipart(
+def _batch_of_files(
     request: Request, body: bytes, limits: ServingLimits
-) -> tuple[list[tuple[str, str]], list[tuple[str, bytes]]]:
-    """Give text fields and files; the whole body is in memory and capped already."""
-    parser = MultiPartParser(
-        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),
-        max_form_memory_size=limits.max_body_bytes,
-        max_form_parts=limits.max_form_fields,
-    )
-    boundary = request.mimetype_params.get("boundary", "")
-    if not boundary or not boundary.isascii():
-        raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
-    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), limits)
-    try:
-        fields, files = parser.parse(io.BytesIO(body), boundary.encode(), len(body))
-    except RequestEntityTooLarge as error:
-        raise TooManyFieldsError(
-            f"The form has more than {limits.max_form_fields} parts."
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise MalformedBodyError(f"The multipart body cannot be read: {error}.") from error
-    return (
-        [(name or "", value) for name, value in fields.items(multi=True)],
-        [(name or "", file.read()) for name, file in files.items(multi=True)],
-    )
+) -> tuple[list[tuple[Sent, list[tuple[str, object]]]], list[tuple[str, object]]]:
+    most = limits.max_batch_pictures + limits.max_form_fields
+    form = read_form(request, body, limits, max_parts=most)
+    _check_files(form.files)
+    return [(Sent(data), []) for _, data in form.files], list(form.fields)
 
 
-def _check_parts(body: bytes, delimiter: bytes, limits: ServingLimits) -> None:
-    """Refuse many parts, long part headers and a long preamble; Werkzeug has no cap for these."""
-    if body.count(delimiter) > limits.max_form_fields + 1:  # one more closes the last part
-        raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} parts.")
-    start = body.find(delimiter, 0, limits.max_part_header_bytes)
-    if start < 0:
-        raise MalformedBodyError("The multipart body does not begin with its boundary.")
-    while start >= 0:
-        start += len(delimiter)
-        if body.startswith(b"--", start):
-            return
-        end = body.find(b"\r\n\r\n", start, start + limits.max_part_header_bytes)
-        if end < 0:
-            raise MalformedBodyError("A part of the multipart body has far too long headers.")
-        start = body.find(delimiter, end)
+def _batch_of_json(
+    body: bytes, limits: ServingLimits
+) -> tuple[list[tuple[Sent, list[tuple[str, object]]]], list[tuple[str, object]]]:
+    value = parse_json(body, limits, _MARKS_AN_ITEM * (limits.max_batch_pictures + 1))
+    items = value.get(LIST_FIELD) if isinstance(value, dict) else None
+    if not isinstance(items, list):
+        raise MalformedBodyError('The JSON body must be {"images": [{"image": "<Base64>"}, …]}.')
+    found = []
+    for item in items:
+        if not isinstance(item, dict):
+            raise MalformedBodyError(f"Each of {LIST_FIELD} must be an object with an image.")
+        one = _with_fields([], list(item.items()), texts=("image",))
+        if len(one.pictures) != 1:
+            raise MissingImageError(f"Each of {LIST_FIELD} must have exactly one image.")
+        found.append((one.pictures[0], list(one.options)))
+    return found, [(name, option) for name, option in value.items() if name != LIST_FIELD]
 
 
-def _sorted_out(fields: Sequence[tuple[str, str]]) -> _Found:
-    return _Found(
-        pictures=[value for name, value in fields if name in TEXT_FIELDS],
-        options=[(name, value) for name, value in fields if name not in TEXT_FIELDS],
-    )
-
-
-def _as_bytes(picture: bytes | str) -> bytes:
-    data = decode_base64(picture) if isinstance(picture, str) else picture
-    if not data:
-        raise EmptyImageError("the picture is empty (0 bytes)")
-    return data
-
-
-def _checked_options(options: Sequence[tuple[str, object]]) -> dict[str, Any]:
-    checked: dict[str, Any] = {}
-    for name, value in options:
-        if name not in _OPTIONS:
+def _check_files(files: Sequence[tuple[str, bytes]]) -> None:
+    for name, _ in files:
+        if name not in FILE_FIELDS:
             raise BadParameterError(
-                f"There is no option {name[:100]!r}: use {' or '.join(_OPTIONS)}."
+                f"There is no file field {name[:100]!r}: use {', '.join(FILE_FIELDS)}."
             )
+
+
+def _with_fields(
+    pictures: Sequence[Sent],
+    fields: Sequence[tuple[str, object]],
+    texts: Sequence[str] = TEXT_FIELDS,
+) -> _Found:
+    """Part the fields that carry a picture from those that are options."""
+    found, options = list(pictures), []
+    for name, value in fields:
+        if name not in (*texts, URL_FIELD):
+            options.append((name, value))
+        elif isinstance(value, str):
+            found.append(Sent(value, is_url=name == URL_FIELD))
+        elif name == URL_FIELD:
+            raise BadParameterError("The field url must be a text.")
+        else:
+            raise BadParameterError(f"The field {name} must be a Base64 text.")
+    return _Found(found, options)
+
+
+def _fetched(url: str, fetch: Fetch | None) -> bytes:
+    if fetch is None:
+        raise BadParameterError(
+            "This server fetches no addresses (url): send the picture itself, or start the server "
+            "with --allow-url."
+        )
+    return fetch(url)
+
+
+def _checked_options(
+    given: Sequence[tuple[str, object]], names: Sequence[str], limits: ServingLimits
+) -> Wanted:
+    checked: dict[str, Any] = {}
+    for name, value in given:
+        if name not in names:
+            raise BadParameterError(f"There is no option {name[:100]!r}: use {_listed(names)}.")
         if name in checked:
             raise BadParameterError(f"The option {name} was given twice.")
-        checked[name] = _OPTIONS[name](value)
-    return checked
+        checked[name] = _OPTIONS[name](value, limits)
+    return Wanted(**checked)
 
 
-def _data_id(value: object) -> str:
+def _data_id(value: object, _limits: ServingLimits) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_DATA_ID_CHARS:
         raise BadParameterError(f"data_id must be a text of 1 to {MAX_DATA_ID_CHARS} characters.")
     if not value.isprintable():
@@ -361,18 +334,46 @@ def _data_id(value: object) -> str:
     return value
 
 
-def _top_k(value: object) -> int:
+def _top_k(value: object, _limits: ServingLimits) -> int:
+    return _whole_number("top_k", value, MAX_TOP_K)
+
+
+def _frames(value: object, limits: ServingLimits) -> int:
+    return _whole_number("frames", value, limits.max_frames)
+
+
+def _whole_number(name: str, value: object, most: int) -> int:
     if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
         value = int(value)
-    if type(value) is not int or not 1 <= value <= MAX_TOP_K:
-        raise BadParameterError(f"top_k must be a whole number from 1 to {MAX_TOP_K}.")
+    if type(value) is not int or not 1 <= value <= most:
+        raise BadParameterError(f"{name} must be a whole number from 1 to {most}.")
     return value
 
 
-_OPTIONS: Mapping[str, Callable[[object], object]] = MappingProxyType(
-    {"data_id": _data_id, "top_k": _top_k}
+def _threshold(value: object, _limits: ServingLimits) -> float:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{0,3}\.?[0-9]{1,20}", value):
+        value = float(value)
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise BadParameterError("threshold must be a number from 0 to 1.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _label(value: object, _limits: ServingLimits) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadParameterError("label must be the name of a class.")
+    return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(names) if names else "none"
+
+
+_OPTIONS: Mapping[str, Callable[[object, ServingLimits], object]] = MappingProxyType(
+    {
+        "data_id": _data_id,
+        "top_k": _top_k,
+        "threshold": _threshold,
+        "frames": _frames,
+        "label": _label,
+    }
 )
-
-
-def _refuse_base64(reason: str, cause: Exception | None = None) -> NoReturn:
-    raise BadBase64Error(f"The picture is not Base64 text: {reason}.") from cause

@@ -1,5 +1,6 @@
 """Waitress around the application: bound before the model loads, drained before it leaves."""
 
+import copy
 import errno
 import json
 import logging
@@ -14,12 +15,14 @@ import flask
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
+from waitress.parser import HTTPRequestParser
+from waitress.task import ErrorTask, WSGITask
 from werkzeug.exceptions import default_exceptions
 
 from classifier.errors import PortError
 from classifier.serving import legacy, problems
 from classifier.serving.limits import ServingLimits
+from classifier.serving.routes import BATCH_PATH
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,10 @@ _BIND_FAILURES = {
 }
 _RECEIVE_BYTES = 65536  # eight times waitress's own: pictures arrive in fewer rounds
 _MARGIN_BYTES = 2**20  # the application's own limit comes first, with its better words
+# When the last request in flight is answered: callers that were told to close their connections do
+# so in this time, and those in the middle of sending get an answer too.
+_QUIET_SECONDS = 0.3
+_MOST_QUIET_SECONDS = 5.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -84,6 +91,11 @@ class Server:
             asyncore_use_poll=True,
         )
         self._waitress.channel_class = _Channel
+        self._waitress.is_leaving = False  # for `_Task`
+        self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `_Parser`
+        self._waitress.adj.for_batches.max_request_body_size = (
+            limits.max_batch_bytes + _MARGIN_BYTES
+        )
         self._error: Exception | None = None
         self._interrupted = False
         self._stopping = False
@@ -114,9 +126,8 @@ class Server:
         while not self._stopping:
             self._poll(1.0)
         before_stop()
-        deadline = time.monotonic() + self._limits.drain_seconds
-        while self._is_busy() and time.monotonic() < deadline:
-            self._poll(0.05)
+        self._waitress.is_leaving = True
+        self._drain()
         if self._interrupted:
             raise KeyboardInterrupt
         if self._error is not None:
@@ -128,12 +139,46 @@ class Server:
         self._stopping = True
         self._waitress.pull_trigger()
 
+    def _drain(self) -> None:
+        """Answer what was asked, then stop listening, then answer those who were just in time.
+
+        As long as the socket listens, whoever connects gets an answer, if only that the server is
+        leaving; a connection that waits unseen when it closes would be reset.
+        """
+        deadline = time.monotonic() + self._limits.drain_seconds
+        self._poll_until(lambda: not self._is_busy(), deadline)
+        self._accept_all()
+        self._waitress.accepting = False
+        self._waitress.del_channel(self._sockets)
+        self._waitress.socket.close()
+        quiet_since = time.monotonic()
+        deadline = min(deadline, quiet_since + _MOST_QUIET_SECONDS)
+        while time.monotonic() < min(deadline, quiet_since + _QUIET_SECONDS):
+            if self._is_busy() or self._is_receiving():
+                quiet_since = time.monotonic()
+            self._poll(0.05)
+
+    def _poll_until(self, is_done: Callable[[], bool], deadline: float) -> None:
+        while not is_done() and time.monotonic() < deadline:
+            self._poll(0.05)
+
+    def _accept_all(self) -> None:
+        """Take every connection that the kernel holds for us."""
+        for _ in range(self._limits.max_connections):
+            known = len(self._waitress.active_channels)
+            self._waitress.handle_accept()
+            if len(self._waitress.active_channels) == known:
+                return
+
     def _poll(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._sockets, count=1)
 
     def _is_busy(self) -> bool:
         channels = list(self._waitress.active_channels.values())
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+    def _is_receiving(self) -> bool:
+        return any(channel.request for channel in list(self._waitress.active_channels.values()))
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping and number == signal.SIGINT:
@@ -160,8 +205,31 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc] # waitress has no types
         self.write(body)
 
 
+class _Task(WSGITask):  # type: ignore[misc] # waitress has no types
+    """Answers through the application; of a leaving server, on connections that end with that."""
+
+    def build_response_header(self) -> bytes:
+        if self.channel.server.is_leaving:
+            self.request.headers["CONNECTION"] = "close"
+        header: bytes = super().build_response_header()
+        return header
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no types
+    """Takes large bodies only where batches are sent to; elsewhere nothing of them is stored."""
+
+    adj: Any
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.path == BATCH_PATH:
+            self.adj = self.adj.for_batches
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no types
     error_task_class = _ErrorTask
+    task_class = _Task
+    parser_class = _Parser
 
 
 def refusal(path: str, code: int) -> tuple[str, str, bytes]:

@@ -21,6 +21,7 @@ class RunningServer:
     """A started `main.py`; `lines` is what it has written to standard error so far."""
 
     def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.lines: list[str] = []
         self.process = subprocess.Popen(

@@ -12,14 +12,16 @@ from werkzeug.test import EnvironBuilder
 
 from classifier.errors import ClassifierError, EmptyImageError
 from classifier.serving import problems
+from classifier.serving.bodies import decode_base64, parse_form
 from classifier.serving.limits import ServingLimits
 from classifier.serving.requests import (
     MAX_TOP_K,
     PictureRequest,
-    decode_base64,
-    parse_form,
+    Wanted,
     read_legacy_picture,
+    read_object,
     read_picture,
+    read_pictures,
 )
 
 LIMITS = ServingLimits()
@@ -37,8 +39,13 @@ def request(data: bytes | str | dict[str, object], kind: str = "", query: str = 
     )
 
 
-def read(data: bytes | str, kind: str, query: str = "") -> PictureRequest:
-    return read_picture(request(data, kind, query), LIMITS)
+def read(data: bytes | str, kind: str, query: str = "") -> tuple[bytes, Wanted]:
+    asked = read_picture(request(data, kind, query), LIMITS)
+    return asked.sent.read(None), asked.wanted
+
+
+def batch(data: bytes | str, kind: str, query: str = "") -> list[PictureRequest]:
+    return read_pictures(request(data, kind, query), LIMITS)
 
 
 def part(name: str, value: bytes, file: str | None = None) -> bytes:
@@ -76,22 +83,22 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_bytes(form: str) -> None:
-    assert read(*FORMS[form]).data == PICTURE
+    assert read(*FORMS[form])[0] == PICTURE
 
 
 def test_options_are_read_from_query_form_part_and_json() -> None:
-    expected = PictureRequest(PICTURE, "shop-77/3", 2)
-    options = {"data_id": "shop-77/3", "top_k": "2"}
+    expected = PICTURE, Wanted("shop-77/3", 2, 0.25, 3)
+    options = {"data_id": "shop-77/3", "top_k": "2", "threshold": ".25", "frames": "3"}
     assert read(PICTURE, "image/jpeg", urlencode(options)) == expected
     assert read(urlencode({"image": TEXT, **options}), URLENCODED) == expected
     parts = [part(name, value.encode()) for name, value in options.items()]
     assert read(multipart(part("f1", PICTURE, "x"), *parts), BOUNDARY) == expected
-    body = json.dumps({"image": TEXT, **options, "top_k": 2})
+    body = json.dumps({"image": TEXT, **options, "top_k": 2, "threshold": 0.25, "frames": 3})
     assert read(body, "application/json") == expected
 
 
 def test_plus_signs_in_an_option_are_spaces_and_escaped_ones_are_not() -> None:
-    assert read(f"image={TEXT}&data_id=a+b%2Bc", URLENCODED).data_id == "a b+c"
+    assert read(f"image={TEXT}&data_id=a+b%2Bc", URLENCODED)[1].data_id == "a b+c"
 
 
 NO_IMAGE = problems.MissingImageError
@@ -137,7 +144,18 @@ FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "huge number": ('{"top_k": ' + "9" * 5000 + "}", JSON, "", MALFORMED),
     "number as picture": ('{"image": 1}', JSON, "", BAD),
     "URL": ('{"url": "https://example.org/x.jpg"}', JSON, "", BAD),
-    "unknown option": (PICTURE, "image/jpeg", "threshold=0.5", BAD),
+    "unknown option": (PICTURE, "image/jpeg", "treshold=0.5", BAD),
+    "option of another address": (PICTURE, "image/jpeg", "label=menu", BAD),
+    "empty option name": (PICTURE, "image/jpeg", "=1", BAD),
+    **{f"threshold {value}": (PICTURE, "image/jpeg", f"threshold={value}", BAD)
+       for value in ("nan", "2", "-1", "1e-3", "inf", "", ".", "0x1", "1.0001", "true")},
+    "threshold true": (f'{{"image": "{TEXT}", "threshold": true}}', JSON, "", BAD),
+    "threshold 2": (f'{{"image": "{TEXT}", "threshold": 2}}', JSON, "", BAD),
+    "threshold 1e999": (f'{{"image": "{TEXT}", "threshold": 1e999}}', JSON, "", BAD),
+    **{f"frames {value}": (PICTURE, "image/jpeg", f"frames={value}", BAD)
+       for value in ("0", "9", "all")},
+    "URL that is no text": ('{"url": ["https://example.org"]}', JSON, "", BAD),
+    "picture and URL": (f"image={TEXT}&url=https://example.org", URLENCODED, "", SEVERAL),
     "option twice": (f"image={TEXT}&top_k=1", URLENCODED, "top_k=1", BAD),
     **{f"top_k {value}": (PICTURE, "image/jpeg", f"top_k={value}", BAD)
        for value in ("-1", "0", "1e9", "abc", "", "1.5", str(MAX_TOP_K + 1), "9" * 40, "%d9%a3")},
@@ -190,10 +208,10 @@ def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: byte
     data = (fill * size)[:size]
     text = base64.b64encode(data)
     escaped = quote_plus(text) if size < 2**20 else text.decode()
-    start = time.perf_counter()
-    assert read(f"image={escaped}", URLENCODED).data == data
-    assert read(multipart(part("image", text)), BOUNDARY).data == data
-    assert time.perf_counter() - start < 3
+    start = time.process_time()
+    assert read(f"image={escaped}", URLENCODED)[0] == data
+    assert read(multipart(part("image", text)), BOUNDARY)[0] == data
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -209,10 +227,10 @@ def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: byte
 def test_hostile_forms_are_refused_before_they_cost_anything(
     body: bytes, error: type[ClassifierError]
 ) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(error):
         parse_form(body, LIMITS)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -227,19 +245,19 @@ def test_hostile_forms_are_refused_before_they_cost_anything(
     ids=["line breaks", "part headers", "file name", "parts", "boundaries"],
 )
 def test_hostile_multipart_is_refused_before_it_costs_anything(body: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises((MALFORMED, FIELDS)):
         read(body, BOUNDARY)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'"a":1,', b"{},", b"1,"])
 def test_hostile_json_is_refused_before_it_costs_anything(unit: bytes) -> None:
     body = b"[" + unit * (15_000_000 // len(unit)) + b"1]"
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(MALFORMED):
         read(body, JSON)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_legacy_field_is_read_from_query_form_and_part() -> None:
@@ -254,3 +272,76 @@ def test_legacy_field_is_read_from_query_form_and_part() -> None:
 @pytest.mark.parametrize("body", ["", "image=x", "imageBase64String=", "other=1"])
 def test_missing_legacy_field_is_none(body: str) -> None:
     assert read_legacy_picture(request(body, URLENCODED), LIMITS) is None
+
+
+def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
+    for body, kind in (
+        (json.dumps({"url": "https://example.org/x"}), JSON),
+        ("url=https%3A%2F%2Fexample.org%2Fx", URLENCODED),
+        (multipart(part("url", b"https://example.org/x")), BOUNDARY),
+    ):
+        asked = read_picture(request(body, kind), LIMITS)
+        assert asked.sent.read({"https://example.org/x": PICTURE}.__getitem__) == PICTURE
+
+
+def test_a_batch_comes_as_files_or_as_a_list() -> None:
+    files = multipart(*(part("image", bytes([n]), f"{n}.jpg") for n in range(32)))
+    asked = batch(files, BOUNDARY, "top_k=2")
+    assert [one.sent.read(None) for one in asked] == [bytes([n]) for n in range(32)]
+    assert {one.wanted for one in asked} == {Wanted(top_k=2)}
+    items = [{"image": f"data:image/jpeg;base64,{TEXT}", "data_id": f"{n}"} for n in range(32)]
+    asked = batch(json.dumps({"images": items, "threshold": 0.5}), JSON)
+    assert [one.sent.read(None) for one in asked] == [PICTURE] * 32
+    assert [one.wanted for one in asked] == [
+        Wanted(f"{number}", threshold=0.5) for number in range(32)
+    ]
+
+
+def test_one_bad_text_in_a_batch_is_that_picture_s_own_fault() -> None:
+    good, bad = batch(json.dumps({"images": [{"image": TEXT}, {"image": "!"}]}), JSON)
+    assert good.sent.read(None) == PICTURE
+    with pytest.raises(problems.BadBase64Error):
+        bad.sent.read(None)
+
+
+BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
+    "nothing": (b"", BOUNDARY, NO_IMAGE),
+    "no pictures": ('{"images": []}', JSON, NO_IMAGE),
+    "no files": (multipart(part("top_k", b"1")), BOUNDARY, NO_IMAGE),
+    "33 pictures": (json.dumps({"images": [{"image": TEXT}] * 33}), JSON,
+                    problems.TooManyImagesError),
+    "33 files": (multipart(*[part("image", b"x", "x")] * 33), BOUNDARY,
+                 problems.TooManyImagesError),
+    "100 files": (multipart(*[part("image", b"x", "x")] * 100), BOUNDARY, FIELDS),
+    "one picture": (PICTURE, "image/jpeg", problems.UnsupportedMediaTypeError),
+    "no list": ('{"images": {"image": "x"}}', JSON, MALFORMED),
+    "a list alone": ("[]", JSON, MALFORMED),
+    "text items": ('{"images": ["x"]}', JSON, MALFORMED),
+    "item without a picture": ('{"images": [{"data_id": "x"}]}', JSON, NO_IMAGE),
+    "item with two": ('{"images": [{"image": "x", "url": "y"}]}', JSON, NO_IMAGE),
+    "item with an option": (f'{{"images": [{{"image": "{TEXT}", "top_k": 1}}]}}', JSON, BAD),
+    "unknown option": ('{"images": [{"image": "x"}], "label": "y"}', JSON, BAD),
+    "data_id for all": ('{"images": [{"image": "x"}], "data_id": "y"}', JSON, BAD),
+    "flat JSON": ('{"images": [' + "1," * 1000 + "1]}", JSON, MALFORMED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BATCH_FAULTS)
+def test_every_fault_of_a_batch_has_its_own_error(fault: str) -> None:
+    body, kind, error = BATCH_FAULTS[fault]
+    with pytest.raises(error) as caught:
+        batch(body, kind)
+    assert type(caught.value) is error
+
+
+def test_a_small_object_is_read_strictly() -> None:
+    assert read_object(request(b"", JSON), LIMITS, ("a",)) == {}
+    assert read_object(request('{"a": 1}', JSON), LIMITS, ("a",)) == {"a": 1}
+    for body, kind, error in (
+        ('{"b": 1}', JSON, BAD),
+        ("[]", JSON, MALFORMED),
+        ("a=1", URLENCODED, problems.UnsupportedMediaTypeError),
+        (b"{}" + b" " * LIMITS.max_object_bytes, JSON, problems.BodyTooLargeError),
+    ):
+        with pytest.raises(error):
+            read_object(request(body, kind), LIMITS, ("a",))

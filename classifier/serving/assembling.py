@@ -1,0 +1,138 @@
+"""The service as the command line asks for it: every room, and what opens and closes with them."""
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from classifier.errors import UsageError
+
+if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
+    import flask
+
+    from classifier.decisions import DecisionPolicy
+    from classifier.serving.app import Room, Service
+    from classifier.serving.desk import Desk
+    from classifier.serving.limits import Admission, ServingLimits
+    from classifier.serving.models import Models
+
+_LOWEST = {"max_in_flight": 1, "cache_entries": 0}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `main.py` the options that `assemble` reads."""
+    from classifier.serving import access_options, feedback_options, url_options
+
+    access_options.add_options(parser)
+    feedback_options.add_options(parser)
+    url_options.add_options(parser)
+    add = parser.add_argument_group("what it may cost").add_argument
+    add(
+        "--max-in-flight",
+        type=int,
+        default=16,
+        metavar="N",
+        help="requests worked on at once; the next one is told to come back (16)",
+    )
+    add(
+        "--cache-entries",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="answers kept, so that the same bytes are judged once; 0 for none (10000)",
+    )
+
+
+def check(options: argparse.Namespace) -> None:
+    """Check the numbers.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    for name, lowest in _LOWEST.items():
+        value = getattr(options, name)
+        if not lowest <= value <= 1_000_000:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is {value}: it must lie from {lowest} to 1,000,000."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """A service that is ready to be served.
+
+    Attributes:
+        models: not loaded yet.
+        app: the application.
+        limits: what its requests may cost.
+        check: to be called with what describes the first model; raises UsageError when it does not
+            go with the options.
+    """
+
+    models: "Models"
+    app: "flask.Flask"
+    limits: "ServingLimits"
+    check: Callable[[Mapping[str, Any]], None]
+
+
+@contextlib.contextmanager
+def assemble(
+    options: argparse.Namespace, policy: "DecisionPolicy | None", address: str
+) -> Iterator[Assembled]:
+    """Give the service, and close what belongs to it in the end.
+
+    Args:
+        options: of `main.py`.
+        policy: how labels are chosen; None for the version's own.
+        address: the IP address that is listened on.
+
+    Raises:
+        UsageError: options do not go together, or the network could use the service without a key.
+    """
+    from classifier.serving import access_options, app, explaining, feedback_options, url_options
+    from classifier.serving.api import KeepNothing
+    from classifier.serving.limits import ServingLimits
+    from classifier.serving.metrics import Metrics
+    from classifier.serving.models import Models
+
+    limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
+    metrics = Metrics()
+    models = Models(
+        options.model, engine=options.engine, precision=options.precision, policy=policy
+    )
+    fetcher = url_options.from_options(options, limits.pictures.max_bytes)
+    corrections = feedback_options.from_options(
+        options, lambda: models.get().classes, limits, metrics.note_correction
+    )
+    service = app.Service(
+        models,
+        limits,
+        access_options.from_options(options, address),
+        fetcher.fetch if fetcher else None,
+        corrections or KeepNothing(),
+        metrics,
+    )
+    with contextlib.ExitStack() as stack:
+        explainer = stack.enter_context(contextlib.closing(explaining.Explainer()))
+        if corrections:
+            corrections.open()
+            stack.callback(corrections.close)
+
+        def rooms(service: "Service", desk: "Desk", admission: "Admission") -> "Sequence[Room]":
+            from classifier.serving.admin import AdminViews
+            from classifier.serving.explaining import ExplainViews
+
+            found: list[Room] = [
+                AdminViews(models, limits),
+                ExplainViews(models.get, desk, admission, limits, explainer),
+            ]
+            if corrections:
+                corrections.share(admission)
+                found.append(corrections)
+            return found
+
+        stack.callback(models.join)
+        stack.callback(models.close)
+        check = corrections.check if corrections else lambda described: None
+        yield Assembled(models, app.create_app(service, more=rooms), limits, check)

@@ -1,0 +1,105 @@
+"""The engine's places: deadlines, engines that hang, threads that end."""
+
+import gc
+import threading
+import time
+
+import pytest
+
+from classifier.serving.problems import DeadlineExceededError
+from classifier.serving.slots import EngineSlots
+
+
+def soon() -> float:
+    return time.monotonic() + 10
+
+
+def at_once() -> float:
+    return time.monotonic() + 0.02
+
+
+def engine_threads() -> int:
+    return sum(thread.name.startswith("engine-") for thread in threading.enumerate())
+
+
+def settled_engine_threads() -> int:
+    """Count when those that were to end have ended."""
+    gc.collect()
+    count = engine_threads()
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        if count != (count := engine_threads()):
+            end = time.monotonic() + 0.3
+        time.sleep(0.02)
+    return count
+
+
+def test_work_is_done_and_its_result_given() -> None:
+    result, waited = EngineSlots(1).run(lambda: 42, soon())
+    assert result == 42
+    assert waited >= 0
+
+
+def test_what_work_raises_reaches_the_caller_and_the_next_is_done() -> None:
+    slots = EngineSlots(1)
+
+    def fail() -> None:
+        raise ZeroDivisionError("the engine's")
+
+    with pytest.raises(ZeroDivisionError, match="the engine's"):
+        slots.run(fail, soon())
+    with pytest.raises(TimeoutError):  # not to be taken for our own deadline
+        slots.run(lambda: (_ for _ in ()).throw(TimeoutError("own")), soon())
+    assert slots.run(lambda: 1, soon())[0] == 1
+
+
+def test_as_many_run_at_once_as_there_are_places() -> None:
+    slots, both = EngineSlots(2), threading.Barrier(2, timeout=5)
+    threads = [threading.Thread(target=slots.run, args=(both.wait, soon())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert not both.broken
+
+
+def test_an_engine_that_hangs_is_not_waited_for_and_shows() -> None:
+    slots, go_on, begun = EngineSlots(2), threading.Event(), threading.Event()
+    ran = []
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    with pytest.raises(DeadlineExceededError):
+        slots.run(hang, at_once())
+    assert begun.is_set()
+    assert not slots.is_wedged  # the other place is free
+    with pytest.raises(DeadlineExceededError):
+        slots.run(hang, at_once())
+    assert slots.is_wedged
+    with pytest.raises(DeadlineExceededError):
+        slots.run(lambda: ran.append("too late"), at_once())
+    go_on.set()
+    assert slots.run(lambda: "again", soon())[0] == "again"
+    assert not slots.is_wedged
+    assert ran == []  # what nobody waits for is never begun
+
+
+def test_the_threads_end_with_the_slots_and_what_waits_is_done_first() -> None:
+    before = settled_engine_threads()
+    slots, go_on, done = EngineSlots(1), threading.Event(), []
+    waiting = [
+        threading.Thread(target=slots.run, args=(lambda: (go_on.wait(5), done.append(1)), soon()))
+        for _ in range(3)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert engine_threads() == before + 1
+    del slots
+    go_on.set()
+    for thread in waiting:
+        thread.join(5)
+    waiting.clear()
+    del thread
+    assert (settled_engine_threads(), done) == (before, [1, 1, 1])
