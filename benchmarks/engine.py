@@ -23,7 +23,7 @@ from learning_rig import options as rig  # noqa: E402
 from learning_rig import processes  # noqa: E402
 
 from classifier import console  # noqa: E402
-from classifier.learning.evaluation import wilson_interval  # noqa: E402
+from classifier.intervals import wilson_interval  # noqa: E402
 
 YARDSTICK = "keras-predict"  # what the first generation called for each picture
 

@@ -32,7 +32,7 @@ from learning_rig import options as rig  # noqa: E402
 from learning_rig.problem import Problem  # noqa: E402
 
 from classifier import console  # noqa: E402
-from classifier.learning.evaluation import wilson_interval  # noqa: E402
+from classifier.intervals import wilson_interval  # noqa: E402
 
 FIRST = "first-generation"
 FIRST_EPOCHS = 20

@@ -1,13 +1,13 @@
 """Labels and probabilities -> metrics. Arithmetic only: NumPy in, plain numbers out."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-_Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+from classifier.intervals import wilson_interval
+
 _TINY = 1e-7  # float32 probabilities saturate; below this the logarithm would only measure rounding
 
 
@@ -85,28 +85,13 @@ def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.n
     )
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give the 95 % Wilson score interval of a proportion (Wilson 1927).
-
-    Raises:
-        ValueError: there are no trials.
-    """
-    if trials <= 0:
-        raise ValueError("an interval needs at least one trial")
-    share = successes / trials
-    spread = _Z_95**2 / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def class_weights(
-    counts: Sequence[int], *, tolerated_ratio: float = 1.5
+    counts: Sequence[float], *, tolerated_ratio: float = 1.5
 ) -> dict[int, float] | None:
     """Give a weight for each class that makes all weigh the same, or None when they nearly do.
 
     Args:
-        counts: training pictures of each class.
+        counts: training pictures of each class, each as often as it counts.
         tolerated_ratio: largest over smallest class up to which nothing is done.
     """
     if max(counts) <= tolerated_ratio * min(counts):

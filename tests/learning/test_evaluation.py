@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from classifier.learning.evaluation import class_weights, evaluate, wilson_interval
+from classifier.learning.evaluation import class_weights, evaluate
 
 # Six pictures of three classes; what each was called stands in the largest column.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -53,28 +53,6 @@ def test_a_certain_mistake_costs_much_but_not_infinity() -> None:
 def test_shapes_that_do_not_fit_are_refused(labels: list[int], shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="do not fit together"):
         evaluate(["a", "b"], np.array(labels), np.ones(shape))
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        (0, 10, 0.0, 0.27753),  # as statistics packages give them
-        (1, 10, 0.01788, 0.40415),
-        (5, 10, 0.23659, 0.76341),
-        (10, 10, 0.72247, 1.0),
-        (81, 263, 0.2553, 0.3662),  # Newcombe 1998
-        (0, 299, 0.0, 0.01269),
-    ],
-)
-def test_wilson_interval_gives_the_known_values(
-    successes: int, trials: int, low: float, high: float
-) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_interval_of_no_trials_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        wilson_interval(0, 0)
 
 
 def test_class_weights_make_all_classes_weigh_the_same() -> None:

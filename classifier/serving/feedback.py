@@ -1,0 +1,283 @@
+"""The store of corrections: what people say of pictures, and how to take it back."""
+
+import collections
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from classifier.serving.feedback_folder import FeedbackFolder, FeedbackLimits
+from classifier.serving.feedback_journal import (
+    AUDIT,
+    CORRECT,
+    REJECT,
+    SENT,
+    UNDO,
+    Entry,
+    stored_name,
+)
+from classifier.serving.feedback_state import Step
+from classifier.serving.problems import BadParameterError, UnknownPictureError
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+    """What goes into the journal beside the correction; see `feedback_journal.Entry`."""
+
+    predicted: Mapping[str, Any] | None = None
+    model: str | None = None
+    reason: str = SENT
+    reviewer: str | None = None
+    caller: str | None = None
+    note: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """What holds for a picture now.
+
+    Attributes:
+        sha256: of the picture as it was sent.
+        label: its class; None when it is rejected or nothing holds.
+        is_rejected: whether it belongs to no class.
+        previous: the label before.
+        stored: path of the picture in the feedback folder.
+        is_new: whether nothing held before.
+        is_changed: whether anything was written.
+    """
+
+    sha256: str
+    label: str | None
+    is_rejected: bool
+    previous: str | None
+    stored: str | None
+    is_new: bool
+    is_changed: bool
+
+
+class FeedbackStore:
+    """Keeps corrections; any thread and any process may use the same folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        to_jpeg: Callable[[bytes], bytes],
+        limits: FeedbackLimits | None = None,
+    ) -> None:
+        """Name the folder; it is made with the first correction.
+
+        Args:
+            folder: for the pictures and the journal.
+            to_jpeg: decodes an encoded picture and encodes it anew, for keeping.
+            limits: what is kept at most.
+        """
+        limits = limits or FeedbackLimits()
+        self._folder = FeedbackFolder(folder, limits)
+        self._to_jpeg = to_jpeg
+        self._removed = _RemovedPictures(limits.max_removed_bytes)
+
+    def open(self) -> None:
+        """Read what earlier runs left, and put in order what a killed one did.
+
+        Raises:
+            FeedbackUnavailableError, FeedbackFullError: the folder is there but cannot be used.
+        """
+        self._folder.open()
+
+    def correct(
+        self, sha256: str, label: str | None, remark: Remark, data: bytes | None = None
+    ) -> Correction:
+        """Say that a picture is of a class, or of none. The same again changes nothing.
+
+        Args:
+            sha256: of the picture as it was sent.
+            label: a class whose name is fit for a folder; None keeps the picture out of all.
+            remark: what else goes into the journal.
+            data: the encoded picture; may be missing when it is stored already.
+
+        Raises:
+            UnknownPictureError: it is not stored, and `data` is missing.
+            ImageError: it cannot be decoded.
+            FeedbackFullError: there is no room.
+            FeedbackUnavailableError: it could not be written; nothing was changed.
+        """
+        jpeg = None
+        if label is not None and data is not None and not self._is_stored(sha256):
+            jpeg = self._to_jpeg(data)  # takes long: before others have to wait
+        with self._folder.exclusive():
+            key = self._key_of(sha256)
+            steps = self._folder.state.steps(key)
+            if self._holds(key, steps, label):
+                return self._now(sha256, key, steps, is_changed=False)
+            if not steps and data is None and key not in self._removed:
+                raise _no_longer_held()
+            action = REJECT if label is None else CORRECT
+            remark = _with_past(remark, steps)
+            return self._change(action, sha256, label, remark, lambda: jpeg or self._encode(data))
+
+    def undo(self, sha256: str, remark: Remark, data: bytes | None = None) -> Correction:
+        """Take back the last thing that was said of a picture; what was said before holds again.
+
+        Args:
+            sha256: of the picture as it was sent.
+            remark: who does it.
+            data: the encoded picture, in case it has to come back.
+
+        Raises:
+            UnknownPictureError: there is nothing to undo; or the picture, which was rejected, is
+                not held any more.
+            FeedbackFullError, FeedbackUnavailableError: as for `correct`.
+        """
+        with self._folder.exclusive():
+            steps = self._folder.state.steps(self._key_of(sha256))
+            if not steps:
+                raise UnknownPictureError("There is no correction of this picture.")
+            label = steps[-2].label if len(steps) > 1 else None
+            remark = _with_prediction(remark, steps[-1])
+            return self._change(UNDO, sha256, label, remark, lambda: self._encode(data))
+
+    def is_settled(self, sha256: str, label: str | None) -> bool:
+        """Tell whether that is what holds, as far as is known without looking at the disk."""
+        with self._folder.reading():
+            steps = self._folder.state.steps(self._folder.state.key_of(sha256))
+            return bool(steps) and steps[-1].label == label
+
+    def corrected_among(self, pictures: Iterable[str]) -> set[str]:
+        """Give those pictures, by SHA-256, of which something holds."""
+        with self._folder.reading():
+            state = self._folder.state
+            return {sha256 for sha256 in pictures if state.steps(state.key_of(sha256))}
+
+    def picture(self, sha256: str) -> bytes | None:
+        """Give the stored JPEG of a picture, or None.
+
+        Raises:
+            FeedbackUnavailableError: it cannot be read.
+        """
+        with self._folder.reading():
+            stored = self._folder.state.stored(self._folder.state.key_of(sha256))
+            return None if stored is None else self._folder.files.read(stored)
+
+    def num_corrected(self) -> int:
+        """Count the pictures of which something holds, rejected ones included."""
+        with self._folder.reading():
+            return self._folder.state.num_corrected()
+
+    def audit(self, class_of_interest: str | None) -> tuple[int, int]:
+        """Count audited pictures: reviewed, missed; see `FeedbackState.audit`."""
+        with self._folder.reading():
+            return self._folder.state.audit(class_of_interest)
+
+    def export(self) -> tuple[BinaryIO, int]:
+        """Give the journal, open for reading, and how many bytes of it are whole lines.
+
+        Raises:
+            FeedbackUnavailableError: it cannot be read.
+        """
+        with self._folder.reading():
+            try:
+                return open(self._folder.journal.path, "rb"), self._folder.journal.num_bytes
+            except FileNotFoundError:
+                return io.BytesIO(), 0
+
+    def _key_of(self, sha256: str) -> str:
+        if self._folder.state.is_other(sha256):
+            raise BadParameterError(
+                "Another picture's SHA-256 begins with the same digits: this one cannot be kept."
+            )
+        return self._folder.state.key_of(sha256)
+
+    def _is_stored(self, sha256: str) -> bool:
+        with self._folder.reading():
+            return self._folder.state.num_bytes_of(self._folder.state.key_of(sha256)) > 0
+
+    def _holds(self, key: str, steps: tuple[Step, ...], label: str | None) -> bool:
+        """Tell whether that is what holds, and the picture is where it should be."""
+        stored = self._folder.state.stored(key)
+        is_there = stored is None or self._folder.files.num_bytes(stored) > 0
+        return bool(steps) and steps[-1].label == label and is_there
+
+    def _change(
+        self,
+        action: str,
+        sha256: str,
+        label: str | None,
+        remark: Remark,
+        encode: Callable[[], bytes],
+    ) -> Correction:
+        state, files = self._folder.state, self._folder.files
+        key = state.key_of(sha256)
+        before = state.steps(key)
+        old = state.stored(key)
+        stored = None if label is None else stored_name(label, key)
+        picture = files.read(old) if old is not None else None
+        entry = Entry(
+            action=action, sha256=sha256, label=label, stored=stored, **dataclasses.asdict(remark)
+        )
+        if stored is None:
+            self._folder.write(key, entry, None)
+            self._removed.put(key, picture)
+        else:
+            self._folder.write(key, entry, picture or self._removed.get(key) or encode())
+        return self._now(sha256, key, before, is_changed=True)
+
+    def _encode(self, data: bytes | None) -> bytes:
+        if data is None:
+            raise _no_longer_held()
+        return self._to_jpeg(data)
+
+    def _now(
+        self, sha256: str, key: str, before: tuple[Step, ...], *, is_changed: bool
+    ) -> Correction:
+        steps = self._folder.state.steps(key)
+        return Correction(
+            sha256=sha256,
+            label=steps[-1].label if steps else None,
+            is_rejected=bool(steps) and steps[-1].label is None,
+            previous=before[-1].label if before else None,
+            stored=self._folder.state.stored(key),
+            is_new=not before,
+            is_changed=is_changed,
+        )
+
+
+class _RemovedPictures:
+    """The pictures that were taken out last, in memory: an undo may want them back."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._pictures: collections.OrderedDict[str, bytes] = collections.OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._pictures
+
+    def get(self, key: str) -> bytes | None:
+        return self._pictures.get(key)
+
+    def put(self, key: str, picture: bytes | None) -> None:
+        if picture is None:
+            return
+        self._pictures[key] = picture
+        self._pictures.move_to_end(key)
+        while sum(map(len, self._pictures.values())) > self._max_bytes:
+            self._pictures.popitem(last=False)
+
+
+def _no_longer_held() -> UnknownPictureError:
+    return UnknownPictureError("The picture is not held any more: send it again, as a file.")
+
+
+def _with_past(remark: Remark, steps: tuple[Step, ...]) -> Remark:
+    """Keep what was known of the prediction; what was drawn for the audit stays in it."""
+    if not steps or steps[-1].predicted is None:
+        return remark
+    if steps[-1].reason == AUDIT or remark.predicted is None:
+        return _with_prediction(remark, steps[-1])
+    return remark
+
+
+def _with_prediction(remark: Remark, step: Step) -> Remark:
+    return dataclasses.replace(
+        remark, predicted=step.predicted, model=step.model, reason=step.reason
+    )

@@ -1,0 +1,288 @@
+"""The journal of corrections: one JSON line each, and the lock that every writer holds.
+
+Beside it lies the lock file. While a change is under way it says which one, so that whoever comes
+after a process that was killed knows what was meant.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from classifier import files
+from classifier.serving.problems import FeedbackFullError
+
+JOURNAL_NAME = ".feedback.jsonl"
+LOCK_NAME = ".feedback.lock"
+
+CORRECT, REJECT, UNDO = "correct", "reject", "undo"
+ACTIONS = (CORRECT, REJECT, UNDO)
+
+UNCERTAIN, AUDIT, RECENT, SENT = "uncertain", "audit", "recent", "sent"
+RECOVERED = "recovered"  # found without a line: moved there by hand, or from before a power failure
+
+KEY_DIGITS = 16  # of a SHA-256: the name of what is stored of a picture
+
+_MAX_NAME_BYTES = 200  # of a class folder; file systems take 255
+_LOCK_SECONDS = 5.0  # another process writes for some milliseconds
+_STORED = re.compile(f"([^/]+)/([0-9a-f]{{{KEY_DIGITS}}})\\.jpg", re.DOTALL)
+_SHA256 = re.compile("[0-9a-f]{64}")
+_NO_ENTRY = (ValueError, KeyError, TypeError, RecursionError)
+
+_log = logging.getLogger(__name__)
+
+
+def is_folder_name(name: str) -> bool:
+    """Tell whether a class may have a folder of this name: one level, not hidden, not too long."""
+    try:
+        num_bytes = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    return (
+        0 < num_bytes <= _MAX_NAME_BYTES
+        and not name.startswith(".")
+        and not re.search(r"[/\\\x00-\x1f\x7f]", name)
+    )
+
+
+def stored_name(label: str, key: str) -> str:
+    """Give the path of a stored picture in the feedback folder."""
+    return f"{label}/{key}.jpg"
+
+
+def parse_stored_name(name: str) -> tuple[str, str]:
+    """Give label and key of a stored picture.
+
+    Raises:
+        ValueError: it is no path that `stored_name` gives.
+    """
+    match = _STORED.fullmatch(name)
+    if match is None or not is_folder_name(match[1]):
+        raise ValueError(f"{name!r} is no stored picture")
+    return match[1], match[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        action: one of `ACTIONS`.
+        sha256: of the picture as it was sent, 64 hexadecimal digits; of the stored one when it was
+            `RECOVERED`.
+        label: the class that holds from now on; None when it belongs to none, or nothing holds.
+        stored: path of the picture in the feedback folder; None when none is kept.
+        predicted: label, probability and decision of the model; None when it was not asked.
+        model: digest of the model.
+        reason: why the picture was looked at.
+        reviewer: who corrected it, as they say.
+        caller: name of the key that was shown.
+        note: the reviewer's words.
+        time: ISO 8601, UTC.
+    """
+
+    action: str
+    sha256: str
+    label: str | None
+    stored: str | None
+    predicted: Mapping[str, Any] | None = None
+    model: str | None = None
+    reason: str = SENT
+    reviewer: str | None = None
+    caller: str | None = None
+    note: str | None = None
+    time: str = dataclasses.field(
+        default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Entry":
+        """Read what `to_json` wrote; paths that lead out of the feedback folder are no entry.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no entry.
+        """
+        entry = cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
+        if entry.action not in ACTIONS or not _SHA256.fullmatch(entry.sha256):
+            raise ValueError("unknown action, or no SHA-256")
+        if not isinstance(entry.predicted, Mapping | None) or not isinstance(entry.reason, str):
+            raise TypeError("no prediction, or no reason")
+        label = None if entry.stored is None else parse_stored_name(entry.stored)[0]
+        if label != entry.label or (entry.action != UNDO and (label is None) != entry.is_reject):
+            raise ValueError("stored in another class than it was corrected to")
+        return entry
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the line as JSON values."""
+        names = ("time", *(name for name in self.__dataclass_fields__ if name != "time"))
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def is_reject(self) -> bool:
+        """Whether it says that the picture belongs to no class."""
+        return self.action == REJECT
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A change under way.
+
+    Attributes:
+        entry: the line that it writes.
+        removes: path in the feedback folder of a picture that goes afterwards.
+    """
+
+    entry: Entry
+    removes: str | None = None
+
+
+class Journal:
+    """The journal of one folder. For one thread at a time; processes wait for each other."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """Name the files; nothing is opened.
+
+        Args:
+            folder: of the corrections.
+            max_bytes: that the journal may grow to.
+        """
+        self.folder = folder
+        self.path = folder / JOURNAL_NAME
+        self._max_bytes = max_bytes
+        self._end = 0  # of the whole lines that were read or written, in bytes
+        self._identity: tuple[int, int] | None = None  # device and inode of the file read
+        self._lock = self._file = -1
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the whole lines that were read or written."""
+        return self._end
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock and have the journal open; the folder is made if need be.
+
+        Raises:
+            OSError: it cannot be written, or another process does not let go of the lock.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.ExitStack() as opened:
+            self._lock = os.open(self.folder / LOCK_NAME, flags, 0o666)
+            opened.callback(os.close, self._lock)
+            _take(self._lock)
+            is_new = not self.path.exists()
+            self._file = os.open(self.path, flags | os.O_APPEND, 0o666)
+            opened.callback(os.close, self._file)
+            if is_new:
+                files.fsync_folder(self.folder)
+            yield
+
+    def catch_up(self) -> tuple[list[Entry], bool]:
+        """Read the lines that are new to us; what a killed writer left half written is cut off.
+
+        Returns:
+            the entries, and whether they start from the first line: for the first time, or because
+            somebody put another file in the journal's place.
+        """
+        status = os.fstat(self._file)
+        identity = (status.st_dev, status.st_ino)
+        is_fresh = identity != self._identity or status.st_size < self._end
+        if is_fresh:
+            self._end = 0
+        self._identity = None  # if this fails halfway, the next time starts from the first line
+        entries, num_damaged = [], 0
+        with open(os.dup(self._file), "rb") as file:
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    _log.warning("The last line of %s was torn, and is cut off.", self.path)
+                    os.ftruncate(self._file, self._end)
+                    break
+                self._end += len(line)
+                try:
+                    entries.append(Entry.from_json(json.loads(line)))
+                except _NO_ENTRY:
+                    num_damaged += 1
+        if num_damaged:
+            _log.warning("%d lines of %s are damaged; the others count.", num_damaged, self.path)
+        self._identity = identity
+        return entries, is_fresh
+
+    def append(self, entry: Entry) -> None:
+        """Write a line to the disk, whole or not at all.
+
+        Raises:
+            FeedbackFullError: the journal has grown to its limit.
+            OSError: it could not be written.
+        """
+        line = json.dumps(entry.to_json(), allow_nan=False).encode() + b"\n"
+        if self._end + len(line) > self._max_bytes:
+            raise FeedbackFullError(
+                "The journal of corrections is full: train with them, then move them elsewhere."
+            )
+        try:
+            _write(self._file, line)
+            os.fsync(self._file)
+        except BaseException:
+            os.ftruncate(self._file, self._end)
+            raise
+        self._end += len(line)
+
+    def begin(self, change: Change) -> None:
+        """Note down what is about to be done."""
+        value = {"entry": change.entry.to_json(), "removes": change.removes}
+        os.ftruncate(self._lock, 0)
+        os.lseek(self._lock, 0, os.SEEK_SET)
+        _write(self._lock, json.dumps(value).encode())
+        if change.removes is not None:  # else nothing would be lost with the power but a note
+            os.fsync(self._lock)
+
+    def end(self) -> None:
+        """Note down that it is done, or undone."""
+        os.ftruncate(self._lock, 0)
+
+    def begun(self) -> Change | None:
+        """Give the change that a killed process has not ended, if there is one."""
+        os.lseek(self._lock, 0, os.SEEK_SET)
+        text = os.read(self._lock, 100_000)
+        if not text:
+            return None
+        try:
+            value = json.loads(text)
+            removes = value["removes"]
+            if removes is not None:
+                parse_stored_name(removes)
+            return Change(Entry.from_json(value["entry"]), removes)
+        except _NO_ENTRY:  # it was killed while it wrote this: nothing had been done
+            return None
+
+
+def _take(lock: int) -> None:
+    import fcntl
+
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        written = os.write(file, data)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[written:]

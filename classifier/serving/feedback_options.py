@@ -1,0 +1,132 @@
+"""The command line's part in corrections; loads nothing heavy for `--help`."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from classifier.errors import UsageError
+
+if TYPE_CHECKING:  # these load Flask, NumPy and Pillow
+    from classifier.serving.corrections import Corrections
+    from classifier.serving.limits import ServingLimits
+
+DEFAULT_FOLDER = Path("data/feedback")
+DEFAULT_MEGABYTES = 2048
+MAX_MEGABYTES = 1_000_000
+
+# What each choice keeps on disk; the names are those of `feedback_journal`.
+_KEEP = MappingProxyType(
+    {
+        "none": (),
+        "uncertain": ("uncertain", "audit"),
+        "all": ("uncertain", "audit", "recent"),
+    }
+)
+_AUDITED = ("audit",)
+_GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "class_of_interest")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `main.py` the options that `from_options` reads."""
+    add = parser.add_argument_group("corrections").add_argument
+    add(
+        "--feedback",
+        type=Path,
+        metavar="DIR",
+        help="where corrected pictures are stored, in a folder for each class, for the next "
+        f"training ({DEFAULT_FOLDER})",
+    )
+    add("--no-feedback", action="store_true", help="take no corrections, and hold no pictures")
+    add(
+        "--feedback-limit",
+        type=_megabytes,
+        metavar="MB",
+        help=f"how large all corrected pictures may grow ({DEFAULT_MEGABYTES})",
+    )
+    add(
+        "--keep",
+        choices=tuple(_KEEP),
+        help="which judged pictures wait for review on disk too, so that a restart does not lose "
+        "them (none; but audited ones with --audit-share)",
+    )
+    add(
+        "--audit-share",
+        type=_share,
+        metavar="P",
+        help="part of the dropped pictures, 0 to 1, that is drawn for review, which tells what the "
+        "filter misses: 0.01 is one of a hundred (0)",
+    )
+    add(
+        "--class-of-interest",
+        metavar="NAME",
+        help="what the filter is to keep; all else counts as dropped (the fallback class is "
+        "what is dropped)",
+    )
+
+
+def from_options(
+    options: argparse.Namespace,
+    classes: Callable[[], Sequence[str]],
+    limits: "ServingLimits",
+    count: Callable[[str], None] = lambda action: None,
+) -> "Corrections | None":
+    """Give the room that the command line asks for, or None when it wants no corrections.
+
+    Args:
+        options: what `add_options` asked for.
+        classes: gives those of the model in use.
+        limits: of requests.
+        count: called with the action of each correction that was written.
+
+    Raises:
+        UsageError: an option stands beside --no-feedback.
+    """
+    if options.no_feedback:
+        _refuse_beside_no_feedback(options)
+        return None
+    from classifier.serving.corrections import Corrections
+    from classifier.serving.feedback import FeedbackStore
+    from classifier.serving.feedback_folder import FeedbackLimits
+    from classifier.serving.held import HeldPictures
+    from classifier.serving.jpegs import JpegMaker
+    from classifier.serving.kept import FOLDER_NAME, KeptPictures
+    from classifier.serving.selection import Selection
+
+    folder = options.feedback or DEFAULT_FOLDER
+    share = options.audit_share or 0.0
+    reasons = _KEEP[options.keep] if options.keep else (_AUDITED if share else ())
+    kept = KeptPictures(folder / FOLDER_NAME) if reasons else None
+    selection = Selection(audit_share=share, class_of_interest=options.class_of_interest)
+    held = HeldPictures(selection, kept=kept, reasons_to_keep=reasons)
+    to_jpeg = JpegMaker(limits)
+    megabytes = options.feedback_limit or DEFAULT_MEGABYTES
+    store = FeedbackStore(folder, to_jpeg, FeedbackLimits(max_bytes=megabytes * 2**20))
+    return Corrections(store, held, selection, classes, to_jpeg, limits, kept=kept, count=count)
+
+
+def _refuse_beside_no_feedback(options: argparse.Namespace) -> None:
+    for name in _GOING_WITH_FEEDBACK:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} does not go with --no-feedback.")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
+
+
+def _megabytes(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_MEGABYTES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no whole number of megabytes from 1 to {MAX_MEGABYTES:,}"
+        )
+    return int(text)

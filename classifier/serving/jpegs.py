@@ -1,0 +1,87 @@
+"""An encoded picture as it came -> a JPEG of our own that carries nothing but its pixels."""
+
+import io
+
+from PIL import Image
+
+from classifier import images
+from classifier.serving.limits import Admission, ServingLimits
+
+MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
+QUALITY = 95
+
+
+class JpegMaker:
+    """Calls `to_jpeg` for any number of threads.
+
+    Attributes:
+        admission: whose places to decode are used; to be replaced by that of the whole service.
+    """
+
+    def __init__(self, limits: ServingLimits) -> None:
+        self.admission = Admission(limits)
+        self._limits = limits.pictures
+
+    def __call__(self, data: bytes) -> bytes:
+        """Encode a picture anew; see `to_jpeg`.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            OverloadedError: no place to decode became free in time.
+        """
+        with self.admission.decoding(data):
+            return to_jpeg(data, self._limits)
+
+
+def to_jpeg(data: bytes, limits: images.Limits) -> bytes:
+    """Encode a picture anew: turned upright, RGB, at most `MAX_SIDE` wide and high, no metadata.
+
+    Proportions are kept, except that no side falls below `limits.min_side`: what is stored must be
+    fit to be decoded again, and the network sees a square anyway.
+
+    Raises:
+        ImageError: it cannot be decoded under `limits`.
+    """
+    image = _decode(data, limits)
+    picture = Image.fromarray(image.pixels)
+    if max(picture.size) > MAX_SIDE:
+        height, width = _reduced(image.width, image.height, MAX_SIDE, limits)
+        # Smooths less than the bilinear filter: the network's own resizing comes on top.
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, limits: images.Limits) -> images.DecodedImage:
+    """Decode, a huge picture to twice the size wanted: that bounds what a JPEG takes of memory."""
+    announced = _decoding_size(*_announced_size(data), limits)
+    image = images.decode(data, limits, image_size=announced)
+    upright = _decoding_size(image.width, image.height, limits)
+    if upright != announced:  # the picture lies on its side
+        return images.decode(data, limits, image_size=upright)
+    return image
+
+
+def _announced_size(data: bytes) -> tuple[int, int]:
+    """Give width and height from the header, before orientation; zeros if it cannot be read."""
+    picture_format = images.sniff(data)
+    if picture_format is None:
+        return 0, 0
+    try:
+        with Image.open(io.BytesIO(data), formats=[picture_format]) as image:
+            return image.size
+    except Exception:  # hostile headers raise nearly anything; `images.decode` names the fault
+        return 0, 0
+
+
+def _decoding_size(width: int, height: int, limits: images.Limits) -> tuple[int, int] | None:
+    if max(width, height) <= 2 * MAX_SIDE:
+        return None
+    return _reduced(width, height, 2 * MAX_SIDE, limits)
+
+
+def _reduced(width: int, height: int, longest: int, limits: images.Limits) -> tuple[int, int]:
+    """Give (height, width) in pixels with the longer side as asked."""
+    scale = longest / max(width, height)
+    return max(limits.min_side, round(height * scale)), max(limits.min_side, round(width * scale))

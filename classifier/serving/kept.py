@@ -1,0 +1,288 @@
+"""Held pictures on disk, so that reviewing goes on after a restart.
+
+Each is a pair `<sha256>.bin` (the encoded picture, as it came) and `<sha256>.json` (what the model
+said). A thread of its own writes them: a prediction neither waits for the disk nor fails with it.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from classifier import files
+from classifier.errors import OutputError
+from classifier.serving.held import REASONS, HeldPicture
+from classifier.serving.predictor import Prediction
+
+FOLDER_NAME = ".held"
+
+_LOCK_NAME = ".lock"
+_OURS = re.compile(r"([0-9a-f]{64})\.(bin|json)")
+_MAX_WAITING = 32  # pictures for the writer
+_CLOSE_SECONDS = 5.0
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptLimits:
+    """How much is kept on disk; the oldest go first."""
+
+    max_pictures: int = 2000
+    max_bytes: int = 512 * 2**20  # encoded
+
+
+class KeptPictures:
+    """The pairs of files in one folder, which one process alone may use."""
+
+    def __init__(self, folder: Path, limits: KeptLimits | None = None) -> None:
+        """Name the folder; `open` and `put` touch the disk.
+
+        Attributes:
+            num_lost: pictures that could not be written.
+        """
+        self.num_lost = 0
+        self._folder = folder
+        self._limits = limits or KeptLimits()
+        self._lock = threading.Lock()
+        self._pictures: collections.OrderedDict[str, HeldPicture] = collections.OrderedDict()
+        self._by_id: dict[str, str] = {}
+        self._num_bytes = 0
+        self._wanted: set[str] = set()  # of those that wait to be written
+        self._waiting: queue.Queue[tuple[HeldPicture, bytes] | None] = queue.Queue(_MAX_WAITING)
+        self._writer: threading.Thread | None = None
+        self._process_lock = -1
+        self._has_warned = False
+
+    def open(self) -> None:
+        """Read what an earlier run kept, and start to write.
+
+        When the folder cannot be used, that is said once, and nothing is kept.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._process_lock = _lock_alone(self._folder / _LOCK_NAME)
+            self._load()
+        except BlockingIOError:
+            _log.warning("Another server keeps its pictures in %s: none is kept.", self._folder)
+        except OSError as error:
+            _log.warning("No picture is kept. %s", files.output_error(self._folder, error))
+        else:
+            self._writer = threading.Thread(target=self._write_all, name="keep", daemon=True)
+            self._writer.start()
+
+    def close(self) -> None:
+        """Write what waits, for some seconds at most, and let go of the folder."""
+        if self._writer is not None:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(None, timeout=_CLOSE_SECONDS)
+            self._writer.join(_CLOSE_SECONDS)
+            self._writer = None
+        if self._process_lock >= 0:
+            os.close(self._process_lock)
+            self._process_lock = -1
+
+    def put(self, picture: HeldPicture, data: bytes) -> None:
+        """Have a picture written soon; one that is there already is not written again."""
+        if len(data) > self._limits.max_bytes:
+            return
+        with self._lock:
+            is_known = picture.sha256 in self._pictures or picture.sha256 in self._wanted
+            if self._writer is None or is_known:
+                return
+            self._wanted.add(picture.sha256)
+        try:
+            self._waiting.put_nowait((picture, data))
+        except queue.Full:
+            self._lose(picture, "The disk is too slow to keep all pictures.")
+
+    def wait(self) -> None:
+        """Wait until all that was put is written."""
+        self._waiting.join()
+
+    def by_id(self, picture_id: str) -> HeldPicture | None:
+        """Give the picture of a prediction, or None."""
+        with self._lock:
+            return self._pictures.get(self._by_id.get(picture_id, ""))
+
+    def by_sha256(self, sha256: str) -> HeldPicture | None:
+        """Give a picture by its content, or None."""
+        with self._lock:
+            return self._pictures.get(sha256)
+
+    def all(self) -> list[HeldPicture]:
+        """Give all, the oldest first."""
+        with self._lock:
+            return list(self._pictures.values())
+
+    def data(self, sha256: str) -> bytes | None:
+        """Give the encoded picture, or None; one that was changed on disk is removed."""
+        if self.by_sha256(sha256) is None:
+            return None
+        path = self._path(sha256, "bin")
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError as error:  # it may be readable again later
+            _log.warning("The kept picture %s cannot be read: %s.", path, error.strerror)
+            return None
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+        _log.warning("The kept picture %s is damaged, and is removed.", path)
+        self.remove(sha256)
+        return None
+
+    def remove(self, sha256: str) -> None:
+        """Remove a picture from the disk, if it is there."""
+        with self._lock:
+            self._wanted.discard(sha256)
+            is_there = self._forget(sha256)
+        if is_there:
+            self._unlink(sha256)
+
+    def _write_all(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._write(*item)
+            except OutputError as error:
+                self._lose(item[0], str(error))
+            finally:
+                self._waiting.task_done()
+        self._waiting.task_done()
+
+    def _write(self, picture: HeldPicture, data: bytes) -> None:
+        if picture.sha256 not in self._wanted:  # it was removed while it waited
+            return
+        text = json.dumps(dataclasses.asdict(picture), allow_nan=False)
+        try:
+            files.write_bytes(self._path(picture.sha256, "bin"), data, must_outlive_power=False)
+            files.write_text(self._path(picture.sha256, "json"), text)
+        except OutputError:
+            self._unlink(picture.sha256)
+            raise
+        with self._lock:
+            is_wanted = picture.sha256 in self._wanted
+            self._wanted.discard(picture.sha256)
+            superfluous = self._add(picture) if is_wanted else [picture.sha256]
+        self._unlink(*superfluous)
+
+    def _lose(self, picture: HeldPicture, reason: str) -> None:
+        with self._lock:
+            self._wanted.discard(picture.sha256)
+            self.num_lost += 1
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning("Pictures are not kept for review. %s", reason)
+
+    def _load(self) -> None:
+        found = {path.name for path in self._folder.iterdir()}
+        for name in found:
+            if name.startswith(files.PARTIAL_PREFIX):
+                (self._folder / name).unlink()
+        keys = {match[1] for name in found if (match := _OURS.fullmatch(name))}
+        pictures = {sha256: self._read(sha256) for sha256 in keys}
+        damaged = [sha256 for sha256, picture in pictures.items() if picture is None]
+        self._unlink(*damaged)
+        if damaged:
+            _log.warning("Removed %d damaged pictures from %s.", len(damaged), self._folder)
+        good = [picture for picture in pictures.values() if picture is not None]
+        for picture in sorted(good, key=lambda picture: (picture.created, picture.sha256)):
+            self._unlink(*self._add(picture))
+
+    def _read(self, sha256: str) -> HeldPicture | None:
+        """Give a picture of an earlier run, or None when it is damaged.
+
+        Its bytes are looked at when they are needed: to read all of them now would delay the start.
+        """
+        try:
+            picture = _from_json(json.loads(self._path(sha256, "json").read_bytes()))
+            num_bytes = self._path(sha256, "bin").stat().st_size
+        except (OSError, *_DAMAGED):
+            return None
+        return picture if (picture.sha256, picture.num_bytes) == (sha256, num_bytes) else None
+
+    def _add(self, picture: HeldPicture) -> list[str]:
+        """Add a picture and give those that have to make room for it."""
+        self._pictures[picture.sha256] = picture
+        self._by_id.update(dict.fromkeys(picture.ids, picture.sha256))
+        self._num_bytes += picture.num_bytes
+        limits = self._limits
+        crowded_out = []
+        while len(self._pictures) > limits.max_pictures or self._num_bytes > limits.max_bytes:
+            crowded_out.append(next(iter(self._pictures)))
+            self._forget(crowded_out[-1])
+        return crowded_out
+
+    def _forget(self, sha256: str) -> bool:
+        picture = self._pictures.pop(sha256, None)
+        if picture is None:
+            return False
+        self._num_bytes -= picture.num_bytes
+        for picture_id in picture.ids:
+            self._by_id.pop(picture_id, None)
+        return True
+
+    def _unlink(self, *pictures: str) -> None:
+        """Remove pairs of files, the one that says what the other is first."""
+        try:
+            for sha256 in pictures:
+                for ending in ("json", "bin"):
+                    self._path(sha256, ending).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("Kept pictures stay in %s: %s.", self._folder, error.strerror)
+
+    def _path(self, sha256: str, ending: str) -> Path:
+        return self._folder / f"{sha256}.{ending}"
+
+
+def _lock_alone(path: Path) -> int:
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _from_json(value: dict[str, Any]) -> HeldPicture:
+    """Read what `dataclasses.asdict` gave of a picture.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is something else.
+    """
+    shares = {
+        str(name): float(share) for name, share in value["prediction"]["probabilities"].items()
+    }
+    prediction = Prediction(
+        label=str(value["prediction"]["label"]),
+        probability=float(value["prediction"]["probability"]),
+        probabilities=shares,
+        decision=str(value["prediction"]["decision"]),
+    )
+    if prediction.label not in shares or not all(0 <= share <= 1 for share in shares.values()):
+        raise ValueError("no probabilities")
+    if value["reason"] not in REASONS:
+        raise ValueError("an unknown reason")
+    return HeldPicture(
+        sha256=str(value["sha256"]),
+        ids=tuple(map(str, value["ids"])),
+        prediction=prediction,
+        digest=str(value["digest"]),
+        name=str(value["name"]),
+        created=str(value["created"]),
+        reason=value["reason"],
+        num_bytes=int(value["num_bytes"]),
+    )

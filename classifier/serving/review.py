@@ -1,0 +1,112 @@
+"""The review queue, and what the audit tells of a filter."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from classifier.intervals import wilson_interval
+from classifier.serving.feedback import FeedbackStore
+from classifier.serving.feedback_journal import AUDIT, UNCERTAIN
+from classifier.serving.held import HeldPicture, HeldPictures
+from classifier.serving.selection import Selection
+
+_FIRST, _SECOND, _LAST = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditEstimate:
+    """What the filter misses, as far as the audited pictures tell.
+
+    Attributes:
+        share: of the dropped pictures that are drawn, 0 to 1.
+        kept: pictures drawn: those that wait, and those reviewed.
+        reviewed: pictures drawn that a person has looked at.
+        missed: of these, how many the filter should not have dropped.
+    """
+
+    share: float
+    kept: int
+    reviewed: int
+    missed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the counts, the share missed, and its 95 % Wilson interval, as JSON values."""
+        is_known = self.reviewed > 0
+        return {
+            **dataclasses.asdict(self),
+            "missed_share": self.missed / self.reviewed if is_known else None,
+            "interval": list(wilson_interval(self.missed, self.reviewed)) if is_known else None,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Review:
+    """What there is to do.
+
+    Attributes:
+        pictures: those to look at, first things first.
+        waiting: how many ask for a look, uncertain or drawn for the audit.
+        corrected: how many pictures were corrected or rejected.
+        audit: None when nothing is or was audited.
+    """
+
+    pictures: tuple[HeldPicture, ...]
+    waiting: int
+    corrected: int
+    audit: AuditEstimate | None
+
+
+class ReviewQueue:
+    """Orders what is held and not corrected yet."""
+
+    def __init__(self, held: HeldPictures, store: FeedbackStore, selection: Selection) -> None:
+        self._held = held
+        self._store = store
+        self._selection = selection
+
+    def look(self, limit: int) -> Review:
+        """Give the first `limit` pictures and the counts.
+
+        The most uncertain come first; then those of the audit, in an order by lot, so that those
+        which get a look are a fair sample; then all others, the most uncertain first.
+        """
+        held = self._held.all()
+        corrected = self._store.corrected_among(picture.sha256 for picture in held)
+        waiting = [picture for picture in held if picture.sha256 not in corrected]
+        num_audit = sum(picture.reason == AUDIT for picture in waiting)
+        num_uncertain = sum(picture.reason == UNCERTAIN for picture in waiting)
+        return Review(
+            pictures=tuple(sorted(waiting, key=self._place)[:limit]),
+            waiting=num_uncertain + num_audit,
+            corrected=self._store.num_corrected(),
+            audit=self._estimate(num_audit),
+        )
+
+    def _place(self, picture: HeldPicture) -> tuple[int, float, str]:
+        if picture.reason == AUDIT:
+            return _SECOND, self._selection.draw(picture.sha256), picture.sha256
+        part = _FIRST if picture.reason == UNCERTAIN else _LAST
+        return part, -picture.uncertainty, picture.sha256
+
+    def _estimate(self, num_waiting: int) -> AuditEstimate | None:
+        reviewed, missed = self._store.audit(self._selection.class_of_interest)
+        share = self._selection.audit_share
+        if not share and not reviewed and not num_waiting:
+            return None
+        return AuditEstimate(share, num_waiting + reviewed, reviewed, missed)
+
+
+def as_json(picture: HeldPicture) -> Mapping[str, Any]:
+    """Give a picture of the queue as JSON values."""
+    prediction = picture.prediction
+    return {
+        "sha256": picture.sha256,
+        "id": picture.ids[-1],
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities,
+        "decision": prediction.decision,
+        "reason": picture.reason,
+        "created": picture.created,
+        "corrected": None,  # those that were are not in the queue
+    }

@@ -1,0 +1,575 @@
+"""Corrections and reviews over HTTP, with a real model behind the real application."""
+
+import argparse
+import concurrent.futures
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from correcting import check, read_lines
+from flask.testing import FlaskClient
+from hostile import ACCEPTED, RED_JPEG
+from painted import COLOURS, encode, paint
+from PIL import Image
+
+from classifier import console, files
+from classifier.decisions import CONFIDENT, DecisionPolicy
+from classifier.errors import UsageError
+from classifier.serving import app, feedback_options
+from classifier.serving.access import Access
+from classifier.serving.corrections import Corrections
+from classifier.serving.keys import read_keys
+from classifier.serving.limits import ServingLimits
+from classifier.serving.metrics import Metrics
+from classifier.serving.models import Models
+from classifier.serving.predictor import Predictor
+from classifier.serving.rates import RateLimit, TokenBuckets
+
+RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
+MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
+MURKY_KEY = hashlib.sha256(MURKY).hexdigest()
+POLICY = DecisionPolicy(CONFIDENT, 0.6, "neutral")
+KEYS = "ann feedback,predict 0123456789abcdef;boss admin,predict fedcba9876543210"
+ANN, BOSS = {"X-API-Key": "0123456789abcdef"}, {"X-API-Key": "fedcba9876543210"}
+
+Post = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def predictor(version_path: Path) -> Predictor:
+    return Predictor.load(version_path, policy=POLICY)
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = console.argument_parser("", "")
+    feedback_options.add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def make_room(
+    predictor: Predictor, folder: Path, *options: str, classes: Sequence[str] = (), **more: Any
+) -> Corrections:
+    asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
+    room = feedback_options.from_options(asked, lambda: names, ServingLimits(), **more)
+    room.check(predictor.describe() | {"classes": names})
+    room.open()
+    return room
+
+
+def client_of(predictor: Predictor, room: Corrections, keys: str = "") -> FlaskClient:
+    access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
+    service = app.Service(Models.of(predictor), access=access, keeper=room)
+
+    def rooms(_service: object, _desk: object, admission: Any) -> list[Corrections]:
+        room.share(admission)
+        return [room]
+
+    return app.create_app(service, more=rooms).test_client()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder in memory where there is one: these tests wait for the disk all the time."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
+        yield Path(path) / "feedback"
+
+
+@pytest.fixture
+def client(predictor: Predictor, folder: Path) -> FlaskClient:
+    return client_of(predictor, make_room(predictor, folder))
+
+
+def predict(client: FlaskClient, data: bytes, **options: Any) -> dict[str, Any]:
+    response = client.post("/v1/predict", data=data, content_type="image/jpeg", **options)
+    assert response.status_code == 200, response.text
+    return response.get_json()
+
+
+def tell(client: FlaskClient, **fields: Any) -> Any:
+    return client.post("/v1/feedback", json=fields)
+
+
+def send(client: FlaskClient, data: bytes = RED_JPEG, **fields: str) -> Any:
+    form = {"image": (io.BytesIO(data), "../x.php"), **fields}
+    return client.post("/v1/feedback", data=form)
+
+
+def assert_problem(response: Any, status: int, slug: str, words: str = "") -> None:
+    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+    value = response.get_json(force=True)
+    assert value["type"] == f"/problems/{slug}"
+    assert words in value["detail"]
+
+
+def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) -> None:
+    answer = predict(client, RED_JPEG)
+    assert answer["held"] is True
+    stored = f"blue/{RED_KEY[:16]}.jpg"
+    new = tell(client, id=answer["id"], label="blue", note="a\nb", reviewer="Ann Ü")
+    assert new.status_code == 201
+    assert new.get_json() == {
+        "sha256": RED_KEY, "label": "blue", "rejected": False, "previous": None, "stored": stored,
+    }  # fmt: skip
+    again = tell(client, id=answer["id"], label="blue")
+    assert (again.status_code, again.get_json()["previous"]) == (200, "blue")
+    changed = tell(client, sha256=RED_KEY.upper(), label="green")
+    assert (changed.status_code, changed.get_json()["previous"]) == (200, "blue")
+    first, second = read_lines(folder)
+    assert {name: first[name] for name in ("predicted", "model", "reason", "reviewer", "note")} == {
+        "predicted": {
+            "label": "red", "decision": "red",
+            "probability": pytest.approx(answer["probability"], abs=1e-6),
+        },
+        "model": answer["model"]["digest"], "reason": "recent", "reviewer": "Ann Ü",
+        "note": "a\nb",
+    }  # fmt: skip
+    assert (second["caller"], second["note"], second["label"]) == (None, None, "green")
+    assert check(folder) == {RED_KEY: "green"}
+
+
+def test_a_picture_can_come_along(client: FlaskClient, folder: Path) -> None:
+    done = send(client, label="red", reviewer="Ann", note="<img src=x onerror=alert(1)>")
+    assert (done.status_code, done.get_json()["sha256"]) == (201, RED_KEY)
+    (line,) = read_lines(folder)
+    assert (line["reason"], line["predicted"]) == ("sent", None)
+    assert send(client, label="red", sha256=RED_KEY).status_code == 200
+    answer = predict(client, MURKY)
+    assert send(client, MURKY, label="blue", id=answer["id"]).status_code == 201
+    assert read_lines(folder)[1]["predicted"]["decision"] == "neutral"
+    for wrong in ({"sha256": "0" * 64}, {"id": answer["id"]}):
+        assert_problem(send(client, label="red", **wrong), 400, "bad-parameter", "another one")
+    assert send(client, label="green", id="gone").get_json()["previous"] == "red"
+    assert check(folder) == {RED_KEY: "green", MURKY_KEY: "blue"}
+
+
+def test_reject_and_undo(client: FlaskClient, folder: Path) -> None:
+    answer = predict(client, RED_JPEG)
+    tell(client, id=answer["id"], label="blue")
+    rejected = tell(client, id=answer["id"], reject=True)
+    assert rejected.status_code == 200
+    assert rejected.get_json() == {
+        "sha256": RED_KEY, "label": None, "rejected": True, "previous": "blue", "stored": None,
+    }  # fmt: skip
+    assert not list(folder.glob("*/*.jpg"))
+    undone = client.delete(f"/v1/feedback/{RED_KEY}")
+    assert (undone.status_code, undone.get_json()["label"]) == (200, "blue")
+    assert client.delete(f"/v1/feedback/{RED_KEY}").get_json() == {
+        "sha256": RED_KEY, "label": None, "rejected": False, "previous": "blue", "stored": None,
+    }  # fmt: skip
+    assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 404, "unknown-picture")
+    assert send(client, MURKY, reject="true").get_json()["rejected"] is True
+    assert check(folder) == {MURKY_KEY: None}
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["../x", ".hidden", "CON", "a\0b", "", "RED", "red ", "x" * 5000, "neutral", "<b>", "..",
+     "red/../blue", "红"],
+)  # fmt: skip
+def test_an_unknown_label_is_refused_with_the_classes(
+    client: FlaskClient, folder: Path, label: str
+) -> None:
+    assert_problem(
+        tell(client, sha256=RED_KEY, label=label), 400, "unknown-label", "blue, green, red"
+    )
+    assert_problem(send(client, label=label), 400, "unknown-label")
+    assert not folder.exists()
+
+
+def test_a_class_that_is_no_folder_name_is_refused(
+    predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = make_room(predictor, folder, classes=("../up", ".hidden", "red"))
+    client = client_of(predictor, room)
+    assert "'../up'" in caplog.text
+    for label in ("../up", ".hidden"):
+        assert_problem(send(client, label=label), 400, "unknown-label", "rename")
+    assert send(client, label="red").status_code == 201
+    assert {path.name for path in folder.parent.iterdir()} == {"feedback"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"label": "red"}, "which picture"),
+        ({"id": "a", "sha256": RED_KEY, "label": "red"}, "which picture"),
+        ({"sha256": RED_KEY}, "either label or reject"),
+        ({"sha256": RED_KEY, "label": "red", "reject": True}, "either label or reject"),
+        ({"sha256": RED_KEY, "reject": False}, "either label or reject"),
+        ({"sha256": RED_KEY, "reject": "true"}, "true or false"),
+        ({"sha256": RED_KEY, "reject": 1}, "true or false"),
+        ({"sha256": RED_KEY, "label": 3}, "label"),
+        ({"sha256": RED_KEY, "label": ["red"]}, "label"),
+        ({"sha256": RED_KEY, "label": None}, "label"),
+        ({"sha256": "../../etc/passwd", "label": "red"}, "64"),
+        ({"sha256": RED_KEY[:-1], "label": "red"}, "64"),
+        ({"sha256": "ß" * 64, "label": "red"}, "64"),
+        ({"id": "", "label": "red"}, "id"),
+        ({"id": "x" * 101, "label": "red"}, "id"),
+        ({"id": 7, "label": "red"}, "id"),
+        ({"sha256": RED_KEY, "label": "red", "note": "x" * 501}, "500"),
+        ({"sha256": RED_KEY, "label": "red", "note": "bell \a"}, "printed"),
+        ({"sha256": RED_KEY, "label": "red", "note": 1}, "note"),
+        ({"sha256": RED_KEY, "label": "red", "note": "\ud800"}, "printed"),
+        ({"sha256": RED_KEY, "label": "red", "reviewer": "x" * 65}, "64"),
+        ({"sha256": RED_KEY, "label": "red", "reviewer": "Ann\nBen"}, "printed"),
+        ({"sha256": RED_KEY, "label": "red", "lable": "x"}, "lable"),
+        ({"sha256": RED_KEY, "label": "red", "image": "AAAA"}, "image"),
+        ({}, "either label or reject"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_told(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
+    assert_problem(tell(client, **fields), 400, "bad-parameter", words)
+
+
+@pytest.mark.parametrize(
+    ("fields", "slug", "status"),
+    [
+        ({"label": "red", "extra": "x"}, "bad-parameter", 400),
+        ({"label": "red", "reject": "yes"}, "bad-parameter", 400),
+        ({"label": ["red", "blue"]}, "bad-parameter", 400),
+        ({"label": "red", "file": (io.BytesIO(RED_JPEG), "x.jpg")}, "bad-parameter", 400),
+        ({"label": "red", "note": "x" * 400_000}, "bad-parameter", 400),
+    ],
+)
+def test_a_wrong_form_is_told(
+    client: FlaskClient, fields: dict[str, Any], slug: str, status: int
+) -> None:
+    form = {"image": (io.BytesIO(RED_JPEG), "x.jpg"), **fields}
+    assert_problem(client.post("/v1/feedback", data=form), status, slug)
+
+
+def test_other_bodies_are_told(client: FlaskClient) -> None:
+    def post(data: bytes, kind: str) -> Any:
+        return client.post("/v1/feedback", data=data, content_type=kind)
+
+    two = {"image": [(io.BytesIO(RED_JPEG), "a"), (io.BytesIO(MURKY), "b")], "label": "red"}
+    assert_problem(client.post("/v1/feedback", data=two), 400, "several-images")
+    assert_problem(send(client, b"", label="red"), 400, "empty-image")
+    assert_problem(send(client, b"<script>", label="red"), 415, "unsupported-image-format")
+    assert_problem(send(client, b"<script>", reject="true"), 415, "unsupported-image-format")
+    assert_problem(send(client, RED_JPEG[:200], label="red"), 422, "truncated-image")
+    assert_problem(post(b"label=red", "application/x-www-form-urlencoded"), 415,
+                   "unsupported-media-type")  # fmt: skip
+    assert_problem(post(RED_JPEG, "image/jpeg"), 415, "unsupported-media-type")
+    assert_problem(post(b"[1]", "application/json"), 400, "malformed-body")
+    assert_problem(post(b'{"label":"red","label":"blue"}', "application/json"), 400,
+                   "malformed-body")  # fmt: skip
+    assert_problem(post(b'{"note":"' + b"x" * 10**6 + b'"}', "application/json"), 413,
+                   "body-too-large")  # fmt: skip
+    assert_problem(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_unknown_pictures_and_methods(client: FlaskClient, method: str) -> None:
+    assert_problem(tell(client, id="nobody", label="red"), 404, "unknown-picture")
+    assert_problem(tell(client, sha256=RED_KEY, label="red"), 404, "unknown-picture")
+    assert_problem(tell(client, sha256=RED_KEY, reject=True), 404, "unknown-picture")
+    for path in (RED_KEY, "abc", "..%2f..%2fetc", "0" * 63 + "G"):
+        assert_problem(client.delete(f"/v1/feedback/{path}"), 404,
+                       "not-found" if "%" in path else "unknown-picture")  # fmt: skip
+        assert client.get(f"/v1/review/{path}/image").status_code == 404
+    assert client.open(f"/v1/feedback/{RED_KEY}", method=method.upper()).status_code == 405
+
+
+def test_a_correction_sent_a_thousand_times_is_one(client: FlaskClient, folder: Path) -> None:
+    answer = predict(client, RED_JPEG)
+    codes = {tell(client, id=answer["id"], label="blue").status_code for _ in range(1000)}
+    assert codes == {200, 201}  # and nobody was told to slow down
+    assert len(read_lines(folder)) == 1
+
+
+def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) -> None:
+    predict(client, RED_JPEG)
+    responses = [
+        tell(client, sha256=RED_KEY, label=("red", "blue")[number % 2]) for number in range(150)
+    ]
+    refused = [response for response in responses if response.status_code == 429]
+    assert 0 < len(refused) <= 30
+    assert_problem(refused[0], 429, "rate-limited")
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 429, "rate-limited")
+    check(folder)
+
+
+def test_each_caller_has_a_pace_of_its_own(predictor: Predictor, folder: Path) -> None:
+    room = make_room(predictor, folder)
+    room._buckets = TokenBuckets(RateLimit(rate=0.001, burst=1))
+    keys = KEYS.replace("admin,predict", "admin,predict,feedback")
+    client = client_of(predictor, room, keys)
+    for headers in (ANN, BOSS):
+        predict(client, RED_JPEG, headers=headers)
+        label = "red" if headers is ANN else "blue"
+        body = {"sha256": RED_KEY, "label": label}
+        assert client.post("/v1/feedback", json=body, headers=headers).status_code in (200, 201)
+        body["label"] = "green"
+        late = client.post("/v1/feedback", json=body, headers=headers)
+        assert_problem(late, 429, "rate-limited")
+    assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
+
+
+def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> None:
+    client = client_of(predictor, make_room(predictor, folder), KEYS)
+    addresses = [
+        ("POST", "/v1/feedback"), ("DELETE", f"/v1/feedback/{RED_KEY}"), ("GET", "/v1/review"),
+        ("GET", f"/v1/review/{RED_KEY}/image"), ("GET", "/v1/feedback/export"),
+    ]  # fmt: skip
+    for method, path in addresses:
+        assert_problem(client.open(path, method=method), 401, "unauthorized")
+        headers = ANN if path.endswith("export") else BOSS
+        assert_problem(client.open(path, method=method, headers=headers), 403, "forbidden")
+
+
+def test_review_tells_the_unsure_first_and_forgets_the_corrected(client: FlaskClient) -> None:
+    sure, murky = predict(client, RED_JPEG), predict(client, MURKY)
+    told = client.get("/v1/review").get_json()
+    assert [picture["id"] for picture in told["pictures"]] == [murky["id"], sure["id"]]
+    first = told["pictures"][0]
+    assert (first["sha256"], first["label"], first["decision"]) == (MURKY_KEY, "green", "neutral")
+    assert (first["reason"], first["corrected"]) == ("uncertain", None)
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    assert first["probability"] == max(first["probabilities"].values())
+    assert (told["waiting"], told["corrected"], told["audit"]) == (1, 0, None)
+    assert told["classes"] == ["blue", "green", "red"]
+    tell(client, sha256=MURKY_KEY, label="green")
+    told = client.get("/v1/review?limit=1").get_json()
+    assert [picture["sha256"] for picture in told["pictures"]] == [RED_KEY]
+    assert (told["waiting"], told["corrected"]) == (0, 1)
+    client.delete(f"/v1/feedback/{MURKY_KEY}")
+    assert client.get("/v1/review?limit=100").get_json()["waiting"] == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "limit=-1", "limit=1e9", "limit=x", "limit=", "page=2",
+     "limit=1&limit=x", "limit=" + "9" * 500],
+)  # fmt: skip
+def test_a_wrong_option_of_review_is_told(client: FlaskClient, query: str) -> None:
+    assert_problem(client.get(f"/v1/review?{query}"), 400, "bad-parameter")
+
+
+def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
+    client: FlaskClient, predictor: Predictor, folder: Path
+) -> None:
+    sent = ACCEPTED["JPEG and PHP behind it"]
+    exif = Image.Exif()
+    exif[0x010E] = "a secret place"
+    large = encode(paint(COLOURS["red"]).resize((2000, 1000)), exif=exif)
+    for data in (sent, large):
+        key = predict(client, data)["image"]["sha256"]
+        response = client.get(f"/v1/review/{key}/image")
+        assert (response.status_code, response.mimetype) == (200, "image/jpeg")
+        assert response.headers["Content-Disposition"] == "inline"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert b"php" not in response.data
+        assert b"secret" not in response.data
+        shown = Image.open(io.BytesIO(response.data))
+        assert max(shown.size) <= 1024
+    send(client, MURKY, label="red")
+    fresh = client_of(predictor, make_room(predictor, folder))  # holds nothing any more
+    stored = fresh.get(f"/v1/review/{MURKY_KEY}/image")
+    assert stored.data == (folder / "red" / f"{MURKY_KEY[:16]}.jpg").read_bytes()
+    assert_problem(fresh.get(f"/v1/review/{key}/image"), 404, "unknown-picture")
+
+
+def test_export_gives_the_journal(predictor: Predictor, folder: Path) -> None:
+    client = client_of(predictor, make_room(predictor, folder), KEYS)
+    with client.get("/v1/feedback/export", headers=BOSS) as empty:
+        assert (empty.status_code, empty.data) == (200, b"")
+    predict(client, RED_JPEG, headers=ANN)
+    for label in ("red", "blue"):
+        body = {"sha256": RED_KEY, "label": label, "note": "two\nlines </script>"}
+        assert client.post("/v1/feedback", json=body, headers=ANN).status_code < 300
+    with client.get("/v1/feedback/export", headers=BOSS) as response:
+        assert response.mimetype == "application/x-ndjson"
+        assert response.headers["Content-Disposition"].startswith("attachment")
+        assert response.content_length == len(response.data)
+        assert response.data == (folder / ".feedback.jsonl").read_bytes()
+        assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
+    assert_problem(client.get("/v1/feedback/export?x=1", headers=BOSS), 400, "bad-parameter")
+
+
+def test_a_disk_that_fails_costs_corrections_and_nothing_else(
+    client: FlaskClient, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.write_bytes(b"a file in its place")
+    answer = predict(client, MURKY)
+    refused = tell(client, id=answer["id"], label="red")
+    assert_problem(refused, 503, "feedback-unavailable")
+    assert refused.headers["Retry-After"]
+    assert str(folder) not in refused.text
+    assert str(folder) in caplog.text
+    assert client.get("/v1/review").get_json()["waiting"] == 1
+    assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
+    assert predict(client, RED_JPEG)["held"] is True
+    folder.unlink()
+    assert tell(client, id=answer["id"], label="red").status_code == 201
+
+
+def test_a_server_starts_with_a_folder_that_cannot_be_used(
+    predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / ".feedback.jsonl").mkdir(parents=True)
+    client = client_of(predictor, make_room(predictor, folder, "--keep", "all"))
+    assert "cannot be stored" in caplog.text
+    assert predict(client, RED_JPEG)["held"] is True
+    assert_problem(tell(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
+
+
+def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
+    client = client_of(predictor, make_room(predictor, folder, "--feedback-limit", "1"))
+    noisy = paint(COLOURS["red"], size=(1000, 700))
+    codes = [send(client, encode(noisy, quality=90 + n), label="red").status_code for n in range(3)]
+    assert codes == [201, 201, 507]
+    assert_problem(send(client, encode(noisy, quality=92), label="red"), 507, "feedback-full")
+    assert len(check(folder)) == 2
+
+
+def test_kept_pictures_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
+    room = make_room(predictor, folder, "--keep", "uncertain")
+    client = client_of(predictor, room)
+    other = encode(paint((100, 120, 110), seed=3))
+    for data in (MURKY, RED_JPEG, other):
+        predict(client, data)
+    murky = predict(client, MURKY)
+    tell(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
+    room.close()
+    fresh = make_room(predictor, folder, "--keep", "uncertain")
+    client = client_of(predictor, fresh)
+    told = client.get("/v1/review").get_json()
+    assert [picture["sha256"] for picture in told["pictures"]] == [MURKY_KEY]
+    assert (told["waiting"], told["corrected"]) == (1, 1)
+    assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
+    assert murky["id"]
+    assert tell(client, id=told["pictures"][0]["id"], label="green").status_code == 201
+    assert read_lines(folder)[-1]["reason"] == "uncertain"
+    fresh.close()
+    assert not list(folder.glob(".held/*.bin"))
+
+
+def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder: Path) -> None:
+    options = ("--audit-share", "1", "--class-of-interest", "red")
+    room = make_room(predictor, folder, *options)
+    client = client_of(predictor, room)
+    dropped = [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(4)]
+    for data in (RED_JPEG, *dropped):
+        predict(client, data)
+    told = client.get("/v1/review").get_json()
+    reasons = [picture["reason"] for picture in told["pictures"]]
+    assert reasons == ["audit"] * 4 + ["recent"]
+    for number, label in enumerate(("red", "blue", "blue")):
+        tell(client, sha256=told["pictures"][number]["sha256"], label=label)
+    audit = client.get("/v1/review").get_json()["audit"]
+    assert audit["missed_share"] == pytest.approx(1 / 3)
+    assert audit.pop("interval") == pytest.approx([0.0615, 0.7923], abs=1e-3)
+    audit.pop("missed_share")
+    assert audit == {"share": 1.0, "kept": 4, "reviewed": 3, "missed": 1}
+    room.close()
+    assert len(list(folder.glob(".held/*.bin"))) == 1  # kept on disk, as an audit takes time
+    later = client_of(predictor, make_room(predictor, folder)).get("/v1/review").get_json()
+    assert later["audit"]["reviewed"] == 3
+
+
+def test_nothing_is_written_unless_asked_for(predictor: Predictor, folder: Path) -> None:
+    for options in ((), ("--keep", "none", "--audit-share", "1", "--class-of-interest", "red")):
+        room = make_room(predictor, folder, *options)
+        client = client_of(predictor, room)
+        predict(client, MURKY)
+        assert client.get("/v1/review").get_json()["waiting"] == 1
+        room.close()
+    assert not folder.exists()
+
+
+def test_eight_threads_correct_over_http(client: FlaskClient, folder: Path) -> None:
+    pictures = [encode(paint(COLOURS["red"], seed=seed)) for seed in range(6)]
+
+    def work(seed: int) -> list[int]:
+        own = client.application.test_client()
+        return [
+            send(own, data, label=("red", "blue")[(seed + number) % 2]).status_code
+            for number, data in enumerate(pictures)
+        ]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        codes = [code for row in pool.map(work, range(8)) for code in row]
+    assert set(codes) == {200, 201}
+    assert codes.count(201) == len(pictures)
+    assert len(check(folder)) == len(pictures)
+
+
+def test_corrections_are_counted(predictor: Predictor, folder: Path) -> None:
+    metrics = Metrics()
+    room = make_room(predictor, folder, count=metrics.note_correction)
+    client = client_of(predictor, room)
+    send(client, label="red")
+    send(client, label="red")
+    send(client, reject="true")
+    client.delete(f"/v1/feedback/{RED_KEY}")
+    text = metrics.text().decode()
+    for action in ("correct", "reject", "undo"):
+        assert f'classifier_corrections_total{{action="{action}"}} 1.0' in text
+
+
+def test_no_byte_of_a_request_gets_into_the_log_unescaped(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        send(client, label="red", note="first\nINFO forged line", reviewer="Ann")
+        tell(client, sha256=RED_KEY, label="x\nINFO forged line")
+        client.delete("/v1/feedback/x%0AINFO forged line")
+    assert "\nINFO forged" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--audit-share", "2"],
+        ["--audit-share", "nan"],
+        ["--audit-share", "-0.1"],
+        ["--feedback-limit", "0"],
+        ["--feedback-limit", "1.5"],
+        ["--keep", "some"],
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(arguments: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse(*arguments)
+
+
+def test_without_feedback_there_is_no_room_and_no_option_of_it() -> None:
+    def build(*arguments: str) -> object:
+        return feedback_options.from_options(parse(*arguments), lambda: [], ServingLimits())
+
+    assert build("--no-feedback") is None
+    for more in (["--keep", "all"], ["--feedback", "x"], ["--audit-share", "0"]):
+        with pytest.raises(UsageError, match=more[0]):
+            build("--no-feedback", *more)
+
+
+def test_a_class_of_interest_that_the_model_lacks_is_a_usage_error(
+    predictor: Predictor, folder: Path
+) -> None:
+    with pytest.raises(UsageError, match="blue, green, red"):
+        make_room(predictor, folder, "--class-of-interest", "menu")
+
+
+def test_an_audit_of_nothing_is_told(
+    version_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_room(Predictor.load(version_path), folder, "--audit-share", "0.5")
+    assert "--class-of-interest" in caplog.text
+
+
+def test_the_stored_file_is_not_the_one_that_was_sent(client: FlaskClient, folder: Path) -> None:
+    stored = send(client, ACCEPTED["JPEG and PHP behind it"], label="red").get_json()["stored"]
+    assert b"php" not in (folder / stored).read_bytes()
+    assert files.sha256_of(folder / stored)[:16] != Path(stored).stem

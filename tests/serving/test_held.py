@@ -1,0 +1,329 @@
+"""Held pictures, in memory and on disk."""
+
+import concurrent.futures
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from classifier.serving.feedback_journal import AUDIT, RECENT, UNCERTAIN
+from classifier.serving.held import HeldLimits, HeldPicture, HeldPictures
+from classifier.serving.kept import KeptLimits, KeptPictures
+from classifier.serving.predictor import Prediction
+from classifier.serving.selection import Selection, uncertainty
+
+SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
+UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
+NEVER = Selection()
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def note(held: HeldPictures, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
+    return held.note(name, data, sha(data), prediction, "sha256:1", "colours")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[KeptPictures]:
+    kept = KeptPictures(tmp_path / ".held")
+    kept.open()
+    yield kept
+    kept.close()
+
+
+def reopened(kept: KeptPictures, folder: Path, **options: object) -> KeptPictures:
+    kept.close()
+    again = KeptPictures(folder, **options)
+    again.open()
+    return again
+
+
+def test_a_picture_is_found_by_id_and_by_content() -> None:
+    held = HeldPictures(NEVER)
+    assert note(held, "one", b"picture")
+    found = held.by_id("one")
+    assert found is held.by_sha256(sha(b"picture"))
+    assert (found.prediction, found.digest, found.name) == (SURE, "sha256:1", "colours")
+    assert (found.reason, found.num_bytes) == (RECENT, 7)
+    assert held.data(found.sha256) == b"picture"
+    assert held.by_id("two") is held.by_sha256("0" * 64) is held.data("0" * 64) is None
+
+
+def test_the_same_picture_again_is_one_entry_with_the_last_prediction() -> None:
+    held = HeldPictures(NEVER)
+    for number in range(100):
+        note(held, f"id {number}", b"picture", UNSURE if number < 99 else SURE)
+    (found,) = held.all()
+    assert found.prediction is SURE
+    assert found.ids[-1] == "id 99"
+    assert held.by_id("id 99") is held.by_id("id 90") is found
+    assert len(found.ids) < 100
+    assert held.by_id("id 0") is None  # the first of so many ids are forgotten
+
+
+def test_those_judged_least_recently_go_first() -> None:
+    held = HeldPictures(NEVER, HeldLimits(max_pictures=3))
+    for name in "abc":
+        note(held, name, name.encode())
+    note(held, "a again", b"a")
+    note(held, "d", b"d")
+    assert [picture.ids for picture in held.all()] == [("c",), ("a", "a again"), ("d",)]
+    assert held.by_id("b") is None
+    assert held.data(sha(b"b")) is None
+
+
+def test_bytes_are_bounded_too_and_ids_go_with_their_pictures() -> None:
+    held = HeldPictures(NEVER, HeldLimits(max_bytes=100))
+    for number in range(50):
+        note(held, str(number), bytes([number]) * 30)
+    assert [picture.ids for picture in held.all()] == [("47",), ("48",), ("49",)]
+    assert len(held._by_id) == 3
+    assert held._num_bytes == 90
+    assert not note(held, "huge", bytes(101))
+    assert held.by_id("huge") is None
+    assert len(held.all()) == 3
+
+
+def test_many_threads_may_note_and_look() -> None:
+    held = HeldPictures(NEVER, HeldLimits(max_pictures=20))
+
+    def work(seed: int) -> None:
+        for number in range(300):
+            data = bytes([number * seed % 40])
+            note(held, f"{seed}-{number}", data)
+            found = held.by_sha256(sha(data))
+            assert found is None or found.sha256 == sha(data)
+            assert len(held.all()) <= 20
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert set(held._by_id.values()) == {picture.sha256 for picture in held.all()}
+
+
+def test_uncertainty_is_entropy_from_0_to_1() -> None:
+    assert uncertainty({"a": 1.0, "b": 0.0}) == 0
+    assert uncertainty({"a": 0.5, "b": 0.5}) == pytest.approx(1)
+    assert uncertainty(dict.fromkeys("abcdefg", 1 / 7)) == pytest.approx(1)
+    assert uncertainty({"a": 0.9, "b": 0.1}) == pytest.approx(0.468996)  # in bits, by hand
+    assert uncertainty({"only": 1.0}) == 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "decision", "expected"),
+    [
+        ((0.9, 0.1), "a", RECENT),
+        ((0.75, 0.25), "a", RECENT),
+        ((0.74, 0.26), "a", UNCERTAIN),
+        ((0.9, 0.1), "neutral", UNCERTAIN),
+        ((1.0,), "a", RECENT),
+    ],
+)
+def test_a_close_second_or_another_decision_is_uncertain(
+    shares: tuple[float, ...], decision: str, expected: str
+) -> None:
+    shares_by_name = dict(zip("ab", shares, strict=False))
+    prediction = Prediction("a", shares[0], shares_by_name, decision)
+    assert NEVER.reason("0" * 64, prediction, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("interest", "fallback", "label", "decision", "dropped"),
+    [
+        (None, None, "red", "red", False),
+        (None, "neutral", "red", "red", False),
+        (None, "neutral", "neutral", "neutral", True),
+        (None, None, "red", "neutral", True),
+        ("red", None, "red", "red", False),
+        ("red", None, "blue", "blue", True),
+        ("red", "neutral", "red", "neutral", True),
+    ],
+)
+def test_what_is_dropped(
+    interest: str | None, fallback: str | None, label: str, decision: str, dropped: bool
+) -> None:
+    selection = Selection(class_of_interest=interest, audit_share=1)
+    prediction = Prediction(label, 0.9, {label: 0.9, "x": 0.1}, decision)
+    assert selection.is_dropped(prediction, fallback) == dropped
+    assert (selection.reason("0" * 64, prediction, fallback) == AUDIT) == dropped
+
+
+def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
+    dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
+    pictures = [sha(str(number).encode()) for number in range(20_000)]
+
+    def drawn(selection: Selection) -> set[str]:
+        return {sha for sha in pictures if selection.reason(sha, dropped, None) == AUDIT}
+
+    one = Selection(audit_share=0.01, class_of_interest="red")
+    other = Selection(audit_share=0.01, class_of_interest="red")
+    assert drawn(one) == drawn(one)
+    assert 130 < len(drawn(one)) < 270  # 200 ± 5 standard deviations
+    assert len(drawn(one) & drawn(other)) < 20
+    assert not drawn(Selection(audit_share=0.0, class_of_interest="red"))
+    assert repr(one.key) not in repr(one)
+
+
+def test_uncertain_and_audited_pictures_are_kept_on_disk(
+    kept: KeptPictures, tmp_path: Path
+) -> None:
+    selection = Selection(audit_share=1, class_of_interest="red")
+    held = HeldPictures(selection, kept=kept)
+    dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
+    for name, data, prediction in (
+        ("sure", b"sure", SURE),
+        ("unsure", b"unsure", UNSURE),
+        ("dropped", b"dropped", dropped),
+    ):
+        note(held, name, data, prediction)
+    kept.wait()
+    names = {sha(b"unsure"), sha(b"dropped")}
+    assert {path.stem for path in tmp_path.glob(".held/*.bin")} == names
+    assert {path.stem for path in tmp_path.glob(".held/*.json")} == names
+    fresh = HeldPictures(selection, kept=reopened(kept, tmp_path / ".held"))
+    assert {picture.sha256 for picture in fresh.all()} == names
+    found = fresh.by_id("unsure")
+    assert found.prediction == UNSURE
+    assert (found.reason, found.digest, found.name) == (UNCERTAIN, "sha256:1", "colours")
+    assert fresh.by_sha256(found.sha256) is found
+    assert fresh.data(found.sha256) == b"unsure"
+    note(fresh, "again", b"unsure", SURE)
+    assert {picture.ids[-1] for picture in fresh.all()} == {"again", "dropped"}  # not twice
+    fresh.note_settled(found.sha256)
+    assert [path.stem for path in tmp_path.glob(".held/*.bin")] == [sha(b"dropped")]
+
+
+def test_what_is_undone_is_kept_again(kept: KeptPictures) -> None:
+    held = HeldPictures(NEVER, kept=kept)
+    note(held, "one", b"one", UNSURE)
+    kept.wait()
+    held.note_settled(sha(b"one"))
+    assert kept.all() == []
+    held.note_unsettled(sha(b"one"))
+    held.note_unsettled(sha(b"never seen"))
+    kept.wait()
+    assert [picture.ids for picture in kept.all()] == [("one",)]
+
+
+def test_what_is_corrected_while_it_waits_for_the_disk_is_not_kept(kept: KeptPictures) -> None:
+    held = HeldPictures(NEVER, kept=kept)
+    for number in range(20):
+        data = bytes([number]) * 100_000
+        note(held, str(number), data, UNSURE)
+        held.note_settled(sha(data))
+    kept.wait()
+    assert kept.all() == []
+    assert not list(kept._folder.glob("*.*n*"))
+
+
+def put(kept: KeptPictures, name: str, data: bytes) -> None:
+    created = f"2026-11-21T00:00:0{len(kept.all())}Z"
+    key = sha(data)
+    kept.put(HeldPicture(key, (name,), UNSURE, "d", "n", created, UNCERTAIN, len(data)), data)
+    kept.wait()
+
+
+def test_the_disk_is_bounded_the_oldest_go_first(tmp_path: Path) -> None:
+    folder = tmp_path / ".held"
+    kept = KeptPictures(folder, KeptLimits(max_pictures=3, max_bytes=25))
+    kept.open()
+    for name in "abcd":
+        put(kept, name, name.encode() * 5)
+    assert [picture.ids[0] for picture in kept.all()] == ["b", "c", "d"]
+    put(kept, "e", b"e" * 15)
+    assert [picture.ids[0] for picture in kept.all()] == ["c", "d", "e"]
+    put(kept, "too large", b"t" * 26)
+    assert len(list(folder.glob("*.bin"))) == len(list(folder.glob("*.json"))) == 3
+    again = reopened(kept, folder, limits=KeptLimits(max_pictures=2))
+    assert [picture.ids[0] for picture in again.all()] == ["d", "e"]
+    assert len(list(folder.glob("*.bin"))) == 2
+    again.close()
+
+
+def test_damaged_pairs_are_removed_with_one_line(
+    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / ".held"
+    for number in range(9):
+        put(kept, str(number), bytes([number]) * 10)
+    paths = sorted(folder.glob("*.json"))
+    good = paths[0]
+    text = json.loads(good.read_text())
+    paths[1].write_text("{")
+    paths[2].write_text(json.dumps(text))  # of another picture
+    paths[3].write_text(json.dumps(text | {"sha256": paths[3].stem, "reason": "<b>"}))
+    paths[4].write_text(json.dumps(text | {"sha256": paths[4].stem, "prediction": None}))
+    paths[5].with_suffix(".bin").write_bytes(b"short")
+    paths[6].unlink()
+    paths[7].with_suffix(".bin").unlink()
+    shares = {"prediction": {**text["prediction"], "probabilities": {"red": float("nan")}}}
+    paths[8].write_text(json.dumps(text | {"sha256": paths[8].stem, **shares}))
+    (folder / ".partial-abc").write_bytes(b"half")
+    (folder / "mine.txt").write_bytes(b"mine")
+    with caplog.at_level(logging.INFO):
+        again = reopened(kept, folder)
+    assert [picture.sha256 for picture in again.all()] == [good.stem]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [".lock", "mine.txt", good.name, good.with_suffix(".bin").name]
+    )
+    assert [record.message.split(" from")[0] for record in caplog.records] == [
+        "Removed 8 damaged pictures"
+    ]
+    again.close()
+
+
+def test_a_picture_changed_on_disk_is_not_given_out(
+    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(kept, "one", b"original")
+    (tmp_path / ".held" / f"{sha(b'original')}.bin").write_bytes(b"replaced")
+    assert kept.data(sha(b"original")) is None
+    assert "damaged" in caplog.text
+    assert kept.all() == []
+    assert kept.data(sha(b"original")) is None
+
+
+def test_a_disk_that_fails_is_told_once_and_costs_no_prediction(
+    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / ".held"
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_bytes(b"a file in its place")
+    held = HeldPictures(NEVER, kept=kept)
+    for name in ("one", "two", "three"):
+        assert note(held, name, name.encode(), UNSURE)
+    kept.wait()
+    assert kept.num_lost == 3
+    assert len([record for record in caplog.records if "not kept" in record.message]) == 1
+    assert held.by_id("two")
+    folder.unlink()
+    note(held, "four", b"four", UNSURE)  # the disk is back
+    kept.wait()
+    assert [picture.ids for picture in kept.all()] == [("four",)]
+
+
+def test_a_folder_that_cannot_be_used_turns_keeping_off(
+    tmp_path: Path, kept: KeptPictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    useless = KeptPictures(tmp_path / "file" / ".held")
+    second = KeptPictures(tmp_path / ".held")  # another server has it
+    for other in (useless, second):
+        other.open()
+        held = HeldPictures(NEVER, kept=other)
+        assert note(held, "one", b"one", UNSURE)
+        assert other.all() == []
+        other.close()
+    assert "none is kept" in caplog.text
+    assert "No picture is kept" in caplog.text
+    kept.close()
+    second.open()
+    put(second, "one", b"one")
+    assert len(second.all()) == 1
+    second.close()
