@@ -1,127 +1,141 @@
-"""Start to first answer, and memory of the server: OpenVINO against Keras.
+"""Start to first answer, and memory of the server: OpenVINO against Keras and the first generation.
 
     python benchmarks/server_start.py --model modelFile --picture picture.jpg
     python benchmarks/server_start.py --model modelFile --picture picture.jpg --json out.json
+    python benchmarks/server_start.py --picture picture.jpg --python slim/bin/python
 
-Each engine's server is started in turn, several times, in one run; the ratio of the medians is what
-counts, as machines differ and are shared.
+Our server runs with OpenVINO and with the Keras engine; the first generation's service is
+re-written for Keras 3. Each is started in turn, several times, in one run; the ratio of the medians
+is what counts, as machines differ and are shared. With --python, OpenVINO runs in another
+environment, such as one of requirements-serve.txt alone. Memory is the highest that was resident
+after eleven answers.
 """
 
 import argparse
-import http.client
-import signal
-import socket
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from classifier import console  # noqa: E402
-from classifier.errors import ClassifierError  # noqa: E402
-from classifier.files import write_json  # noqa: E402
+from learning_rig import options as rig  # noqa: E402
+from serving_rig import services  # noqa: E402
+from serving_rig.services import Service  # noqa: E402
 
-ENGINES = ("openvino", "keras")
-DEADLINE_SECONDS = 120.0
+from classifier import console  # noqa: E402
+from classifier.errors import UsageError  # noqa: E402
+
+OPENVINO, KERAS, FIRST = "openvino", "keras", "first_generation"
+SERVERS = (OPENVINO, KERAS, FIRST)
+NUM_MORE = 10  # answers after the first one
+NAMES = ("first_answer_seconds", "memory_mib")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the table, write the JSON."""
     options = parse(arguments)
-    picture = options.picture.read_bytes()
-    runs = {engine: [] for engine in ENGINES}
-    for _ in range(options.runs):
-        for engine in ENGINES:
-            runs[engine].append(measure(options.model, engine, picture))
-    result = summarise(runs)
+    machine = rig.machine()
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.only}
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.scratch) as scratch:
+        for _ in range(options.runs):
+            for name in options.only:
+                runs[name].append(measure(start(name, options, Path(scratch)), options))
+    result = {"machine": machine, **summarise(runs), "runs": runs}
     print(as_table(result))
-    if options.json:
-        write_json(options.json, result)
-    return console.EXIT_OK
+    return rig.finish(result, options)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = console.argument_parser(
-        "Start to first answer, and memory of the server.",
-        "  python benchmarks/server_start.py --model modelFile --picture picture.jpg",
+    parser = rig.parser(__doc__)
+    add = parser.add_argument
+    add("--model", type=Path, default=Path("modelFile"), help="(modelFile)")
+    add("--picture", type=Path, required=True, help="what is asked about")
+    add("--runs", type=rig.number(1), default=3, help="of each server (3)")
+    add(
+        "--only",
+        type=_servers,
+        default=list(SERVERS),
+        metavar="NAMES",
+        help=f"of {','.join(SERVERS)} (all)",
     )
-    parser.add_argument("--model", type=Path, default=Path("modelFile"), help="(modelFile)")
-    parser.add_argument("--picture", type=Path, required=True, help="what is asked about")
-    parser.add_argument("--runs", type=int, default=3, help="of each engine (3)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    add(
+        "--python",
+        default=sys.executable,
+        metavar="FILE",
+        help="what runs the server with OpenVINO (this one)",
+    )
     return parser.parse_args(arguments)
 
 
-def measure(model: Path, engine: str, picture: bytes) -> dict[str, float]:
-    """Start a server, ask once, ask ten times more, look at its memory, stop it."""
-    port = free_port()
-    command = [sys.executable, str(PROJECT / "main.py"), "--quiet", "--model", str(model)]
-    start = time.perf_counter()
-    server = subprocess.Popen([*command, "--engine", engine, "--port", str(port)])
-    try:
-        while (status := ask(port, picture)) != 200:
-            if server.poll() is not None or time.perf_counter() - start > DEADLINE_SECONDS:
-                raise ClassifierError(f"The server with {engine} did not answer ({status}).")
-            time.sleep(0.02)
-        first = time.perf_counter() - start
-        for _ in range(10):
-            ask(port, picture)
-        return {"first_answer_seconds": first, "memory_mib": resident_mib(server.pid)}
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
+def start(name: str, options: argparse.Namespace, folder: Path) -> AbstractContextManager[Service]:
+    """Give a server that is started when the context is entered."""
+    picture = options.picture.read_bytes()
+    if name == FIRST:
+        return services.of_the_first_generation(options.model, picture, folder)
+    python = options.python if name == OPENVINO else sys.executable
+    return services.ours(options.model, picture, folder, ["--engine", name], python)
 
 
-def ask(port: int, picture: bytes) -> int:
-    """Post the picture; 0 when nobody listens yet."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST", "/v1/predict", picture, {"Content-Type": "image/jpeg"})
-        return connection.getresponse().status
-    except ConnectionError:
-        return 0
-    finally:
-        connection.close()
+def measure(
+    server: AbstractContextManager[Service], options: argparse.Namespace
+) -> dict[str, float]:
+    """Start a server, ask once, ask ten times more, look at its memory, stop it.
+
+    Raises:
+        ServiceError: it judged no picture.
+    """
+    with server as service:
+        for _ in range(NUM_MORE):
+            if not service.judges(options.picture.read_bytes()):
+                raise services.ServiceError("A server judged its first picture and no other.")
+        found = {
+            "first_answer_seconds": service.start_seconds,
+            "memory_mib": service.memory_mib(),
+        }
+        service.stop()
+    return found
 
 
-def resident_mib(process: int) -> float:
-    """Give the highest resident memory that a process has had."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise ClassifierError(f"Process {process} tells nothing about its memory.")
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def summarise(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Give the medians of each engine, and Keras divided by OpenVINO."""
-    names = ("first_answer_seconds", "memory_mib")
+def summarise(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Give the medians of each server, and the others' divided by OpenVINO's."""
     medians = {
-        engine: {name: statistics.median(run[name] for run in found) for name in names}
-        for engine, found in runs.items()
+        server: {name: statistics.median(run[name] for run in found) for name in NAMES}
+        for server, found in runs.items()
     }
-    ratio = {name: medians["keras"][name] / medians["openvino"][name] for name in names}
-    return {**medians, "keras_to_openvino": ratio}
+    ratios = {
+        f"{server}_to_openvino": {
+            name: medians[server][name] / medians[OPENVINO][name] for name in NAMES
+        }
+        for server in medians
+        if server != OPENVINO and OPENVINO in medians
+    }
+    return {**medians, **ratios}
 
 
-def as_table(result: dict[str, dict[str, float]]) -> str:
+def as_table(result: Mapping[str, Mapping[str, float]]) -> str:
     """Lay the figures out."""
-    rows = [
-        (name, f"{found['first_answer_seconds']:.2f}", f"{found['memory_mib']:.1f}")
-        for name, found in result.items()
-    ]
-    return console.table(["", "first answer, s", "memory, MiB"], rows)
+    rows = []
+    for server in SERVERS:
+        if server not in result:
+            continue
+        found, ratio = result[server], result.get(f"{server}_to_openvino")
+        seconds, mib = (found[name] for name in NAMES)
+        times = [f"{ratio[name]:.2f}" for name in NAMES] if ratio else ["1.00", "1.00"]
+        name = server.replace("_", " ")
+        rows.append((name, f"{seconds:.2f}", times[0], f"{mib:.1f}", times[1]))
+    return console.table(["", "first answer, s", "x", "memory, MiB", "x"], rows)
+
+
+def _servers(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SERVERS]:
+        raise UsageError(f"--only knows no {', '.join(unknown)}: use {', '.join(SERVERS)}.")
+    return names
 
 
 if __name__ == "__main__":

@@ -2,29 +2,19 @@
 
 import copy
 import errno
-import json
-import logging
 import signal
 import socket
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import flask
 import waitress
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.task import ErrorTask, WSGITask
-from werkzeug.exceptions import default_exceptions
 
 from classifier.errors import PortError
-from classifier.serving import legacy, problems
 from classifier.serving.limits import ServingLimits
-from classifier.serving.routes import BATCH_PATH
-
-_log = logging.getLogger(__name__)
+from classifier.serving.waitress_parts import Connection, Dispatcher
 
 _BIND_FAILURES = {
     errno.EADDRINUSE: "another program uses it: stop that one or choose another --port",
@@ -74,11 +64,13 @@ class Server:
     def __init__(self, app: flask.Flask, listener: socket.socket, limits: ServingLimits) -> None:
         self._limits = limits
         self._sockets: dict[int, Any] = {}
+        dispatcher = Dispatcher()
+        dispatcher.set_thread_count(limits.num_threads)
         self._waitress = waitress.create_server(
             app,
+            _dispatcher=dispatcher,
             map=self._sockets,
             sockets=[listener],
-            threads=limits.num_threads,
             connection_limit=limits.max_connections,
             channel_timeout=limits.idle_seconds,
             cleanup_interval=5,
@@ -90,9 +82,9 @@ class Server:
             ident=None,
             asyncore_use_poll=True,
         )
-        self._waitress.channel_class = _Channel
-        self._waitress.is_leaving = False  # for `_Task`
-        self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `_Parser`
+        self._waitress.channel_class = Connection
+        self._waitress.is_leaving = False  # for `AnswerTask`
+        self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `RequestParser`
         self._waitress.adj.for_batches.max_request_body_size = (
             limits.max_batch_bytes + _MARGIN_BYTES
         )
@@ -185,63 +177,6 @@ class Server:
             raise KeyboardInterrupt  # a second Ctrl-C: somebody does not want to wait
         self._interrupted = number == signal.SIGINT
         self.stop(self._error)
-
-
-class _ErrorTask(ErrorTask):  # type: ignore[misc] # waitress has no types
-    """Answers what never reaches the application, such as a body far over the limit."""
-
-    def execute(self) -> None:
-        path, code = str(self.request.path), self.request.error.code
-        media_type, status, body = refusal(path, code)
-        _log.debug("%s", json.dumps({"path": path[:200], "status": status, "refused": code}))
-        self.status = status
-        self.response_headers += [
-            ("Content-Type", media_type),
-            ("Content-Length", str(len(body))),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Task(WSGITask):  # type: ignore[misc] # waitress has no types
-    """Answers through the application; of a leaving server, on connections that end with that."""
-
-    def build_response_header(self) -> bytes:
-        if self.channel.server.is_leaving:
-            self.request.headers["CONNECTION"] = "close"
-        header: bytes = super().build_response_header()
-        return header
-
-
-class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no types
-    """Takes large bodies only where batches are sent to; elsewhere nothing of them is stored."""
-
-    adj: Any
-
-    def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
-        if self.path == BATCH_PATH:
-            self.adj = self.adj.for_batches
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no types
-    error_task_class = _ErrorTask
-    task_class = _Task
-    parser_class = _Parser
-
-
-def refusal(path: str, code: int) -> tuple[str, str, bytes]:
-    """Give media type, status line and body for a request that the HTTP server itself refuses."""
-    error = default_exceptions.get(code, default_exceptions[400])()
-    problem = problems.problem_for(error)
-    request_id = str(uuid.uuid4())
-    detail = problems.detail_of(error, request_id)
-    if path == legacy.PATH:
-        return "application/json", "200 OK", legacy.failure(detail).encode()
-    body = problems.document(problem, detail, request_id).encode()
-    return problems.MEDIA_TYPE, f"{problem.status} {error.name}", body
 
 
 def url_of(listener: socket.socket) -> str:

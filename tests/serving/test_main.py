@@ -121,6 +121,24 @@ def test_malformed_request_line_and_lengths_are_problems(server: RunningServer) 
     assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"y" * 300_000 + b"\r\n\r\n").status == 431
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET\r\n\r\n",
+        b"get / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"\x00 \x00\r\n\r\n",
+    ],
+    ids=["no path", "small letters", "TLS", "NUL"],
+)
+def test_a_first_line_that_is_none_is_answered_and_the_connection_ended(
+    server: RunningServer, line: bytes
+) -> None:
+    answer = raw(server, line)
+    assert (answer.status, answer.getheader("Connection")) == (400, "close")
+    assert json.loads(answer.body)["type"] == "/problems/malformed-request"
+
+
 def test_sixty_slow_senders_do_not_delay_health_or_prediction(server: RunningServer) -> None:
     address = urlsplit(server.url)
     slow = [socket.create_connection((address.hostname, address.port)) for _ in range(60)]

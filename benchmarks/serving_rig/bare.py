@@ -1,0 +1,95 @@
+"""The engine without a service: files -> answers in one process, and the inference alone.
+
+    python bare.py < arguments.json
+
+Arguments: `model` (a version's path), `pictures` (paths) and `seconds` of each part. Prints its
+figures as JSON.
+"""
+
+import concurrent.futures
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from load import percentile
+
+from classifier.serving.predictor import Predictor
+
+_KEPT = 64  # decoded pictures for the inference alone
+
+
+def measure(model: str, pictures: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Measure one after another: a picture at a time, as many as the engine likes, no decoding."""
+    predictor = Predictor.load(Path(model))
+    num_threads = predictor.engine.num_streams + 1  # as `Predictor.judge_files` has it
+    pixels = [predictor.decode(path).pixels[np.newaxis] for path in pictures[:_KEPT]]
+    _through(predictor, pictures[: 4 * num_threads], 60.0)
+    alone = _alone(predictor, pictures, seconds)
+    judged_per_second, judged_cpu_ms = _through(predictor, itertools.cycle(pictures), seconds)
+    return {
+        "engine": predictor.engine.name,
+        "num_streams": predictor.engine.num_streams,
+        "judged_per_second": judged_per_second,
+        "judged_cpu_ms": judged_cpu_ms,
+        "alone_per_second": 1000 * len(alone) / sum(alone),
+        "alone_p50_ms": percentile(alone, 0.5),
+        "alone_p99_ms": percentile(alone, 0.99),
+        "inferred_per_second": _inferred_per_second(predictor, pixels, num_threads, seconds),
+    }
+
+
+def _alone(predictor: Predictor, pictures: Sequence[str], seconds: float) -> list[float]:
+    """Give milliseconds of one picture after another, decoding included."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    for path in itertools.cycle(pictures):
+        start = time.perf_counter()
+        predictor.judge(predictor.decode(path))
+        now = time.perf_counter()
+        times.append(1000 * (now - start))
+        if now > end:
+            return times
+    return times
+
+
+def _through(predictor: Predictor, pictures: Iterable[str], seconds: float) -> tuple[float, float]:
+    """Give pictures a second through `Predictor.judge_files`, and milliseconds of CPU for each."""
+    judged = predictor.judge_files(pictures)
+    next(judged)  # from here on as many are ahead of the answers as there are in the end
+    start, cpu, count = time.perf_counter(), time.process_time(), 0
+    for count, _ in enumerate(judged, 1):  # noqa: B007 (used behind the loop)
+        if time.perf_counter() - start > seconds:
+            break
+    per_second = count / (time.perf_counter() - start)
+    return per_second, 1000 * (time.process_time() - cpu) / max(1, count)
+
+
+def _inferred_per_second(
+    predictor: Predictor, pixels: Sequence[np.ndarray], num_threads: int, seconds: float
+) -> float:
+    """Give pictures a second through the engine, decoded before."""
+    start = time.perf_counter()
+    end = start + seconds
+
+    def work(first: int) -> int:
+        for count in itertools.count(1):
+            predictor.engine.run(pixels[(first + count) % len(pixels)])
+            if time.perf_counter() > end:
+                return count
+        return 0
+
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        total = sum(pool.map(work, range(num_threads)))
+    return total / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(**json.load(sys.stdin))))

@@ -1,0 +1,282 @@
+"""A soak: minutes of mixed requests, and what the server then holds that it did not hold before.
+
+    python benchmarks/soak.py --model modelFile
+    python benchmarks/soak.py --model modelFile --data data/validation --minutes 60 --json soak.json
+
+Some callers send every form of good request, and as many bad ones: broken and hostile pictures and
+bodies, wrong addresses, callers who leave in the middle. Each picture is another content, so the
+server's cache of answers and the pictures it holds for review fill in the first half, which has to
+be long enough for some 10,000 judged pictures: a slow model needs more minutes. Memory is looked at
+every second; its slope is that of the second half, by least squares. Files and threads are counted
+before the callers come and after they have left.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import shlex
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from learning_rig import options as rig  # noqa: E402
+from serving_rig import load, runs, services  # noqa: E402
+from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_pictures  # noqa: E402
+from serving_rig.services import Service  # noqa: E402
+
+from classifier import console  # noqa: E402
+
+MAX_SLOPE = 20.0  # MiB an hour; less than that goes under in the noise of some minutes
+MAX_MORE = 2  # files or threads; leaks of thousands of requests are no small numbers
+EVERY_SECONDS = 1.0
+QUIET_SECONDS = 2.0  # until what callers have left behind is put away
+ANSWER_SECONDS = 30.0
+
+AS_EXPECTED, BUSY = "as expected", "busy"  # outcomes; any other one names kind and fault
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Soak, print the verdict, write the JSON; exit code 1 if it is bad."""
+    options = parse(arguments)
+    machine = rig.machine()
+    if options.data:
+        paths = runs.usable_pictures(options.data, options.pictures)
+        pictures = [Path(path).read_bytes() for path in paths]
+    else:
+        pictures = painted_pictures(options.pictures)
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=options.scratch) as scratch:
+        found = soak(options, pictures, Path(scratch))
+    rows = verdict(found)
+    result = {"machine": machine, "minutes": options.minutes, "verdict": rows, **found}
+    print(text(result))
+    rig.finish(result, options)
+    return console.EXIT_OK if all(row["well"] for row in rows) else console.EXIT_FAILED
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = rig.parser(__doc__)
+    add = parser.add_argument
+    add("--model", type=Path, default=Path("modelFile"), help="a model folder or one version")
+    add("--data", type=Path, metavar="DIR", help="a folder of pictures (painted ones)")
+    add("--pictures", type=rig.number(1), default=50, help="of the folder, at most (50)")
+    add("--minutes", type=float, default=10.0, help="(10)")
+    add("--callers", type=rig.number(1), default=6, help="at once (6)")
+    add("--python", default=sys.executable, metavar="FILE", help="what runs the server (this one)")
+    add(
+        "--server-options",
+        type=shlex.split,
+        default=[],
+        metavar="TEXT",
+        help="more options of main.py, in one argument",
+    )
+    return parser.parse_args(arguments)
+
+
+class Caller:
+    """Sends one request after another, on the same connection while there is one.
+
+    Attributes:
+        outcomes: how many requests ended in which way.
+    """
+
+    def __init__(self, port: int, mixture: Mixture) -> None:
+        self._port = port
+        self._mixture = mixture
+        self._connection: socket.socket | None = None
+        self.outcomes: collections.Counter[str] = collections.Counter()
+
+    def ask(self) -> None:
+        """Send the next request and see what comes."""
+        request = next(self._mixture)
+        if self._connection is None:
+            address = ("127.0.0.1", self._port)
+            self._connection = socket.create_connection(address, ANSWER_SECONDS)
+        try:
+            with contextlib.suppress(ConnectionError):  # refused while it is sent: the answer waits
+                self._connection.sendall(request.data)
+            answer = None if request.expected == LEFT else self._read(self._connection)
+        except OSError as error:
+            self.outcomes[f"{request.name}: {type(error).__name__}"] += 1
+            self.hang_up()
+            return
+        self.outcomes[outcome_of(request, answer)] += 1
+        if answer is None or answer.is_last:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Leave."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _read(self, connection: socket.socket) -> load.Answer:
+        received = b""
+        while not (answer := load.read_answer(received)):
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionResetError("closed before the answer")
+            received += data
+        return answer
+
+
+def outcome_of(request: Request, answer: load.Answer | None) -> str:
+    """Give `AS_EXPECTED`, `BUSY`, or the kind of request and what came instead."""
+    if answer is None:
+        return AS_EXPECTED
+    if answer.status == 503:
+        return BUSY
+    is_right = answer.status // 100 == (2 if request.expected == OK else 4)
+    return AS_EXPECTED if is_right else f"{request.name}: {answer.status}"
+
+
+def soak(options: argparse.Namespace, pictures: Sequence[bytes], scratch: Path) -> dict[str, Any]:
+    """Give what was seen of the server before, meanwhile and after."""
+    server = services.ours(
+        options.model, pictures[0], scratch, options.server_options, options.python
+    )
+    with server as service:
+        first, *callers = [
+            Caller(service.port, Mixture(pictures, seed)) for seed in range(options.callers + 1)
+        ]
+        for _ in range(2 * len(KINDS)):  # what is made at first use is made now
+            first.ask()
+        first.hang_up()
+        label, before = judge(service, pictures[0]), look(service)
+        samples = watch(service, callers, 60 * options.minutes)
+        after = look(service)
+        is_right = judge(service, pictures[0]) == label
+        exit_code = service.stop()
+    outcomes = sum((caller.outcomes for caller in callers), first.outcomes)
+    return {
+        "before": before,
+        "after": after,
+        "outcomes": dict(sorted(outcomes.items())),
+        "judges_as_before": is_right,
+        "exit_code": exit_code,
+        "samples": samples,
+    }
+
+
+def look(service: Service) -> dict[str, float]:
+    """Look at the server once everybody has left."""
+    time.sleep(QUIET_SECONDS)
+    return sample(service)
+
+
+def sample(service: Service) -> dict[str, float]:
+    """Look at the server as it is now."""
+    return {
+        "memory_mib": service.memory_mib("VmRSS"),
+        "num_descriptors": service.num_descriptors(),
+        "num_threads": service.num_threads(),
+    }
+
+
+def judge(service: Service, picture: bytes) -> str:
+    """Give the label of a picture."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=ANSWER_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("POST", service.kind.path, picture, {"Content-Type": "image/jpeg"})
+        return str(json.load(connection.getresponse())["label"])
+
+
+def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[dict[str, float]]:
+    """Let the callers ask for so long; gives what the server held, second for second."""
+    is_over = threading.Event()
+
+    def work(caller: Caller) -> None:
+        try:
+            while not is_over.is_set():
+                caller.ask()
+        finally:
+            caller.hang_up()
+
+    samples = []
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(len(callers)) as pool:
+        working = [pool.submit(work, caller) for caller in callers]
+        try:
+            while (now := time.monotonic() - start) < seconds and service.is_alive():
+                samples.append({"seconds": now, **sample(service)})
+                if any(future.done() for future in working):  # it failed
+                    break
+                time.sleep(EVERY_SECONDS)
+        finally:
+            is_over.set()
+        for future in working:
+            future.result()
+    return samples
+
+
+def slope_per_hour(samples: Sequence[Mapping[str, float]]) -> float:
+    """Give the slope of the memory over the second half, in MiB an hour."""
+    half = samples[-1]["seconds"] / 2
+    later = [one for one in samples if one["seconds"] >= half]
+    times = [one["seconds"] / 3600 for one in later]
+    return statistics.linear_regression(times, [one["memory_mib"] for one in later]).slope
+
+
+def verdict(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Hold what was seen against what should be."""
+    before, after = found["before"], found["after"]
+    strange = strange_of(found["outcomes"])
+    slope = slope_per_hour(found["samples"])
+    rows: list[tuple[str, str, str, bool]] = [
+        ("memory, MiB an hour", f"{slope:+.1f}", f"<= {MAX_SLOPE:g}", slope <= MAX_SLOPE)
+    ]
+    for name, what in (("num_descriptors", "open files"), ("num_threads", "threads")):
+        is_well = after[name] <= before[name] + MAX_MORE
+        seen = f"{before[name]} before, {after[name]} after"
+        rows.append((what, seen, f"<= {MAX_MORE} more", is_well))
+    rows += [
+        ("answers that should not be", str(sum(strange.values())), "0", not strange),
+        ("judges as before", *_yes(found["judges_as_before"])),
+        ("leaves on SIGTERM", f"exit code {found['exit_code']}", "0", found["exit_code"] == 0),
+    ]
+    names = ("what", "found", "aim", "well")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def strange_of(outcomes: Mapping[str, int]) -> dict[str, int]:
+    """Give the outcomes that should not be."""
+    return {name: count for name, count in outcomes.items() if name not in (AS_EXPECTED, BUSY)}
+
+
+def _yes(is_so: bool) -> tuple[str, str, bool]:
+    return "yes" if is_so else "no", "yes", is_so
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """Lay the verdict out."""
+    rows = [
+        (row["what"], row["found"], row["aim"], "yes" if row["well"] else "NO")
+        for row in result["verdict"]
+    ]
+    outcomes = result["outcomes"]
+    memory = [one["memory_mib"] for one in result["samples"]]
+    lines = [
+        f"{sum(outcomes.values()):,} requests of {len(KINDS)} kinds in {result['minutes']:g} "
+        f"minutes; {outcomes.get(BUSY, 0):,} answered with 503.",
+        f"Memory: {result['before']['memory_mib']:.0f} MiB before, {max(memory):.0f} at most, "
+        f"{result['after']['memory_mib']:.0f} after.",
+    ]
+    lines += ["", console.table(["", "found", "aim", "well"], rows)]
+    lines += [f"NOT EXPECTED  {count} x {name}" for name, count in strange_of(outcomes).items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    console.run_script(main, sys.argv[1:])

@@ -1,0 +1,156 @@
+"""What lies in `deploy/`, and the Dockerfile, fit the program that they run."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from classifier.serving.limits import ServingLimits
+
+PROJECT = Path(__file__).resolve().parent.parent
+UNIT = PROJECT / "deploy" / "picture-sorter.service"
+NGINX = PROJECT / "deploy" / "nginx.conf"
+DOCKERFILE = PROJECT / "Dockerfile"
+README = PROJECT / "deploy" / "README.md"
+LIMITS = ServingLimits()
+
+
+def joined(path: Path) -> str:
+    """Give a file's text without comments, with continued lines as one."""
+    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    return "\n".join(lines).replace("\\\n", " ")
+
+
+def unit() -> dict[str, list[str]]:
+    """Give the unit's settings by name."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", joined(UNIT), flags=re.MULTILINE):
+        found.setdefault(name, []).append(value.strip())
+    return found
+
+
+def directive(name: str) -> str:
+    """Give the value of an nginx directive at its first place."""
+    match = re.search(rf"^\s*{name}\s+([^;]+);", joined(NGINX), flags=re.MULTILINE)
+    assert match, name
+    return match[1]
+
+
+def instruction(name: str) -> str:
+    """Give what stands behind an instruction of the Dockerfile, at its last place."""
+    return re.findall(rf"^{name} (.*)$", joined(DOCKERFILE), flags=re.MULTILINE)[-1]
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def command_lines() -> dict[str, list[str]]:
+    start = unit()["ExecStart"][0]
+    (run,) = re.findall(r"docker run .*", README.read_text().replace("\\\n", " "))
+    return {
+        "the unit": shlex.split(start),
+        "the Dockerfile": json.loads(instruction("ENTRYPOINT")),
+        "the README's container": ["main.py", *run.rpartition(" picture-sorter ")[2].split()],
+    }
+
+
+@pytest.mark.parametrize("where", ["the unit", "the Dockerfile", "the README's container"])
+def test_every_option_exists(where: str) -> None:
+    command = [sys.executable, str(PROJECT / "main.py"), "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    arguments = command_lines()[where]
+    assert any(argument.endswith("main.py") for argument in arguments)
+    for argument in arguments:
+        if argument.startswith("--"):
+            assert re.search(rf"^\s+(-\w, )?{argument}\b", text, flags=re.MULTILINE), argument
+
+
+def test_the_unit_lets_the_server_end_what_it_has() -> None:
+    settings = unit()
+    assert int(settings["TimeoutStopSec"][0]) > LIMITS.drain_seconds
+    assert settings["KillSignal"] == ["SIGTERM"]
+    assert int(settings["LimitNOFILE"][0]) > 2 * LIMITS.max_connections
+    assert int(settings["TasksMax"][0]) > 2 * LIMITS.num_threads
+
+
+def test_the_unit_writes_where_the_program_writes_and_nowhere_else() -> None:
+    settings = unit()
+    (home,) = settings["WorkingDirectory"]
+    writable = " ".join(settings["ReadWritePaths"]).split()
+    assert {f"{home}/{name}" for name in ("modelFile", "data/feedback", "log")} == set(writable)
+    made = [f"/var/lib/{name}" for name in settings["StateDirectory"][0].split()]
+    assert set(made) == set(writable)
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["NoNewPrivileges"] == ["yes"]
+    assert settings["User"] not in ([], ["root"])
+    assert settings["CapabilityBoundingSet"] == [""]
+
+
+def test_the_unit_leaves_openvino_what_it_needs() -> None:
+    settings = unit()
+    assert "MemoryDenyWriteExecute" not in settings
+    assert settings["SystemCallFilter"] == ["@system-service"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    # The program itself is not installed there, so another one stands in for it.
+    python = unit()["ExecStart"][0].split()[0]
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace(python, "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nginx_lets_the_server_speak_first() -> None:
+    megabytes = int(directive("client_max_body_size").removesuffix("m"))
+    assert megabytes * 2**20 > max(LIMITS.max_body_bytes, LIMITS.max_batch_bytes)
+    assert seconds(directive("proxy_read_timeout")) > LIMITS.batch_deadline_seconds
+    upstream = joined(NGINX).partition("upstream")[2].partition("}")[0]
+    idle = re.search(r"keepalive_timeout (\d+)s;", upstream)
+    assert idle
+    assert int(idle[1]) < LIMITS.idle_seconds
+
+
+def test_nginx_and_the_unit_name_the_same_host_and_port() -> None:
+    arguments = command_lines()["the unit"]
+    host = arguments[arguments.index("--allow-host") + 1]
+    port = arguments[arguments.index("--port") + 1]
+    assert directive("server_name") == host
+    assert f"server 127.0.0.1:{port};" in joined(NGINX)
+    assert "proxy_set_header Host $host;" in joined(NGINX)
+
+
+def test_the_brackets_of_nginx_match() -> None:
+    text = joined(NGINX)
+    assert text.count("{") == text.count("}")
+    lines = [line.partition("  #")[0].strip() for line in text.splitlines() if line.strip()]
+    assert all(line.endswith((";", "{", "}")) for line in lines)
+
+
+def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
+    allowed = {
+        line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    copied = [
+        name
+        for line in re.findall(r"^COPY (.*)$", joined(DOCKERFILE), flags=re.MULTILINE)
+        for name in line.split()[:-1]
+    ]
+    assert set(copied) == allowed
+    assert all((PROJECT / name).exists() for name in copied)
+
+
+def test_the_container_does_not_run_as_root_and_waits_long_enough() -> None:
+    assert int(instruction("USER")) > 0
+    stop = re.search(r"--stop-timeout (\d+)", README.read_text())
+    assert stop
+    assert int(stop[1]) > LIMITS.drain_seconds
