@@ -1,4 +1,4 @@
-"""Train a model version further, on the old pictures and the new ones.
+"""Train a model version further, on the old pictures, the new ones, and what people corrected.
 
     python reTrainMyDataWithKerasModel.py
     python reTrainMyDataWithKerasModel.py --learning-rate 1e-3
@@ -21,7 +21,8 @@ EXAMPLES = """\
   python reTrainMyDataWithKerasModel.py --force-promote        use the new version whatever it does
 
 Put the new pictures beside the old ones (data/train/<class>/), so that nothing is forgotten; only
-the new ones go through the network. A new class folder becomes a new class.
+the new ones go through the network. A new class folder becomes a new class. What people corrected
+in the service (data/feedback/<class>/) is taken in by itself.
 """
 
 

@@ -20,6 +20,7 @@ from draw_pictures import draw_data_folder  # noqa: E402
 
 from classifier import bundle, console, logs  # noqa: E402
 from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
+from classifier.learning.options import FEEDBACK  # noqa: E402
 from classifier.serving.server import listen  # noqa: E402
 
 BACKBONE = "InceptionV3"
@@ -67,7 +68,7 @@ def train_unless_done() -> None:
 
 
 def find_trained() -> bundle.ModelVersion | None:
-    """Give the current model if it was trained on just these pictures."""
+    """Give the current model if it was trained on just these pictures, or further since then."""
     from classifier.learning.dataset import read_dataset
 
     try:
@@ -75,7 +76,7 @@ def find_trained() -> bundle.ModelVersion | None:
     except ModelNotFoundError:
         return None
     is_same = version.manifest.data["fingerprint"] == read_dataset(DATA).fingerprint()
-    return version if is_same else None
+    return version if is_same or version.manifest.parent else None
 
 
 def choose_weights() -> str:
@@ -98,7 +99,9 @@ def serve(port: int) -> NoReturn:
         picture = min((DATA / "validation" / name).glob("*.jpg"))
         print(f"Try: curl --data-binary @{picture} http://127.0.0.1:{port}/v1/predict")
     print(f"The page: http://127.0.0.1:{port}/   (Ctrl-C ends the demo)", flush=True)
-    arguments = [sys.executable, "main.py", "--model", str(MODELS), "--port", str(port)]
+    # Corrections lie with the data, where a retraining of the demo's model finds them.
+    options = ["--model", MODELS, "--port", port, "--feedback", DATA / FEEDBACK]
+    arguments = [sys.executable, "main.py", *map(str, options)]
     os.execv(sys.executable, arguments)  # noqa: S606 (our own script, so that Ctrl-C reaches it)
 
 

@@ -41,17 +41,19 @@ class Sample:
         class_index: position of its class in `Dataset.classes`.
         sha256: of the file's bytes.
         fingerprint: from `fingerprints.fingerprint`.
+        weight: how many times it counts in training.
     """
 
     path: Path
     class_index: int
     sha256: str
     fingerprint: bytes
+    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """A file in a class folder that is no usable picture; it stays where it is."""
+    """A file in a class folder that is not used, nearly always unreadable; it stays where it is."""
 
     path: Path
     reason: str
@@ -67,8 +69,9 @@ class Dataset:
         train: samples to learn from.
         validation: samples to choose and measure on.
         test: samples that only the final report sees; often empty.
-        rejects: unreadable files.
+        rejects: files that are left out, unreadable ones above all.
         split_by_content: whether `validation` was taken out of `train/`.
+        corrections: those of `train` that people corrected in the service.
     """
 
     folder: Path
@@ -78,12 +81,13 @@ class Dataset:
     test: tuple[Sample, ...]
     rejects: tuple[Reject, ...]
     split_by_content: bool
+    corrections: tuple[Sample, ...] = ()
 
     def fingerprint(self) -> str:
-        """Give a SHA-256 over the content, class and split of every picture, not over names."""
+        """Give a SHA-256 over content, class, weight and split of every picture, not over names."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for line in sorted(f"{sample.class_index} {sample.sha256}\n" for sample in split):
+            for line in sorted(_line(sample) for sample in split):
                 digest.update(line.encode())
             digest.update(b"\n")
         return digest.hexdigest()
@@ -193,6 +197,11 @@ def changed_since(error: ImageError) -> DataError:
 def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Give pairs of positions whose pictures are the same or nearly so."""
     return fingerprints.near_pairs([sample.fingerprint for sample in samples])
+
+
+def _line(sample: Sample) -> str:
+    weight = f" {sample.weight!r}" if sample.weight != 1 else ""
+    return f"{sample.class_index} {sample.sha256}{weight}\n"
 
 
 def _train_classes(folder: Path) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class Extractor:
         if from_maps:
             self._pool_known_maps(shelf, keys)
         self._complete(pictures, keys, [shelf], advance)
-        return Features(StoredRows(shelf, keys).load(), pictures.classes)
+        return Features(StoredRows(shelf, keys).load(), pictures.classes, pictures.weights)
 
     def maps(
         self, pictures: PictureIterator, num_views: int, advance: Advance = lambda count: None
@@ -105,7 +105,8 @@ class Extractor:
         shelves = [self._open_shelf(of_maps=False), self._open_shelf(of_maps=True)]
         self._complete(pictures, keys, shelves, advance)
         pooled, maps = (StoredRows(shelf, keys) for shelf in shelves)
-        return Features(maps, pictures.classes), Features(pooled.load(), pictures.classes)
+        about = (pictures.classes, pictures.weights)
+        return Features(maps, *about), Features(pooled.load(), *about)
 
     @property
     def base(self) -> frozen.FrozenBase:

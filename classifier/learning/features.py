@@ -41,10 +41,12 @@ class Features:
         values: (views, pictures, …) floating: pooled features, or maps before the last blocks.
             View 0 is the picture as it is.
         labels: (pictures,) int32 class index.
+        weights: (pictures,) float32: how many times each counts in training; None: all once.
     """
 
     values: Rows
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Give the number of pictures."""
@@ -109,13 +111,21 @@ class FeatureBatches:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give float32 features (batch, …) and their labels (batch,)."""
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        chosen = self._chosen(index)
         return self._features.take(self._views[chosen], chosen), self._features.labels[chosen]
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Give how many times each picture of a batch counts, (batch,) float32."""
+        chosen, weights = self._chosen(index), self._features.weights
+        return np.ones(len(chosen), np.float32) if weights is None else weights[chosen]
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's order and views."""
         self._epoch += 1
         self._order, self._views = self._drawn()
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self._order[index * self._batch_size : (index + 1) * self._batch_size]
 
     def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
         count = len(self._features)

@@ -85,6 +85,7 @@ def fit(
     labels: np.ndarray,
     settings: FitSettings,
     *,
+    weights: np.ndarray | None = None,
     rates: Sequence[float] | None = None,
     precision: str = "float32",
 ) -> Fit:
@@ -99,6 +100,8 @@ def fit(
         validation: what decides which epoch was the best.
         labels: (training pictures,) class indices, for the classes' weights.
         settings: see there.
+        weights: (training pictures,) how many times each counts, for the classes' weights too; all
+            once by default.
         rates: what the rate of each trainable variable is multiplied by; 1 by default.
         precision: what the model was built for; float16 has its loss scaled.
 
@@ -109,7 +112,7 @@ def fit(
     start = time.monotonic()
     optimizer = _optimizer(model, len(train) * settings.epochs, settings, rates, precision)
     train_step, judging_step = training_step(model, optimizer), loss_step(model)
-    class_weights = _class_weights(labels, model.output_shape[-1])
+    class_weights = _class_weights(labels, weights, model.output_shape[-1])
     with _naming_what_ran_out(settings.log_folder):
         resumed = _resume(stage, model, optimizer, settings.checkpoint)
         if resumed:
@@ -164,9 +167,9 @@ def _optimizer(
     return optimizer
 
 
-def _class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    weights = evaluation.class_weights(np.bincount(labels).tolist()) or {}
-    return np.array([weights.get(index, 1.0) for index in range(num_classes)], dtype=np.float32)
+def _class_weights(labels: np.ndarray, weights: np.ndarray | None, num_classes: int) -> np.ndarray:
+    by_class = evaluation.class_weights(np.bincount(labels, weights).tolist()) or {}
+    return np.array([by_class.get(index, 1.0) for index in range(num_classes)], dtype=np.float32)
 
 
 def _resume(

@@ -23,7 +23,7 @@ from classifier.learning.dataset import Sample
 
 MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and OpenVINO in f32
 MAX_ACCURACY_DROP = 0.005  # of bf16 against f32
-NUM_COMPARED = 8  # pictures that Keras judges too
+NUM_COMPARED = 8  # pictures that are judged again where answers are known already
 _MAX_IMAGES = 500  # more would not change the verdict and cost minutes on a large network
 _SUM_TOLERANCE = 0.02  # of the probabilities, as serving allows
 _TIMED_RUNS = 24
@@ -133,24 +133,22 @@ def choose(validation: Sequence[Sample]) -> list[Sample]:
 
 
 def measure(
-    model: Any,
+    pictures: golden.Golden,
     xml: Path,
     validation: Sequence[Sample],
     train: Sequence[Sample],
     int8_max_drop: float | None,
     prepared: Prepared | None = None,
-    pictures: golden.Golden | None = None,
 ) -> dict[str, Any]:
     """Measure every precision of an IR; int8 is made, and stays beside it if it passes.
 
     Args:
-        model: the Keras model that the IR was made of.
+        pictures: golden ones of the version; what answers them otherwise would not be served.
         xml: the IR in single precision.
         validation: samples to measure on.
         train: samples to calibrate int8 on.
         int8_max_drop: of the accuracy, 0 to 1; None for no int8.
         prepared: what is known already.
-        pictures: golden ones of the version; what answers them otherwise would not be served.
 
     Returns:
         For the manifest: engine and precision -> what was measured.
@@ -159,11 +157,10 @@ def measure(
         EngineError: the IR cannot be run, or gives other answers than Keras.
     """
     f32 = engines.OpenVINOEngine(xml)
-    _check_golden(f32, pictures)
+    proof = {"passed": True, "max_difference_to_keras": _difference_to_keras(f32, pictures)}
     exam = dataclasses.replace(
         prepared.exam if prepared else Exam.sit(f32, validation), pictures=pictures
     )
-    proof = {"passed": True, "max_difference_to_keras": _difference_to_keras(model, f32, exam)}
     verdicts: dict[str, Verdict] = {
         "openvino-f32": ({**proof, "bytes": _num_bytes(xml)}, f32),
         "openvino-bf16": _gate(lambda: _open_bf16(xml), exam, MAX_ACCURACY_DROP),
@@ -245,21 +242,12 @@ def decode(samples: Sequence[Sample], image_size: tuple[int, int]) -> list[np.nd
     return [images.decode(sample.path, image_size=image_size).pixels for sample in samples]
 
 
-def _difference_to_keras(model: Any, f32: engines.Engine, exam: Exam) -> float:
-    pictures = np.stack(decode(exam.samples[:NUM_COMPARED], f32.image_size))
-    # Called as it is: a compiled function would take longer to make than it saves. Two at a time,
-    # since all that lies between the layers stays in memory until the end of a call.
-    from_keras = np.concatenate(
-        [
-            np.asarray(model(pictures[start : start + 2].astype(np.float32), training=False))
-            for start in range(0, len(pictures), 2)
-        ]
-    )
-    difference = float(np.abs(f32.run(pictures) - from_keras).max())
-    if not difference <= MAX_DIFFERENCE:
+def _difference_to_keras(f32: engines.Engine, pictures: golden.Golden) -> float:
+    difference = golden.difference(f32, pictures)
+    if not difference <= MAX_DIFFERENCE:  # True for NaN
         raise EngineError(
-            f"OpenVINO's probabilities differ from Keras's by up to {difference:.4f}, more than "
-            f"{MAX_DIFFERENCE}"
+            f"on its golden pictures {f32.name} differs by up to {difference:.4f} of a probability "
+            f"from Keras, where {MAX_DIFFERENCE:g} is allowed"
         )
     return difference
 

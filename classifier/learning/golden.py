@@ -1,6 +1,7 @@
 """Validation pictures -> the golden ones of a version; see `classifier.golden`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,22 +10,27 @@ from classifier.learning import gates
 from classifier.learning.dataset import Sample
 
 
-def take(
-    samples: Sequence[Sample], probabilities: np.ndarray, image_size: tuple[int, int]
-) -> Golden:
+def take(model: Any, samples: Sequence[Sample], probabilities: np.ndarray) -> Golden:
     """Give golden pictures with their answers.
 
     Args:
+        model: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
         samples: for validation.
-        probabilities: (samples, classes), of Keras, in the order of the samples.
-        image_size: (height, width) in pixels, of the network.
+        probabilities: (samples, classes) of the training, in the order of the samples, to choose
+            by. They may come from features in half precision, so the model is asked itself.
 
     Raises:
         ImageError: a picture changed since it was checked.
     """
-    chosen = choose(probabilities)
-    pixels = np.stack(gates.decode([samples[number] for number in chosen], image_size))
-    return Golden(pixels, probabilities[chosen].astype(np.float32))
+    chosen = [samples[number] for number in choose(probabilities)]
+    pixels = np.stack(gates.decode(chosen, model.input_shape[1:3]))
+    # Called as it is: a compiled function would take longer to make than it saves. Two at a time,
+    # since all that lies between the layers stays in memory until the end of a call.
+    answers = [
+        np.asarray(model(pixels[start : start + 2].astype(np.float32), training=False))
+        for start in range(0, len(pixels), 2)
+    ]
+    return Golden(pixels, np.concatenate(answers).astype(np.float32))
 
 
 def choose(probabilities: np.ndarray, count: int = MAX_PICTURES) -> list[int]:

@@ -45,8 +45,8 @@ class Logistic:
         kernel: (num_features, classes) float32.
         bias: (classes,) float32.
         l2: the chosen strength, weaker than which none is clearly better; minimised is the mean log
-            loss, weighted by class, plus l2 / 2 times the sum of the kernel's squares.
-        log_losses: strength -> out-of-fold log loss in nats, weighted by class, in the order tried.
+            loss, weighted by class and picture, plus l2 / 2 times the sum of the kernel's squares.
+        log_losses: strength -> out-of-fold log loss in nats, weighted likewise, in the order tried.
         out_of_fold: (pictures, classes) float32: what regressions of strength `l2` that have not
             seen a picture make of its view 0. NaN for the only picture of a class: no regression
             can do without it.
@@ -88,7 +88,8 @@ def train_head(
             numbers = np.arange(start, min(start + _CHUNK, len(train)))
             chunk = train.take(np.full(len(numbers), view), numbers)
             values[view, numbers] = keras.ops.convert_to_numpy(standardise(chunk))
-    found = fit(values, train.labels, network.model.output_shape[-1], seed=seed)
+    num_classes = network.model.output_shape[-1]
+    found = fit(values, train.labels, num_classes, seed=seed, weights=train.weights)
     return networks.with_logistic_head(network, found.kernel, found.bias), found
 
 
@@ -99,6 +100,7 @@ def fit(
     *,
     seed: int,
     num_folds: int = NUM_FOLDS,
+    weights: np.ndarray | None = None,
 ) -> Logistic:
     """Fit a logistic regression with the strength of L2 that judges unseen pictures best.
 
@@ -109,6 +111,7 @@ def fit(
         num_classes: every class has a picture.
         seed: decides which pictures are left out together.
         num_folds: parts into which the pictures are divided; each is left out once.
+        weights: (pictures,) above 0: how many times each counts; all once by default.
 
     Raises:
         DataError: no class has two pictures.
@@ -125,6 +128,7 @@ def fit(
             "Every class has only one training picture, so nothing can be tried on pictures that "
             "were left out: add pictures."
         )
+    weights = np.ones(len(labels)) if weights is None else weights
     folds = assign_folds(labels, num_folds, seed)
     # The products are too thin for the linear algebra library's own threads, which wait for each
     # other in busy loops: where cores are shared, or a container has fewer than its host, that
@@ -133,7 +137,7 @@ def fit(
         threadpoolctl.threadpool_limits(1, user_api="blas"),
         concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool,
     ):
-        sweep = _Sweep(values, labels, num_classes, folds, num_folds, pool)
+        sweep = _Sweep(values, labels, weights, num_classes, folds, num_folds, pool)
         solutions, best = _solutions(sweep)
         kernel, bias = sweep.weights(best.parameters)
     return Logistic(
@@ -178,7 +182,7 @@ class _Solution:
 
     @property
     def log_loss(self) -> float:
-        """Out of fold, weighted by class."""
+        """Out of fold, weighted by class and picture."""
         return float(self.losses.mean())
 
 
@@ -223,6 +227,7 @@ class _Sweep:
         self,
         values: np.ndarray,
         labels: np.ndarray,
+        weights: np.ndarray,
         num_classes: int,
         folds: npt.NDArray[np.int64],
         num_folds: int,
@@ -241,8 +246,9 @@ class _Sweep:
         self.mean_variance = float(self._variances.sum()) / num_features
         self._labels = np.tile(labels, num_views)
         self._folds = folds
-        weights = evaluation.class_weights(np.bincount(labels).tolist())
-        self._picture_weights = np.array([weights[int(i)] if weights else 1.0 for i in labels])
+        by_class = evaluation.class_weights(np.bincount(labels, weights).tolist())
+        of_class = np.array([by_class[int(i)] if by_class else 1.0 for i in labels])
+        self._picture_weights = of_class * weights
         seen = folds[:, None] != np.arange(num_folds + 1)  # no picture is in the last fold
         self._row_weights = np.tile(self._picture_weights[:, None] * seen, (num_views, 1))
         self._row_weights /= self._row_weights.sum(axis=0)

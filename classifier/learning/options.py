@@ -9,6 +9,8 @@ TOP, ALL = "top", "all"
 LOGISTIC, DENSE = "logistic", "dense"
 EXPORT_FORMATS = ("onnx", "saved_model", "litert")
 
+FEEDBACK = "feedback"  # where in the data folder the service leaves corrected pictures
+
 _CACHE_GB = 20.0  # 60,000 pictures in two views at InceptionV3's cut
 _LOWEST = {"epochs": 1, "batch_size": 1, "views": 1, "fine_tune_epochs": 0}
 
@@ -87,6 +89,21 @@ def add_options(
         help="also write onnx, saved_model or litert; may be given several times",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    _add_feedback_options(parser)
+
+
+def feedback_folder(options: argparse.Namespace) -> Path | None:
+    """Give the folder of corrected pictures, or None when there is none or it is not wanted.
+
+    Raises:
+        UsageError: a folder was named that is not there.
+    """
+    if options.no_feedback:
+        return None
+    folder: Path = options.feedback or options.data / FEEDBACK
+    if options.feedback and not folder.is_dir():
+        raise UsageError(f"--feedback is {folder}: there is no such folder.")
+    return folder if folder.is_dir() else None
 
 
 def check(options: argparse.Namespace) -> None:
@@ -109,9 +126,47 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(
             f"--learning-rate is {options.learning_rate}: it must be above 0 and at most 1."
         )
+    if not 0 < options.feedback_weight <= 100:
+        raise UsageError(
+            f"--feedback-weight is {options.feedback_weight}: it must be above 0 and at most 100."
+        )
+    if not 0 < options.feedback_max_share <= 1:
+        raise UsageError(
+            f"--feedback-max-share is {options.feedback_max_share}: it must be above 0 and at most "
+            "1 (--no-feedback takes none)."
+        )
     if not 0 < options.cache_limit < 1e9:
         raise UsageError(f"--cache-limit is {options.cache_limit}: it must be above 0 (GB).")
     if not 0 <= options.int8_max_drop <= 100:
         raise UsageError(
             f"--int8-max-drop is {options.int8_max_drop}: it must lie from 0 to 100 (points)."
         )
+
+
+def _add_feedback_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "pictures that people corrected in the service",
+        "They are learned from, never measured on: what lies in validation or test, or\n"
+        "nearly the same, is left out. So is a picture in train that was corrected to\n"
+        "another class. No file is moved or deleted.",
+    )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--feedback", type=Path, metavar="DIR", help="where they are (feedback in the data folder)"
+    )
+    which.add_argument("--no-feedback", action="store_true", help="learn without them")
+    group.add_argument(
+        "--feedback-weight",
+        type=float,
+        default=2.0,
+        metavar="W",
+        help="how many times each counts on which the model was wrong, for such pictures are few; "
+        "where people only confirmed the model's label, a picture counts once (2)",
+    )
+    group.add_argument(
+        "--feedback-max-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of a class's weight that they may make up; beyond it only the newest count (0.5)",
+    )

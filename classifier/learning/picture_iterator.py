@@ -86,6 +86,8 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         classes: (samples,) int32 class index of each picture.
         filepaths: of each picture.
         sha256s: of each picture's file.
+        weights: (samples,) float32: how many times each picture counts. Keras's own `fit` is not
+            told; see `weights_of`.
         epoch: which epoch's chance is in force; `fit` advances it, and so may you.
         threads: how many fill the batches of a plain loop, by default one for each core; 1 is the
             caller's own. `fit` and `[index]` use the thread that asks.
@@ -115,6 +117,7 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         self.classes = np.array([sample.class_index for sample in self._samples], dtype=np.int32)
         self.filepaths = [str(sample.path) for sample in self._samples]
         self.sha256s = [sample.sha256 for sample in self._samples]
+        self.weights = np.array([sample.weight for sample in self._samples], dtype=np.float32)
         self.filenames = [
             str(Path(sample.path.parent.name) / sample.path.name) for sample in self._samples
         ]
@@ -136,6 +139,11 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         # one of them and close tf.data's iterator, which waits for Keras's feeding thread, which
         # would wait for ours. Keras asks ahead by itself.
         return self._complete(self._begin(_InCaller(), index))
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Give how many times each picture of batch `index` counts, (batch,) float32."""
+        weights: np.ndarray = self.weights[self._chosen(self.epoch, index)]
+        return weights
 
     def __iter__(self) -> Iterator[Any]:
         """Give the batches of epoch after epoch, without end, as Keras's own iterator does.
@@ -204,7 +212,7 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
     def _begin(self, pool: concurrent.futures.Executor, index: int) -> _Begun:
         epoch = self.epoch
         view = epoch + 1 if self._plan.augment else 0
-        order = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        order = self._chosen(epoch, index)
         pictures = np.empty((len(order), *self.image_shape), np.float32)
 
         def fill(position: int) -> None:
@@ -228,6 +236,9 @@ class PictureIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
     def _standardises(self) -> bool:
         is_keras_s = type(self._generator).standardize is keras_image.ImageDataGenerator.standardize
         return not is_keras_s or any(getattr(self._generator, name) for name in _STANDARDISING)
+
+    def _chosen(self, epoch: int, index: int) -> np.ndarray:
+        return self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self._plan.shuffle:

@@ -197,14 +197,17 @@ def open_network(version: bundle.ModelVersion) -> Network:
     return Network.of(backbones.find(version.manifest.backbone), model)
 
 
-def is_not_worse(new: evaluation.Metrics, old: evaluation.Metrics) -> bool:
+def is_not_worse(
+    new: evaluation.Metrics, old: evaluation.Metrics, *, with_corrections: bool = False
+) -> bool:
     """Tell whether new metrics may replace old ones that were taken on the same pictures.
 
-    More right labels decide; with equally many, a log loss that is not higher.
+    More right labels decide; with equally many, a log loss that is not higher, or hardly higher
+    where corrections were learned from; see `stages.CORRECTED_LOSS`.
     """
     if new.accuracy != old.accuracy:
         return new.accuracy > old.accuracy
-    return new.log_loss <= old.log_loss
+    return new.log_loss <= old.log_loss * (stages.CORRECTED_LOSS if with_corrections else 1)
 
 
 def _prepare(

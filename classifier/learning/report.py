@@ -61,6 +61,7 @@ def write(
         metrics=manifest.metrics,
         comparison=origin.comparison,
         curves=markupsafe.Markup(_curves(origin.fits)),  # noqa: S704 (our own drawing)
+        num_corrections=len(dataset.corrections),
         mistakes=mistakes,
         num_mistakes=num_mistakes,
         percent=lambda share: f"{100 * share:.1f} %",

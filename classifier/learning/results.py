@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from classifier import bundle, console
 from classifier.learning import audit as audits
+from classifier.learning import options as training_options
 from classifier.learning.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
         value = {
             "classes": list(dataset.classes),
             "train": len(dataset.train),
+            "corrections": len(dataset.corrections),
             "validation": len(dataset.validation),
             "test": len(dataset.test),
             "findings": [
@@ -59,7 +61,8 @@ def promote_if_not_worse(
     )
     # Without a kept epoch the new version is the old one once more, and its metrics are equal.
     has_learned = any(fit.best_epoch for fit in trained.fits)
-    is_welcome = has_learned and is_not_worse(after, before)
+    num_corrections = sum(version.manifest.data["corrections"].values())
+    is_welcome = has_learned and is_not_worse(after, before, with_corrections=num_corrections > 0)
     if is_welcome or options.force_promote:
         bundle.promote(version)
         if not is_welcome:
@@ -69,6 +72,10 @@ def promote_if_not_worse(
         "No better: %s stays in use; the new version is kept for a look (--force-promote uses it).",
         old.name,
     )
+    if num_corrections:
+        _log.warning(
+            "note: Whether corrections help shows only if validation holds pictures like them."
+        )
     return False
 
 
@@ -85,6 +92,7 @@ def report(
         value = {
             "version": str(version.path),
             "promoted": promoted,
+            "corrections": version.manifest.data["corrections"],
             "metrics": metrics.to_json(),
             "before": trained.before.to_json(),
         }
@@ -103,5 +111,18 @@ def report(
     print(
         f"{version.path}: validation accuracy {100 * metrics.accuracy:.2f} % "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f}) on {metrics.num_images} pictures"
+        + _learned_from(version, options)
         + ("" if promoted else "; not in use")
     )
+
+
+def _learned_from(version: bundle.ModelVersion, options: argparse.Namespace) -> str:
+    """Tell of the corrections, if there were any."""
+    data = version.manifest.data
+    num_corrections = sum(data["corrections"].values())
+    if not num_corrections:
+        return ""
+    num_others = sum(data["train"].values()) - num_corrections
+    corrections = "1 correction" if num_corrections == 1 else f"{num_corrections} corrections"
+    folder = options.feedback or options.data / training_options.FEEDBACK
+    return f", trained on {num_others} pictures and {corrections} from {folder}"

@@ -111,11 +111,11 @@ def save_version(
     Raises:
         OutputError: it could not be written; nothing is left behind.
     """
-    pictures = golden.take(dataset.validation, probabilities, network.model.input_shape[1:3])
+    # A fresh model around the same layers: nothing of the training's state is saved.
+    model = keras.Model(network.model.input, network.model.output)
+    pictures = golden.take(model, dataset.validation, probabilities)
     with new_folder(path) as partial:
         golden_files.write(partial / bundle.GOLDEN, pictures)
-        # A fresh model around the same layers: nothing of the training's state is saved.
-        model = keras.Model(network.model.input, network.model.output)
         with _disk_errors(path):
             model.save(partial / bundle.KERAS_MODEL)
             measured = _write_ir_and_measure(
@@ -167,7 +167,7 @@ def _write_ir_and_measure(
         else:
             ir.write_ir(model, xml)
         return gates.measure(
-            model, xml, dataset.validation, dataset.train, int8_max_drop, prepared, pictures
+            pictures, xml, dataset.validation, dataset.train, int8_max_drop, prepared
         )
     except EngineError as error:
         shutil.rmtree(xml.parent, ignore_errors=True)

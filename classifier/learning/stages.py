@@ -23,6 +23,10 @@ from classifier.learning.features import Features, extract
 from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
 from classifier.learning.network import Network
 
+# Corrections are the hardest of all pictures: who learned from them is less sure of everything.
+# That may cost this much log loss where no label is lost by it.
+CORRECTED_LOSS = 1.1
+
 Extracted = TypeVar("Extracted")
 Checkpoints = Callable[[str], Checkpoint | None]  # the name of a fit -> where its state is kept
 
@@ -175,14 +179,16 @@ def train_head(built: Network, run: Run, pooled: Features, validation: Features)
         "val_accuracy": [after.metrics.accuracy],
     }
     # In a retraining without anything new it comes to the same regression as before.
-    is_better = not run.settings.is_further or after.metrics.log_loss < before.log_loss
+    is_better = not run.settings.is_further or _is_better(after.metrics, before, run.dataset)
     kept = after if is_better else _trained(built, built.head, run, validation, before, [])
     if not is_better:
         _log.info(
-            "head: the regression does not lower the validation loss (%.4f, before %.4f): the head "
-            "stays as it was",
+            "head: the regression is no better on validation (loss %.4f, accuracy %.2f %%; before "
+            "%.4f, %.2f %%): the head stays as it was",
             after.metrics.log_loss,
+            100 * after.metrics.accuracy,
             before.log_loss,
+            100 * before.accuracy,
         )
     fit = training.Fit("head", history, int(is_better), kept.metrics.log_loss, [regression.seconds])
     return dataclasses.replace(kept, fits=[fit])
@@ -248,6 +254,19 @@ def pictures_of(
         seed=settings.seed,
         augment=augment,
     )
+
+
+def _is_better(after: evaluation.Metrics, before: evaluation.Metrics, dataset: Dataset) -> bool:
+    """Tell whether a regression replaces the head that was trained before.
+
+    Where there are corrections, right labels decide, as they do for promotion.
+    """
+    if not dataset.corrections:
+        return after.log_loss < before.log_loss
+    if after.accuracy != before.accuracy:
+        return after.accuracy > before.accuracy
+    is_other = after.log_loss != before.log_loss  # the same corrections once more bring nothing
+    return is_other and after.log_loss <= CORRECTED_LOSS * before.log_loss
 
 
 def _judge(head: Any, dataset: Dataset, validation: Features) -> evaluation.Metrics:

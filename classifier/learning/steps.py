@@ -28,6 +28,9 @@ class Batches(Protocol):
         It is called from several threads at once.
         """
 
+    def weights_of(self, index: int, /) -> np.ndarray:
+        """Give how many times each picture of a batch counts, (batch,) float32."""
+
     def on_epoch_end(self) -> None:
         """Go on to the next epoch."""
 
@@ -79,7 +82,8 @@ def run_epoch(
     Args:
         step: of `training_step` or `loss_step`.
         batches: what to run over.
-        class_weights: (classes,) float32; all 1 by default.
+        class_weights: (classes,) float32, by which the pictures' own weights are multiplied; all 1
+            by default.
 
     Returns:
         The mean loss, as weighted, and the accuracy.
@@ -89,11 +93,11 @@ def run_epoch(
     """
     sums = []
     count = 0
-    for inputs, given in _fed(batches):
+    for index, (inputs, given) in enumerate(_fed(batches)):
         labels = given.astype(np.int32)
-        weights = (
-            np.ones(len(labels), np.float32) if class_weights is None else class_weights[labels]
-        )
+        weights = batches.weights_of(index)
+        if class_weights is not None:
+            weights = weights * class_weights[labels]
         sums.append(step(inputs, labels, weights))
         count += len(labels)
     loss, right = np.sum([np.asarray(pair, dtype=np.float64) for pair in sums], axis=0).tolist()

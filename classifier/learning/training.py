@@ -56,6 +56,7 @@ def train_head(
         FeatureBatches(validation, _JUDGED_AT_ONCE, settings.seed, shuffle=False),
         train.labels,
         settings,
+        weights=train.weights,
     )
 
 
@@ -77,6 +78,7 @@ def fine_tune(
         FeatureBatches(validation, settings.batch_size, settings.seed, shuffle=False),
         train.labels,
         settings,
+        weights=train.weights,
         rates=rates_by_depth(upper, *_TOP_RATES),
     )
 
@@ -110,7 +112,15 @@ def train_from_scratch(
 ) -> Fit:
     """Train every layer on pixels, with a fresh augmentation of each picture in each epoch."""
     train.reset()
-    return fitting.fit("network", network.model, train, validation, train.classes, settings)
+    return fitting.fit(
+        "network",
+        network.model,
+        train,
+        validation,
+        train.classes,
+        settings,
+        weights=train.weights,
+    )
 
 
 def probabilities(
@@ -155,6 +165,7 @@ def _fit_all(
         validation,
         train.classes,
         settings,
+        weights=train.weights,
         rates=rates_by_depth(model, *_ALL_RATES),
         precision=chosen,
     )

@@ -17,7 +17,7 @@ from classifier import bundle, console, decisions
 from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, ModelError, UsageError
 from classifier.learning import audit as audits
-from classifier.learning import backbones, exports, feature_store, weights
+from classifier.learning import backbones, corrections, exports, feature_store, weights
 from classifier.learning import options as training_options
 from classifier.learning.dataset import Dataset, count_files, read_dataset
 from classifier.learning.feature_store import FeatureStore
@@ -98,24 +98,35 @@ def plan_retraining(options: argparse.Namespace) -> tuple[bundle.ModelVersion, P
 
 
 def read_data(options: argparse.Namespace) -> Dataset:
-    """Check every picture and say what was found.
+    """Check every picture, corrected ones too, and say what was found.
 
     Raises:
         DataError: there is nothing to train on.
+        UsageError: there are no corrected pictures where they should be.
     """
+    feedback = training_options.feedback_folder(options)
     if not options.data.is_dir():
         raise DataError(
             f"There is no data folder {options.data}: put pictures into {options.data}/train/"
             "<class>/, or name another folder with --data."
         )
-    with console.progress(
-        "checking pictures", count_files(options.data), quiet=_is_quiet(options)
-    ) as advance:
+    count = count_files(options.data) + (corrections.count_files(feedback) if feedback else 0)
+    with console.progress("checking pictures", count, quiet=_is_quiet(options)) as advance:
         dataset = read_dataset(options.data, advance=advance)
+        if feedback:
+            dataset = corrections.take_in(
+                dataset,
+                feedback,
+                weight=options.feedback_weight,
+                max_share=options.feedback_max_share,
+                advance=advance,
+            )
     rows = audits.summary_rows(dataset)
     _log.info("%s", console.table(["class", "train", "validation", "test"], rows))
     if dataset.split_by_content:
         _log.info("There is no validation folder: a fifth of train was set aside, by content.")
+    if feedback:
+        _log.info("%s", _describe_corrections(dataset, feedback))
     for finding in audits.audit(dataset):
         _log.warning("note: %s", "\n".join(audits.describe(finding)))
         for path in finding.paths:
@@ -200,6 +211,17 @@ def save(
         with contextlib.suppress(OSError):  # not there, or another training's state lies in it
             (plan.path.parent / _CHECKPOINT_FOLDER).rmdir()
         return version
+
+
+def _describe_corrections(dataset: Dataset, folder: Path) -> str:
+    counts = zip(dataset.classes, dataset.counts(dataset.corrections), strict=True)
+    by_class = ", ".join(f"{name} {count}" for name, count in counts if count)
+    if not by_class:
+        return f"There are no corrections to learn from in {folder}."
+    return (
+        f"In train are {len(dataset.corrections)} corrections from {folder} ({by_class}), which "
+        f"count as {sum(sample.weight for sample in dataset.corrections):g} pictures."
+    )
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:

@@ -56,6 +56,17 @@ def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path: Path)
     assert not found.rejects
 
 
+def test_corrected_and_held_pictures_are_no_split_and_are_not_read(tmp_path: Path) -> None:
+    fill(fill(tmp_path, 4), 2, split="validation")
+    plain = read_dataset(tmp_path)
+    fill(tmp_path, 5, split="feedback", first=50)
+    shutil.copytree(tmp_path / "feedback/red", tmp_path / "feedback/.held/red")
+    (tmp_path / "feedback/amber").mkdir()
+    (tmp_path / "feedback/.feedback.jsonl").write_text("no journal")
+    assert read_dataset(tmp_path) == plain
+    assert dataset.count_files(tmp_path) == 18
+
+
 def _no_folder(folder: Path) -> None:
     shutil.rmtree(folder / "train")
 

@@ -72,6 +72,18 @@ def test_an_epoch_has_every_picture_once_in_views_drawn_by_chance() -> None:
     assert not np.array_equal(epochs[0], epochs[1])
 
 
+def test_weights_go_with_their_pictures() -> None:
+    plain = numbered(2, 20)
+    weights = np.arange(20, dtype=np.float32)
+    batches = FeatureBatches(Features(plain.values, plain.labels, weights), 8, seed=1)
+    for _ in range(2):
+        for index in range(3):
+            np.testing.assert_array_equal(batches.weights_of(index), batches[index][1])
+        batches.on_epoch_end()
+    unweighted = FeatureBatches(plain, 8, seed=1).weights_of(2)
+    np.testing.assert_array_equal(unweighted, np.ones(4, np.float32))
+
+
 def test_unshuffled_batches_are_the_plain_pictures_in_order() -> None:
     batches = FeatureBatches(numbered(3, 10), 4, seed=1, shuffle=False)
     values = np.concatenate([batches[index][0] for index in range(3)])

@@ -9,8 +9,10 @@ from data_folders import fill
 
 from classifier import engines
 from classifier.errors import EngineError
+from classifier.golden import Golden
 from classifier.learning import gates, ir, quantisation
 from classifier.learning.dataset import Dataset, read_dataset
+from classifier.learning.golden import take
 
 SIZE = (32, 32)
 
@@ -29,6 +31,13 @@ class Subject:
     xml: Path
     exam: gates.Exam
     pictures: list[np.ndarray]
+
+    def golden(self) -> Golden:
+        samples = self.dataset.validation
+        return take(self.model, samples, gates.probabilities(self.engine(), samples))
+
+    def engine(self) -> engines.Engine:
+        return engines.OpenVINOEngine(self.xml)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +146,9 @@ def test_every_precision_that_passed_was_timed(
 ) -> None:
     data = subject.dataset
     with caplog.at_level(logging.INFO, "classifier"):
-        measured = gates.measure(subject.model, subject.xml, data.validation, data.train, 0.005)
+        measured = gates.measure(
+            subject.golden(), subject.xml, data.validation, data.train, 0.005
+        )
     assert set(measured) == {"openvino-f32", "openvino-bf16", "openvino-int8"}
     assert measured["openvino-f32"]["speed_to_f32"] == 1
     for name, found in measured.items():
@@ -156,7 +167,7 @@ def test_no_int8_is_made_when_none_is_wanted(subject: Subject) -> None:
     for file in subject.xml.parent.glob("model-int8.*"):
         file.unlink()
     data = subject.dataset
-    measured = gates.measure(subject.model, subject.xml, data.validation, data.train, None)
+    measured = gates.measure(subject.golden(), subject.xml, data.validation, data.train, None)
     assert "openvino-int8" not in measured
     assert not list(subject.xml.parent.glob("model-int8.*"))
 

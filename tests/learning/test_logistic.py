@@ -11,6 +11,7 @@ import scipy.special
 from classifier.errors import DataError
 from classifier.learning import logistic, training
 from classifier.learning.evaluation import class_weights
+from classifier.learning.features import Features
 from classifier.learning.logistic import Logistic, assign_folds, fit
 from classifier.learning.network import Network, with_classes, with_logistic_head
 
@@ -118,6 +119,56 @@ def test_left_out_pictures_are_judged_by_regressions_that_have_not_seen_them() -
         np.testing.assert_allclose(found.out_of_fold[~seen], expected, atol=5e-4)
     right = found.out_of_fold[np.arange(len(labels)), labels]
     assert found.log_losses[found.l2] == pytest.approx(-np.log(right).mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("counts", [(40, 30), (60, 12)])  # without class weights, and with them
+def test_a_picture_of_weight_two_counts_as_two_copies(counts: tuple[int, int]) -> None:
+    values, labels = clouds(counts, 10, views=2)
+    times = np.where((np.arange(len(labels)) % 4 == 0) & (labels == 1), 2, 1)
+    found = fit(values, labels, 2, seed=0, weights=times.astype(np.float32))
+    copies = np.repeat(np.arange(len(labels)), times)
+    repeated = values[:, copies], labels[copies]
+    _, at_solution = objective(parameters(found), *repeated, found.l2)
+    plain = fit(values, labels, 2, seed=0)
+    _, at_plain = objective(parameters(plain), *repeated, found.l2)
+    assert np.linalg.norm(at_solution) < 1e-3 * np.linalg.norm(at_plain)
+
+
+def test_left_out_pictures_are_judged_by_weight_too() -> None:
+    values, labels = clouds((30, 24), 12)
+    weights = np.random.default_rng(1).uniform(0.5, 3, len(labels))
+    weights[labels == 1] *= weights[labels == 0].sum() / weights[labels == 1].sum()
+    found = fit(values, labels, 2, seed=3, weights=weights)
+    folds = assign_folds(labels, logistic.NUM_FOLDS, 3)
+    seen = folds != 2
+
+    def weighted(flat: np.ndarray) -> float:
+        kernel_and_bias = flat.reshape(13, 2)
+        logits = values[0, seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
+        losses = -scipy.special.log_softmax(logits, axis=1)[np.arange(seen.sum()), labels[seen]]
+        penalty = found.l2 / 2 * (kernel_and_bias[:-1] ** 2).sum()
+        return float(losses @ weights[seen] / weights[seen].sum() + penalty)
+
+    kernel_and_bias = scipy.optimize.minimize(weighted, np.zeros(26), method="BFGS").x.reshape(
+        13, 2
+    )
+    logits = values[0, ~seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
+    np.testing.assert_allclose(
+        found.out_of_fold[~seen], scipy.special.softmax(logits, axis=1), atol=1e-3
+    )
+    right = np.log(found.out_of_fold[np.arange(len(labels)), labels])
+    assert found.log_losses[found.l2] == pytest.approx(
+        -np.average(right, weights=weights), abs=1e-5
+    )
+
+
+def test_weights_of_one_change_nothing_at_all() -> None:
+    values, labels = clouds((60, 20, 10), 30, views=2)
+    plain = fit(values, labels, 3, seed=0)
+    weighted = fit(values, labels, 3, seed=0, weights=np.ones(90, np.float32))
+    for name in ("kernel", "bias", "out_of_fold"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(weighted, name))
+    assert plain.log_losses == weighted.log_losses
 
 
 def test_copies_of_a_picture_are_left_out_with_it() -> None:
@@ -264,6 +315,21 @@ def test_keras_gives_the_same_probabilities(trained: tuple[Network, Logistic, An
     np.testing.assert_allclose(
         training.probabilities(network.head, features, 1), by_hand, atol=1e-4
     )
+
+
+def test_the_head_is_fitted_to_the_weights_of_the_pictures(
+    make_network: Callable[..., Any], blobs: Callable[..., Any]
+) -> None:
+    built = make_network(seed=3)
+    plain = blobs((9, 9, 9), seed=0, spread=8.0)
+    built.standardise(plain.values)
+    weights = np.linspace(0.5, 3, 27, dtype=np.float32)
+    _, found = logistic.train_head(built, Features(plain.values, plain.labels, weights), seed=0)
+    values = np.asarray(built.head.layers[1](plain.values[0]))[np.newaxis]
+    expected = fit(values, plain.labels, 3, seed=0, weights=weights)
+    np.testing.assert_allclose(found.kernel, expected.kernel, atol=1e-4)
+    unweighted = fit(values, plain.labels, 3, seed=0)
+    assert np.abs(found.kernel - unweighted.kernel).max() > 1e-3
 
 
 def test_a_network_with_a_logistic_head_is_a_network(

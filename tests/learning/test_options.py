@@ -1,4 +1,5 @@
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,12 @@ def parse(*arguments: str) -> argparse.Namespace:
         ("--int8-max-drop", "101"),
         ("--int8-max-drop", "-0.1"),
         ("--int8-max-drop", "nan"),
+        ("--feedback-weight", "0"),
+        ("--feedback-weight", "101"),
+        ("--feedback-weight", "nan"),
+        ("--feedback-max-share", "0"),
+        ("--feedback-max-share", "1.1"),
+        ("--feedback-max-share", "nan"),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(option: str, value: str) -> None:
@@ -46,6 +53,8 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(option: str, value: str
         ("--learning-rate", "1", "--seed", str(2**32 - 1), "--cache-limit", "0.001"),
         ("--int8-max-drop", "0"),
         ("--int8-max-drop", "100"),
+        ("--feedback-weight", "100", "--feedback-max-share", "1"),
+        ("--feedback-weight", "0.1", "--feedback-max-share", "0.001"),
     ],
 )
 def test_the_ends_of_each_range_are_accepted(arguments: tuple[str, ...]) -> None:
@@ -61,3 +70,25 @@ def test_a_word_that_is_no_choice_is_refused(
     with pytest.raises(SystemExit):
         parse(*arguments)
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_corrections_are_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path))
+    assert options.feedback_folder(parse(*data)) is None
+    (tmp_path / "feedback").mkdir()
+    assert options.feedback_folder(parse(*data)) == tmp_path / "feedback"
+    assert options.feedback_folder(parse(*data, "--no-feedback")) is None
+    (tmp_path / "elsewhere").mkdir()
+    named = parse(*data, "--feedback", str(tmp_path / "elsewhere"))
+    assert options.feedback_folder(named) == tmp_path / "elsewhere"
+
+
+def test_a_folder_of_corrections_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--feedback is .*nowhere: there is no such folder"):
+        options.feedback_folder(parse("--feedback", str(tmp_path / "nowhere")))
+
+
+def test_corrections_are_either_named_or_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--feedback", "data/feedback", "--no-feedback")
+    assert "not allowed with argument" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from tiny_backbone import TINY
 from classifier import bundle
 from classifier.decisions import DecisionPolicy
 from classifier.errors import DataError, EngineError, ModelDamagedError, WeightsError
-from classifier.learning import backbones, evaluation, network, recipes, results
+from classifier.learning import backbones, evaluation, network, recipes, results, stages
 from classifier.learning.dataset import Dataset, read_dataset
 from classifier.learning.feature_store import FeatureStore
 from classifier.learning.recipes import TrainSettings
@@ -42,6 +42,22 @@ def test_is_not_worse_goes_by_accuracy_then_log_loss(
     new: tuple[float, float], old: tuple[float, float], expected: bool
 ) -> None:
     assert recipes.is_not_worse(metrics(*new), metrics(*old)) is expected
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "expected"),
+    [
+        ((0.9, 0.43), (0.9, 0.4), True),  # hardly higher
+        ((0.9, 0.5), (0.9, 0.4), False),
+        ((0.8, 0.1), (0.9, 0.4), False),  # no label may be lost
+        ((0.9, float("nan")), (0.9, 0.4), False),
+    ],
+)
+def test_corrections_may_cost_a_little_log_loss_and_no_label(
+    new: tuple[float, float], old: tuple[float, float], expected: bool
+) -> None:
+    found = recipes.is_not_worse(metrics(*new), metrics(*old), with_corrections=True)
+    assert found is expected
 
 
 def test_a_network_from_scratch_gets_better_and_its_metrics_are_its_own(tiny_run: Any) -> None:
@@ -287,3 +303,26 @@ def test_a_fine_tuned_version_s_dense_head_is_trained_further_as_it_is(
     # The features of the saved version are those of this one, but for half precision.
     assert again.before.log_loss == pytest.approx(fine_tuned[0].metrics.log_loss, abs=0.02)
     assert again.is_base_frozen
+
+
+@pytest.mark.parametrize(
+    ("new", "expected", "expected_with_corrections"),
+    [
+        ((0.9, 0.5), False, True),  # more right labels, though less sure of them
+        ((0.7, 0.3), True, False),
+        ((0.8, 0.3), True, True),
+        ((0.8, 0.4), False, False),  # nothing was learned
+        ((0.8, 0.5), False, False),
+        ((0.9, float("nan")), False, True),
+    ],
+)
+def test_right_labels_decide_on_a_head_that_learned_from_corrections(
+    colours: Dataset,
+    new: tuple[float, float],
+    expected: bool,
+    expected_with_corrections: bool,
+) -> None:
+    old = metrics(0.8, 0.4)
+    corrected = dataclasses.replace(colours, corrections=colours.train[:2])
+    assert stages._is_better(metrics(*new), old, colours) is expected
+    assert stages._is_better(metrics(*new), old, corrected) is expected_with_corrections
