@@ -24,6 +24,7 @@ FIRST_FLOOR = (
     "intervals",
     "images",
     "frames",
+    "feedback_lines",
     "fingerprints",
     "bundle",
     "engines",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from classifier.errors import DataError
+from classifier.feedback_lines import JOURNAL_NAME
 from classifier.files import list_files
 from classifier.fingerprints import FingerprintIndex
 from classifier.learning import feedback_journal
@@ -210,7 +211,7 @@ def _warn_of_unknown(corrections: Sequence[Sample], journal: Journal, folder: Pa
             "were made from is found by likeness alone.",
             num_unknown,
             len(corrections),
-            folder / feedback_journal.FILE_NAME,
+            folder / JOURNAL_NAME,
         )
 
 
@@ -226,4 +227,4 @@ def _warn_of_rejected(dataset: Dataset, journal: Journal) -> None:
 
 
 def _in_no_class(folder: Path) -> str:
-    return f"in no class, by {folder / feedback_journal.FILE_NAME}"
+    return f"in no class, by {folder / JOURNAL_NAME}"

@@ -4,16 +4,13 @@ import dataclasses
 import datetime
 import json
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FILE_NAME = ".feedback.jsonl"
+from classifier import feedback_lines
+from classifier.feedback_lines import JOURNAL_NAME, KEY_DIGITS, UNDO, add_said
 
-_KEY_DIGITS = 16  # of a picture's SHA-256, which make the name of what is stored
-_CORRECT, _REJECT, _UNDO = "correct", "reject", "undo"
-_SHA256 = re.compile("[0-9a-f]{64}")
 _NO_LINE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 _log = logging.getLogger(__name__)
@@ -57,7 +54,7 @@ def read(folder: Path) -> Journal:
     Lines that are damaged are left out with a warning, and so is a file that cannot be read: the
     pictures themselves are worth more than what is known about them.
     """
-    path = folder / FILE_NAME
+    path = folder / JOURNAL_NAME
     try:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
     except OSError as error:
@@ -94,42 +91,25 @@ class _Stories:
         Raises:
             one of `_NO_LINE`: it is none.
         """
-        action, entry = _parse(line)
-        stored = line.get("stored")
-        key = Path(stored).stem if stored else self._keys.get(entry.sha256)
-        key = key or entry.sha256[:_KEY_DIGITS]
-        self._keys[entry.sha256] = key
+        said = feedback_lines.Entry.from_json(line)
+        key = self._keys.get(said.sha256, said.sha256[:KEY_DIGITS])
+        if said.stored is not None:
+            key = feedback_lines.parse_stored_name(said.stored)[1]
+        self._keys[said.sha256] = key
         # Of a file that the service found without a line it only knows the SHA-256 of that file.
-        if entry.sha256.startswith(key):
-            self._sent[key] = entry.sha256
-        entry = dataclasses.replace(entry, sha256=self._sent.get(key, entry.sha256))
-        _apply(self._entries.setdefault(key, []), action, entry)
+        if said.sha256.startswith(key):
+            self._sent[key] = said.sha256
+        entry = _entry(said, self._sent.get(key, said.sha256))
+        add_said(self._entries.setdefault(key, []), entry, is_undo=said.action == UNDO)
 
     def last(self) -> dict[str, Entry]:
         """Give what holds."""
         return {key: entries[-1] for key, entries in self._entries.items() if entries}
 
 
-def _parse(line: Any) -> tuple[str, Entry]:
-    action, sha256, label = line["action"], line["sha256"], line["label"]
-    if action not in (_CORRECT, _REJECT, _UNDO) or not _SHA256.fullmatch(sha256):
-        raise ValueError("unknown action, or no SHA-256")
-    if not isinstance(label, str | None):
-        raise TypeError("a label is text")
-    if action != _UNDO and (label is None) != (action == _REJECT):
-        raise ValueError("a correction needs a label, and a rejection has none")
-    time = datetime.datetime.fromisoformat(line["time"])
+def _entry(said: feedback_lines.Entry, sha256: str) -> Entry:
+    time = datetime.datetime.fromisoformat(said.time)
     if time.tzinfo is None:
         time = time.replace(tzinfo=datetime.UTC)
-    predicted = (line.get("predicted") or {}).get("label")
-    return action, Entry(sha256, label, time.astimezone(datetime.UTC), predicted)
-
-
-def _apply(entries: list[Entry], action: str, entry: Entry) -> None:
-    """Put what was said on top of what was said before, or take the last of it away."""
-    if entries and (action == _UNDO or entries[-1].label == entry.label):
-        entries.pop()
-    if action != _UNDO:
-        entries.append(entry)
-    elif entry.label is not None and not (entries and entries[-1].label == entry.label):
-        entries[:] = [entry]  # lines before it are lost: what it says holds
+    predicted = (said.predicted or {}).get("label")
+    return Entry(sha256, said.label, time.astimezone(datetime.UTC), predicted)

@@ -9,6 +9,7 @@ import flask
 
 from classifier.decisions import ARGMAX, CONFIDENT
 from classifier.errors import UsageError
+from classifier.feedback_lines import CORRECT, REJECT, SENT, UNDO, is_folder_name
 from classifier.serving import hosts, review
 from classifier.serving.correction_requests import (
     CorrectionRequest,
@@ -19,7 +20,6 @@ from classifier.serving.correction_requests import (
 )
 from classifier.serving.desk import Judged
 from classifier.serving.feedback import Correction, FeedbackStore, Remark
-from classifier.serving.feedback_journal import CORRECT, REJECT, SENT, UNDO, is_folder_name
 from classifier.serving.held import HeldPicture, HeldPictures
 from classifier.serving.jpegs import JpegMaker
 from classifier.serving.kept import KeptPictures

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from classifier.serving.feedback_folder import FeedbackFolder, FeedbackLimits
-from classifier.serving.feedback_journal import (
+from classifier.feedback_lines import (
     AUDIT,
     CORRECT,
     REJECT,
@@ -17,13 +16,14 @@ from classifier.serving.feedback_journal import (
     Entry,
     stored_name,
 )
+from classifier.serving.feedback_folder import FeedbackFolder, FeedbackLimits
 from classifier.serving.feedback_state import Step
 from classifier.serving.problems import BadParameterError, UnknownPictureError
 
 
 @dataclasses.dataclass(frozen=True)
 class Remark:
-    """What goes into the journal beside the correction; see `feedback_journal.Entry`."""
+    """What goes into the journal beside the correction; see `feedback_lines.Entry`."""
 
     predicted: Mapping[str, Any] | None = None
     model: str | None = None

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from classifier import files
 from classifier.errors import OutputError
-from classifier.serving.feedback_journal import is_folder_name, parse_stored_name
+from classifier.feedback_lines import is_folder_name, parse_stored_name
 
 _log = logging.getLogger(__name__)
 
 
 class FeedbackFiles:
-    """Reads and writes by the names that `feedback_journal.stored_name` gives."""
+    """Reads and writes by the names that `feedback_lines.stored_name` gives."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -12,16 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.errors import OutputError
+from classifier.feedback_lines import CORRECT, RECOVERED, Entry, parse_stored_name
 from classifier.files import output_error
 from classifier.serving.feedback_files import FeedbackFiles
-from classifier.serving.feedback_journal import (
-    CORRECT,
-    RECOVERED,
-    Change,
-    Entry,
-    Journal,
-    parse_stored_name,
-)
+from classifier.serving.feedback_journal import Change, Journal
 from classifier.serving.feedback_state import FeedbackState
 from classifier.serving.problems import FeedbackFullError, FeedbackUnavailableError
 

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classifier.serving.feedback_journal import (
+from classifier.feedback_lines import (
     AUDIT,
     KEY_DIGITS,
     UNDO,
     Entry,
+    add_said,
     parse_stored_name,
     stored_name,
 )
@@ -58,7 +59,7 @@ class FeedbackState:
         if entry.sha256.startswith(key):
             picture.sha256 = entry.sha256
         step = Step(entry.label, entry.predicted, entry.model, entry.reason)
-        _add_step(picture.steps, step, is_undo=entry.action == UNDO)
+        add_said(picture.steps, step, is_undo=entry.action == UNDO)
         return key
 
     def key_of(self, sha256: str) -> str:
@@ -123,12 +124,3 @@ class FeedbackState:
 
     def _last_steps(self) -> Iterator[Step]:
         return (picture.steps[-1] for picture in self._pictures.values() if picture.steps)
-
-
-def _add_step(steps: list[Step], step: Step, *, is_undo: bool) -> None:
-    if steps and (is_undo or steps[-1].label == step.label):
-        steps.pop()
-    if not is_undo:
-        steps.append(step)
-    elif step.label is not None and not (steps and steps[-1].label == step.label):
-        steps[:] = [step]  # lines before it were lost: what it says holds

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from classifier.serving.feedback_journal import AUDIT, RECENT, UNCERTAIN
+from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 from classifier.serving.predictor import Prediction
 from classifier.serving.selection import Selection, uncertainty
 

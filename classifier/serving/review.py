@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from classifier.feedback_lines import AUDIT, UNCERTAIN
 from classifier.intervals import wilson_interval
 from classifier.serving.feedback import FeedbackStore
-from classifier.serving.feedback_journal import AUDIT, UNCERTAIN
 from classifier.serving.held import HeldPicture, HeldPictures
 from classifier.serving.selection import Selection
 

@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Mapping
 
-from classifier.serving.feedback_journal import AUDIT, RECENT, UNCERTAIN
+from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 from classifier.serving.predictor import Prediction
 
 _DRAW_BYTES = 8

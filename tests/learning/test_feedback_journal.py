@@ -99,7 +99,15 @@ BAD_LINES = {
     "deep": b"[" * 100_000,
     "no time": json.dumps({"action": "reject", "sha256": "0" * 64, "label": None}).encode(),
 }
-GOOD = {"time": "2026-11-01T12:00:00Z", "action": "correct", "sha256": "0" * 64, "label": "red"}
+GOOD = {
+    "time": "2026-11-01T12:00:00Z",
+    "action": "correct",
+    "sha256": "0" * 64,
+    "label": "red",
+    "stored": f"red/{16 * '0'}.jpg",
+    "reason": "sent",
+    **dict.fromkeys(("predicted", "model", "reviewer", "caller", "note")),
+}
 WRONG = {
     "predicted": (5, ["red"]),
     "action": ("delete", 3),

@@ -146,9 +146,7 @@ def test_every_precision_that_passed_was_timed(
 ) -> None:
     data = subject.dataset
     with caplog.at_level(logging.INFO, "classifier"):
-        measured = gates.measure(
-            subject.golden(), subject.xml, data.validation, data.train, 0.005
-        )
+        measured = gates.measure(subject.golden(), subject.xml, data.validation, data.train, 0.005)
     assert set(measured) == {"openvino-f32", "openvino-bf16", "openvino-int8"}
     assert measured["openvino-f32"]["speed_to_f32"] == 1
     for name, found in measured.items():

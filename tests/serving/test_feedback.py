@@ -23,9 +23,10 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 
 from classifier import errors, files, images
+from classifier.feedback_lines import Entry, is_folder_name
 from classifier.serving.feedback import FeedbackStore, Remark
 from classifier.serving.feedback_folder import FeedbackLimits
-from classifier.serving.feedback_journal import Change, Entry, Journal, is_folder_name
+from classifier.serving.feedback_journal import Change, Journal
 from classifier.serving.jpegs import MAX_SIDE, to_jpeg
 from classifier.serving.problems import (
     BadParameterError,

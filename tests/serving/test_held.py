@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.serving.feedback_journal import AUDIT, RECENT, UNCERTAIN
+from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 from classifier.serving.held import HeldLimits, HeldPicture, HeldPictures
 from classifier.serving.kept import KeptLimits, KeptPictures
 from classifier.serving.predictor import Prediction

@@ -8,9 +8,9 @@ import pytest
 from correcting import open_store
 from painted import COLOURS, encode, paint
 
+from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 from classifier.intervals import wilson_interval
 from classifier.serving.feedback import FeedbackStore, Remark
-from classifier.serving.feedback_journal import AUDIT, RECENT, UNCERTAIN
 from classifier.serving.held import HeldPicture, HeldPictures
 from classifier.serving.predictor import Prediction
 from classifier.serving.review import ReviewQueue, as_json
