@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import flask
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from classifier.serving import legacy, problems
 from classifier.serving.access import Access
@@ -136,9 +136,12 @@ class _Edge:
         self._service = service
         self._admission = admission
         self._routes: dict[str, Route] = {}
+        self._methods: dict[str, set[str]] = {}  # by path
 
     def add(self, app: flask.Flask, route: Route) -> None:
         self._routes[route.endpoint] = route
+        methods = {route.method, "HEAD"} if route.method == "GET" else {route.method}
+        self._methods.setdefault(route.path, set()).update(methods)
         app.add_url_rule(
             route.path,
             route.endpoint,
@@ -156,6 +159,10 @@ class _Edge:
         if preflight is not None:
             return preflight
         route = self._route()
+        if route and route.path != request.path and request.path in self._methods:
+            # DELETE /v1/feedback/export: that is an address of its own, and no picture's name.
+            access.check(request, None)
+            raise MethodNotAllowed()
         flask.g.caller = access.check(request, route.scope if route else None)
         return None
 
@@ -187,8 +194,11 @@ class _Edge:
         response = self._refusal(problem, error)
         if isinstance(error, problems.AccessError):
             response.headers.update(error.headers)
-        if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        if isinstance(error, RequestedRangeNotSatisfiable):
+            response.headers["Content-Range"] = f"bytes */{error.length}"
+        if isinstance(error, MethodNotAllowed):
+            methods = self._methods.get(flask.request.path) or error.valid_methods or ()
+            response.headers["Allow"] = ", ".join(sorted(methods))
         return response
 
     def _refusal(self, problem: problems.Problem, error: Exception) -> flask.Response:

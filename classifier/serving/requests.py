@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -124,7 +125,7 @@ def read_picture(
         RequestError: a child of it that says what is wrong.
     """
     found = _read_body(request, limits)
-    query = parse_form(request.query_string, limits)
+    query = _with_numbers(parse_form(request.query_string, limits))
     wanted = _checked_options([*query, *found.options], options, limits)
     if not found.pictures:
         raise MissingImageError(
@@ -145,7 +146,7 @@ def read_pictures(request: Request, limits: ServingLimits) -> list[PictureReques
         RequestError: a child of it that says what is wrong with the request as a whole.
     """
     body = read_body(request, limits.max_batch_bytes)
-    query = parse_form(request.query_string, limits)
+    query = _with_numbers(parse_form(request.query_string, limits))
     match request.mimetype:
         case _ if not body:
             found: list[tuple[Sent, list[tuple[str, object]]]] = []
@@ -235,7 +236,7 @@ def _read_form(request: Request, body: bytes, limits: ServingLimits) -> _Found:
     form = read_form(request, body, limits)
     _check_files(form.files)
     pictures = [Sent(data) for _, data in form.files]
-    return _with_fields(pictures, form.fields)
+    return _with_fields(pictures, _with_numbers(form.fields))
 
 
 def _read_json(_request: Request, body: bytes, limits: ServingLimits) -> _Found:
@@ -256,7 +257,7 @@ def _batch_of_files(
     most = limits.max_batch_pictures + limits.max_form_fields
     form = read_form(request, body, limits, max_parts=most)
     _check_files(form.files)
-    return [(Sent(data), []) for _, data in form.files], list(form.fields)
+    return [(Sent(data), []) for _, data in form.files], _with_numbers(form.fields)
 
 
 def _batch_of_json(
@@ -304,6 +305,20 @@ def _with_fields(
     return _Found(found, options)
 
 
+def _with_numbers(texts: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
+    """Read the numbers of a form or query, which knows texts only; in JSON they are numbers."""
+    return [(name, _NUMBERS.get(name, str)(value)) for name, value in texts]
+
+
+def _as_whole(value: str) -> object:
+    return int(value) if re.fullmatch("[0-9]{1,9}", value) else value
+
+
+def _as_real(value: str) -> object:
+    is_real = re.fullmatch(r"-?[0-9]{0,3}\.?[0-9]{1,20}(e[+-]?[0-9]{1,3})?", value, re.IGNORECASE)
+    return float(value) if is_real else value
+
+
 def _fetched(url: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise BadParameterError(
@@ -329,7 +344,8 @@ def _checked_options(
 def _data_id(value: object, _limits: ServingLimits) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_DATA_ID_CHARS:
         raise BadParameterError(f"data_id must be a text of 1 to {MAX_DATA_ID_CHARS} characters.")
-    if not value.isprintable():
+    # Cc: control characters; Cs: halves of a character, which are no text that could be encoded.
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in value):
         raise BadParameterError("data_id has characters that cannot be printed.")
     return value
 
@@ -343,7 +359,7 @@ def _frames(value: object, limits: ServingLimits) -> int:
 
 
 def _whole_number(name: str, value: object, most: int) -> int:
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+    if isinstance(value, float) and value.is_integer():  # JSON knows one kind of number
         value = int(value)
     if type(value) is not int or not 1 <= value <= most:
         raise BadParameterError(f"{name} must be a whole number from 1 to {most}.")
@@ -351,8 +367,6 @@ def _whole_number(name: str, value: object, most: int) -> int:
 
 
 def _threshold(value: object, _limits: ServingLimits) -> float:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{0,3}\.?[0-9]{1,20}", value):
-        value = float(value)
     if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
         raise BadParameterError("threshold must be a number from 0 to 1.")
     return float(value)  # type: ignore[arg-type]
@@ -368,6 +382,9 @@ def _listed(names: Sequence[str]) -> str:
     return " or ".join(names) if names else "none"
 
 
+_NUMBERS: Mapping[str, Callable[[str], object]] = MappingProxyType(
+    {"top_k": _as_whole, "frames": _as_whole, "threshold": _as_real}
+)
 _OPTIONS: Mapping[str, Callable[[object, ServingLimits], object]] = MappingProxyType(
     {
         "data_id": _data_id,

@@ -97,6 +97,16 @@ def test_options_are_read_from_query_form_part_and_json() -> None:
     assert read(body, "application/json") == expected
 
 
+@pytest.mark.parametrize("threshold", ["0", "1.0", ".5", "1e-3", "2.5E-05", "5e-324", "-0.0"])
+def test_threshold_is_written_in_any_way_that_numbers_are(threshold: str) -> None:
+    assert read(PICTURE, "image/jpeg", f"threshold={threshold}")[1].threshold == float(threshold)
+
+
+def test_data_id_may_be_of_any_alphabet() -> None:
+    name = "Ünïcødé\u00a0\u202e菜单 🍜"
+    assert read(PICTURE, "image/jpeg", urlencode({"data_id": name}))[1].data_id == name
+
+
 def test_plus_signs_in_an_option_are_spaces_and_escaped_ones_are_not() -> None:
     assert read(f"image={TEXT}&data_id=a+b%2Bc", URLENCODED)[1].data_id == "a b+c"
 
@@ -148,7 +158,9 @@ FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "option of another address": (PICTURE, "image/jpeg", "label=menu", BAD),
     "empty option name": (PICTURE, "image/jpeg", "=1", BAD),
     **{f"threshold {value}": (PICTURE, "image/jpeg", f"threshold={value}", BAD)
-       for value in ("nan", "2", "-1", "1e-3", "inf", "", ".", "0x1", "1.0001", "true")},
+       for value in ("nan", "2", "-1", "1e3", "1e", "inf", "", ".", "0x1", "1.0001", "true")},
+    **{f"{name} as text": (f'{{"image": "{TEXT}", "{name}": "1"}}', JSON, "", BAD)
+       for name in ("top_k", "threshold", "frames")},
     "threshold true": (f'{{"image": "{TEXT}", "threshold": true}}', JSON, "", BAD),
     "threshold 2": (f'{{"image": "{TEXT}", "threshold": 2}}', JSON, "", BAD),
     "threshold 1e999": (f'{{"image": "{TEXT}", "threshold": 1e999}}', JSON, "", BAD),

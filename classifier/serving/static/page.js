@@ -1,181 +1,172 @@
-"use strict";
+// The page for trying the model: pictures in, cards out.
 
-// Whatever comes from a file or the server is set with textContent: a picture may be named
-// "<img onerror=…>", and a class too.
+import { askJson } from "./api.js";
+import { Card, FAILED, JUDGED } from "./card.js";
+import { announce, find, tell } from "./dom.js";
+import { takePictures } from "./intake.js";
+import { mayAskAgain } from "./key.js";
+import { onKey } from "./keyboard.js";
+import { Lane } from "./lane.js";
+import { counted, listed, sentence } from "./words.js";
 
-const AT_ONCE = 2; // more would only wait for each other inside the server
-const MAX_TRIES = 8; // of one picture while the server is busy or still loading
+const MAX_CARDS = 1000; // the page stays light; more are a task for the command line
+const MOVES = { j: 1, ArrowDown: 1, ArrowRight: 1, k: -1, ArrowUp: -1, ArrowLeft: -1 };
 
-const find = (selector, root = document) => root.querySelector(selector);
-const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
-// A number and its unit stay on one line.
-const percent = (value) => `${(value * 100).toFixed(1)}\u00a0%`;
-const milliseconds = (value) => `${value.toFixed(value < 10 ? 1 : 0)}\u00a0ms`;
+const CARD_KEYS = {
+  c: (card) => card.openCorrection(),
+  e: (card) => card.explain(),
+  Escape: (card) => card.closeParts(),
+};
 
-const waiting = [];
-let working = 0;
-let judged = 0;
-let failed = 0;
+const judging = new Lane(2); // more would only wait for each other inside the server
+const thumbnails = new Lane(2); // a decoded photograph takes 50 megabytes
+const cards = new Map(); // element -> card, in the order they came
+let corrections = []; // corrected cards, the latest last
+let digest = null; // of the model that the page names
+let announced = 0; // judged and failed cards that those who listen have heard of
 
-async function describeModel() {
-  const line = find("#model");
-  for (;;) {
-    try {
-      const answer = await fetch("/v1/model");
-      const value = await answer.json();
-      if (answer.ok) {
-        const size = `${value.image_size.width}×${value.image_size.height}`;
-        line.textContent = `${value.name} tells apart ${listed(value.classes)} · ${value.backbone} ${size} · ${value.engine}`;
-        return;
-      }
-      line.textContent = value.detail;
-    } catch {
-      line.textContent = "The server does not answer. Is it running?";
-    }
-    await sleep(1);
-  }
-}
+const list = find("#cards");
 
-function listed(names) {
-  const shown = names.length > 8 ? [...names.slice(0, 7), `${names.length - 7} more`] : names;
-  return `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
-}
+const events = {
+  again: judgeAgain,
+  corrected: (card) => corrections.push(card),
+  removed: removeAndMoveOn,
+};
 
 function add(files) {
-  for (const file of files) {
-    waiting.push([file, newCard(file)]);
+  mayAskAgain();
+  const taken = files.slice(0, MAX_CARDS);
+  const words = `Only the first ${counted(MAX_CARDS, "picture")} of ${files.length.toLocaleString("en")} were taken.`;
+  tell(find("#intake-problem"), taken.length < files.length ? words : "");
+  const added = taken.map((file) => new Card(file, events));
+  list.prepend(...added.map((card) => card.element));
+  for (const card of added) {
+    cards.set(card.element, card);
+    thumbnails.run(() => card.showThumbnail());
+    judge(card);
   }
-  while (working < AT_ONCE && waiting.length) {
-    work();
-  }
+  dropOldest();
   summarise();
 }
 
-async function work() {
-  working += 1;
-  while (waiting.length) {
-    const [file, card] = waiting.shift();
-    try {
-      show(card, await judge(file));
-      judged += 1;
-    } catch (error) {
-      showProblem(card, error);
-      failed += 1;
-    }
-    summarise();
-  }
-  working -= 1;
+async function judge(card) {
+  await judging.run(() => card.judge());
+  if (card.answer && card.answer.model.digest !== digest) describeModel(); // it has been replaced
   summarise();
 }
 
-async function judge(file) {
-  const start = performance.now();
-  for (let tries = 1; ; tries += 1) {
-    let answer;
-    try {
-      answer = await fetch("/v1/predict", {
-        method: "POST",
-        headers: { "Content-Type": "application/octet-stream" },
-        body: file,
-      });
-    } catch {
-      throw new Error("The picture could not be sent. Is the server running?");
-    }
-    const value = await answer.json();
-    if (answer.ok) {
-      return { ...value, roundTrip: performance.now() - start };
-    }
-    if (answer.status !== 503 || tries === MAX_TRIES) {
-      throw new Error(value.detail || value.title);
-    }
-    await sleep(value.retry_after || 1);
+function judgeAgain(card) {
+  mayAskAgain();
+  card.wait();
+  judge(card);
+  summarise();
+}
+
+function dropOldest() {
+  for (const card of [...cards.values()].slice(0, Math.max(0, cards.size - MAX_CARDS))) {
+    remove(card);
   }
 }
 
-function newCard(file) {
-  const card = find("#card").content.cloneNode(true).firstElementChild;
-  const picture = find(".thumbnail", card);
-  const address = URL.createObjectURL(file);
-  picture.addEventListener("load", () => URL.revokeObjectURL(address));
-  picture.addEventListener("error", () => {
-    URL.revokeObjectURL(address);
-    picture.hidden = true; // an empty frame rather than a broken-picture sign
-  });
-  picture.src = address;
-  find(".name", card).textContent = file.name || "pasted picture";
-  find("#cards").prepend(card);
-  return card;
+function remove(card) {
+  card.remove();
+  cards.delete(card.element);
+  corrections = corrections.filter((other) => other !== card);
 }
 
-function show(card, value) {
-  find(".label", card).textContent = value.label;
-  find(".thumbnail", card).alt = `judged as ${value.label}`;
-  if (value.decision !== value.label) {
-    const least = value.decision_policy.min_confidence;
-    const decision = find(".decision", card);
-    decision.textContent = `Answered as ${value.decision}: no class reaches ${percent(least)}.`;
-    decision.hidden = false;
-  }
-  const sorted = Object.entries(value.probabilities).sort(([, one], [, other]) => other - one);
-  find(".bars", card).replaceChildren(...sorted.map(([name, probability]) => bar(name, probability)));
-  const { decode, infer } = value.timing_ms;
-  find(".timing", card).textContent = [
-    `${value.image.format} ${value.image.width}×${value.image.height}`,
-    `decoded in ${milliseconds(decode)}`,
-    `judged in ${milliseconds(infer)}`,
-    `answered in ${milliseconds(value.roundTrip)}`,
-  ].join(" · ");
+function removeAndMoveOn(card) {
+  const next = card.element.nextElementSibling ?? card.element.previousElementSibling;
+  remove(card);
+  (next ?? find("#choose")).focus();
+  summarise();
 }
 
-function bar(name, probability) {
-  const item = find("#bar").content.cloneNode(true).firstElementChild;
-  find(".bar-name", item).textContent = name;
-  find(".bar-name", item).title = name;
-  find(".bar-fill", item).style.width = `${probability * 100}%`;
-  find(".bar-value", item).textContent = percent(probability);
-  return item;
-}
-
-function showProblem(card, error) {
-  find(".label", card).textContent = "Not judged";
-  const problem = find(".problem", card);
-  problem.textContent = sentence(error.message);
-  problem.hidden = false;
-}
-
-function sentence(words) {
-  const ending = /[.!?]$/.test(words) ? "" : ".";
-  return words.charAt(0).toUpperCase() + words.slice(1) + ending;
+function clear() {
+  [...cards.values()].forEach(remove);
+  find("#choose").focus();
+  summarise();
 }
 
 function summarise() {
-  const left = waiting.length + working;
+  const all = [...cards.values()];
+  const judged = all.filter((card) => card.state === JUDGED);
+  const failed = all.filter((card) => card.state === FAILED).length;
+  const left = all.length - judged.length - failed;
   const parts = [];
-  if (judged) parts.push(`${judged} judged`);
+  if (judged.length) parts.push(`${judged.length} judged${tally(judged)}`);
   if (failed) parts.push(`${failed} not judged`);
   if (left) parts.push(`${left} to go`);
   find("#summary").textContent = parts.join(" · ");
+  find("#clear").hidden = find("#keys").hidden = !all.length;
+  document.body.classList.toggle("has-cards", all.length > 0);
+  announceEnd(judged.length + failed, left);
 }
 
-function acceptDrops() {
-  const zone = find("#drop");
-  const mark = (event) => {
-    event.preventDefault(); // anywhere on the page: a near miss must not open the picture instead
-    zone.classList.toggle("over", event.type === "dragover");
-  };
-  document.addEventListener("dragover", mark);
-  document.addEventListener("dragleave", mark);
-  document.addEventListener("drop", (event) => {
-    mark(event);
-    add(event.dataTransfer.files);
-  });
+// Only the end of a run is told aloud: a thousand lines of progress would drown everything.
+function announceEnd(done, left) {
+  if (left) return;
+  if (done > announced) announce(`Done: ${find("#summary").textContent}.`);
+  announced = done;
 }
 
-acceptDrops();
-find("#choose").addEventListener("change", (event) => {
-  add(event.target.files);
-  event.target.value = ""; // so that the same picture can be chosen again
-});
-document.addEventListener("paste", (event) => add(event.clipboardData.files));
+function tally(judged) {
+  if (judged.length < 2) return "";
+  const counts = new Map();
+  for (const { answer } of judged) {
+    counts.set(answer.decision, (counts.get(answer.decision) ?? 0) + 1);
+  }
+  const most = [...counts].sort(([, one], [, other]) => other - one).slice(0, 6);
+  const rest = counts.size > most.length ? " …" : "";
+  return ` (${most.map(([name, count]) => `${count} ${name}`).join(", ")}${rest})`;
+}
+
+function press(key, event) {
+  const card = currentCard();
+  if (card?.correction.isOpen && !event.repeat && card.correction.press(key)) return true;
+  if (key in MOVES) return move(MOVES[key]);
+  if (key === "u") return undoCorrection(card);
+  const act = card && CARD_KEYS[key];
+  if (act) act(card);
+  return Boolean(act);
+}
+
+const currentCard = () => cards.get(document.activeElement.closest(".card"));
+
+function move(step) {
+  const current = document.activeElement.closest(".card");
+  const next = current ? neighbour(current, step) : list.firstElementChild;
+  if (!next) return false;
+  next.focus({ preventScroll: true });
+  next.scrollIntoView({ block: "nearest" });
+  return true;
+}
+
+const neighbour = (element, step) =>
+  (step > 0 ? element.nextElementSibling : element.previousElementSibling) ?? element;
+
+function undoCorrection(card) {
+  const latest = card?.isCorrected ? card : corrections.findLast((other) => other.isCorrected);
+  latest?.undo();
+  return Boolean(latest);
+}
+
+async function describeModel() {
+  const line = find("#model");
+  try {
+    const told = await askJson("/v1/model", {
+      onWait: (problem) => (line.textContent = problem.message),
+    });
+    digest = told.digest;
+    const size = `${told.image_size.width}×${told.image_size.height}`;
+    line.textContent = `${told.name} tells apart ${listed(told.classes)} · ${told.backbone} ${size} · ${told.engine}`;
+  } catch (error) {
+    line.textContent = sentence(error.message);
+  }
+}
+
+takePictures(add, (words) => tell(find("#intake-problem"), words));
+onKey(press);
+find("#clear").addEventListener("click", clear);
 find("#curl").textContent = `curl --data-binary @picture.jpg ${location.origin}/v1/predict`;
+document.addEventListener("newkey", describeModel);
 describeModel();

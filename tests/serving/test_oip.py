@@ -1,0 +1,323 @@
+"""The Open Inference Protocol: what clients of KServe, Triton and MLServer send and expect."""
+
+import base64
+import concurrent.futures
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from painted import COLOURS, encode, paint
+from werkzeug.test import TestResponse
+
+import classifier
+from classifier.decisions import CONFIDENT, DecisionPolicy
+from classifier.serving.access import Access
+from classifier.serving.app import Service, create_app
+from classifier.serving.desk import Judged
+from classifier.serving.keys import read_keys
+from classifier.serving.limits import ServingLimits
+from classifier.serving.models import Models
+from classifier.serving.predictor import Prediction, Predictor
+from classifier.serving.rates import RateLimit, TokenBuckets
+
+PICTURES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
+TEXTS = {name: base64.b64encode(data).decode() for name, data in PICTURES.items()}
+RED = TEXTS["red"]
+KEYS = "shop predict aaaaaaaaaaaaaaaaaaaa; desk feedback bbbbbbbbbbbbbbbbbbbb"
+SHOP = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
+DESK = {"X-API-Key": "bbbbbbbbbbbbbbbbbbbb"}
+
+
+@pytest.fixture(scope="module")
+def predictor(version_path: Path) -> Predictor:
+    return Predictor.load(version_path)
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> FlaskClient:
+    return create_app(predictor).test_client()
+
+
+def tensor(*texts: object, **changes: object) -> dict[str, Any]:
+    data = list(texts)
+    return {"name": "image", "shape": [len(data)], "datatype": "BYTES", "data": data, **changes}
+
+
+def infer(client: FlaskClient, *inputs: object, model: str = "default", **more: Any):
+    return client.post(f"/v2/models/{model}/infer", json={"inputs": list(inputs), **more})
+
+
+def outputs(response: TestResponse) -> dict[str, dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    return {output["name"]: output for output in response.get_json()["outputs"]}
+
+
+def assert_error(response: TestResponse, status: int, *words: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/json"
+    value = response.get_json()
+    assert list(value) == ["error"]
+    for word in words:
+        assert word in value["error"]
+
+
+def test_server_and_model_tell_what_they_are(client: FlaskClient, predictor: Predictor) -> None:
+    version = classifier.__version__
+    server = {"name": "picture-sorter", "version": version, "extensions": []}
+    assert client.get("/v2").get_json() == server
+    for name in ("default", predictor.version.name):
+        assert client.get(f"/v2/models/{name}").get_json() == {
+            "name": name,
+            "versions": [f"sha256:{predictor.version.digest}"],
+            "platform": "picture-classifier",
+            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+            "outputs": [
+                {"name": "label", "datatype": "BYTES", "shape": [-1]},
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
+                {"name": "decision", "datatype": "BYTES", "shape": [-1]},
+            ],
+            "classes": ["blue", "green", "red"],
+        }
+        ready = client.get(f"/v2/models/{name}/ready")
+        assert ready.get_json() == {"name": name, "ready": True}
+    assert client.get("/v2/health/live").get_json() == {"live": True}
+    assert client.get("/v2/health/ready").get_json() == {"ready": True}
+
+
+def test_pictures_are_judged_in_the_order_sent(client: FlaskClient, predictor: Predictor) -> None:
+    names = ["red", "blue", "green", "blue"]
+    response = infer(client, tensor(*(TEXTS[name] for name in names)), id="shop-77/3")
+    value = response.get_json()
+    assert list(value) == ["model_name", "model_version", "id", "outputs"]
+    assert (value["model_name"], value["id"]) == ("default", "shop-77/3")
+    assert value["model_version"] == f"sha256:{predictor.version.digest}"
+    found = outputs(response)
+    assert found["label"] == {"name": "label", "datatype": "BYTES", "shape": [4], "data": names}
+    assert found["decision"]["data"] == names
+    table = found["probabilities"]
+    assert (table["datatype"], table["shape"], len(table["data"])) == ("FP32", [4, 3], 12)
+    for row, name in enumerate(names):
+        expected = predictor.judge(predictor.decode(PICTURES[name])).probabilities
+        found_row = table["data"][3 * row : 3 * row + 3]
+        assert found_row == pytest.approx(list(expected.values()), abs=1e-6)
+        assert sum(found_row) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_tensor_may_have_a_second_side_of_one(client: FlaskClient) -> None:
+    for data in (["red", "blue"], [["red"], ["blue"]]):
+        texts = [TEXTS[one] if isinstance(one, str) else [TEXTS[one[0]]] for one in data]
+        found = outputs(infer(client, tensor(*texts, shape=[2, 1])))
+        assert found["label"]["data"] == ["red", "blue"]
+
+
+def test_only_the_outputs_asked_for_are_answered(client: FlaskClient, predictor: Predictor) -> None:
+    wanted = [{"name": "decision"}, {"name": "label", "parameters": {"binary_data": False}}]
+    response = infer(client, tensor(RED), outputs=wanted, model=predictor.version.name)
+    assert list(outputs(response)) == ["decision", "label"]
+    assert response.get_json()["model_name"] == predictor.version.name
+    assert "id" not in response.get_json()
+    assert list(outputs(infer(client, tensor(RED), outputs=[]))) == [
+        "label",
+        "probabilities",
+        "decision",
+    ]
+
+
+def test_decision_follows_the_policy(version_path: Path) -> None:
+    policy = DecisionPolicy(CONFIDENT, 0.999, "neutral")
+    client = create_app(Predictor.load(version_path, policy=policy)).test_client()
+    found = outputs(infer(client, tensor(RED)))
+    assert (found["label"]["data"], found["decision"]["data"]) == (["red"], ["neutral"])
+
+
+def test_parameters_are_taken_and_mean_nothing(client: FlaskClient) -> None:
+    parameters = {"priority": 1, "binary_data_output": False}
+    response = infer(client, tensor(RED, parameters=parameters), parameters=parameters)
+    assert outputs(response)["label"]["data"] == ["red"]
+
+
+def test_a_client_that_names_no_media_type_is_understood(client: FlaskClient) -> None:
+    body = json.dumps({"inputs": [tensor(RED)]})
+    assert outputs(client.post("/v2/models/default/infer", data=body))["label"]["data"] == ["red"]
+
+
+def test_thirty_two_pictures_are_judged_and_one_more_is_refused(client: FlaskClient) -> None:
+    assert outputs(infer(client, tensor(*[RED] * 32)))["label"]["data"] == ["red"] * 32
+    assert_error(infer(client, tensor(*[RED] * 33)), 413, "32")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("%%", "Base64"),
+        ("", "empty"),
+        (base64.b64encode(b"<html>").decode(), "HTML"),
+        (base64.b64encode(PICTURES["red"][:-2]).decode(), "ends early"),
+        (5, "no Base64 text"),
+        ([RED, RED], "no Base64 text"),
+    ],
+)
+def test_one_bad_picture_fails_all_and_is_named(
+    client: FlaskClient, text: object, words: str
+) -> None:
+    assert_error(infer(client, tensor(RED, RED, text, RED)), 400, "data[2]", words)
+    assert outputs(infer(client, tensor(RED)))["label"]["data"] == ["red"]
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "a list": ([], "object"),
+    "nothing in it": ({}, "inputs"),
+    "no list": ({"inputs": tensor(RED)}, "inputs"),
+    "no tensor": ({"inputs": []}, "one tensor"),
+    "two tensors": ({"inputs": [tensor(RED), tensor(RED)]}, "one tensor"),
+    "tensor that is none": ({"inputs": [RED]}, "object"),
+    "other name": ({"inputs": [tensor(RED, name="input_1")]}, "named image"),
+    "floats": ({"inputs": [tensor(RED, datatype="FP32")]}, "BYTES"),
+    "no data": ({"inputs": [tensor()]}, "list of Base64"),
+    "data as text": ({"inputs": [tensor(data=RED)]}, "list of Base64"),
+    "binary data": ({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES",
+                                 "parameters": {"binary_data_size": 9}}]}, "no data"),
+    **{f"shape {shape}": ({"inputs": [tensor(RED, shape=shape)]}, "[1] or [1, 1]")
+       for shape in (None, 1, [], [2], [1, 2], [1, 1, 1], [0], [-1], [True], ["1"], [1.5], [[1]])},
+    "unknown field": ({"inputs": [tensor(RED)], "priority": 1}, "'priority'"),
+    "unknown field of the input": ({"inputs": [tensor(RED, dtype="BYTES")]}, "'dtype'"),
+    "parameters as list": ({"inputs": [tensor(RED)], "parameters": []}, "parameters"),
+    "number as id": ({"inputs": [tensor(RED)], "id": 7}, "id must"),
+    "long id": ({"inputs": [tensor(RED)], "id": "x" * 129}, "id must"),
+    "unknown output": ({"inputs": [tensor(RED)], "outputs": [{"name": "logits"}]}, "'logits'"),
+    "outputs as object": ({"inputs": [tensor(RED)], "outputs": {}}, "outputs"),
+    "output without a name": ({"inputs": [tensor(RED)], "outputs": [{}]}, "no name"),
+    "four outputs": ({"inputs": [tensor(RED)], "outputs": [{"name": "label"}] * 4}, "at most 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_wrong_requests_are_told_in_the_protocol_s_shape(client: FlaskClient, fault: str) -> None:
+    body, words = FAULTS[fault]
+    assert_error(client.post("/v2/models/default/infer", json=body), 400, words)
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b'{"inputs": [{"shape": [NaN]}]}', "application/json", 400),
+        (b'{"inputs": ' + b"[" * 5000, "application/json", 400),
+        (PICTURES["red"], "image/jpeg", 415),
+        (b'{"inputs":[]}' + PICTURES["red"], "application/octet-stream", 415),
+        (bytes(17 * 2**20), "application/json", 413),
+    ],
+)
+def test_bodies_that_are_no_request_are_refused(
+    client: FlaskClient, body: bytes, media_type: str, status: int
+) -> None:
+    path = "/v2/models/default/infer"
+    assert_error(client.post(path, data=body, content_type=media_type), status)
+
+
+def test_other_models_are_unknown(client: FlaskClient) -> None:
+    for path in ("/v2/models/other", "/v2/models/other/ready", "/v2/models/..%5c"):
+        assert_error(client.get(path), 404, "use default or ")
+    assert_error(infer(client, tensor(RED), model="other"), 404, "'other'")
+    assert client.get("/v2/models/a/b/c").status_code == 404
+
+
+def test_while_the_model_loads_only_the_process_is_there(version_path: Path) -> None:
+    client = create_app(Models(version_path)).test_client()
+    assert client.get("/v2").status_code == client.get("/v2/health/live").status_code == 200
+    for path in ("/v2/health/ready", "/v2/models/default", "/v2/models/default/ready"):
+        response = client.get(path)
+        assert_error(response, 503, "loading")
+        assert int(response.headers["Retry-After"]) >= 1
+    assert_error(infer(client, tensor(RED)), 503, "loading")
+
+
+def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> None:
+    access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
+    client = create_app(Service(Models.of(predictor), access=access)).test_client()
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+    for path in ("/v2", "/v2/models/default", "/v2/models/default/ready"):
+        assert_error(client.get(path), 401)
+        assert client.get(path, headers=SHOP).status_code == 200
+        assert_error(client.get(path, headers=DESK), 403)
+    body = {"inputs": [tensor(RED)]}
+    path = "/v2/models/default/infer"
+    assert_error(client.post(path, json=body), 401)
+    assert_error(client.post(path, json=body, headers=DESK), 403)
+    assert client.post(path, json=body, headers=SHOP).status_code == 200
+
+
+def test_each_picture_costs_a_token(predictor: Predictor) -> None:
+    access = Access(buckets=TokenBuckets(RateLimit(rate=0.001, burst=5)))
+    client = create_app(Service(Models.of(predictor), access=access)).test_client()
+    assert infer(client, tensor(*[RED] * 5)).status_code == 200
+    response = infer(client, tensor(RED))
+    assert_error(response, 429)
+    assert response.headers["Retry-After"]
+
+
+class Notes:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.noted: dict[str, Judged] = {}
+
+    def note(self, picture_id: str, judged: Judged) -> bool:
+        self.noted[picture_id] = judged
+        return True
+
+
+def test_judged_pictures_can_be_corrected_later(predictor: Predictor) -> None:
+    notes = Notes()
+    client = create_app(Service(Models.of(predictor), keeper=notes)).test_client()
+    response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
+    request_id = response.headers["X-Request-Id"]
+    assert {name: judged.data for name, judged in notes.noted.items()} == {
+        f"{request_id}-0": PICTURES["red"],
+        f"{request_id}-1": PICTURES["blue"],
+    }
+
+
+class Failing(Predictor):
+    """A real predictor whose engine fails once."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__(predictor.version, predictor.engine)
+        self._failures = iter([True])
+
+    def judge(self, image: Any) -> Prediction:
+        if next(self._failures, False):
+            raise RuntimeError("secret path /srv/model")
+        return super().judge(image)
+
+
+def test_failure_of_the_engine_is_no_fault_of_the_picture(predictor: Predictor) -> None:
+    client = create_app(Failing(predictor)).test_client()
+    response = infer(client, tensor(RED, TEXTS["blue"], TEXTS["green"]))
+    assert_error(response, 500, response.headers["X-Request-Id"])
+    assert "secret" not in response.text
+    assert outputs(infer(client, tensor(RED)))["label"]["data"] == ["red"]
+    assert "classifier_in_flight 0.0" in client.get("/metrics").text
+
+
+def test_requests_beside_each_other_get_their_own_answers(predictor: Predictor) -> None:
+    app = create_app(predictor, ServingLimits(max_batches=8))
+    names = [list(TEXTS)[number % 3] for number in range(8)]
+
+    def ask(name: str) -> list[str]:
+        answer = infer(app.test_client(), tensor(TEXTS[name], RED, TEXTS[name]))
+        return outputs(answer)["label"]["data"]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, names)) == [[name, "red", name] for name in names]
+
+
+def test_several_pictures_take_a_place_of_a_batch_and_one_does_not(predictor: Predictor) -> None:
+    app = create_app(predictor, ServingLimits(max_batches=0))
+    client = app.test_client()
+    assert infer(client, tensor(RED)).status_code == 200
+    assert_error(infer(client, tensor(RED, RED)), 503, "batches")

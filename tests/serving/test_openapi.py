@@ -1,0 +1,359 @@
+"""The API's description: valid, whole, and true of what the service really answers."""
+
+import base64
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from painted import COLOURS, encode, paint
+
+import classifier
+from classifier.decisions import CONFIDENT, DecisionPolicy
+from classifier.serving import problems
+from classifier.serving.access import Access
+from classifier.serving.admin import AdminViews
+from classifier.serving.app import Service, create_app
+from classifier.serving.corrections import Corrections
+from classifier.serving.explaining import Explainer, ExplainViews
+from classifier.serving.feedback import FeedbackStore
+from classifier.serving.held import HeldPictures
+from classifier.serving.jpegs import JpegMaker
+from classifier.serving.keys import read_keys
+from classifier.serving.limits import ServingLimits
+from classifier.serving.models import Models
+from classifier.serving.predictor import Predictor
+from classifier.serving.routes import Route, json_answer
+from classifier.serving.selection import Selection
+
+RED = encode(paint(COLOURS["red"]))
+TEXT = base64.b64encode(RED).decode()
+KEYS = "boss predict,feedback,admin aaaaaaaaaaaaaaaaaaaa"
+BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
+LIMITS = ServingLimits(max_batch_pictures=7, max_frames=5)
+
+Document = dict[str, Any]
+
+
+def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
+    """Give a service with every room that there is."""
+    to_jpeg = JpegMaker(LIMITS)
+    store = FeedbackStore(folder, to_jpeg)
+    held = HeldPictures(Selection())
+    corrections = Corrections(
+        store, held, Selection(), lambda: models.get().classes, to_jpeg, LIMITS
+    )
+    explainer = Explainer()
+    service = Service(models, LIMITS, access or Access(), lambda url: b"", corrections)
+    return create_app(
+        service,
+        more=lambda service, desk, admission: [
+            AdminViews(models, LIMITS),
+            ExplainViews(models.get, desk, admission, LIMITS, explainer),
+            corrections,
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def predictor(version_path: Path) -> Predictor:
+    return Predictor.load(version_path, policy=DecisionPolicy(CONFIDENT, 0.5, "neutral"))
+
+
+@pytest.fixture(scope="module")
+def app(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
+    return whole_app(Models.of(predictor), tmp_path_factory.mktemp("feedback"))
+
+
+@pytest.fixture(scope="module")
+def client(app: flask.Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def keyed(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
+    access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
+    return whole_app(Models.of(predictor), tmp_path_factory.mktemp("feedback"), access)
+
+
+@pytest.fixture(scope="module")
+def spec(client: FlaskClient) -> Document:
+    return described(client)
+
+
+def described(client: FlaskClient) -> Document:
+    response = client.get("/openapi.json")
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    return response.get_json()
+
+
+def operations(spec: Document) -> Iterator[tuple[str, str, Document]]:
+    """Give method, path and operation."""
+    for path, item in spec["paths"].items():
+        for method, operation in item.items():
+            yield method.upper(), path, operation
+
+
+def at(spec: Document, value: Any) -> Any:
+    """Follow references."""
+    while isinstance(value, dict) and "$ref" in value:
+        place: Any = spec
+        for name in value["$ref"].removeprefix("#/").split("/"):
+            place = place[name]
+        value = place
+    return value
+
+
+def test_document_is_valid_openapi_with_and_without_keys_and_model(
+    spec: Document, keyed: flask.Flask, version_path: Path, tmp_path: Path
+) -> None:
+    loading = whole_app(Models(version_path), tmp_path).test_client()
+    for document in (spec, described(keyed.test_client()), described(loading)):
+        validate(document)
+        assert document["openapi"].startswith("3.1")
+        assert document["info"]["version"] == classifier.__version__
+
+
+def test_every_address_of_the_service_is_described_and_no_other(
+    app: flask.Flask, spec: Document
+) -> None:
+    there = {
+        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint != "static"
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert {(method, path) for method, path, _ in operations(spec)} == there
+    assert len(there) >= 28
+
+
+def test_a_service_without_a_room_does_not_describe_it(predictor: Predictor) -> None:
+    paths = described(create_app(predictor).test_client())["paths"]
+    assert "/v1/predict" in paths
+    assert not {"/v1/feedback", "/v1/explain", "/v1/admin/reload"} & set(paths)
+
+
+def test_every_operation_says_what_it_is_for(spec: Document) -> None:
+    tags = [tag["name"] for tag in spec["tags"]]
+    names = [operation["operationId"] for _, _, operation in operations(spec)]
+    assert len(set(names)) == len(names)
+    for _, path, operation in operations(spec):
+        assert operation["summary"]
+        assert operation["tags"][0] in tags
+        sources = [at(spec, parameter) for parameter in operation.get("parameters", [])]
+        in_path = {one["name"] for one in sources if one["in"] == "path"}
+        assert in_path == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        for answer in operation["responses"].values():
+            assert at(spec, answer)["description"]
+
+
+def test_examples_lead_to_the_addresses_that_they_stand_by(
+    app: flask.Flask, keyed: flask.Flask, spec: Document
+) -> None:
+    urls = app.url_map.bind("localhost")
+    for method, path, operation in operations(spec):
+        _, _, command = operation["x-curl"].rpartition("curl ")
+        arguments = shlex.split(command)
+        address = arguments[-1].removeprefix("http://localhost").partition("?")[0]
+        endpoint, _ = urls.match(address, method)
+        assert endpoint == f"{method} {path}".replace("{", "<").replace("}", ">").replace(".", "_")
+        sends = any(one.startswith(("--data", "--json", "-F", "-X")) for one in arguments)
+        assert sends == (method != "GET")
+    for _, _, operation in operations(described(keyed.test_client())):
+        assert ("X-API-Key: KEY" in operation["x-curl"]) == ("security" in operation)
+
+
+def test_classes_and_limits_are_those_of_the_service(spec: Document) -> None:
+    schemas = spec["components"]["schemas"]
+    classes = ["blue", "green", "red"]
+    assert schemas["ClassName"]["enum"] == classes
+    assert schemas["Decision"]["enum"] == [*classes, "neutral"]
+    assert list(schemas["Probabilities"]["properties"]) == classes
+    assert schemas["Frames"]["maximum"] == 5
+    batch = spec["components"]["requestBodies"]["Batch"]["content"]
+    assert batch["application/json"]["schema"]["properties"]["images"]["maxItems"] == 7
+    assert batch["multipart/form-data"]["schema"]["properties"]["image"]["maxItems"] == 7
+
+
+def test_before_the_model_is_loaded_there_are_no_classes(
+    version_path: Path, tmp_path: Path
+) -> None:
+    loading = described(whole_app(Models(version_path), tmp_path).test_client())
+    schemas = loading["components"]["schemas"]
+    assert "enum" not in schemas["ClassName"]
+    assert "enum" not in schemas["Decision"]
+    assert "/v1/predict" in loading["paths"]
+
+
+def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: flask.Flask) -> None:
+    assert "securitySchemes" not in spec["components"]
+    assert not [one for _, _, one in operations(spec) if "security" in one]
+    with_keys = described(keyed.test_client())
+    assert set(with_keys["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    scopes = {
+        f"{method} {path}": {scope for way in one["security"] for (scope,) in way.values()}
+        for method, path, one in operations(with_keys)
+        if "security" in one
+    }
+    assert scopes["POST /v1/predict"] == {"predict"}
+    assert scopes["POST /v1/feedback"] == {"feedback"}
+    assert scopes["GET /metrics"] == scopes["POST /v1/admin/reload"] == {"admin"}
+    client = keyed.test_client()
+    for method, path, operation in operations(with_keys):
+        response = client.open(path.replace("{sha256}", "0" * 64), method=method)
+        assert (response.status_code == 401) == ("security" in operation), path
+        assert ("401" in operation["responses"]) == ("security" in operation)
+
+
+def test_addresses_of_pictures_are_described_where_they_are_taken(
+    spec: Document, predictor: Predictor
+) -> None:
+    without = described(create_app(predictor).test_client())
+    for document, is_taken in ((spec, True), (without, False)):
+        forms = document["components"]["requestBodies"]["Picture"]["content"]
+        for media_type in ("application/json", "application/x-www-form-urlencoded"):
+            assert ("url" in forms[media_type]["schema"]["properties"]) == is_taken
+        answers = document["paths"]["/v1/predict"]["post"]["responses"]
+        assert ("502" in answers) == is_taken
+
+
+def test_every_problem_is_described_with_its_shape(spec: Document) -> None:
+    kinds = spec["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+    slugs = {row.slug for row in problems.PROBLEMS.values()} - {"client-gone"}
+    assert set(kinds) == {f"/problems/{slug}" for slug in slugs}
+    told = set()
+    for _, path, operation in operations(spec):
+        for status, answer in operation["responses"].items():
+            if int(status) < 400:
+                continue
+            types = set(answer["content"])
+            if path.startswith("/v2"):
+                assert "application/json" in types
+            elif path == "/image/detection":
+                assert types == {"application/json"}
+            else:
+                assert types == {"application/problem+json"}
+            told |= set(re.findall("`([a-z0-9-]+)`: ", answer["description"]))
+            waits = status in ("429", "503")
+            assert ("Retry-After" in answer["headers"]) == waits
+    no_address = {"not-found", "method-not-allowed"}
+    with_keys = {"unauthorized"}
+    of_files = {"unreadable-file", "range-not-satisfiable"}
+    assert told == slugs - no_address - with_keys - of_files
+
+
+def closed(schema: Any) -> Any:
+    """Give a schema that allows nothing besides what it describes."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    value = {name: closed(one) for name, one in schema.items()}
+    if "required" in schema and "properties" in schema:
+        value["additionalProperties"] = False
+    return value
+
+
+def assert_as_described(spec: Document, path: str, response: Any) -> None:
+    method = response.request.method.lower()
+    answer = spec["paths"][path][method]["responses"][str(response.status_code)]
+    media = answer["content"][response.mimetype]
+    schema = {**closed(media["schema"]), "components": closed(spec["components"])}
+    Draft202012Validator(schema).validate(json.loads(response.text))
+
+
+def requests_to(client: FlaskClient) -> Iterator[tuple[str, Any]]:
+    """Give path and response of requests that show most of what there is to answer."""
+    predicted = client.post("/v1/predict", json={"image": TEXT, "data_id": "a"})
+    yield "/v1/predict", predicted
+    yield "/v1/predict", client.post("/v1/predict?top_k=1&threshold=1", data=RED)
+    yield "/v1/predict", client.post("/v1/predict")
+    images = [{"image": TEXT}, {"image": "!", "data_id": "b"}]
+    yield "/v1/predict/batch", client.post("/v1/predict/batch", json={"images": images})
+    yield "/v1/model", client.get("/v1/model")
+    yield "/v1/models", client.get("/v1/models")
+    picture = predicted.get_json()["image"]["sha256"]
+    corrected = {"id": predicted.get_json()["id"], "label": "blue"}
+    yield "/v1/review", client.get("/v1/review")
+    for _ in range(2):
+        yield "/v1/feedback", client.post("/v1/feedback", json=corrected)
+    yield "/v1/feedback", client.post("/v1/feedback", json={})
+    yield "/v1/feedback/{sha256}", client.delete(f"/v1/feedback/{picture}")
+    yield "/v1/admin/reload", client.post("/v1/admin/reload")
+    for path in ("/healthz", "/livez", "/readyz"):
+        yield path, client.get(path)
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+        yield path, client.get(path)
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
+    for name in ("default", "other"):
+        model = "/v2/models/{name}"
+        yield model, client.get(f"/v2/models/{name}")
+        yield f"{model}/ready", client.get(f"/v2/models/{name}/ready")
+        body = {"inputs": [tensor]}
+        yield f"{model}/infer", client.post(f"/v2/models/{name}/infer", json=body)
+    for text in (TEXT, "!"):
+        yield "/image/detection", client.post("/image/detection", data={"imageBase64String": text})
+
+
+def test_answers_are_as_described_to_the_last_field(
+    client: FlaskClient, spec: Document, keyed: flask.Flask
+) -> None:
+    for path, response in requests_to(client):
+        assert_as_described(spec, path, response)
+    with_keys = keyed.test_client()
+    document = described(with_keys)
+    change = with_keys.post("/v1/admin/reload", headers=BOSS)
+    assert change.status_code == 200
+    assert_as_described(document, "/v1/admin/reload", change)
+
+
+def test_every_form_of_a_picture_that_is_described_is_taken(
+    client: FlaskClient, spec: Document
+) -> None:
+    forms = {
+        "image/*": {"data": RED, "content_type": "image/jpeg"},
+        "application/octet-stream": {"data": RED, "content_type": "application/octet-stream"},
+        "multipart/form-data": {"data": {"image": (io.BytesIO(RED), "x.jpg")}},
+        "application/x-www-form-urlencoded": {"data": {"imageBase64String": TEXT}},
+        "application/json": {"json": {"image": TEXT}},
+    }
+    body = at(spec, spec["paths"]["/v1/predict"]["post"]["requestBody"])
+    assert set(body["content"]) == set(forms)
+    for options in forms.values():
+        assert client.post("/v1/predict", **options).get_json()["label"] == "red"
+
+
+def test_examples_have_the_address_that_was_asked(client: FlaskClient) -> None:
+    response = client.get("/openapi.json", base_url="http://pictures.example:8080")
+    example = response.get_json()["paths"]["/v1/predict"]["post"]["x-curl"]
+    assert example == "curl --data-binary @picture.jpg http://pictures.example:8080/v1/predict"
+
+
+class Words:
+    """Two addresses, one of which looks like a value of the other's variable."""
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/words/<word>", "DELETE", lambda word: json_answer({"word": word})),
+            Route("/words/all", "GET", lambda: json_answer({"word": "all"})),
+        ]
+
+
+def test_an_address_of_its_own_is_no_value_of_another_one_s_variable(predictor: Predictor) -> None:
+    client = create_app(predictor, more=lambda *_: [Words()]).test_client()
+    assert client.delete("/words/one").get_json() == {"word": "one"}
+    for method, path, allow in (
+        ("DELETE", "/words/all", "GET, HEAD"),
+        ("OPTIONS", "/words/all", "GET, HEAD"),
+        ("GET", "/words/one", "DELETE"),
+    ):
+        response = client.open(path, method=method)
+        assert (response.status_code, response.headers["Allow"]) == (405, allow)
