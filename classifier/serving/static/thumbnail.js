@@ -33,7 +33,7 @@ function drawn(bitmap) {
 // Show a blob in an image; its address is given back as soon as it is loaded.
 export function showBlob(image, blob) {
   const address = URL.createObjectURL(blob);
-  const done = () => {};
+  const done = () => URL.revokeObjectURL(address);
   image.addEventListener("load", done, { once: true });
   image.addEventListener("error", done, { once: true });
   image.src = address;
