@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from classifier.serving.desk import Judged
-from classifier.serving.requests import Wanted
 from classifier.serving.routes import milliseconds
+from classifier.serving.wanted import Wanted
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
 

@@ -10,8 +10,9 @@ from classifier.serving.api import turn_of
 from classifier.serving.desk import Desk
 from classifier.serving.limits import Admission, ServingLimits
 from classifier.serving.models import Judge
-from classifier.serving.requests import PictureRequest, Sent, Wanted, read_legacy_picture
+from classifier.serving.requests import PictureRequest, Sent, read_legacy_picture
 from classifier.serving.routes import Route, Scope, Style, text_answer
+from classifier.serving.wanted import Wanted
 
 
 class LegacyViews:

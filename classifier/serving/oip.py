@@ -30,8 +30,9 @@ from classifier.serving.oip_requests import (
 )
 from classifier.serving.probes import check_ready
 from classifier.serving.problems import BadParameterError, RequestError, UnknownModelError
-from classifier.serving.requests import PictureRequest, Sent, Wanted
+from classifier.serving.requests import PictureRequest, Sent
 from classifier.serving.routes import Route, Scope, Style, json_answer
+from classifier.serving.wanted import Wanted
 
 SERVER_NAME = "picture-sorter"
 ALIAS = "default"  # the model in use, whatever its name

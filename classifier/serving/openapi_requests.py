@@ -33,11 +33,10 @@ from classifier.serving.openapi_words import (
 from classifier.serving.requests import (
     FILE_FIELDS,
     LIST_FIELD,
-    MAX_DATA_ID_CHARS,
-    MAX_TOP_K,
     PREDICT_OPTIONS,
     URL_FIELD,
 )
+from classifier.serving.wanted import MAX_DATA_ID_CHARS, MAX_TOP_K
 
 _OPTIONS: Mapping[str, str] = {
     "data_id": "DataId",

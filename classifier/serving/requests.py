@@ -1,8 +1,6 @@
 """A request -> its pictures and options, in any of the forms that are accepted."""
 
 import dataclasses
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -32,13 +30,11 @@ from classifier.serving.problems import (
     TooManyImagesError,
     UnsupportedMediaTypeError,
 )
+from classifier.serving.wanted import Wanted, checked_options, listed, with_numbers
 
 FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 URL_FIELD = "url"
 LIST_FIELD = "images"
-
-MAX_TOP_K = 1000
-MAX_DATA_ID_CHARS = 128
 
 _RAW = ("", "application/octet-stream")
 _MARKS_AN_ITEM = 8  # of each sign in the JSON of one picture of a batch; a data URI has some too
@@ -69,26 +65,6 @@ class Sent:
         if not data:
             raise EmptyImageError("the picture is empty (0 bytes)")
         return data
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """How a caller wants a picture judged.
-
-    Attributes:
-        data_id: the caller's own name for it, given back in the answer.
-        top_k: how many classes to answer with, 1 to `MAX_TOP_K`; None for all.
-        threshold: confidence, 0 to 1, below which the fallback class is answered; None leaves the
-            model's decision policy in force.
-        frames: how many frames of an animation to look at.
-        label: the class that an explanation is about; None for the most probable.
-    """
-
-    data_id: str | None = None
-    top_k: int | None = None
-    threshold: float | None = None
-    frames: int = 1
-    label: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +101,8 @@ def read_picture(
         RequestError: a child of it that says what is wrong.
     """
     found = _read_body(request, limits)
-    query = _with_numbers(parse_form(request.query_string, limits))
-    wanted = _checked_options([*query, *found.options], options, limits)
+    query = with_numbers(parse_form(request.query_string, limits))
+    wanted = checked_options([*query, *found.options], options, limits)
     if not found.pictures:
         raise MissingImageError(
             "No picture was sent: post its bytes as the body, as a file named image, or as Base64 "
@@ -146,7 +122,7 @@ def read_pictures(request: Request, limits: ServingLimits) -> list[PictureReques
         RequestError: a child of it that says what is wrong with the request as a whole.
     """
     body = read_body(request, limits.max_batch_bytes)
-    query = _with_numbers(parse_form(request.query_string, limits))
+    query = with_numbers(parse_form(request.query_string, limits))
     match request.mimetype:
         case _ if not body:
             found: list[tuple[Sent, list[tuple[str, object]]]] = []
@@ -160,7 +136,7 @@ def read_pictures(request: Request, limits: ServingLimits) -> list[PictureReques
                 f"The Content-Type {mimetype[:100]!r} carries no batch: use {MULTIPART} with "
                 f'files, or {JSON} with {{"images": [{{"image": "<Base64>"}}]}}.'
             )
-    common = _checked_options([*query, *options], ("top_k", "threshold", "frames"), limits)
+    common = checked_options([*query, *options], ("top_k", "threshold", "frames"), limits)
     if not found:
         raise MissingImageError("No picture was sent: a batch has one or more.")
     if len(found) > limits.max_batch_pictures:
@@ -170,9 +146,7 @@ def read_pictures(request: Request, limits: ServingLimits) -> list[PictureReques
     return [
         PictureRequest(
             sent,
-            dataclasses.replace(
-                common, data_id=_checked_options(own, ("data_id",), limits).data_id
-            ),
+            dataclasses.replace(common, data_id=checked_options(own, ("data_id",), limits).data_id),
         )
         for sent, own in found
     ]
@@ -210,7 +184,7 @@ def read_object(request: Request, limits: ServingLimits, names: Sequence[str]) -
         raise MalformedBodyError("The JSON body must be an object.")
     for name in value:
         if name not in names:
-            raise BadParameterError(f"There is no field {name[:100]!r}: use {_listed(names)}.")
+            raise BadParameterError(f"There is no field {name[:100]!r}: use {listed(names)}.")
     return value
 
 
@@ -236,7 +210,7 @@ def _read_form(request: Request, body: bytes, limits: ServingLimits) -> _Found:
     form = read_form(request, body, limits)
     _check_files(form.files)
     pictures = [Sent(data) for _, data in form.files]
-    return _with_fields(pictures, _with_numbers(form.fields))
+    return _with_fields(pictures, with_numbers(form.fields))
 
 
 def _read_json(_request: Request, body: bytes, limits: ServingLimits) -> _Found:
@@ -257,7 +231,7 @@ def _batch_of_files(
     most = limits.max_batch_pictures + limits.max_form_fields
     form = read_form(request, body, limits, max_parts=most)
     _check_files(form.files)
-    return [(Sent(data), []) for _, data in form.files], _with_numbers(form.fields)
+    return [(Sent(data), []) for _, data in form.files], with_numbers(form.fields)
 
 
 def _batch_of_json(
@@ -305,20 +279,6 @@ def _with_fields(
     return _Found(found, options)
 
 
-def _with_numbers(texts: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
-    """Read the numbers of a form or query, which knows texts only; in JSON they are numbers."""
-    return [(name, _NUMBERS.get(name, str)(value)) for name, value in texts]
-
-
-def _as_whole(value: str) -> object:
-    return int(value) if re.fullmatch("[0-9]{1,9}", value) else value
-
-
-def _as_real(value: str) -> object:
-    is_real = re.fullmatch(r"-?[0-9]{0,3}\.?[0-9]{1,20}(e[+-]?[0-9]{1,3})?", value, re.IGNORECASE)
-    return float(value) if is_real else value
-
-
 def _fetched(url: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise BadParameterError(
@@ -326,71 +286,3 @@ def _fetched(url: str, fetch: Fetch | None) -> bytes:
             "with --allow-url."
         )
     return fetch(url)
-
-
-def _checked_options(
-    given: Sequence[tuple[str, object]], names: Sequence[str], limits: ServingLimits
-) -> Wanted:
-    checked: dict[str, Any] = {}
-    for name, value in given:
-        if name not in names:
-            raise BadParameterError(f"There is no option {name[:100]!r}: use {_listed(names)}.")
-        if name in checked:
-            raise BadParameterError(f"The option {name} was given twice.")
-        checked[name] = _OPTIONS[name](value, limits)
-    return Wanted(**checked)
-
-
-def _data_id(value: object, _limits: ServingLimits) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_DATA_ID_CHARS:
-        raise BadParameterError(f"data_id must be a text of 1 to {MAX_DATA_ID_CHARS} characters.")
-    # Cc: control characters; Cs: halves of a character, which are no text that could be encoded.
-    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in value):
-        raise BadParameterError("data_id has characters that cannot be printed.")
-    return value
-
-
-def _top_k(value: object, _limits: ServingLimits) -> int:
-    return _whole_number("top_k", value, MAX_TOP_K)
-
-
-def _frames(value: object, limits: ServingLimits) -> int:
-    return _whole_number("frames", value, limits.max_frames)
-
-
-def _whole_number(name: str, value: object, most: int) -> int:
-    if isinstance(value, float) and value.is_integer():  # JSON knows one kind of number
-        value = int(value)
-    if type(value) is not int or not 1 <= value <= most:
-        raise BadParameterError(f"{name} must be a whole number from 1 to {most}.")
-    return value
-
-
-def _threshold(value: object, _limits: ServingLimits) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise BadParameterError("threshold must be a number from 0 to 1.")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _label(value: object, _limits: ServingLimits) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadParameterError("label must be the name of a class.")
-    return value
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " or ".join(names) if names else "none"
-
-
-_NUMBERS: Mapping[str, Callable[[str], object]] = MappingProxyType(
-    {"top_k": _as_whole, "frames": _as_whole, "threshold": _as_real}
-)
-_OPTIONS: Mapping[str, Callable[[object, ServingLimits], object]] = MappingProxyType(
-    {
-        "data_id": _data_id,
-        "top_k": _top_k,
-        "threshold": _threshold,
-        "frames": _frames,
-        "label": _label,
-    }
-)

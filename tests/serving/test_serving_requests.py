@@ -15,14 +15,13 @@ from classifier.serving import problems
 from classifier.serving.bodies import decode_base64, parse_form
 from classifier.serving.limits import ServingLimits
 from classifier.serving.requests import (
-    MAX_TOP_K,
     PictureRequest,
-    Wanted,
     read_legacy_picture,
     read_object,
     read_picture,
     read_pictures,
 )
+from classifier.serving.wanted import MAX_TOP_K, Wanted
 
 LIMITS = ServingLimits()
 PICTURE = encode(paint(COLOURS["red"]))
