@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import http.client
 import io
 import logging
@@ -948,9 +949,9 @@ def port() -> Iterator[int]:
 def ask(port: int, *lines: bytes, body: bytes = b"") -> http.client.HTTPResponse:
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         connection.sendall(b"\r\n".join([*lines, b"Connection: close", b"", body]))
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        response.read()
+        with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            response.read()
     return response
 
 

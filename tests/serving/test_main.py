@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import itertools
 import json
@@ -43,9 +44,9 @@ def raw(server: RunningServer, *parts: bytes) -> http.client.HTTPResponse:
     with socket.create_connection((address.hostname, address.port), SECONDS) as connection:
         for part in parts:
             connection.sendall(part)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        response.body = response.read()
+        with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            response.body = response.read()
     return response
 
 
@@ -241,10 +242,10 @@ def ask_until_refused(server: RunningServer, body: bytes, outcomes: list[int | s
             connection.request("POST", "/v1/predict", picture, {"Content-Type": "image/jpeg"})
             answer = connection.getresponse()
             answer.read()
-        except ConnectionRefusedError:
-            return
         except (OSError, http.client.HTTPException) as error:
-            outcomes.append(type(error).__name__)
+            connection.close()
+            if not isinstance(error, ConnectionRefusedError):
+                outcomes.append(type(error).__name__)
             return
         outcomes.append(answer.status)
 
