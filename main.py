@@ -47,8 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     policy = decisions.chosen(options)
     logs.start_logging("main", quiet=options.quiet)
 
-    from classifier.serving import assembling, server
+    from classifier.serving import assembling, memory, server
 
+    memory.give_back_what_is_freed()
     listener = server.listen(options.host, options.port)
     url = server.url_of(listener)
     with (

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from classifier import images
+from classifier import images, picture_blocks
 from classifier.errors import UndecodableImageError
 
 _FIRST_FRAMES = 64  # later ones are not looked at: a GIF is decoded frame after frame to get there
@@ -40,33 +40,33 @@ def further_frames(
         images.heavy_lane(first.width * first.height),
         Image.open(io.BytesIO(data), formats=[first.format]) as image,
     ):
-        for number in _spread(_num_frames(image), count):
+        wanted = _spread(_num_frames(image, data), count)
+        for number in range(1, wanted[-1] + 1 if wanted else 0):
             if time.monotonic() > end:
                 break
             try:
+                # Each frame is drawn upon the one before, whoever wants to see that.
                 image.seek(number)
                 image.load()
-                pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
+                if number in wanted:
+                    pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
+                    found.append(np.asarray(pixels, dtype=np.uint8))
             except MemoryError:
                 raise
+            except EOFError:  # there are fewer than it seemed
+                break
             except Exception as error:  # as in `images.decode`: hostile files raise anything
                 raise UndecodableImageError(
                     f"frame {number} of the {first.format} is damaged ({type(error).__name__})"
                 ) from error
-            found.append(np.asarray(pixels, dtype=np.uint8))
     return found
 
 
-def _num_frames(image: Image.Image) -> int:
-    """Count the frames, up to as many as are looked at: a GIF does not say how many it has."""
-    if image.format != "GIF":
-        return min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
-    for number in range(1, _FIRST_FRAMES):
-        try:
-            image.seek(number)
-        except EOFError:
-            return number
-    return _FIRST_FRAMES
+def _num_frames(image: Image.Image, data: bytes) -> int:
+    """Count the frames, up to as many as are looked at: Pillow would decode a GIF to count them."""
+    if image.format == "GIF":
+        return picture_blocks.num_gif_frames(data, _FIRST_FRAMES)
+    return min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
 
 
 def _spread(num_frames: int, count: int) -> list[int]:

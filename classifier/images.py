@@ -20,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from classifier import picture_blocks
 from classifier.cores import cpu_count
 from classifier.errors import (
     EmptyImageError,
@@ -67,9 +68,6 @@ _HEAVY_PIXELS = 4_000_000
 _heavy_lane = threading.BoundedSemaphore(cpu_count())
 
 _JPEG_FORMATS = ("JPEG", "MPO")
-# How many there may be. The format allows a single colour profile; of texts some programs write
-# a dozen.
-_PNG_EXTRAS = {b"iCCP": 1, b"zTXt": 32, b"iTXt": 32}
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -243,8 +241,7 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
 def _decode_as(
     picture_format: str, data: bytes, limits: Limits, image_size: tuple[int, int] | None
 ) -> DecodedImage:
-    if picture_format == "PNG":
-        _check_png_chunks(data)
+    picture_blocks.check(picture_format, data)
     with _open(picture_format, data) as image:
         width, height = image.size
         mode = image.mode
@@ -283,25 +280,6 @@ def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Ima
     if orientation in _TRANSPOSE:
         pixels = pixels.transpose(_TRANSPOSE[orientation])
     return pixels, orientation
-
-
-def _check_png_chunks(data: bytes) -> None:
-    """Refuse a PNG with so many compressed extras that inflating them takes seconds.
-
-    Raises:
-        UndecodableImageError: it has more than any program writes.
-    """
-    counts = dict.fromkeys(_PNG_EXTRAS, 0)
-    position = 8
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        position += 12 + length
-        if kind in counts:
-            counts[kind] += 1
-            if counts[kind] > _PNG_EXTRAS[kind]:
-                raise UndecodableImageError(
-                    f"the PNG has over {_PNG_EXTRAS[kind]} blocks {kind.decode()}: save it anew"
-                )
 
 
 def _open(picture_format: str, data: bytes) -> Image.Image:

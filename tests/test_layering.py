@@ -22,6 +22,7 @@ GROUND_FLOOR = ("errors", "cores", "files", "logs", "console")
 FIRST_FLOOR = (
     "decisions",
     "intervals",
+    "picture_blocks",
     "images",
     "frames",
     "feedback_lines",

@@ -7,11 +7,11 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from classifier import images
+from classifier import images, picture_blocks
 from classifier.serving.problems import OverloadedError
 
 _PICTURES = images.Limits(max_bytes=10 * 2**20)  # a good photo at full size
@@ -35,7 +35,9 @@ class ServingLimits:
     max_batch_bytes: int = 32 * 2**20
     max_batches: int = 2  # at once: each holds all its pictures
     max_frames: int = 8  # of an animation
-    max_in_flight: int = 16  # requests being worked on; the next one is refused
+    max_in_flight: int = 16  # requests being worked on
+    max_waiting: int = 48  # requests that wait for one of those places; the next one is refused
+    max_waiting_seconds: float = 0.5  # then they are refused too: to come back soon costs more
     max_decoding: int = 4  # pictures decoded at once: up to 16 bytes a pixel each
     heavy_pixels: int = 8_000_000  # pictures above are decoded one after another
     max_decoding_wait: float = 20.0  # seconds to wait for a place to decode
@@ -50,7 +52,7 @@ class ServingLimits:
     @property
     def num_threads(self) -> int:
         """Threads of the HTTP server."""
-        return self.max_in_flight + self.spare_threads
+        return self.max_in_flight + self.max_waiting + self.spare_threads
 
 
 class Admission:
@@ -59,6 +61,7 @@ class Admission:
     def __init__(self, limits: ServingLimits) -> None:
         self._limits = limits
         self._places = threading.BoundedSemaphore(limits.max_in_flight)
+        self._waiting_room = threading.BoundedSemaphore(limits.max_waiting)
         self._batch_places = threading.BoundedSemaphore(limits.max_batches)
         self._light_lane = threading.BoundedSemaphore(limits.max_decoding)
         self._heavy_lane = threading.BoundedSemaphore(1)
@@ -73,12 +76,12 @@ class Admission:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places for requests in flight; never waits.
+        """Hold one of the places for requests in flight; some callers may wait a moment for it.
 
         Raises:
-            OverloadedError: all are taken.
+            OverloadedError: none became free.
         """
-        with _holding(self._places, f"{self._limits.max_in_flight} requests"):
+        with _holding(self._places, f"{self._limits.max_in_flight} requests", self._wait):
             begun = time.monotonic()
             with self._lock:
                 self._in_flight += 1
@@ -88,6 +91,14 @@ class Admission:
                 with self._lock:
                     self._in_flight -= 1
                     self._seconds += _NEWEST * (time.monotonic() - begun - self._seconds)
+
+    def _wait(self) -> bool:
+        if not self._waiting_room.acquire(blocking=False):
+            return False
+        try:
+            return self._places.acquire(timeout=self._limits.max_waiting_seconds)
+        finally:
+            self._waiting_room.release()
 
     @contextlib.contextmanager
     def batch_place(self) -> Iterator[None]:
@@ -131,8 +142,10 @@ class Admission:
 
 
 @contextlib.contextmanager
-def _holding(places: threading.BoundedSemaphore, what: str) -> Iterator[None]:
-    if not places.acquire(blocking=False):
+def _holding(
+    places: threading.BoundedSemaphore, what: str, wait: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    if not places.acquire(blocking=False) and not wait():
         raise OverloadedError(f"{what} are being worked on already: try again in a moment.")
     try:
         yield
@@ -146,6 +159,7 @@ def announced_pixels(data: bytes) -> int:
     if picture_format is None:
         return 0
     try:
+        picture_blocks.check(picture_format, data)
         with Image.open(io.BytesIO(data), formats=[picture_format]) as image:
             return image.width * image.height
     except Exception:  # hostile headers raise nearly anything; `decode` names the fault

@@ -241,6 +241,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         UrlNotAllowedError: Problem(422, "url-not-allowed", "This address is not fetched"),
         errors.ImageError: Problem(422, "undecodable-image", "The picture is damaged"),
         RateLimitedError: Problem(429, "rate-limited", "Too many requests"),
+        http.RequestedRangeNotSatisfiable: Problem(
+            416, "range-not-satisfiable", "The file has no such part"
+        ),
         http.RequestHeaderFieldsTooLarge: Problem(
             431, "headers-too-large", "The request headers are too large"
         ),
@@ -250,6 +253,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
             501, "explaining-unavailable", "This server cannot explain its answers"
         ),
         OverloadedError: Problem(503, "overloaded", "The server is busy"),
+        http.ServiceUnavailable: Problem(503, "overloaded", "The server is busy"),
         MemoryError: Problem(503, "overloaded", "The server is busy"),
         FetchFailedError: Problem(502, "fetch-failed", "The address gave no picture"),
         DeadlineExceededError: Problem(504, "deadline-exceeded", "The answer took too long"),

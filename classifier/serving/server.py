@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import logging
 import signal
 import socket
 import time
@@ -16,6 +17,8 @@ from classifier.errors import PortError
 from classifier.serving.limits import ServingLimits
 from classifier.serving.waitress_parts import Connection, Dispatcher
 
+_log = logging.getLogger(__name__)
+
 _BIND_FAILURES = {
     errno.EADDRINUSE: "another program uses it: stop that one or choose another --port",
     errno.EACCES: "permission is denied: choose a --port above 1023",
@@ -27,6 +30,7 @@ _MARGIN_BYTES = 2**20  # the application's own limit comes first, with its bette
 # so in this time, and those in the middle of sending get an answer too.
 _QUIET_SECONDS = 0.3
 _MOST_QUIET_SECONDS = 5.0
+_OTHER_FILES = 200  # open at the same time as connections: bodies on disk, log, model, libraries
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -71,7 +75,7 @@ class Server:
             _dispatcher=dispatcher,
             map=self._sockets,
             sockets=[listener],
-            connection_limit=limits.max_connections,
+            connection_limit=_room_for_connections(limits.max_connections),
             channel_timeout=limits.idle_seconds,
             cleanup_interval=5,
             max_request_body_size=limits.max_body_bytes + _MARGIN_BYTES,
@@ -177,6 +181,36 @@ class Server:
             raise KeyboardInterrupt  # a second Ctrl-C: somebody does not want to wait
         self._interrupted = number == signal.SIGINT
         self.stop(self._error)
+
+
+def _room_for_connections(wanted: int) -> int:
+    """Let this process open enough files; give how many connections there is room for.
+
+    A connection that the server cannot accept keeps it from sleeping and everybody from connecting.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    # Each connection may have a body on disk.
+    most = 2 * wanted + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft < wanted + _OTHER_FILES:
+        wanted = max(1, soft - _OTHER_FILES)
+        _log.warning(
+            "warning: this process may open %d files only, so it takes %d connections at once: "
+            "raise that limit (ulimit -n).",
+            soft,
+            wanted,
+        )
+    return wanted
 
 
 def url_of(listener: socket.socket) -> str:

@@ -1,19 +1,38 @@
 """Waitress parts that this service needs otherwise: its words, its limits, who comes first."""
 
+import contextlib
 import json
 import logging
+import re
+import socket
+import time
 import uuid
 from typing import Any
 
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import BadRequest, Error
 from werkzeug.exceptions import default_exceptions
 
 from classifier.serving import legacy, problems
 from classifier.serving.routes import BATCH_PATH
 
 _log = logging.getLogger(__name__)
+
+# A sender that does not listen to its answers must not have hundreds of them waiting for it.
+_MOST_PIPELINED = 32
+# After a refusal the rest of a body is thrown away for so long, lest the sender should hear of a
+# broken connection in place of the answer.
+_LINGERING_SECONDS = 10.0
+# Of chunks: bytes besides those of the body, at first, and as a share of the body. Each chunk costs
+# some microseconds in the one thread that receives, so a body must not come byte by byte.
+_FREE_FRAMING_BYTES = 65_536
+_FRAMING_SHARE = 1 / 8
+_NO_ROOM_SECONDS = 10  # until a disk may have room again
+_NO_ROOM = "There is no room for a body of this size: send a smaller one, or try again later."
+
+_TRANSFER_CODING = re.compile(rb"^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$", re.I | re.M)
 
 # They are asked while everything else waits, and cost nothing.
 _FIRST = frozenset({"/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -44,7 +63,10 @@ class RefusalTask(ErrorTask):  # type: ignore[misc] # waitress has no types
             ("Content-Length", str(len(body))),
             ("X-Content-Type-Options", "nosniff"),
         ]
+        if code == _NoRoomError.code:
+            self.response_headers.append(("Retry-After", str(_NO_ROOM_SECONDS)))
         self.set_close_on_finish()
+        self.channel.is_deaf = True
         self.content_length = len(body)
         self.write(body)
 
@@ -58,32 +80,126 @@ class AnswerTask(WSGITask):  # type: ignore[misc] # waitress has no types
         header: bytes = super().build_response_header()
         return header
 
+    def get_environment(self) -> dict[str, Any]:
+        environment: dict[str, Any] = super().get_environment()
+        # A file would stay open until its reader has taken all of it, and readers can be slow.
+        del environment["wsgi.file_wrapper"]
+        return environment
+
+
+class _NoRoomError(Error):  # type: ignore[misc] # waitress has no types
+    """A body cannot be stored."""
+
+    code = 503
+
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no types
-    """Takes large bodies only where batches are sent to; elsewhere nothing of them is stored."""
+    """Refuses what waitress would misunderstand, stumble over, or take ages for.
+
+    Large bodies are taken only where batches are sent to; elsewhere nothing of them is stored.
+    """
 
     path = ""  # of a request whose first line is none
     adj: Any
 
+    def received(self, data: bytes) -> int:
+        try:
+            taken: int = super().received(data)
+        except OSError as error:  # a full disk, no temporary folder, too many open files
+            _log.warning("The body of a request cannot be stored: %s.", error.strerror or error)
+            self.error = _NoRoomError("no room")
+            self.completed = True
+            return len(data)
+        if self.chunked and self.body_rcv is not None and not self.error:
+            num_bytes = len(self.body_rcv)
+            framing = self.body_bytes_received - num_bytes
+            if framing > _FREE_FRAMING_BYTES + _FRAMING_SHARE * num_bytes:
+                self.error = BadRequest("chunks are too small")
+                self.completed = True
+        if self.completed:  # otherwise waitress would tell the sender to go on, and wait for that
+            self.expect_continue = False
+        return taken
+
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # an address such as http://[, a length of 5000 digits
+            raise ParsingError("Something is no address or no number") from error
+        self._check_coding(header_plus)
         if self.path == BATCH_PATH:
             self.adj = self.adj.for_batches
 
+    def close(self) -> None:
+        # What could not be written is tried once more when its file is closed.
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def _check_coding(self, header_plus: bytes) -> None:
+        """Refuse a body whose end a proxy in front may see in another place than waitress."""
+        codings = [coding.lower() for coding in _TRANSFER_CODING.findall(header_plus)]
+        if codings and (
+            codings != [b"chunked"] or self.version != "1.1" or "CONTENT_LENGTH" in self.headers
+        ):
+            raise ParsingError("Transfer-Encoding must be chunked, and stand alone")
+
 
 class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
+    """Takes a bounded number of requests ahead, and closes so that its last answer is heard.
+
+    Attributes:
+        is_deaf: whether the last answer was written before all of the input was read.
+    """
+
     error_task_class = RefusalTask
     task_class = AnswerTask
     parser_class = RequestParser
+    will_close: bool
+    request: Any
+    is_deaf = False
+    _lingers_until: float | None = None
+
+    def received(self, data: bytes) -> bool:
+        if self.is_deaf:
+            if self._lingers_until is not None and time.monotonic() > self._lingers_until:
+                self.handle_close()
+            return False
+        is_taken: bool = super().received(data)
+        with self.requests_lock:
+            if len(self.requests) > _MOST_PIPELINED:
+                self._take_no_more()
+        return is_taken
+
+    def handle_close(self) -> None:
+        if not (self.is_deaf and self.will_close and self._lingers_until is None):
+            super().handle_close()
+            if self.request is not None:  # its sender left in the middle; it may have a file
+                self.request.close()
+            return
+        self._lingers_until = time.monotonic() + _LINGERING_SECONDS
+        self.will_close = False
+        with contextlib.suppress(OSError):  # the other side has closed by itself
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def _take_no_more(self) -> None:
+        """Let the first requests be the last: as HTTP has it, the others may be sent again."""
+        for request in self.requests[_MOST_PIPELINED:]:
+            request.close()
+        del self.requests[_MOST_PIPELINED:]
+        self.requests[-1].headers["CONNECTION"] = "close"
+        self.request = None
+        self.is_deaf = True
 
 
 def refusal(path: str, code: int) -> tuple[str, str, bytes]:
     """Give media type, status line and body for a request that the HTTP server itself refuses."""
-    error = default_exceptions.get(code, default_exceptions[400])()
+    kind = default_exceptions.get(code, default_exceptions[400])
+    error = kind(_NO_ROOM if code == _NoRoomError.code else None)
     problem = problems.problem_for(error)
     request_id = str(uuid.uuid4())
     detail = problems.detail_of(error, request_id)
     if path == legacy.PATH:
-        return "application/json", "200 OK", legacy.failure(detail).encode()
-    body = problems.document(problem, detail, request_id).encode()
+        status = f"{code} {error.name}" if code == _NoRoomError.code else "200 OK"
+        return "application/json", status, legacy.failure(detail).encode()
+    seconds = _NO_ROOM_SECONDS if code == _NoRoomError.code else None
+    body = problems.document(problem, detail, request_id, seconds).encode()
     return problems.MEDIA_TYPE, f"{problem.status} {error.name}", body

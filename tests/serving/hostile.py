@@ -44,6 +44,19 @@ def with_orientation(value: int) -> bytes:
     return encode(RED, exif=exif)
 
 
+def gif(*blocks: bytes) -> bytes:
+    """Give a GIF with these blocks before its one frame."""
+    data = encode(RED, "GIF")
+    start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    return data[:start] + b"".join(blocks) + data[start:]
+
+
+def many_scans(count: int) -> bytes:
+    """Give a JPEG of a megapixel whose last scan comes again and again, twelve bytes each time."""
+    data = encode(Image.new("RGB", (1000, 1000)), progressive=True)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
+
+
 def huge_webp() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8000, 4000)).save(buffer, "WEBP", lossless=True, method=0, quality=0)
@@ -91,6 +104,12 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
         announcing(encode(RED, progressive=True), 9_000, 9_000), 422, TOO_MANY),
     "zTXt bomb": (png(64, 48, chunk(b"zTXt", b"note\0\0" + BOMB)), 422, UNDECODABLE),
     "iCCP bomb": (png(64, 48, chunk(b"iCCP", b"profile\0\0" + BOMB)), 422, UNDECODABLE),
+    "100,000 chunks": (
+        RED_PNG[:33] + chunk(b"teSt", b"") * 100_000 + RED_PNG[33:], 422, UNDECODABLE),
+    "a million comments": (
+        RED_JPEG[:2] + b"\xff\xfe\0\2" * 1_000_000 + RED_JPEG[2:], 422, UNDECODABLE),
+    "GIF of a million comments": (gif(b"!\xfe\1a\0" * 1_000_000), 422, UNDECODABLE),
+    "700,000 scans": (many_scans(700_000), 422, UNDECODABLE),
     "wrong checksum": (png(64, 48, chunk(b"gAMA", bytes(4), crc=1)), 422, UNDECODABLE),
     "no width": (png(0, 48), 422, UNDECODABLE),
     "width 2^31": (png(2**31, 48), 422, TOO_MANY),
@@ -113,7 +132,6 @@ ACCEPTED: dict[str, bytes] = {
     "palette with transparency": encode(RED.quantize(16), "PNG", transparency=15),
     "RGBA": encode(RED.convert("RGBA"), "PNG"),
     "animation": encode(RED, "GIF", save_all=True, append_images=[paint(COLOURS["blue"])] * 3),
-    "100,000 chunks": RED_PNG[:33] + chunk(b"teSt", b"") * 100_000 + RED_PNG[33:],
     "EXIF that is none": encode(RED, exif=b"Exif\0\0" + b"\xff" * 60_000),
     **{f"orientation {value}": with_orientation(value) for value in (*range(1, 9), 0, 99)},
 }

@@ -1,6 +1,8 @@
 """The HTTP edge: answers, problems, and hostile pictures, with a real predictor."""
 
 import base64
+import concurrent.futures
+import contextlib
 import io
 import json
 import logging
@@ -306,6 +308,22 @@ def test_one_request_too_many_is_told_to_come_back_while_health_answers(stuck: _
     assert [answer.get_json()["label"] for answer in answers] == ["red", "red"]
     for _ in range(3):  # the places were given back
         assert predict(client, RED_JPEG).status_code == 200
+
+
+@pytest.mark.parametrize(("max_waiting", "status"), [(1, 200), (0, 503)])
+def test_who_comes_a_moment_too_early_waits_where_there_is_room(
+    stuck: _Stuck, max_waiting: int, status: int
+) -> None:
+    limits = ServingLimits(max_in_flight=1, max_waiting=max_waiting, max_waiting_seconds=10)
+    app = create_app(stuck, limits)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(predict, app.test_client(), RED_JPEG)
+        assert stuck.entered.acquire(timeout=5)
+        second = pool.submit(predict, app.test_client(), RED_JPEG + b"another one")
+        with contextlib.suppress(TimeoutError):
+            second.result(0.2)
+        stuck.go_on.set()
+        assert (first.result().status_code, second.result().status_code) == (200, status)
 
 
 class _Faulty(Predictor):
