@@ -43,6 +43,7 @@ class ServingLimits:
     max_decoding_wait: float = 20.0  # seconds to wait for a place to decode
     spare_threads: int = 16  # they answer health probes and refusals while all places are taken
     max_connections: int = 1000
+    max_waiting_bytes: int = 512 * 2**20  # of all bodies being received or waiting, together
     idle_seconds: int = 30  # a silent connection is closed
     deadline_seconds: float = 20.0  # from the request's arrival to the engine's answer
     batch_deadline_seconds: float = 60.0

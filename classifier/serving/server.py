@@ -15,7 +15,7 @@ from waitress import wasyncore
 
 from classifier.errors import PortError
 from classifier.serving.limits import ServingLimits
-from classifier.serving.waitress_parts import Connection, Dispatcher
+from classifier.serving.waitress_parts import Bodies, Connection, Dispatcher
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Server:
         )
         self._waitress.channel_class = Connection
         self._waitress.is_leaving = False  # for `AnswerTask`
+        self._waitress.adj.bodies = Bodies(limits.max_waiting_bytes)  # for `RequestParser`
         self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `RequestParser`
         self._waitress.adj.for_batches.max_request_body_size = (
             limits.max_batch_bytes + _MARGIN_BYTES

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
 import uuid
 from typing import Any
@@ -29,6 +30,7 @@ _LINGERING_SECONDS = 10.0
 # some microseconds in the one thread that receives, so a body must not come byte by byte.
 _FREE_FRAMING_BYTES = 65_536
 _FRAMING_SHARE = 1 / 8
+_SMALL_BYTES = 2**18  # of a body that is taken even when there is no room for large ones
 _NO_ROOM_SECONDS = 10  # until a disk may have room again
 _NO_ROOM = "There is no room for a body of this size: send a smaller one, or try again later."
 
@@ -87,6 +89,25 @@ class AnswerTask(WSGITask):  # type: ignore[misc] # waitress has no types
         return environment
 
 
+class Bodies:
+    """Counts the bytes of all bodies that are here, in memory or on disk; for any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._total = 0
+        self._lock = threading.Lock()
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether there is no room for more."""
+        return self._total > self._most
+
+    def add(self, num_bytes: int) -> None:
+        """Note what came, or with a negative number what went."""
+        with self._lock:
+            self._total += num_bytes
+
+
 class _NoRoomError(Error):  # type: ignore[misc] # waitress has no types
     """A body cannot be stored."""
 
@@ -101,6 +122,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
 
     path = ""  # of a request whose first line is none
     adj: Any
+    error: Error | None
+    _num_bytes = 0  # of the body, as noted in `Bodies`
 
     def received(self, data: bytes) -> int:
         try:
@@ -110,12 +133,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             self.error = _NoRoomError("no room")
             self.completed = True
             return len(data)
-        if self.chunked and self.body_rcv is not None and not self.error:
-            num_bytes = len(self.body_rcv)
-            framing = self.body_bytes_received - num_bytes
-            if framing > _FREE_FRAMING_BYTES + _FRAMING_SHARE * num_bytes:
-                self.error = BadRequest("chunks are too small")
-                self.completed = True
+        if self.body_rcv is not None and not self.completed:
+            self.error = self._fault()
+            self.completed = self.error is not None
         if self.completed:  # otherwise waitress would tell the sender to go on, and wait for that
             self.expect_continue = False
         return taken
@@ -130,9 +150,24 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             self.adj = self.adj.for_batches
 
     def close(self) -> None:
+        self._note(0)
         # What could not be written is tried once more when its file is closed.
         with contextlib.suppress(OSError):
             super().close()
+
+    def _fault(self) -> Error | None:
+        """Tell what speaks against going on with the body."""
+        self._note(len(self.body_rcv))
+        framing = self.body_bytes_received - self._num_bytes
+        if self.chunked and framing > _FREE_FRAMING_BYTES + _FRAMING_SHARE * self._num_bytes:
+            return BadRequest("chunks are too small")
+        if self._num_bytes > _SMALL_BYTES and self.adj.bodies.are_too_many:
+            return _NoRoomError("too much at once")
+        return None
+
+    def _note(self, num_bytes: int) -> None:
+        self.adj.bodies.add(num_bytes - self._num_bytes)
+        self._num_bytes = num_bytes
 
     def _check_coding(self, header_plus: bytes) -> None:
         """Refuse a body whose end a proxy in front may see in another place than waitress."""

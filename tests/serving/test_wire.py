@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -288,3 +289,20 @@ def test_where_few_files_are_allowed_there_are_fewer_connections() -> None:
     )
     assert done.stdout == "100\n"
     assert "takes 100 connections at once: raise that limit" in done.stderr
+
+
+def test_all_bodies_together_are_bounded(target: Target) -> None:
+    """Forty senders of 15 MB each never finish: the last of them are told that there is no room."""
+    head = target.head("/v1/predict", f"Content-Length: {15 * MEGABYTE + 1}")
+    with contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(target.connect()) for _ in range(40)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda one: one.sendall(head + bytes(15 * MEGABYTE)), senders))
+        assert target.predict(RED_JPEG).json()["label"] == "red"
+        refused = [one for one in senders if select.select([one], [], [], 0)[0]]
+        assert 3 <= len(refused) <= 12
+        for one in refused:
+            answer = one.recv(65_536)
+            assert statuses(answer) == [503]
+            assert b"Retry-After: 10" in answer
+    wait_until(lambda: target.predict(RED_JPEG.ljust(3 * MEGABYTE, b"\0")).ok)
