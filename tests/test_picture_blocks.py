@@ -24,12 +24,22 @@ def with_head(*parts: bytes) -> bytes:
     return JPEG[:2] + b"".join(parts) + JPEG[2:]
 
 
+def by_colour(count: int) -> bytes:
+    """Give a JPEG without refinement, whose one colour of three comes again and again."""
+    head, _, scan = encode(PICTURE.convert("L")).rpartition(b"\xff\xda")
+    place = head.index(b"\xff\xc0")
+    colours = b"\x03\x01\x11\0\x02\x11\0\x03\x11\0"
+    frame = b"\xff\xc0\0\x11" + head[place + 4 : place + 9] + colours
+    return head[:place] + frame + head[place + 13 :] + (b"\xff\xda" + scan[:-2]) * count + scan[-2:]
+
+
 NOTE = b"!\xfe\1a\0"
 
 FLOODS: dict[str, tuple[str, bytes, str]] = {
     "chunks": ("PNG", PNG[:33] + chunk(b"teSt", b"") * 20_000 + PNG[33:], "over 20000 chunks"),
     "empty pixels": ("PNG", PNG[:33] + chunk(b"IDAT", b"") * 800_000 + PNG[33:], "20000 chunks"),
     "scans": ("JPEG", many_scans(700_000), "over 64 scans"),
+    "scans of a colour each": ("JPEG", by_colour(300), "over 64 scans"),
     "a few scans too many": ("JPEG", many_scans(60), "over 64 scans"),
     "comments": ("JPEG", with_head(segment(0xFE, 0) * 2_000_000), "over 2000 segments"),
     "tables": ("JPEG", with_head(segment(0xDB, 65) * 100_000), "over 2000 segments"),

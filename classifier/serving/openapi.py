@@ -71,7 +71,7 @@ _HEADERS = {
         "schema": whole(minimum=1),
     },
 }
-_FROM_THE_SERVER = (http.RequestHeaderFieldsTooLarge, http.NotImplemented)
+_FROM_THE_SERVER = (http.RequestTimeout, http.RequestHeaderFieldsTooLarge, http.NotImplemented)
 
 
 class OpenApi:

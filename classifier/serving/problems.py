@@ -218,6 +218,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         http.NotFound: Problem(404, "not-found", "There is nothing at this address"),
         UnknownModelError: Problem(404, "unknown-model", "There is no such model version"),
         UnknownPictureError: Problem(404, "unknown-picture", "The picture is not known"),
+        http.RequestTimeout: Problem(408, "too-slow", "The request came too slowly"),
         http.MethodNotAllowed: Problem(
             405, "method-not-allowed", "This address does not take that method"
         ),

@@ -30,6 +30,7 @@ _LINGERING_SECONDS = 10.0
 # some microseconds in the one thread that receives, so a body must not come byte by byte.
 _FREE_FRAMING_BYTES = 65_536
 _FRAMING_SHARE = 1 / 8
+_SLOWEST = 4096  # bytes a second, on the whole, of a request that takes longer than silence may
 _SMALL_BYTES = 2**18  # of a body that is taken even when there is no room for large ones
 _NO_ROOM_SECONDS = 10  # until a disk may have room again
 _NO_ROOM = "There is no room for a body of this size: send a smaller one, or try again later."
@@ -114,6 +115,12 @@ class _NoRoomError(Error):  # type: ignore[misc] # waitress has no types
     code = 503
 
 
+class _TooSlowError(Error):  # type: ignore[misc] # waitress has no types
+    """A request comes so slowly that it only holds a connection."""
+
+    code = 408
+
+
 class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no types
     """Refuses what waitress would misunderstand, stumble over, or take ages for.
 
@@ -125,6 +132,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
     error: Error | None
     _num_bytes = 0  # of the body, as noted in `Bodies`
 
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self._begun = time.monotonic()
+
     def received(self, data: bytes) -> int:
         try:
             taken: int = super().received(data)
@@ -133,7 +144,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             self.error = _NoRoomError("no room")
             self.completed = True
             return len(data)
-        if self.body_rcv is not None and not self.completed:
+        if not self.completed:
             self.error = self._fault()
             self.completed = self.error is not None
         if self.completed:  # otherwise waitress would tell the sender to go on, and wait for that
@@ -156,7 +167,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             super().close()
 
     def _fault(self) -> Error | None:
-        """Tell what speaks against going on with the body."""
+        """Tell what speaks against going on with the request."""
+        received = self.header_bytes_received + self.body_bytes_received
+        if time.monotonic() - self._begun > self.adj.channel_timeout + received / _SLOWEST:
+            return _TooSlowError("too slow")
+        if self.body_rcv is None:
+            return None
         self._note(len(self.body_rcv))
         framing = self.body_bytes_received - self._num_bytes
         if self.chunked and framing > _FREE_FRAMING_BYTES + _FRAMING_SHARE * self._num_bytes:

@@ -11,13 +11,17 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import waitress.adjustments
 from attacking import MEGABYTE, Target, assert_refused, wait_until
 from hostile import RED_JPEG, REFUSED, png
 from running import REPOSITORY, SECONDS, serving
+
+from classifier.serving import waitress_parts
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST
@@ -306,3 +310,20 @@ def test_all_bodies_together_are_bounded(target: Target) -> None:
             assert statuses(answer) == [503]
             assert b"Retry-After: 10" in answer
     wait_until(lambda: target.predict(RED_JPEG.ljust(3 * MEGABYTE, b"\0")).ok)
+
+
+def test_request_that_comes_drop_by_drop_is_not_waited_for() -> None:
+    """Silence of a moment is allowed here, of half a minute in the service."""
+    adjustments = waitress.adjustments.Adjustments(channel_timeout=0)
+    adjustments.bodies = waitress_parts.Bodies(MEGABYTE)
+    for beginning in (b"POST /v1/pre", POST + b"Content-Length: 9999\r\n\r\n"):
+        parser = waitress_parts.RequestParser(adjustments)
+        parser.received(beginning)
+        assert not parser.completed
+        time.sleep(0.2)
+        parser.received(b"x")
+        assert parser.completed
+        assert parser.error.code == 408
+    media_type, status, body = waitress_parts.refusal("/v1/predict", 408)
+    assert (media_type, status) == ("application/problem+json", "408 Request Timeout")
+    assert json.loads(body)["type"] == "/problems/too-slow"
