@@ -33,6 +33,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and not (
             host.startswith("127.") or host in ("::1", "localhost")
         ):
+            self.close()  # whoever meets this error does not expect it, and would leave it open
             raise AssertionError(f"a test tried to reach {address}")
         connect(self, address)
 

@@ -5,9 +5,9 @@ import random
 import time
 
 import pytest
+from hostile import chunk, gif, many_scans
 from painted import encode, paint
 from PIL import Image, ImageCms
-from serving.hostile import chunk, gif, many_scans
 
 from classifier import images, picture_blocks
 from classifier.errors import UndecodableImageError

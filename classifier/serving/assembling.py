@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from classifier.serving.limits import Admission, ServingLimits
     from classifier.serving.models import Models
 
-_LOWEST = {"max_in_flight": 1, "cache_entries": 0}
+_BOUNDS = {"max_in_flight": (1, 1000), "cache_entries": (0, 1_000_000)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +50,11 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         UsageError: one of them makes no sense.
     """
-    for name, lowest in _LOWEST.items():
+    for name, (least, most) in _BOUNDS.items():
         value = getattr(options, name)
-        if not lowest <= value <= 1_000_000:
+        if not least <= value <= most:
             raise UsageError(
-                f"--{name.replace('_', '-')} is {value}: it must lie from {lowest} to 1,000,000."
+                f"--{name.replace('_', '-')} is {value}: it must lie from {least} to {most:,}."
             )
 
 

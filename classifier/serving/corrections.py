@@ -160,6 +160,10 @@ class Corrections:
 
     def correct(self) -> flask.Response:
         """POST /v1/feedback."""
+        with self._to_jpeg.admission.place():  # it decodes: no more at once than predictions
+            return self._correct()
+
+    def _correct(self) -> flask.Response:
         asked = read_correction(flask.request, self._limits)
         if asked.label is not None:
             self._check_label(asked.label)
@@ -206,7 +210,8 @@ class Corrections:
         refuse_options(flask.request, self._limits)
         data = self._held.data(sha256)
         # Never the bytes that somebody sent: a picture may be a page or a script as well.
-        jpeg = self._to_jpeg(data) if data is not None else self._store.picture(sha256)
+        with self._to_jpeg.admission.place():
+            jpeg = self._to_jpeg(data) if data is not None else self._store.picture(sha256)
         if jpeg is None:
             raise UnknownPictureError("The picture is not held any more.")
         response = flask.Response(jpeg, mimetype="image/jpeg")

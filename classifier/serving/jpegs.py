@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from classifier import images
+from classifier import images, picture_blocks
 from classifier.serving.limits import Admission, ServingLimits
 
 MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
@@ -69,6 +69,7 @@ def _announced_size(data: bytes) -> tuple[int, int]:
     if picture_format is None:
         return 0, 0
     try:
+        picture_blocks.check(picture_format, data)
         with Image.open(io.BytesIO(data), formats=[picture_format]) as image:
             return image.size
     except Exception:  # hostile headers raise nearly anything; `images.decode` names the fault
