@@ -19,7 +19,7 @@ test: $(VENV)/.requirements-dev browser
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.requirements-dev
 	@$(RUN) benchmarks/short.py

@@ -180,6 +180,9 @@ def _find_imagenet_weights(backbone: "Backbone") -> Path:
     try:
         path = _download_to_keras_cache(backbone.download)
     except Exception as error:  # `get_file` raises bare Exception besides OSError and ValueError
+        for cause in _causes(error):
+            if isinstance(cause, urllib.error.HTTPError):
+                cause.close()  # `get_file` leaves the answer and its socket open
         raise _download_failed(backbone, cached, _reason_of(error)) from error
     if not backbone.download.is_intact(path):
         path.unlink()

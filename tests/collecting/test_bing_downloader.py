@@ -184,7 +184,7 @@ def test_wrong_usage_exits_2_without_a_request(
     assert bing.requests == []
 
 
-def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         "import bing_downloader\n"
@@ -193,16 +193,11 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
         "    heavy = {'numpy', 'PIL', 'urllib3', 'protego', 'rich'} & set(sys.modules)\n"
         "    print(*heavy, file=sys.stderr)"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        seconds.append(time.monotonic() - start)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "--search-string" in done.stdout
     assert done.stderr.strip() == ""
-    assert min(seconds) < 1.5  # 0.1 s on a quiet machine
     assert list(tmp_path.iterdir()) == []
 
 

@@ -418,10 +418,8 @@ def test_close_sends_everybody_home(crowd: Crowd) -> None:
     crowd.start(visit)
     crowd.start(lambda: waiting.await_turn("http://a/"))
     time.sleep(0.05)
-    start = time.monotonic()
     waiting.close()
     crowd.join()
-    assert time.monotonic() - start < 1.0
     assert taken.count(None) == 20
     assert waiting.take() is None, "after closing, too"
 

@@ -511,8 +511,11 @@ def test_a_picture_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, th
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, threads: int) -> None:
+    begun = []
+
     class Slow(ImageDataGenerator):
         def apply_transform(self, x: np.ndarray, transform_parameters: Any) -> np.ndarray:
+            begun.append(x)
             time.sleep(0.2)
             return super().apply_transform(x, transform_parameters)
 
@@ -522,10 +525,9 @@ def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, th
     assert main is not None
     timer = threading.Timer(0.4, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
-    start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         next(iter(pictures))
-    assert time.perf_counter() - start < 21 * 0.2 / threads - 0.2
+    assert 0 < len(begun) < 21
     timer.join()
 
 
