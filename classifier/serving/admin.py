@@ -5,19 +5,19 @@ from typing import Any
 
 import flask
 
-from classifier.serving.limits import ServingLimits
-from classifier.serving.models import Change, Models
+from classifier.serving.models import Change
 from classifier.serving.problems import BadParameterError
 from classifier.serving.requests import read_object
 from classifier.serving.routes import Route, Scope, json_answer
+from classifier.serving.service import Service
 
 
 class AdminViews:
     """The views about models."""
 
-    def __init__(self, models: Models, limits: ServingLimits) -> None:
-        self._models = models
-        self._limits = limits
+    def __init__(self, service: Service) -> None:
+        self._models = service.models
+        self._limits = service.limits
 
     def routes(self) -> list[Route]:
         """Give the addresses."""

@@ -3,32 +3,28 @@
 `create_app` gives a plain WSGI application. The addresses come from rooms, each with its own views.
 """
 
-import dataclasses
 import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from classifier.serving import legacy, problems
-from classifier.serving.access import Access
-from classifier.serving.api import Api, Keeper, KeepNothing
-from classifier.serving.desk import Desk
+from classifier.serving.api import Api
 from classifier.serving.legacy_views import LegacyViews
-from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.metrics import Metrics
-from classifier.serving.models import Judge, Models
+from classifier.serving.limits import ServingLimits
+from classifier.serving.models import Models
 from classifier.serving.oip import OpenInference
-from classifier.serving.openapi import OpenApi
+from classifier.serving.openapi.document import OpenApi
 from classifier.serving.pages import Pages
 from classifier.serving.predictor import Predictor
 from classifier.serving.probes import Probes
-from classifier.serving.requests import Fetch
 from classifier.serving.routes import Route, Style, milliseconds, text_answer
+from classifier.serving.service import Room, Service
 
 _log = logging.getLogger(__name__)
 
@@ -45,73 +41,31 @@ _HEADERS = {
 _NO_ROUTE = "none"  # in metrics, for paths that lead nowhere
 
 
-class Room(Protocol):
-    """A part of the service with addresses of its own."""
-
-    def routes(self) -> list[Route]:
-        """Give the addresses."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Service:
-    """What the rooms of a service share.
-
-    Attributes:
-        models: gives the predictor in use.
-        limits: what requests may cost.
-        access: who may do what.
-        fetch: gets a picture from an address; None where addresses are not taken.
-        keeper: keeps pictures for corrections.
-        metrics: counts.
-    """
-
-    models: Models
-    limits: ServingLimits = dataclasses.field(default_factory=ServingLimits)
-    access: Access = dataclasses.field(default_factory=Access)
-    fetch: Fetch | None = None
-    keeper: Keeper = dataclasses.field(default_factory=KeepNothing)
-    metrics: Metrics = dataclasses.field(default_factory=Metrics)
-
-    @property
-    def current(self) -> Callable[[], Judge]:
-        """Gives the predictor in use."""
-        return self.models.get
-
-
 def create_app(
     predictor: Predictor | Models | Service,
     limits: ServingLimits | None = None,
-    more: Callable[[Service, Desk, Admission], Sequence[Room]] | None = None,
+    more: Sequence[Room] = (),
 ) -> flask.Flask:
     """Give the application.
 
     Args:
         predictor: a predictor, models of which one may still be loading, or a whole service.
         limits: what a request may cost, where no service is given.
-        more: gives rooms besides those that every service has.
+        more: rooms besides those that every service has.
     """
     service = _service_of(predictor, limits)
-    admission = Admission(service.limits)
-    desk = Desk(service.limits, admission, service.metrics, service.fetch)
-    service.metrics.watch("in_flight", "Requests being worked on", lambda: admission.in_flight)
-    shared = service.current, desk, admission, service.limits
-    openapi = OpenApi(
-        service.current,
-        service.limits,
-        has_keys=service.access.has_keys,
-        takes_urls=service.fetch is not None,
-    )
+    openapi = OpenApi(service)
     rooms: list[Room] = [
-        Api(*shared, service.access, service.keeper),
-        LegacyViews(*shared),
-        OpenInference(*shared, service.access, service.keeper),
-        Probes(service.current, desk, service.metrics, metrics_need_key=service.access.has_keys),
+        Api(service),
+        LegacyViews(service),
+        OpenInference(service),
+        Probes(service),
         Pages(),
         openapi,
-        *(more(service, desk, admission) if more else ()),
+        *more,
     ]
     app = flask.Flask(__name__)
-    edge = _Edge(service, admission)
+    edge = _Edge(service)
     routes = [route for room in rooms for route in room.routes()]
     openapi.tell_of(routes)
     for route in routes:
@@ -132,9 +86,8 @@ def _service_of(given: Predictor | Models | Service, limits: ServingLimits | Non
 class _Edge:
     """What happens before and after every view."""
 
-    def __init__(self, service: Service, admission: Admission) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._admission = admission
         self._routes: dict[str, Route] = {}
         self._methods: dict[str, set[str]] = {}  # by path
 
@@ -205,7 +158,7 @@ class _Edge:
         detail = problems.detail_of(error, flask.g.request_id)
         seconds = getattr(error, "retry_after", None)
         if seconds is None and problem.status == 503:
-            seconds = self._admission.retry_after()
+            seconds = self._service.admission.retry_after()
         route = self._route()
         match route.style if route else Style.PROBLEM:
             case Style.LEGACY:

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import UsageError
@@ -12,9 +12,7 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     import flask
 
     from classifier.decisions import DecisionPolicy
-    from classifier.serving.app import Room, Service
-    from classifier.serving.desk import Desk
-    from classifier.serving.limits import Admission, ServingLimits
+    from classifier.serving.limits import ServingLimits
     from classifier.serving.models import Models
 
 _BOUNDS = {"max_in_flight": (1, 1000), "cache_entries": (0, 1_000_000)}
@@ -22,7 +20,9 @@ _BOUNDS = {"max_in_flight": (1, 1000), "cache_entries": (0, 1_000_000)}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `main.py` the options that `assemble` reads."""
-    from classifier.serving import access_options, feedback_options, url_options
+    from classifier.serving import url_options
+    from classifier.serving.access import options as access_options
+    from classifier.serving.corrections import options as feedback_options
 
     access_options.add_options(parser)
     feedback_options.add_options(parser)
@@ -90,11 +90,16 @@ def assemble(
     Raises:
         UsageError: options do not go together, or the network could use the service without a key.
     """
-    from classifier.serving import access_options, app, explaining, feedback_options, url_options
-    from classifier.serving.api import KeepNothing
+    from classifier.serving import url_options
+    from classifier.serving.access import options as access_options
+    from classifier.serving.admin import AdminViews
+    from classifier.serving.app import create_app
+    from classifier.serving.corrections import options as feedback_options
+    from classifier.serving.explaining import Explainer, ExplainViews
     from classifier.serving.limits import ServingLimits
     from classifier.serving.metrics import Metrics
     from classifier.serving.models import Models
+    from classifier.serving.service import KeepNothing, Room, Service
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
     metrics = Metrics()
@@ -105,7 +110,7 @@ def assemble(
     corrections = feedback_options.from_options(
         options, lambda: models.get().classes, limits, metrics.note_correction
     )
-    service = app.Service(
+    service = Service(
         models,
         limits,
         access_options.from_options(options, address),
@@ -114,25 +119,15 @@ def assemble(
         metrics,
     )
     with contextlib.ExitStack() as stack:
-        explainer = stack.enter_context(contextlib.closing(explaining.Explainer()))
+        explainer = stack.enter_context(contextlib.closing(Explainer()))
         if corrections:
             corrections.open()
             stack.callback(corrections.close)
-
-        def rooms(service: "Service", desk: "Desk", admission: "Admission") -> "Sequence[Room]":
-            from classifier.serving.admin import AdminViews
-            from classifier.serving.explaining import ExplainViews
-
-            found: list[Room] = [
-                AdminViews(models, limits),
-                ExplainViews(models.get, desk, admission, limits, explainer),
-            ]
-            if corrections:
-                corrections.share(admission)
-                found.append(corrections)
-            return found
-
+            corrections.share(service.admission)
+        more: list[Room] = [AdminViews(service), ExplainViews(service, explainer)]
+        if corrections:
+            more.append(corrections)
         stack.callback(models.join)
         stack.callback(models.close)
         check = corrections.check if corrections else lambda described: None
-        yield Assembled(models, app.create_app(service, more=rooms), limits, check)
+        yield Assembled(models, create_app(service, more=more), limits, check)

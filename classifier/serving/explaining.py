@@ -9,16 +9,12 @@ import importlib.util
 import json
 import threading
 import urllib.parse
-from collections.abc import Callable
 
 import flask
 
 from classifier import bundle, images
 from classifier.errors import EngineError
-from classifier.serving.api import turn_of
-from classifier.serving.desk import Desk
 from classifier.serving.explaining_child import Child
-from classifier.serving.limits import Admission, ServingLimits
 from classifier.serving.predictor import Predictor
 from classifier.serving.problems import (
     BadParameterError,
@@ -28,6 +24,7 @@ from classifier.serving.problems import (
 )
 from classifier.serving.requests import PictureRequest, Sent, read_picture
 from classifier.serving.routes import Route, Scope, text_answer
+from classifier.serving.service import Service
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
@@ -154,18 +151,8 @@ class Explainer:
 class ExplainViews:
     """Explains pictures over HTTP."""
 
-    def __init__(
-        self,
-        current: Callable[[], Predictor],
-        desk: Desk,
-        admission: Admission,
-        limits: ServingLimits,
-        explainer: Explainer,
-    ) -> None:
-        self._current = current
-        self._desk = desk
-        self._admission = admission
-        self._limits = limits
+    def __init__(self, service: Service, explainer: Explainer) -> None:
+        self._service = service
         self._explainer = explainer
 
     def routes(self) -> list[Route]:
@@ -176,19 +163,19 @@ class ExplainViews:
         """Give a PNG of the picture with its heat map; the class is told in the header X-Label."""
         # Only until the picture is ready: an explanation takes seconds, in which predictions shall
         # have every place. There is never more than one.
-        with self._admission.place():
-            predictor = self._current()
+        with self._service.admission.place():
+            predictor = self._service.models.get()
             self._explainer.check(predictor.version)
-            asked = read_picture(flask.request, self._limits, ("label",))
-            turn = turn_of(flask.request, self._limits.deadline_seconds)
-            data = self._desk.read(asked)
+            asked = read_picture(flask.request, self._service.limits, ("label",))
+            turn = self._service.turn()
+            data = self._service.desk.read(asked)
             label = asked.wanted.label
             if label is None:
                 sent = PictureRequest(Sent(data), asked.wanted)  # an address is fetched only once
-                label = self._desk.judge(predictor, sent, turn).prediction.label
+                label = self._service.desk.judge(predictor, sent, turn).prediction.label
             elif label not in predictor.classes:
                 raise BadParameterError(f"The model knows no class {label[:100]!r}.")
-            image = self._desk.decode(predictor, data, turn)
+            image = self._service.desk.decode(predictor, data, turn)
             turn.check()
         flask.g.label = label
         response = text_answer(

@@ -51,6 +51,12 @@ class Judge(Protocol):
         """Tell name, digest, classes, engine and decision policy."""
 
 
+def threads_for(judge: Judge) -> int:
+    """Give how many threads judge the pictures of one request."""
+    # One more than the engine has places, so that one picture is decoded meanwhile.
+    return int(judge.describe().get("streams", 1)) + 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
     """What came of asking for another model.

@@ -14,12 +14,9 @@ import flask
 import classifier
 from classifier.errors import ImageError
 from classifier.serving import oip_requests, problems
-from classifier.serving.access import Access
 from classifier.serving.answers import DECIMALS
-from classifier.serving.api import Keeper, threads_for, turn_of
-from classifier.serving.desk import Desk, Judged, Turn
-from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.models import Judge
+from classifier.serving.desk import Judged, Turn
+from classifier.serving.models import Judge, threads_for
 from classifier.serving.oip_requests import (
     BYTES,
     DECISION,
@@ -32,6 +29,7 @@ from classifier.serving.probes import check_ready
 from classifier.serving.problems import BadParameterError, RequestError, UnknownModelError
 from classifier.serving.requests import PictureRequest, Sent
 from classifier.serving.routes import Route, Scope, Style, json_answer
+from classifier.serving.service import Service
 from classifier.serving.wanted import Wanted
 
 SERVER_NAME = "picture-sorter"
@@ -43,21 +41,8 @@ FLOAT = "FP32"
 class OpenInference:
     """Answers clients of the protocol."""
 
-    def __init__(
-        self,
-        current: Callable[[], Judge],
-        desk: Desk,
-        admission: Admission,
-        limits: ServingLimits,
-        access: Access,
-        keeper: Keeper,
-    ) -> None:
-        self._current = current
-        self._desk = desk
-        self._admission = admission
-        self._limits = limits
-        self._access = access
-        self._keeper = keeper
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     def routes(self) -> list[Route]:
         """Give the addresses."""
@@ -82,7 +67,7 @@ class OpenInference:
 
     def ready(self) -> flask.Response:
         """A model can be asked."""
-        check_ready(self._desk, self._current())
+        check_ready(self._service.desk, self._service.current())
         return json_answer({"ready": True})
 
     def model(self, name: str) -> flask.Response:
@@ -105,23 +90,23 @@ class OpenInference:
 
     def model_ready(self, name: str) -> flask.Response:
         """This model can be asked."""
-        check_ready(self._desk, self._find(name))
+        check_ready(self._service.desk, self._find(name))
         return json_answer({"name": name, "ready": True})
 
     def infer(self, name: str) -> flask.Response:
         """Judge one picture or some."""
         with contextlib.ExitStack() as places:
-            places.enter_context(self._admission.place())
+            places.enter_context(self._service.admission.place())
             judge = self._find(name)
-            asked = oip_requests.read_inference(flask.request, self._limits)
+            asked = oip_requests.read_inference(flask.request, self._service.limits)
             if len(asked.pictures) > 1:
-                places.enter_context(self._admission.batch_place())
-            self._access.take(flask.g.caller, len(asked.pictures) - 1)
+                places.enter_context(self._service.admission.batch_place())
+            self._service.access.take(flask.g.caller, len(asked.pictures) - 1)
             judged = self._judge(judge, asked.pictures)
         return json_answer(_answer(name, asked, judged))
 
     def _find(self, name: str) -> Judge:
-        judge = self._current()
+        judge = self._service.current()
         served = judge.describe()["name"]
         if name not in (ALIAS, served):
             raise UnknownModelError(
@@ -131,14 +116,12 @@ class OpenInference:
 
     def _judge(self, judge: Judge, pictures: Sequence[str]) -> list[Judged]:
         """Judge pictures, given as Base64; the first that cannot be judged ends it."""
-        limits, request_id = self._limits, flask.g.request_id
-        is_batch = len(pictures) > 1
-        seconds = limits.batch_deadline_seconds if is_batch else limits.deadline_seconds
-        turn = turn_of(flask.request, seconds)
+        request_id = flask.g.request_id
+        turn = self._service.turn(is_batch=len(pictures) > 1)
 
         def judge_one(number: int) -> Judged:
             judged = self._judge_one(judge, pictures[number], turn, number)
-            self._keeper.note(f"{request_id}-{number}", judged)
+            self._service.keeper.note(f"{request_id}-{number}", judged)
             return judged
 
         with concurrent.futures.ThreadPoolExecutor(threads_for(judge)) as pool:
@@ -147,7 +130,7 @@ class OpenInference:
 
     def _judge_one(self, judge: Judge, picture: str, turn: Turn, number: int) -> Judged:
         try:
-            return self._desk.judge(judge, PictureRequest(Sent(picture), Wanted()), turn)
+            return self._service.desk.judge(judge, PictureRequest(Sent(picture), Wanted()), turn)
         except (ImageError, RequestError) as error:
             detail = problems.detail_of(error, "")
             raise BadParameterError(f"data[{number}]: {detail}") from error

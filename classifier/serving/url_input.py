@@ -18,7 +18,7 @@ from http.client import HTTPException
 import urllib3
 
 from classifier import images
-from classifier.serving import hosts
+from classifier.serving.access import hosts
 from classifier.serving.problems import (
     DeadlineExceededError,
     FetchFailedError,

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from classifier.errors import UsageError
-from classifier.serving import hosts
+from classifier.serving.access import hosts
 
 if TYPE_CHECKING:  # it loads Pillow and urllib3
     from classifier.serving.url_input import UrlFetcher

@@ -22,8 +22,8 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 from painted import COLOURS, encode, paint  # noqa: E402
 
 from classifier import images  # noqa: E402
-from classifier.serving.feedback import FeedbackStore, Remark  # noqa: E402
-from classifier.serving.jpegs import to_jpeg  # noqa: E402
+from classifier.serving.corrections.jpegs import to_jpeg  # noqa: E402
+from classifier.serving.corrections.store import FeedbackStore, Remark  # noqa: E402
 from classifier.serving.problems import FeedbackUnavailableError, UnknownPictureError  # noqa: E402
 
 PICTURES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]

@@ -23,10 +23,12 @@ from waitress import wasyncore
 
 from classifier import console
 from classifier.errors import UsageError
-from classifier.serving import access_options, hosts, keys, problems
-from classifier.serving.access import Access, Caller
-from classifier.serving.keys import Keyring, read_keys
-from classifier.serving.rates import RateLimit, TokenBuckets
+from classifier.serving import problems
+from classifier.serving.access import hosts, keys
+from classifier.serving.access import options as access_options
+from classifier.serving.access.checks import Access, Caller
+from classifier.serving.access.keys import Keyring, read_keys
+from classifier.serving.access.rates import RateLimit, TokenBuckets
 from classifier.serving.routes import Scope
 
 SHOP = "shop-key-0123456789"
@@ -811,7 +813,7 @@ def from_options(address: str, *arguments: str, keys_text: str = "") -> FlaskCli
 
 
 def test_options_cost_no_flask() -> None:
-    code = "import sys, classifier.serving.access_options; assert 'flask' not in sys.modules"
+    code = "import sys, classifier.serving.access.options; assert 'flask' not in sys.modules"
     repository = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=repository, check=True)
 

@@ -15,12 +15,13 @@ from running import SECONDS
 from werkzeug.test import TestResponse
 
 from classifier import bundle, files
-from classifier.serving.access import Access
+from classifier.serving.access.checks import Access
+from classifier.serving.access.keys import read_keys
 from classifier.serving.admin import AdminViews
-from classifier.serving.app import Service, create_app
-from classifier.serving.keys import read_keys
+from classifier.serving.app import create_app
 from classifier.serving.limits import ServingLimits
 from classifier.serving.models import Models
+from classifier.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
 KEYS = "shop predict shop-key-0123456789; boss admin,predict boss-key-0123456789"
@@ -67,9 +68,7 @@ def models(folder: Path) -> Iterator[Models]:
 def client(models: Models) -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
     service = Service(models, ServingLimits(), access)
-    return create_app(
-        service, more=lambda service, *_: [AdminViews(service.models, service.limits)]
-    ).test_client()
+    return create_app(service, more=[AdminViews(service)]).test_client()
 
 
 def post(client: FlaskClient, action: str, **fields: Any) -> TestResponse:

@@ -22,15 +22,17 @@ from PIL import Image
 from classifier import console, files
 from classifier.decisions import CONFIDENT, DecisionPolicy
 from classifier.errors import UsageError
-from classifier.serving import app, feedback_options
-from classifier.serving.access import Access
-from classifier.serving.corrections import Corrections
-from classifier.serving.keys import read_keys
+from classifier.serving.access.checks import Access
+from classifier.serving.access.keys import read_keys
+from classifier.serving.access.rates import RateLimit, TokenBuckets
+from classifier.serving.app import create_app
+from classifier.serving.corrections import options as feedback_options
+from classifier.serving.corrections.views import Corrections
 from classifier.serving.limits import ServingLimits
 from classifier.serving.metrics import Metrics
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
-from classifier.serving.rates import RateLimit, TokenBuckets
+from classifier.serving.service import Service
 
 RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
 MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
@@ -65,13 +67,9 @@ def make_room(
 
 def client_of(predictor: Predictor, room: Corrections, keys: str = "") -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
-    service = app.Service(Models.of(predictor), access=access, keeper=room)
-
-    def rooms(_service: object, _desk: object, admission: Any) -> list[Corrections]:
-        room.share(admission)
-        return [room]
-
-    return app.create_app(service, more=rooms).test_client()
+    service = Service(Models.of(predictor), access=access, keeper=room)
+    room.share(service.admission)
+    return create_app(service, more=[room]).test_client()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from classifier.errors import EngineError
 from classifier.learning import ir
 from classifier.serving.app import create_app
 from classifier.serving.explaining import Explainer, ExplainViews
+from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
 from classifier.serving.problems import (
     DeadlineExceededError,
@@ -30,6 +31,7 @@ from classifier.serving.problems import (
     OverloadedError,
     ShuttingDownError,
 )
+from classifier.serving.service import Service
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE_SIZE = (48, 64)
@@ -87,10 +89,8 @@ def explainer() -> Iterator[Explainer]:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
-    def rooms(service, desk, admission):
-        return [ExplainViews(service.models.get, desk, admission, service.limits, explainer)]
-
-    return create_app(predictor, more=rooms).test_client()
+    service = Service(Models.of(predictor))
+    return create_app(service, more=[ExplainViews(service, explainer)]).test_client()
 
 
 def picture() -> bytes:
@@ -270,14 +270,11 @@ def test_an_idle_child_ends(
     explainer: Explainer, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(explainer, "_idle_seconds", 0.05)
+    explainer._child_for(predictor.version)
+    number = child_of(explainer)
     ask(explainer, predictor)
-    wait_until(lambda: explainer._child is None)
-    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    assert not [number for number in children if "explain" in command_of(int(number))]
-
-
-def command_of(number: int) -> str:
-    return Path(f"/proc/{number}/cmdline").read_text(errors="replace")
+    wait_until(lambda: not is_there(number))
+    assert explainer._child is None
 
 
 def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(

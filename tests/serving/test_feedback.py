@@ -24,10 +24,10 @@ from PIL import Image
 
 from classifier import errors, files, images
 from classifier.feedback_lines import Entry, is_folder_name
-from classifier.serving.feedback import FeedbackStore, Remark
-from classifier.serving.feedback_folder import FeedbackLimits
-from classifier.serving.feedback_journal import Change, Journal
-from classifier.serving.jpegs import MAX_SIDE, to_jpeg
+from classifier.serving.corrections.folder import FeedbackLimits
+from classifier.serving.corrections.journal import Change, Journal
+from classifier.serving.corrections.jpegs import MAX_SIDE, to_jpeg
+from classifier.serving.corrections.store import FeedbackStore, Remark
 from classifier.serving.problems import (
     BadParameterError,
     FeedbackFullError,
@@ -472,7 +472,7 @@ def test_a_lock_that_is_not_let_go_of_is_told(
 ) -> None:
     import fcntl
 
-    monkeypatch.setattr("classifier.serving.feedback_journal._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
     folder.mkdir()
     with open(folder / ".feedback.lock", "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

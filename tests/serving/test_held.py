@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
-from classifier.serving.held import HeldLimits, HeldPicture, HeldPictures
-from classifier.serving.kept import KeptLimits, KeptPictures
+from classifier.serving.corrections.held import HeldLimits, HeldPicture, HeldPictures
+from classifier.serving.corrections.kept import KeptLimits, KeptPictures
+from classifier.serving.corrections.selection import Selection, uncertainty
 from classifier.serving.predictor import Prediction
-from classifier.serving.selection import Selection, uncertainty
 
 SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
 UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")

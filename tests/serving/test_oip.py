@@ -13,14 +13,15 @@ from werkzeug.test import TestResponse
 
 import classifier
 from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.access import Access
-from classifier.serving.app import Service, create_app
+from classifier.serving.access.checks import Access
+from classifier.serving.access.keys import read_keys
+from classifier.serving.access.rates import RateLimit, TokenBuckets
+from classifier.serving.app import create_app
 from classifier.serving.desk import Judged
-from classifier.serving.keys import read_keys
 from classifier.serving.limits import ServingLimits
 from classifier.serving.models import Models
 from classifier.serving.predictor import Prediction, Predictor
-from classifier.serving.rates import RateLimit, TokenBuckets
+from classifier.serving.service import Service
 
 PICTURES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in PICTURES.items()}

@@ -19,20 +19,21 @@ from painted import COLOURS, encode, paint
 import classifier
 from classifier.decisions import CONFIDENT, DecisionPolicy
 from classifier.serving import problems
-from classifier.serving.access import Access
+from classifier.serving.access.checks import Access
+from classifier.serving.access.keys import read_keys
 from classifier.serving.admin import AdminViews
-from classifier.serving.app import Service, create_app
-from classifier.serving.corrections import Corrections
+from classifier.serving.app import create_app
+from classifier.serving.corrections.held import HeldPictures
+from classifier.serving.corrections.jpegs import JpegMaker
+from classifier.serving.corrections.selection import Selection
+from classifier.serving.corrections.store import FeedbackStore
+from classifier.serving.corrections.views import Corrections
 from classifier.serving.explaining import Explainer, ExplainViews
-from classifier.serving.feedback import FeedbackStore
-from classifier.serving.held import HeldPictures
-from classifier.serving.jpegs import JpegMaker
-from classifier.serving.keys import read_keys
 from classifier.serving.limits import ServingLimits
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
 from classifier.serving.routes import Route, json_answer
-from classifier.serving.selection import Selection
+from classifier.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
 TEXT = base64.b64encode(RED).decode()
@@ -53,14 +54,8 @@ def whole_app(models: Models, folder: Path, access: Access | None = None) -> fla
     )
     explainer = Explainer()
     service = Service(models, LIMITS, access or Access(), lambda url: b"", corrections)
-    return create_app(
-        service,
-        more=lambda service, desk, admission: [
-            AdminViews(models, LIMITS),
-            ExplainViews(models.get, desk, admission, LIMITS, explainer),
-            corrections,
-        ],
-    )
+    rooms = [AdminViews(service), ExplainViews(service, explainer), corrections]
+    return create_app(service, more=rooms)
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +343,7 @@ class Words:
 
 
 def test_an_address_of_its_own_is_no_value_of_another_one_s_variable(predictor: Predictor) -> None:
-    client = create_app(predictor, more=lambda *_: [Words()]).test_client()
+    client = create_app(predictor, more=[Words()]).test_client()
     assert client.delete("/words/one").get_json() == {"word": "one"}
     for method, path, allow in (
         ("DELETE", "/words/all", "GET, HEAD"),

@@ -10,11 +10,11 @@ from painted import COLOURS, encode, paint
 
 from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 from classifier.intervals import wilson_interval
-from classifier.serving.feedback import FeedbackStore, Remark
-from classifier.serving.held import HeldPicture, HeldPictures
+from classifier.serving.corrections.held import HeldPicture, HeldPictures
+from classifier.serving.corrections.review import ReviewQueue, as_json
+from classifier.serving.corrections.selection import Selection
+from classifier.serving.corrections.store import FeedbackStore, Remark
 from classifier.serving.predictor import Prediction
-from classifier.serving.review import ReviewQueue, as_json
-from classifier.serving.selection import Selection
 
 OFF = Selection()
 

@@ -102,7 +102,10 @@ def test_tensorflow_is_not_there(slim: Path, tmp_path: Path) -> None:
 
 def test_every_module_of_serving_can_be_imported(slim: Path) -> None:
     folder = REPOSITORY / "classifier" / "serving"
-    names = [f"classifier.serving.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
+    names = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for path in sorted(folder.rglob("[!_]*.py"))
+    ]
     done = run(slim, "-c", f"import {', '.join(names)}", cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
 

@@ -33,7 +33,7 @@ from web_host import (
 from classifier import console
 from classifier.errors import ClassifierError, UsageError
 from classifier.serving import url_options
-from classifier.serving.app import Service, create_app
+from classifier.serving.app import create_app
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
 from classifier.serving.problems import (
@@ -43,6 +43,7 @@ from classifier.serving.problems import (
     UrlNotAllowedError,
     problem_for,
 )
+from classifier.serving.service import Service
 from classifier.serving.url_input import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher, UrlSettings
 
 URL = "http://pictures.example/a"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from classifier.serving import oip
 from classifier.serving.bodies import JSON, LEGACY_FIELD, MULTIPART, TEXT_FIELDS, URLENCODED
-from classifier.serving.correction_requests import (
+from classifier.serving.corrections.requests import (
     DEFAULT_REVIEW,
     MAX_ID_CHARS,
     MAX_NOTE_CHARS,
@@ -13,7 +13,7 @@ from classifier.serving.correction_requests import (
     PICTURE_FIELD,
 )
 from classifier.serving.oip_requests import BYTES, INPUT, MAX_REQUEST_ID_CHARS, OUTPUTS
-from classifier.serving.openapi_words import (
+from classifier.serving.openapi.words import (
     PRINTABLE,
     PRINTABLE_LINES,
     SHA256,

@@ -6,9 +6,9 @@ from typing import Any
 
 from classifier.feedback_lines import AUDIT, UNCERTAIN
 from classifier.intervals import wilson_interval
-from classifier.serving.feedback import FeedbackStore
-from classifier.serving.held import HeldPicture, HeldPictures
-from classifier.serving.selection import Selection
+from classifier.serving.corrections.held import HeldPicture, HeldPictures
+from classifier.serving.corrections.selection import Selection
+from classifier.serving.corrections.store import FeedbackStore
 
 _FIRST, _SECOND, _LAST = range(3)
 

@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import flask
 
-from classifier.serving import hosts
-from classifier.serving.keys import Key, Keyring
+from classifier.serving.access import hosts
+from classifier.serving.access.keys import Key, Keyring
+from classifier.serving.access.rates import TokenBuckets
 from classifier.serving.problems import (
     BadHostError,
     ForbiddenError,
     RateLimitedError,
     UnauthorizedError,
 )
-from classifier.serving.rates import TokenBuckets
 from classifier.serving.routes import Scope
 
 SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import flask
@@ -10,26 +10,19 @@ from werkzeug import exceptions as http
 
 import classifier
 from classifier.decisions import DecisionPolicy
-from classifier.serving import (
-    legacy,
-    openapi_answers,
-    openapi_operations,
-    openapi_requests,
-    openapi_upkeep,
-    problems,
-)
+from classifier.serving import legacy, problems
 from classifier.serving.bodies import JSON
-from classifier.serving.limits import ServingLimits
-from classifier.serving.models import Judge
-from classifier.serving.openapi_operations import FROM_URL, Operation
-from classifier.serving.openapi_words import Facts, Json, content, ref, text, whole
+from classifier.serving.openapi import answers, operations, requests, upkeep
+from classifier.serving.openapi.operations import FROM_URL, Operation
+from classifier.serving.openapi.words import Facts, Json, content, ref, text, whole
 from classifier.serving.problems import UnavailableError
 from classifier.serving.routes import Route, Scope, Style, json_answer
+from classifier.serving.service import Service
 
 PATH = "/openapi.json"
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {**openapi_operations.FOR_PROGRAMS, **openapi_upkeep.FOR_PEOPLE}
+    {**operations.FOR_PROGRAMS, **upkeep.FOR_PEOPLE}
 )
 
 _DESCRIPTION = """\
@@ -48,13 +41,13 @@ This server has no keys: everybody may judge and correct, and nobody may adminis
 
 _TAGS: Mapping[str, str] = MappingProxyType(
     {
-        openapi_operations.JUDGE: "Pictures in, classes out.",
-        openapi_operations.CORRECT: "What the model got wrong, and what it was unsure of.",
-        openapi_operations.MODELS: "Which version of the model is served.",
-        openapi_operations.WATCH: "For whatever watches over the service.",
-        openapi_operations.OIP: "Version 2, as clients of KServe, Triton and MLServer speak it.",
-        openapi_operations.FIRST: "The addresses of the first generation, for its callers.",
-        openapi_operations.PAGES: "For people.",
+        operations.JUDGE: "Pictures in, classes out.",
+        operations.CORRECT: "What the model got wrong, and what it was unsure of.",
+        operations.MODELS: "Which version of the model is served.",
+        operations.WATCH: "For whatever watches over the service.",
+        operations.OIP: "Version 2, as clients of KServe, Triton and MLServer speak it.",
+        operations.FIRST: "The addresses of the first generation, for its callers.",
+        operations.PAGES: "For people.",
     }
 )
 _SECURITY_SCHEMES = {
@@ -77,18 +70,8 @@ _FROM_THE_SERVER = (http.RequestTimeout, http.RequestHeaderFieldsTooLarge, http.
 class OpenApi:
     """Gives the description."""
 
-    def __init__(
-        self,
-        current: Callable[[], Judge],
-        limits: ServingLimits,
-        *,
-        has_keys: bool,
-        takes_urls: bool,
-    ) -> None:
-        self._current = current
-        self._limits = limits
-        self._has_keys = has_keys
-        self._takes_urls = takes_urls
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._described: Sequence[Route] = self.routes()
 
     def routes(self) -> list[Route]:
@@ -105,9 +88,10 @@ class OpenApi:
 
     def _facts(self) -> Facts:
         address = flask.request.host_url.rstrip("/")
-        given = self._limits, self._has_keys, self._takes_urls, address
+        service = self._service
+        given = service.limits, service.access.has_keys, service.fetch is not None, address
         try:
-            described = self._current().describe()
+            described = service.current().describe()
         except UnavailableError:
             return Facts(*given)
         classes = tuple(described["classes"])
@@ -144,9 +128,9 @@ def document(routes: Sequence[Route], facts: Facts) -> Json:
         ],
         "paths": paths,
         "components": {
-            "schemas": openapi_answers.schemas(facts) | openapi_requests.schemas(facts),
-            "parameters": openapi_requests.parameters(facts),
-            "requestBodies": openapi_requests.bodies(facts),
+            "schemas": answers.schemas(facts) | requests.schemas(facts),
+            "parameters": requests.parameters(facts),
+            "requestBodies": requests.bodies(facts),
             "headers": _HEADERS,
             **({"securitySchemes": _SECURITY_SCHEMES} if facts.has_keys else {}),
         },

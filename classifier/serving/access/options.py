@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.errors import UsageError
-from classifier.serving import hosts
+from classifier.serving.access import hosts
 
 if TYPE_CHECKING:  # these load Flask
-    from classifier.serving.access import Access
-    from classifier.serving.keys import Keyring
-    from classifier.serving.rates import TokenBuckets
+    from classifier.serving.access.checks import Access
+    from classifier.serving.access.keys import Keyring
+    from classifier.serving.access.rates import TokenBuckets
 
 MAX_RATE = 1_000_000
 
@@ -86,7 +86,8 @@ def from_options(
         UsageError: the keys cannot be used, the network could use the service without one, or
             --rate-burst stands alone.
     """
-    from classifier.serving import access, keys
+    from classifier.serving.access import checks as access
+    from classifier.serving.access import keys
 
     keyring = keys.read_keys(options.keys, environment)
     _refuse_open_network(keyring, options.insecure, bound_address)
@@ -125,7 +126,7 @@ def _allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset
 
 
 def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":
-    from classifier.serving.rates import RateLimit, TokenBuckets
+    from classifier.serving.access.rates import RateLimit, TokenBuckets
 
     if options.rate_limit is None:
         if options.rate_burst is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from classifier import files
 from classifier.errors import OutputError
-from classifier.serving.held import REASONS, HeldPicture
+from classifier.serving.corrections.held import REASONS, HeldPicture
 from classifier.serving.predictor import Prediction
 
 FOLDER_NAME = ".held"

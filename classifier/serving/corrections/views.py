@@ -10,19 +10,22 @@ import flask
 from classifier.decisions import ARGMAX, CONFIDENT
 from classifier.errors import UsageError
 from classifier.feedback_lines import CORRECT, REJECT, SENT, UNDO, is_folder_name
-from classifier.serving import hosts, review
-from classifier.serving.correction_requests import (
+from classifier.serving.access import hosts
+from classifier.serving.access.rates import RateLimit, TokenBuckets
+from classifier.serving.corrections import review
+from classifier.serving.corrections.held import HeldPicture, HeldPictures
+from classifier.serving.corrections.jpegs import JpegMaker
+from classifier.serving.corrections.kept import KeptPictures
+from classifier.serving.corrections.requests import (
     CorrectionRequest,
     is_sha256,
     read_correction,
     read_limit,
     refuse_options,
 )
+from classifier.serving.corrections.selection import Selection
+from classifier.serving.corrections.store import Correction, FeedbackStore, Remark
 from classifier.serving.desk import Judged
-from classifier.serving.feedback import Correction, FeedbackStore, Remark
-from classifier.serving.held import HeldPicture, HeldPictures
-from classifier.serving.jpegs import JpegMaker
-from classifier.serving.kept import KeptPictures
 from classifier.serving.limits import Admission, ServingLimits
 from classifier.serving.problems import (
     BadParameterError,
@@ -31,9 +34,7 @@ from classifier.serving.problems import (
     UnknownLabelError,
     UnknownPictureError,
 )
-from classifier.serving.rates import RateLimit, TokenBuckets
 from classifier.serving.routes import Route, Scope, json_answer
-from classifier.serving.selection import Selection
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 PACE = RateLimit(rate=2.0, burst=120)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from classifier.serving import problems
-from classifier.serving.openapi_operations import (
+from classifier.serving.openapi.operations import (
     CHANGE,
     CORRECT,
     FEEDBACK,
@@ -19,7 +19,7 @@ from classifier.serving.openapi_operations import (
     Operation,
     gives,
 )
-from classifier.serving.openapi_words import Json, content, text
+from classifier.serving.openapi.words import Json, content, text
 
 _UNDO_LINK: Json = {
     "undo": {

@@ -4,9 +4,9 @@ from classifier import images
 from classifier.decisions import KINDS
 from classifier.serving import legacy, oip
 from classifier.serving.answers import UNSURE
-from classifier.serving.held import REASONS
+from classifier.serving.corrections.held import REASONS
 from classifier.serving.oip_requests import BYTES, DECISION, LABEL, PROBABILITIES
-from classifier.serving.openapi_words import (
+from classifier.serving.openapi.words import (
     DIGEST,
     SHA256,
     Facts,

@@ -9,24 +9,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from classifier.errors import UsageError
+from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow
-    from classifier.serving.corrections import Corrections
+    from classifier.serving.corrections.views import Corrections
     from classifier.serving.limits import ServingLimits
 
 DEFAULT_FOLDER = Path("data/feedback")
 DEFAULT_MEGABYTES = 2048
 MAX_MEGABYTES = 1_000_000
 
-# What each choice keeps on disk; the names are those of `feedback_journal`.
+# What each choice keeps on disk.
 _KEEP = MappingProxyType(
     {
         "none": (),
-        "uncertain": ("uncertain", "audit"),
-        "all": ("uncertain", "audit", "recent"),
+        "uncertain": (UNCERTAIN, AUDIT),
+        "all": (UNCERTAIN, AUDIT, RECENT),
     }
 )
-_AUDITED = ("audit",)
 _GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "class_of_interest")
 
 
@@ -88,17 +88,17 @@ def from_options(
     if options.no_feedback:
         _refuse_beside_no_feedback(options)
         return None
-    from classifier.serving.corrections import Corrections
-    from classifier.serving.feedback import FeedbackStore
-    from classifier.serving.feedback_folder import FeedbackLimits
-    from classifier.serving.held import HeldPictures
-    from classifier.serving.jpegs import JpegMaker
-    from classifier.serving.kept import FOLDER_NAME, KeptPictures
-    from classifier.serving.selection import Selection
+    from classifier.serving.corrections.folder import FeedbackLimits
+    from classifier.serving.corrections.held import HeldPictures
+    from classifier.serving.corrections.jpegs import JpegMaker
+    from classifier.serving.corrections.kept import FOLDER_NAME, KeptPictures
+    from classifier.serving.corrections.selection import Selection
+    from classifier.serving.corrections.store import FeedbackStore
+    from classifier.serving.corrections.views import Corrections
 
     folder = options.feedback or DEFAULT_FOLDER
     share = options.audit_share or 0.0
-    reasons = _KEEP[options.keep] if options.keep else (_AUDITED if share else ())
+    reasons = _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ())
     kept = KeptPictures(folder / FOLDER_NAME) if reasons else None
     selection = Selection(audit_share=share, class_of_interest=options.class_of_interest)
     held = HeldPictures(selection, kept=kept, reasons_to_keep=reasons)

@@ -16,8 +16,8 @@ from classifier.feedback_lines import (
     Entry,
     stored_name,
 )
-from classifier.serving.feedback_folder import FeedbackFolder, FeedbackLimits
-from classifier.serving.feedback_state import Step
+from classifier.serving.corrections.folder import FeedbackFolder, FeedbackLimits
+from classifier.serving.corrections.state import Step
 from classifier.serving.problems import BadParameterError, UnknownPictureError
 
 

@@ -1,7 +1,7 @@
 """What there is to say of each address that answers programs, besides what its route says.
 
-The schemas, parameters and bodies that are named here stand in `openapi_answers` and
-`openapi_requests`.
+The schemas, parameters and bodies that are named here stand in `answers` and
+`requests`.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from classifier import errors
 from classifier.serving import problems
 from classifier.serving.bodies import JSON, LEGACY_FIELD
-from classifier.serving.openapi_words import Json, content, ref, text
+from classifier.serving.openapi.words import Json, content, ref, text
 from classifier.serving.requests import PREDICT_OPTIONS
 
 JUDGE, CORRECT, MODELS, WATCH, OIP, FIRST, PAGES = TAGS = (

@@ -9,11 +9,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
+from classifier.serving.corrections.selection import Selection, uncertainty
 from classifier.serving.predictor import Prediction
-from classifier.serving.selection import Selection, uncertainty
 
 if TYPE_CHECKING:
-    from classifier.serving.kept import KeptPictures
+    from classifier.serving.corrections.kept import KeptPictures
 
 REASONS = (UNCERTAIN, AUDIT, RECENT)
 

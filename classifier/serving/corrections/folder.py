@@ -14,9 +14,9 @@ from pathlib import Path
 from classifier.errors import OutputError
 from classifier.feedback_lines import CORRECT, RECOVERED, Entry, parse_stored_name
 from classifier.files import output_error
-from classifier.serving.feedback_files import FeedbackFiles
-from classifier.serving.feedback_journal import Change, Journal
-from classifier.serving.feedback_state import FeedbackState
+from classifier.serving.corrections.files import FeedbackFiles
+from classifier.serving.corrections.journal import Change, Journal
+from classifier.serving.corrections.state import FeedbackState
 from classifier.serving.problems import FeedbackFullError, FeedbackUnavailableError
 
 _PATIENCE_SECONDS = 10.0  # for other corrections to be written

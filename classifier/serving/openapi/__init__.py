@@ -1,0 +1,1 @@
+"""The API's description, OpenAPI 3.1, made from the routes and the running service."""
