@@ -296,6 +296,9 @@ def _core() -> Any:
             # once wait for each other for ever, with Python's global lock in their hands.
             np.copy(ov.Tensor(np.zeros(1, np.uint8)).data)
             _the_core = ov.Core()
+            # A mapped file stays in memory beside the weights that are made of it, 80 MiB of
+            # InceptionV3's, and kills the process when somebody cuts it off.
+            _the_core.set_property({"ENABLE_MMAP": False})
         return _the_core
 
 

@@ -5,6 +5,7 @@ Modules only call `logging.getLogger(__name__)`; scripts alone call `start_loggi
 
 import contextlib
 import logging
+import logging.handlers
 import os
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 from classifier.files import output_error, reporting_output_errors
 
 LOG_FOLDER = Path("log")
+MAX_FILE_BYTES = 50 * 2**20  # a service writes a line for each request, for months
+NUM_OLDER_FILES = 5
 
 
 def timestamp() -> str:
@@ -25,7 +28,8 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
     """Send the package's log lines to standard error and to a new file.
 
     The file gets everything from DEBUG up with times; standard error gets INFO and above, or
-    WARNING and above when `quiet`. Standard output is left to data.
+    WARNING and above when `quiet`. Standard output is left to data. A file that has grown to
+    `MAX_FILE_BYTES` is put aside as `.log.1` and so on, of which `NUM_OLDER_FILES` are kept.
 
     Returns:
         the path of the log file.
@@ -36,7 +40,13 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
     path = folder / f"{script}-{timestamp()}.log"
     with reporting_output_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        to_file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+        to_file = _LogFile(
+            path,
+            maxBytes=MAX_FILE_BYTES,
+            backupCount=NUM_OLDER_FILES,
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
     to_file.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s")
     )
@@ -80,7 +90,7 @@ def native_messages_in_log() -> Iterator[None]:
         os.close(log)
 
 
-class _LogFile(logging.FileHandler):
+class _LogFile(logging.handlers.RotatingFileHandler):
     """A log file whose disk may fill up: that is said once, and the script goes on without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
