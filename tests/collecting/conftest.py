@@ -1,4 +1,4 @@
-"""A fake Bing for each test, and settings that wait for nobody."""
+"""A fake Bing for each test, settings that wait for nobody, and runs that fill a shelf."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing
+from shelving import Run, Start
 
 import bing_downloader
 from classifier import console
+from classifier.collecting.journal import Journal
 from classifier.collecting.search import ImageSearch, SearchSettings
+from classifier.collecting.targets import Target
 
 
 @pytest.fixture
@@ -52,3 +55,24 @@ def start(
         return int(caught.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def start_run() -> Iterator[Start]:
+    """Give a function that starts a run, and ends the one before."""
+    opened: list[Journal] = []
+
+    def end() -> None:
+        while opened:
+            opened.pop().__exit__(None, None, None)
+
+    def begin(target: Target, **options: object) -> Run:
+        end()
+        journals = {side.folder: Journal(side.folder) for side in target.sides}
+        for journal in journals.values():
+            journal.__enter__()
+            opened.append(journal)
+        return Run(target, journals, **options)
+
+    yield begin
+    end()

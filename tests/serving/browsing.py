@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from painted import COLOURS, encode, paint
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Page, Route, expect
 
 RED = encode(paint(COLOURS["red"]))
 
@@ -74,6 +74,11 @@ def file(name: str, data: bytes, media_type: str = "image/jpeg") -> dict[str, An
 def choose(page: Page, *files: dict[str, Any]) -> None:
     """Choose files."""
     page.set_input_files("#choose", list(files))
+
+
+def judged(page: Page, number: int = 1) -> None:
+    """Wait until so many pictures are judged."""
+    expect(page.locator('.card[data-state="judged"]')).to_have_count(number)
 
 
 def murky(seed: int) -> bytes:

@@ -1,11 +1,15 @@
-"""One browser with two tabs, and one server, for all tests of the pages."""
+"""What tests of serving share: a browser and a server for the pages, files of keys, and hosts."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fetching import place
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import serving
+from web_host import WebHost
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's; without it, the browser Playwright downloaded
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -64,6 +68,49 @@ def phone(shared_phone: Page) -> Iterator[Page]:
     yield shared_phone
     _tidy(shared_phone)
     shared_phone.set_viewport_size(PHONE)
+
+
+@pytest.fixture
+def page(tab: Page, site: str) -> Page:
+    """Give the page for trying the model, freshly loaded."""
+    tab.goto(site)
+    return tab
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Callable[..., Path]:
+    """Give a function that writes a file of keys."""
+
+    def write(text: str | bytes, mode: int = 0o600) -> Path:
+        path = tmp_path / "keys.txt"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebHost]:
+    """Give a running server that every name leads to, whatever the port."""
+    with WebHost() as server:
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda *a, **k: [place("127.0.0.1", server.port)]
+        )
+        yield server
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Give the addresses that somebody tries to connect to, which never works."""
+    tried: list[Any] = []
+
+    def connect(_: socket.socket, address: Any) -> None:
+        tried.append(address)
+        raise ConnectionRefusedError("nobody there")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    return tried
 
 
 def _tidy(tab: Page) -> None:

@@ -45,8 +45,17 @@ ROOM = 4096  # open files for the connections of this process
 
 SERVING = "tests/serving"
 APP, REQUESTS = f"{SERVING}/test_serving_app.py", f"{SERVING}/test_serving_requests.py"
-MAIN, DESK, ACCESS = (f"{SERVING}/test_{name}.py" for name in ("main", "desk", "access"))
-URLS, IMAGES = f"{SERVING}/test_url_input.py", "tests/test_images.py"
+MAIN, DESK = f"{SERVING}/test_main.py", f"{SERVING}/test_desk.py"
+KEYS, HOSTS, SITES, RATES, WIRE = (
+    f"{SERVING}/test_access_{name}.py"
+    for name in ("keys", "hosts", "sites", "rates", "on_the_wire")
+)
+URLS, URL_ADDRESSES, URL_ANSWERS, URL_TLS = (
+    f"{SERVING}/test_url_{name}.py" for name in ("input", "addresses", "answers", "tls")
+)
+IMAGES, IMAGES_ORIENTATION, IMAGES_REFUSED, IMAGES_LIMITS = (
+    f"tests/test_images{name}.py" for name in ("", "_orientation", "_refused", "_limits")
+)
 CORRECTIONS, FEEDBACK = f"{SERVING}/test_corrections_http.py", f"{SERVING}/test_feedback.py"
 MODELS, ADMIN, PAGE = (f"{SERVING}/test_{name}.py" for name in ("models", "admin", "page"))
 PICTURE = f"{APP}::test_hostile_picture_is_a_problem_at_once_and_harms_nobody"
@@ -64,12 +73,14 @@ ROWS: dict[int, tuple[str, ...]] = {
     6: (f"{IMAGES}::test_a_png_named_jpg_is_a_png",),
     7: (ODD_PICTURE,),
     8: (PICTURE,),
-    9: (PICTURE, f"{IMAGES}::test_a_picture_cut_anywhere_before_its_last_pixels_is_refused"),
+    9: (PICTURE,
+         f"{IMAGES_REFUSED}::test_a_picture_cut_anywhere_before_its_last_pixels_is_refused"),
     10: (ODD_PICTURE,),
-    11: (PICTURE, f"{IMAGES}::test_pixel_bombs_are_refused_before_they_are_decoded"),
-    12: (PICTURE, f"{IMAGES}::test_too_many_pixels_are_refused_by_name"),
+    11: (PICTURE, f"{IMAGES_LIMITS}::test_pixel_bombs_are_refused_before_they_are_decoded"),
+    12: (PICTURE, f"{IMAGES_LIMITS}::test_too_many_pixels_are_refused_by_name"),
     13: (f"{APP}::test_heavy_pictures_are_decoded_one_after_another",),
-    14: (PICTURE, f"{IMAGES}::test_a_png_with_countless_compressed_extras_is_refused_at_once"),
+    14: (PICTURE,
+         f"{IMAGES_LIMITS}::test_a_png_with_countless_compressed_extras_is_refused_at_once"),
     15: (PICTURE, FLOOD),
     16: (f"{DESK}::test_eight_hundred_frames_cost_no_more_than_their_share",),
     17: (f"{DESK}::test_frames_beyond_the_first_are_looked_at_when_asked_for",
@@ -77,9 +88,9 @@ ROWS: dict[int, tuple[str, ...]] = {
     18: (f"{APP}::test_picture_without_colour_is_judged_as_such",
          f"{IMAGES}::test_every_mode_gives_the_colour_a_person_sees",
          f"{IMAGES}::test_16_bit_grey_keeps_its_order"),
-    19: (f"{IMAGES}::test_every_orientation_shows_the_same_scene",
-         f"{IMAGES}::test_bad_exif_is_ignored",
-         f"{IMAGES}::test_an_orientation_that_does_not_exist_is_ignored"),
+    19: (f"{IMAGES_ORIENTATION}::test_every_orientation_shows_the_same_scene",
+         f"{IMAGES_ORIENTATION}::test_bad_exif_is_ignored",
+         f"{IMAGES_ORIENTATION}::test_an_orientation_that_does_not_exist_is_ignored"),
     20: (PICTURE,),
     21: (f"{MAIN}::test_body_just_over_the_limit_is_a_clean_413",
          f"{MAIN}::test_lying_content_length_hangs_nobody"),
@@ -94,17 +105,17 @@ ROWS: dict[int, tuple[str, ...]] = {
     28: (FAULT,),
     29: (FAULT,),
     30: (f"{APP}::test_file_name_is_neither_answered_nor_logged",),
-    31: (f"{ACCESS}::test_bytes_on_the_wire",
-         f"{ACCESS}::test_forwarded_headers_are_not_believed",
-         f"{ACCESS}::test_foreign_host_is_refused_where_hosts_are_known"),
-    32: (f"{ACCESS}::test_without_a_good_key_there_is_a_401",
-         f"{ACCESS}::test_every_key_is_compared_whatever_is_presented"),
-    33: (f"{ACCESS}::test_a_key_opens_what_its_scopes_say",
+    31: (f"{WIRE}::test_bytes_on_the_wire",
+         f"{HOSTS}::test_forwarded_headers_are_not_believed",
+         f"{HOSTS}::test_foreign_host_is_refused_where_hosts_are_known"),
+    32: (f"{KEYS}::test_without_a_good_key_there_is_a_401",
+         f"{KEYS}::test_every_key_is_compared_whatever_is_presented"),
+    33: (f"{KEYS}::test_a_key_opens_what_its_scopes_say",
          f"{ADMIN}::test_only_an_admin_key_changes_the_model"),
-    34: (f"{ACCESS}::test_unlisted_origin_gets_nothing",
-         f"{ACCESS}::test_listed_origin_gets_its_headers_refusals_and_preflight_included"),
-    35: (f"{ACCESS}::test_burst_then_429_with_seconds_to_wait_then_the_rate",
-         f"{ACCESS}::test_each_key_has_its_own_share_and_refused_ones_that_of_their_address"),
+    34: (f"{SITES}::test_unlisted_origin_gets_nothing",
+         f"{SITES}::test_listed_origin_gets_its_headers_refusals_and_preflight_included"),
+    35: (f"{RATES}::test_burst_then_429_with_seconds_to_wait_then_the_rate",
+         f"{RATES}::test_each_key_has_its_own_share_and_refused_ones_that_of_their_address"),
     36: (f"{APP}::test_one_request_too_many_is_told_to_come_back_while_health_answers",),
     37: (f"{MAIN}::test_sixty_slow_senders_do_not_delay_health_or_prediction",),
     38: (f"{DESK}::test_work_for_a_caller_who_has_hung_up_is_skipped",),
@@ -119,19 +130,19 @@ ROWS: dict[int, tuple[str, ...]] = {
          f"{ADMIN}::test_an_address_below_the_list_leads_nowhere",
          f"{MODELS}::test_a_name_leads_nowhere_but_into_the_folder"),
     43: (f"{URLS}::test_address_is_refused_where_none_is_taken",),
-    44: (f"{URLS}::test_address_that_is_not_public_is_refused_before_any_connection",
-         f"{URLS}::test_what_is_no_plain_address_is_refused_without_asking_anybody"),
-    45: (f"{URLS}::test_name_of_public_and_private_places_is_refused",
-         f"{URLS}::test_name_that_changes_its_place_after_the_check_gains_nothing"),
-    46: (f"{URLS}::test_no_redirect_is_followed",
-         f"{URLS}::test_redirect_is_refused_wherever_it_leads",
-         f"{URLS}::test_chain_of_redirects_ends_at_its_first"),
-    47: (f"{URLS}::test_endless_body_is_read_up_to_the_limit",
-         f"{URLS}::test_deadline_holds_however_a_host_drips",
-         f"{URLS}::test_gzip_bomb_is_not_inflated",
-         f"{URLS}::test_length_that_is_too_short_gives_no_more_than_it_says",
-         f"{URLS}::test_failed_fetches_keep_no_memory"),
-    48: (f"{URLS}::test_host_that_does_not_prove_its_name_is_a_failure",),
+    44: (f"{URL_ADDRESSES}::test_address_that_is_not_public_is_refused_before_any_connection",
+         f"{URL_ADDRESSES}::test_what_is_no_plain_address_is_refused_without_asking_anybody"),
+    45: (f"{URL_ADDRESSES}::test_name_of_public_and_private_places_is_refused",
+         f"{URL_ADDRESSES}::test_name_that_changes_its_place_after_the_check_gains_nothing"),
+    46: (f"{URL_ANSWERS}::test_no_redirect_is_followed",
+         f"{URL_ANSWERS}::test_redirect_is_refused_wherever_it_leads",
+         f"{URL_ANSWERS}::test_chain_of_redirects_ends_at_its_first"),
+    47: (f"{URL_ANSWERS}::test_endless_body_is_read_up_to_the_limit",
+         f"{URL_ANSWERS}::test_deadline_holds_however_a_host_drips",
+         f"{URL_ANSWERS}::test_gzip_bomb_is_not_inflated",
+         f"{URL_ANSWERS}::test_length_that_is_too_short_gives_no_more_than_it_says",
+         f"{URL_ANSWERS}::test_failed_fetches_keep_no_memory"),
+    48: (f"{URL_TLS}::test_host_that_does_not_prove_its_name_is_a_failure",),
     49: (f"{DESK}::test_figures_have_no_series_of_a_caller_s_making",),
     50: (f"{CORRECTIONS}::test_a_correction_sent_a_thousand_times_is_one",
          f"{CORRECTIONS}::test_an_unknown_label_is_refused_with_the_classes",

@@ -1,0 +1,96 @@
+"""Shelves for tests: pictures to put upon them, and runs as `collect` starts them."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from painted import encode
+from PIL import Image
+
+from classifier import fingerprints, images
+from classifier.collecting.candidates import Candidate, examine
+from classifier.collecting.collect import CollectSettings
+from classifier.collecting.fetch import Fetched
+from classifier.collecting.journal import Journal
+from classifier.collecting.memory import Memory
+from classifier.collecting.queries import Query
+from classifier.collecting.result_page import SearchResult
+from classifier.collecting.shelf import Place, Refusal, Shelf
+from classifier.collecting.targets import Side, Target, split_target
+
+LIMITS = images.Limits(min_side=16)
+MANY = 1_000_000
+
+
+def photo(seed: int, width: int = 240) -> Image.Image:
+    """Give a picture of soft blots that no other seed gives, in the shape 4 to 3."""
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
+
+
+def real(seed: int, width: int = 240, picture_format: str = "JPEG", **options: int) -> Candidate:
+    return examine(encode(photo(seed, width), picture_format, **options), LIMITS)
+
+
+def made_up(number: int) -> Candidate:
+    """Give a candidate in no time: nobody decodes a file that is what the journal says."""
+    data = f"picture {number}".encode()
+    digest = hashlib.sha256(data).hexdigest()
+    fingerprint = np.random.default_rng(number).bytes(fingerprints.NUM_BYTES - 1) + b"\xff"
+    return Candidate(data, digest, "JPEG", 100, 80, fingerprint)
+
+
+def one_folder(folder: Path, limit: int = MANY) -> Target:
+    return Target("x", (Query("x"),), Side(folder, limit))
+
+
+def split(output: Path, limit: int = MANY, fraction: float = 0.2, name: str = "x") -> Target:
+    return split_target(name, (Query(name),), output, limit, fraction)
+
+
+class Run:
+    """A run as `collect` starts it, into which a test puts pictures by hand."""
+
+    def __init__(self, target: Target, journals: dict[Path, Journal], **options: object) -> None:
+        self.shelf = Shelf(target, **{"limits": LIMITS, **options})
+        self.memory = Memory(target, journals, self.shelf, CollectSettings())
+
+    def note(self, candidate: Candidate) -> Place | Refusal:
+        """Place a picture and write its line, but not its file."""
+        place = self.shelf.place(candidate)
+        result = SearchResult(f"http://h/{candidate.sha256}", query="x")
+        fetched = Fetched(result.url, candidate.data, 200, 0.1)
+        if isinstance(place, Place):
+            self.memory.note_kept(result, fetched, candidate, place)
+        else:
+            self.memory.note_duplicate(result, fetched, candidate, place)
+        return place
+
+    def keep(self, candidate: Candidate) -> Place | Refusal:
+        """Place a picture, and write it if it is wanted."""
+        place = self.note(candidate)
+        if isinstance(place, Place):
+            # Quicker than `files.write_bytes`, which waits for the disk.
+            (place.folder / candidate.file_name).write_bytes(candidate.data)
+            self.shelf.settle(candidate)
+            if place.replaces is not None:
+                place.replaces.path.unlink()
+        return place
+
+
+Start = Callable[..., Run]
+
+
+def folder_of(decision: Place | Refusal) -> Path:
+    assert isinstance(decision, Place), decision
+    return decision.folder
+
+
+def reason_of(decision: Place | Refusal) -> str:
+    assert isinstance(decision, Refusal), decision
+    return decision.reason
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}

@@ -1,0 +1,109 @@
+"""The shelf and copies: refused in the class and in other splits, kept in other classes."""
+
+from pathlib import Path
+
+import pytest
+from shelving import MANY, Start, folder_of, one_folder, real, reason_of, split
+
+from classifier.collecting.shelf import DUPLICATE, NEAR_DUPLICATE, OTHER_SPLIT, Place, Shelf
+
+COPIES = {
+    "half the size": (120, "JPEG", {}),
+    "a third of the size": (80, "PNG", {}),
+    "a poor JPEG": (240, "JPEG", {"quality": 30}),
+    "WebP": (200, "WEBP", {"quality": 60}),
+    "PNG": (240, "PNG", {}),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_is_refused_in_the_class(tmp_path: Path, copy: str) -> None:
+    width, picture_format, options = COPIES[copy]
+    shelf = Shelf(split(tmp_path))
+    for seed in range(20):
+        original = real(seed)
+        assert isinstance(shelf.place(original), Place)
+        assert reason_of(shelf.place(original)) == DUPLICATE
+        refusal = shelf.place(real(seed, width, picture_format, **options))
+        assert reason_of(refusal) == NEAR_DUPLICATE
+        assert refusal.twin is not None
+        assert refusal.twin.sha256 == original.sha256
+
+
+@pytest.mark.parametrize("copy", [*COPIES, "the very same"])
+@pytest.mark.parametrize(
+    ("here", "there"), [("train", "validation"), ("validation", "train"), ("train", "test")]
+)
+def test_a_copy_of_another_split_is_refused(
+    start_run: Start, tmp_path: Path, copy: str, here: str, there: str
+) -> None:
+    width, picture_format, options = COPIES.get(copy, (240, "JPEG", {}))
+    start_run(one_folder(tmp_path / there / "x")).keep(real(1))
+    shelf = start_run(one_folder(tmp_path / here / "x")).shelf
+    refusal = shelf.place(real(1, width, picture_format, **options))
+    assert reason_of(refusal) == OTHER_SPLIT
+    assert refusal.twin is not None
+    assert refusal.twin.path.parent == tmp_path / there / "x"
+    assert shelf.knows(refusal.twin.sha256)
+    assert shelf.num_missing == MANY
+    assert isinstance(shelf.place(real(2)), Place)
+
+
+@pytest.mark.parametrize("width", [240, 120, 480])
+def test_a_copy_of_another_class_is_kept_with_a_warning(
+    start_run: Start, tmp_path: Path, width: int
+) -> None:
+    start_run(one_folder(tmp_path / "train" / "a")).keep(real(1))
+    place = start_run(one_folder(tmp_path / "train" / "b")).shelf.place(real(1, width))
+    assert isinstance(place, Place)
+    assert place.also_in == (tmp_path / "train" / "a" / real(1).file_name,)
+    assert place.replaces is None
+
+
+def test_a_copy_of_another_class_in_another_split_is_refused(
+    start_run: Start, tmp_path: Path
+) -> None:
+    start_run(one_folder(tmp_path / "train" / "a")).keep(real(1))
+    shelf = start_run(one_folder(tmp_path / "validation" / "b")).shelf
+    assert reason_of(shelf.place(real(1))) == OTHER_SPLIT
+    assert reason_of(shelf.place(real(1, 120))) == OTHER_SPLIT
+
+
+def test_each_other_class_is_named_once(start_run: Start, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        start_run(one_folder(tmp_path / "train" / name)).keep(real(1))
+    shelf = start_run(one_folder(tmp_path / "train" / "c")).shelf
+    place = shelf.place(real(1, 120))
+    assert isinstance(place, Place)
+    assert place.also_in == tuple(
+        tmp_path / "train" / name / real(1).file_name for name in ("a", "b")
+    )
+
+
+def test_folders_outside_a_data_set_are_compared_when_they_are_named(
+    start_run: Start, tmp_path: Path
+) -> None:
+    start_run(one_folder(tmp_path / "a")).keep(real(1))
+    alone = start_run(one_folder(tmp_path / "b")).shelf.place(real(1))
+    assert isinstance(alone, Place)
+    assert alone.also_in == ()
+    named = start_run(one_folder(tmp_path / "b"), others=[tmp_path / "a", tmp_path / "b"]).shelf
+    place = named.place(real(1))
+    assert isinstance(place, Place)
+    assert place.also_in == (tmp_path / "a" / real(1).file_name,)
+
+
+def test_a_missing_folder_is_an_empty_one(tmp_path: Path) -> None:
+    shelf = Shelf(split(tmp_path / "nowhere"), [tmp_path / "neither"])
+    assert (shelf.num_before, shelf.unusable) == (0, [])
+
+
+def test_copies_may_be_kept_but_on_one_side(start_run: Start, tmp_path: Path) -> None:
+    run = start_run(split(tmp_path, fraction=0.5), keeps_near_duplicates=True)
+    for seed in range(12):
+        side = folder_of(run.keep(real(seed)))
+        for width in (60, 120, 180, 300):
+            assert folder_of(run.keep(real(seed, width))) == side
+        assert reason_of(run.keep(real(seed))) == DUPLICATE
+    again = start_run(split(tmp_path, fraction=0.5), keeps_near_duplicates=True).shelf
+    assert again.num_before == 60

@@ -1,0 +1,98 @@
+"""A small Flask application behind the checks of access, and what its tests ask it."""
+
+import flask
+from flask.testing import FlaskClient
+
+from classifier.serving import problems
+from classifier.serving.access import keys
+from classifier.serving.access.checks import Access, Caller
+from classifier.serving.access.keys import Keyring, read_keys
+from classifier.serving.routes import Scope
+
+SHOP = "shop-key-0123456789"
+DESK = "desk-key-0123456789"
+BOSS = "boss#key;0123456789"
+KEYS = f"""\
+# who may do what
+shop predict {SHOP}
+desk predict,feedback {DESK}  # the people who correct
+boss admin,feedback,predict {BOSS}
+"""
+
+VIEWS: dict[str, tuple[str, Scope | None]] = {
+    "/predict": ("POST", Scope.PREDICT),
+    "/model": ("GET", Scope.PREDICT),
+    "/feedback": ("POST", Scope.FEEDBACK),
+    "/feedback/one": ("DELETE", Scope.FEEDBACK),
+    "/admin": ("POST", Scope.ADMIN),
+    "/open": ("GET", None),
+    "/open-post": ("POST", None),
+}
+
+
+def app_with(access: Access) -> flask.Flask:
+    """Give an application that uses the checks as the service does."""
+    app = flask.Flask(__name__)
+
+    def check() -> flask.Response | None:
+        answer = access.preflight(flask.request)
+        if answer is None:
+            scope = VIEWS.get(flask.request.path, ("", None))[1]
+            flask.g.caller = access.check(flask.request, scope)
+        return answer
+
+    def tell() -> dict[str, object]:
+        caller: Caller = flask.g.caller
+        access.take(caller, flask.request.args.get("n", 1, type=int) - 1)
+        return {"name": caller.name, "scopes": sorted(caller.scopes), "address": caller.address}
+
+    def refuse(error: problems.AccessError) -> flask.Response:
+        problem = problems.problem_for(error)
+        text = problems.document(problem, str(error), "x")
+        return flask.Response(text, problem.status, dict(error.headers))
+
+    def finish(response: flask.Response) -> flask.Response:
+        response.headers.update(access.cors_headers(flask.request))
+        return response
+
+    for path, (method, _) in VIEWS.items():
+        app.add_url_rule(path, path, tell, methods=[method], provide_automatic_options=False)
+    app.before_request(check)
+    app.after_request(finish)
+    app.register_error_handler(problems.AccessError, refuse)
+    return app
+
+
+def client_of(access: Access) -> FlaskClient:
+    return app_with(access).test_client()
+
+
+def ring(text: str = KEYS) -> Keyring:
+    return read_keys(None, {keys.VARIABLE: text.replace(";", "_")})
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def assert_refused(response, status: int, slug: str, *words: str) -> None:
+    value = response.get_json(force=True)
+    assert (response.status_code, value["type"]) == (status, f"/problems/{slug}"), value
+    for word in words:
+        assert word in value["detail"]
+
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def with_host(client: FlaskClient, host: str, **more: str):
+    return client.get("/open", environ_overrides={"HTTP_HOST": host, **more})
+
+
+def preflight(client: FlaskClient, origin: str):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return client.options("/predict", headers=headers)
+
+
+def cors(response) -> dict[str, str]:
+    return {k: v for k, v in response.headers.items() if k.startswith("Access-Control-")}

@@ -1,0 +1,269 @@
+"""Keys: how they are read, how they are shown, and what each opens."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from guarding import BOSS, DESK, KEYS, SHOP, VIEWS, assert_refused, bearer, client_of, ring
+
+from classifier.errors import UsageError
+from classifier.serving.access import keys
+from classifier.serving.access.checks import Access
+from classifier.serving.access.keys import read_keys
+from classifier.serving.routes import Scope
+
+
+@pytest.fixture
+def locked() -> FlaskClient:
+    """Give a client of a service with keys."""
+    return client_of(Access(ring()))
+
+
+# Reading keys.
+
+
+def test_keys_are_read_from_a_file_and_from_the_environment(key_file) -> None:
+    environment = {keys.VARIABLE: "robot predict robot-key-0123456789; # none; \n "}
+    found = read_keys(key_file("\ufeff" + KEYS.replace("\n", "\r\n\r\n")), environment)
+    assert len(found) == 4
+    assert environment == {}  # children of the service do not inherit it
+    boss = found.find(BOSS)
+    assert boss
+    assert (boss.name, boss.scopes) == ("boss", frozenset(Scope))
+    assert found.find(SHOP).scopes == {Scope.PREDICT}
+    assert found.find("robot-key-0123456789").name == "robot"
+
+
+def test_no_keys_are_an_empty_ring() -> None:
+    assert len(read_keys(None, {})) == 0
+    assert len(read_keys(None, {keys.VARIABLE: " \n"})) == 0
+
+
+def test_the_keys_themselves_are_kept_nowhere(key_file) -> None:
+    found = read_keys(key_file(KEYS), {})
+    kept = repr([vars(key) for key in vars(found)["_keys"]])
+    assert "shop" in kept
+    assert not any(key in kept for key in (SHOP, DESK, BOSS))
+
+
+GOOD = "good-key-0123456789"
+BAD_LINES = {
+    "one word": (SHOP, "has 1 words: write <name> <scope>[,<scope>] <key>"),
+    "two words": (f"shop {SHOP}", "has 2 words"),
+    "four words": (f"my shop predict {SHOP}", "has 4 words"),
+    "scope": (f"shop write {SHOP}", "unknown scope: use predict, feedback, admin"),
+    "scope in capitals": (f"shop PREDICT {SHOP}", "unknown scope"),
+    "empty scope": (f"shop predict, {SHOP}", "unknown scope"),
+    "key for a scope": (f"shop {SHOP} long-enough-0123456789", "unknown scope"),
+    "key before name": (f"{SHOP} predict shop", "no usable key"),
+    "long name": (f"{'n' * 65} predict {SHOP}", "no usable name"),
+    "name with a control": (f"sh\x07op predict {SHOP}", "no usable name"),
+    "name that turns text": (f"sh\u202eop predict {SHOP}", "no usable name"),
+    "short key": ("shop predict 123456789012345", "no usable key: take 16 to 256 ASCII"),
+    "long key": (f"shop predict {'k' * 257}", "no usable key"),
+    "unicode key": ("shop predict schlüssel-0123456789", "no usable key"),
+    "key with NUL": ("shop predict key\0-0123456789abcdef", "no usable key"),
+    "same name": (f"good admin {SHOP}", "has the same name as"),
+    "same key": (f"shop admin {GOOD}", "has the same key as"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_bad_line_is_named_by_its_place_and_never_shown(key_file, case: str, source: str) -> None:
+    line, sentence = BAD_LINES[case]
+    text = f"# comment\ngood predict {GOOD}\n\n{line}\n"
+    path = key_file(text if source == "file" else f"other admin {BOSS}")
+    with pytest.raises(UsageError) as caught:
+        read_keys(path, {keys.VARIABLE: text} if source == "environment" else {})
+    message = str(caught.value)
+    assert message.startswith(f"{path} line 4 " if source == "file" else f"{keys.VARIABLE} entry 4")
+    assert sentence in message
+    assert len(message) < 200 + len(str(path)) * 2
+    shown = message.replace(str(path), "").replace("openssl rand", "")
+    assert not any(word in shown for word in line.split() if len(word) >= 12)
+    seen: BaseException | None = caught.value  # nor in what a traceback would show
+    while seen is not None:
+        assert SHOP not in repr(seen)
+        assert seen.__suppress_context__ or seen.__context__ is None
+        seen = seen.__cause__
+
+
+def test_same_name_in_file_and_environment_names_both_places(key_file) -> None:
+    path = key_file(KEYS)
+    with pytest.raises(UsageError, match=r"CLASSIFIER_KEYS entry 2 .*same name as .*line 2"):
+        read_keys(path, {keys.VARIABLE: f"a predict {GOOD};shop predict another-0123456789"})
+
+
+def test_key_files_that_are_none(key_file, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"missing\.txt cannot be read: No such file"):
+        read_keys(tmp_path / "missing.txt", {})
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_keys(tmp_path, {})
+    with pytest.raises(UsageError, match=r"keys\.txt holds no key"):
+        read_keys(key_file("# nothing yet\n"), {})
+    with pytest.raises(UsageError, match="CLASSIFIER_KEYS holds no key"):
+        read_keys(None, {keys.VARIABLE: "# nothing"})
+    with pytest.raises(UsageError, match="is not UTF-8") as caught:
+        read_keys(key_file(b"shop predict \xff\xfe0123456789abcdef"), {})
+    assert caught.value.__cause__ is None
+    with pytest.raises(UsageError, match="more than 1,048,576 bytes"):
+        read_keys(Path("/dev/zero"), {})
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)])
+def test_readable_key_file_is_used_with_one_warning(key_file, caplog, mode, warned) -> None:
+    assert len(read_keys(key_file(KEYS, mode), {})) == 3
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * warned
+    assert caplog.text.count("keys.txt") == warned
+    assert SHOP not in caplog.text
+
+
+# Showing keys.
+
+
+@pytest.mark.parametrize(
+    "presented", [SHOP, BOSS, "unknown-0123456789", "", "k" * 2**20, "schlüssel", "\udcff\0\x00"]
+)
+def test_every_key_is_compared_whatever_is_presented(monkeypatch, presented: str) -> None:
+    real, compared = keys.hmac.compare_digest, []
+
+    def counting(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return real(one, other)
+
+    many = ring("".join(f"n{i} predict number-{i:020}\n" for i in range(50)) + KEYS)
+    monkeypatch.setattr(keys.hmac, "compare_digest", counting)
+    found = many.find(presented)
+    assert compared == [(32, 32)] * 53
+    assert (found is not None) == (presented == SHOP)
+
+
+def test_key_of_greatest_length_works_and_one_more_letter_does_not() -> None:
+    longest = "k" * 256
+    one = ring(f"shop predict {longest}")
+    assert one.find(longest)
+    assert one.find(longest + "k") is None
+    assert one.find(longest[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        bearer(DESK),
+        {"Authorization": f"bEARER   {DESK} "},
+        {"X-API-Key": DESK},
+        {"x-api-key": f" {DESK}"},
+        {"X-API-Key": DESK, **bearer(DESK)},
+        {"X-API-Key": DESK, "Authorization": "Basic dXNlcjpwYXNz"},  # that of a proxy in front
+    ],
+)
+def test_key_is_taken_from_both_headers(locked: FlaskClient, headers: dict[str, str]) -> None:
+    response = locked.post("/feedback", headers=headers)
+    assert response.get_json() == {
+        "name": "desk",
+        "scopes": ["feedback", "predict"],
+        "address": "127.0.0.1",
+    }
+
+
+NO_KEY = {
+    "nothing": ({}, "needs a key: send it as `Authorization: Bearer KEY` or as `X-API-Key"),
+    "empty bearer": ({"Authorization": "Bearer"}, "The key is empty"),
+    "blank bearer": ({"Authorization": "Bearer   "}, "The key is empty"),
+    "empty header": ({"X-API-Key": ""}, "The key is empty"),
+    "empty Authorization": ({"Authorization": ""}, "Authorization header is no key"),
+    "key alone": ({"Authorization": SHOP}, "Authorization header is no key"),
+    "other scheme": ({"Authorization": "Basic c2hvcDpwYXNz"}, "Authorization header is no key"),
+    "Token": ({"Authorization": f"Token {SHOP}"}, "Authorization header is no key"),
+    "two": ({**bearer(SHOP), "X-API-Key": DESK}, "Two different keys"),
+    "one and an empty one": ({**bearer(SHOP), "X-API-Key": ""}, "Two different keys"),
+    "an empty one and one": ({"Authorization": "Bearer", "X-API-Key": SHOP}, "Two different keys"),
+    "wrong": (bearer("wrong-0123456789"), "not known"),
+    "beginning": (bearer(SHOP[:-1]), "not known"),
+    "more": (bearer(SHOP + "x"), "not known"),
+    "capitals": (bearer(SHOP.upper()), "not known"),
+    "twice in one": (bearer(f"{SHOP}, Bearer {SHOP}"), "not known"),
+    "name": (bearer("shop"), "not known"),
+    "digest": (bearer(keys._digest(SHOP).hex()), "not known"),
+    "unicode": (bearer("schlüssel-0123456789"), "not known"),
+    "megabyte": (bearer("k" * 2**20), "not known"),
+    "megabyte of scheme": ({"Authorization": "k" * 2**20}, "Authorization header is no key"),
+    "format string": (bearer("%s{0}{key}%n"), "not known"),
+}
+
+
+@pytest.mark.parametrize("case", NO_KEY)
+def test_without_a_good_key_there_is_a_401(locked: FlaskClient, case: str) -> None:
+    headers, sentence = NO_KEY[case]
+    response = locked.post("/predict", headers=headers)
+    assert_refused(response, 401, "unauthorized", sentence)
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert len(response.data) < 500
+    for value in headers.values():
+        assert len(value) < 12 or value not in response.text
+    assert locked.post("/predict", headers=bearer(SHOP)).status_code == 200
+
+
+def test_key_anywhere_else_is_no_key(locked: FlaskClient) -> None:
+    for query in (f"key={SHOP}", f"api_key={SHOP}", f"access_token={SHOP}", f"X-API-Key={SHOP}"):
+        response = locked.post(f"/predict?{query}", data={"key": SHOP})
+        assert_refused(response, 401, "unauthorized")
+        assert SHOP not in response.text
+    locked.set_cookie("X-API-Key", SHOP)
+    assert_refused(locked.post("/predict"), 401, "unauthorized")
+
+
+def test_several_headers_of_one_name_are_no_key() -> None:
+    environ = {"HTTP_X_API_KEY": f"{SHOP}, {SHOP}"}  # how WSGI servers join them
+    client = client_of(Access(ring()))
+    assert_refused(client.post("/predict", environ_base=environ), 401, "unauthorized")
+
+
+def test_unicode_in_the_environment_of_wsgi_is_no_key() -> None:
+    client = client_of(Access(ring("shop predict ????????????????")))
+    for text in ("\udcff" * 16, "é" * 16, "\0" * 16):
+        environ = {"HTTP_AUTHORIZATION": f"Bearer {text}"}
+        assert_refused(client.post("/predict", environ_base=environ), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        (SHOP, {"/predict", "/model"}),
+        (DESK, {"/predict", "/model", "/feedback", "/feedback/one"}),
+        (BOSS.replace(";", "_"), {"/predict", "/model", "/feedback", "/feedback/one", "/admin"}),
+    ],
+)
+def test_a_key_opens_what_its_scopes_say(locked: FlaskClient, key: str, allowed: set[str]) -> None:
+    for path, (method, scope) in VIEWS.items():
+        response = locked.open(path, method=method, headers=bearer(key))
+        if path in allowed or scope is None:
+            assert response.status_code == 200
+        else:
+            assert_refused(response, 403, "forbidden", f"needs the scope {scope}")
+            assert "WWW-Authenticate" not in response.headers
+
+
+def test_scopes_do_not_contain_each_other() -> None:
+    client = client_of(Access(ring(f"boss admin {GOOD}")))
+    assert client.post("/admin", headers=bearer(GOOD)).status_code == 200
+    assert_refused(client.post("/predict", headers=bearer(GOOD)), 403, "forbidden")
+
+
+def test_open_address_asks_for_no_key_and_gives_no_scope(locked: FlaskClient) -> None:
+    for headers in ({}, bearer("wrong-0123456789"), bearer(BOSS)):
+        response = locked.get("/open", headers=headers)
+        assert response.get_json() == {"name": None, "scopes": [], "address": "127.0.0.1"}
+
+
+def test_without_keys_all_but_admin_is_open() -> None:
+    client = client_of(Access())
+    assert not Access().has_keys
+    assert Access(ring()).has_keys
+    for path in ("/predict", "/feedback"):
+        answer = client.post(path, headers=bearer("left over from last year")).get_json()
+        assert (answer["name"], answer["scopes"]) == (None, ["feedback", "predict"])
+    response = client.post("/admin", headers=bearer(BOSS))
+    assert_refused(response, 403, "forbidden", "--keys FILE", "CLASSIFIER_KEYS")
