@@ -19,7 +19,7 @@ test: $(VENV)/.requirements-dev browser
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.requirements-dev
 	@$(RUN) benchmarks/short.py

@@ -53,7 +53,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--model", type=Path, default=Path("modelFile"), help="(modelFile)")
     add("--picture", type=Path, required=True, help="what is asked about")
     add("--runs", type=rig.number(1), default=3, help="of each server (3)")
     add(
@@ -63,12 +62,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"of {','.join(SERVERS)} (all)",
     )
-    add(
-        "--python",
-        default=sys.executable,
-        metavar="FILE",
-        help="what runs the server with OpenVINO (this one)",
-    )
+    services.add_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -78,7 +72,8 @@ def start(name: str, options: argparse.Namespace, folder: Path) -> AbstractConte
     if name == FIRST:
         return services.of_the_first_generation(options.model, picture, folder)
     python = options.python if name == OPENVINO else sys.executable
-    return services.ours(options.model, picture, folder, ["--engine", name], python)
+    arguments = ["--engine", name, *options.server_options]
+    return services.ours(options.model, picture, folder, arguments, python)
 
 
 def measure(

@@ -17,7 +17,6 @@ needs a core for a small part of the time: the last column tells how much of it.
 """
 
 import argparse
-import shlex
 import statistics
 import sys
 import tempfile
@@ -60,7 +59,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--model", type=Path, default=Path("modelFile"), help="a model folder or one version")
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of pictures")
     add("--pictures", type=rig.number(1), default=200, help="of the folder, at most (200)")
     add("--clients", type=_numbers, default=[1, 8, 32, 64], help="(1,8,32,64)")
@@ -73,14 +71,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"of {','.join(PARTS)} (all)",
     )
-    add("--python", default=sys.executable, metavar="FILE", help="what runs our server (this one)")
-    add(
-        "--server-options",
-        type=shlex.split,
-        default=[],
-        metavar="TEXT",
-        help="more options of main.py, in one argument",
-    )
+    services.add_options(parser)
     return parser.parse_args(arguments)
 
 

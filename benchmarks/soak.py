@@ -17,7 +17,6 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
-import shlex
 import socket
 import statistics
 import sys
@@ -69,19 +68,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--model", type=Path, default=Path("modelFile"), help="a model folder or one version")
     add("--data", type=Path, metavar="DIR", help="a folder of pictures (painted ones)")
     add("--pictures", type=rig.number(1), default=50, help="of the folder, at most (50)")
     add("--minutes", type=float, default=10.0, help="(10)")
     add("--callers", type=rig.number(1), default=6, help="at once (6)")
-    add("--python", default=sys.executable, metavar="FILE", help="what runs the server (this one)")
-    add(
-        "--server-options",
-        type=shlex.split,
-        default=[],
-        metavar="TEXT",
-        help="more options of main.py, in one argument",
-    )
+    services.add_options(parser)
     return parser.parse_args(arguments)
 
 

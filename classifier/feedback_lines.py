@@ -7,8 +7,8 @@ journal beside them with a line for each change.
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 JOURNAL_NAME = ".feedback.jsonl"
 
@@ -127,14 +127,54 @@ class Labelled(Protocol):
 Said = TypeVar("Said", bound=Labelled)
 
 
-def add_said(story: list[Said], said: Said, *, is_undo: bool) -> None:
-    """Add what was said of a picture to what was said before and not undone; the last one holds.
+class Stories(Generic[Said]):
+    """What was said of each picture and not taken back, as the lines of a journal add up to it.
 
-    Args:
-        story: oldest first; changed in place.
-        said: for an undo, what holds from then on.
-        is_undo: whether it takes the last of the story away.
+    A picture is known by its key, the name of what is stored of it. Not safe for threads.
     """
+
+    def __init__(self) -> None:
+        self._stories: dict[str, list[Said]] = {}  # oldest first
+        self._keys: dict[str, str] = {}  # of recovered pictures, whose SHA-256 does not begin so
+        self._sha256: dict[str, str] = {}
+
+    def add(self, entry: Entry, said: Said) -> str:
+        """Add a line, and what is to be remembered of it; give the key of its picture.
+
+        What is said last holds: for an undo, what holds from then on.
+
+        Raises:
+            ValueError: the path of what is stored is none.
+        """
+        key = self.key_of(entry.sha256)
+        if entry.stored is not None:
+            key = parse_stored_name(entry.stored)[1]
+        if entry.sha256.startswith(key):
+            self._sha256[key] = entry.sha256
+        else:  # all that is known of a file that was found without a line is what is stored
+            self._keys[entry.sha256] = key
+            self._sha256.setdefault(key, entry.sha256)
+        _tell(self._stories.setdefault(key, []), said, is_undo=entry.action == UNDO)
+        return key
+
+    def key_of(self, sha256: str) -> str:
+        """Give the digits under which a picture is known and stored."""
+        return self._keys.get(sha256, sha256[:KEY_DIGITS])
+
+    def sha256(self, key: str) -> str | None:
+        """Give a picture's SHA-256, or None when there is no line of it."""
+        return self._sha256.get(key)
+
+    def of(self, key: str) -> tuple[Said, ...]:
+        """Give what was said of a picture and not taken back, oldest first."""
+        return tuple(self._stories.get(key, ()))
+
+    def last(self) -> Iterator[tuple[str, Said]]:
+        """Give the key of each picture of which something holds, and that."""
+        return ((key, story[-1]) for key, story in self._stories.items() if story)
+
+
+def _tell(story: list[Said], said: Said, *, is_undo: bool) -> None:
     if story and (is_undo or story[-1].label == said.label):
         story.pop()
     if not is_undo:

@@ -1,16 +1,19 @@
 """Small real inputs that many tests share: painted pictures, and a model version without Keras."""
 
+import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from painted import COLOURS
 
-from classifier import bundle, engines, files, golden
+from classifier import bundle, engines, files, golden, logs
 from classifier.decisions import DecisionPolicy
+
+LONGEST = ("test_training_scripts.py",)
 
 
 def pytest_configure() -> None:
@@ -21,6 +24,11 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +46,20 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def _loggers_restored() -> Iterator[None]:
+    """Put the loggers back: scripts take them over, and pytest listens on the root logger."""
+    loggers = [logging.getLogger(), logging.getLogger("classifier")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    yield
+    for logger, handlers, level in before:
+        logs._remove_handlers(logger)
+        logger.handlers = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

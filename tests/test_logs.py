@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,7 @@ from classifier.errors import OutputError
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _loggers_restored() -> Iterator[None]:
-    """Put the loggers back: pytest listens on the root logger, too."""
-    loggers = [logging.getLogger(), logging.getLogger("classifier")]
-    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.handlers = []
-    yield
-    for logger, handlers, level in before:
-        logs._remove_handlers(logger)
-        logger.handlers = handlers
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("_loggers_restored")
 
 
 @pytest.mark.parametrize(("quiet", "shown"), [(False, "two\nthree\n"), (True, "three\n")])
@@ -103,6 +91,22 @@ def test_a_full_disk_ends_the_log_file_with_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("warning: Cannot write") for line in lines) == 1
     assert [line for line in lines if "Cannot write" not in line] == ["one", "two"]
+
+
+def test_a_log_that_grows_is_cut_into_files_and_the_oldest_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 2000)
+    path = logs.start_logging("main", folder=tmp_path, quiet=True)
+    for number in range(1000):
+        logging.getLogger("classifier.room").debug("request %04d", number)
+    files = sorted(tmp_path.iterdir(), key=lambda file: (len(file.name), file.name))
+    older = [f"{path.name}.{number}" for number in range(1, 1 + logs.NUM_OLDER_FILES)]
+    assert [file.name for file in files] == [path.name, *older]
+    assert all(0 < file.stat().st_size <= 2000 for file in files)
+    newest_last = "".join(file.read_text() for file in reversed(files)).splitlines()
+    numbers = [int(line.rsplit(" ", 1)[1]) for line in newest_last]
+    assert numbers == list(range(numbers[0], 1000))
 
 
 def test_native_messages_go_to_the_log_and_back_to_the_terminal(tmp_path: Path) -> None:

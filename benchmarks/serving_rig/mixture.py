@@ -84,8 +84,10 @@ def _raw(path: str = "/v1/predict", kind: str = "image/jpeg") -> Make:
     return lambda picture: request("POST", path, picture, kind)
 
 
-def _fixed(*arguments: object, **named: object) -> Make:
-    return lambda _picture: request(*arguments, **named)  # type: ignore[arg-type]
+def _fixed(
+    method: str, path: str, body: bytes = b"", kind: str = "", length: int | None = None
+) -> Make:
+    return lambda _picture: request(method, path, body, kind, length)
 
 
 def _form(path: str, **fields: str) -> Make:

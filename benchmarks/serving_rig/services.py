@@ -1,9 +1,11 @@
 """Servers as processes: ours, and that of the first generation."""
 
+import argparse
 import contextlib
 import dataclasses
 import http.client
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -105,6 +107,20 @@ class Service:
 
     def _proc(self, name: str) -> Path:
         return Path(f"/proc/{self.process.pid}/{name}")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a benchmark the options of what runs our server."""
+    add = parser.add_argument
+    add("--model", type=Path, default=Path("modelFile"), help="a model folder or one version")
+    add("--python", default=sys.executable, metavar="FILE", help="what runs our server (this one)")
+    add(
+        "--server-options",
+        type=shlex.split,
+        default=[],
+        metavar="TEXT",
+        help="more options of main.py, in one argument",
+    )
 
 
 @contextlib.contextmanager

@@ -6,10 +6,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from classifier import feedback_lines
-from classifier.feedback_lines import JOURNAL_NAME, KEY_DIGITS, UNDO, add_said
+from classifier.feedback_lines import JOURNAL_NAME, Stories
 
 _NO_LINE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
@@ -60,11 +59,12 @@ def read(folder: Path) -> Journal:
     except OSError as error:
         _log.warning("note: %s cannot be read (%s).", path, error.strerror)
         lines = []
-    stories = _Stories()
+    stories: Stories[Entry] = Stories()
     num_damaged = 0
     for line in filter(bytes.strip, lines):
         try:
-            stories.add(json.loads(line))
+            said = feedback_lines.Entry.from_json(json.loads(line))
+            stories.add(said, _entry(said))
         except _NO_LINE:
             num_damaged += 1
     if num_damaged:
@@ -74,42 +74,17 @@ def read(folder: Path) -> Journal:
             sum(1 for line in lines if line.strip()),
             path,
         )
-    return Journal(stories.last())
+    return Journal(
+        {
+            key: dataclasses.replace(entry, sha256=stories.sha256(key) or entry.sha256)
+            for key, entry in stories.last()
+        }
+    )
 
 
-class _Stories:
-    """What was said of each picture and not taken back, oldest first."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, list[Entry]] = {}  # by key, the name of what is stored
-        self._keys: dict[str, str] = {}  # by SHA-256
-        self._sent: dict[str, str] = {}  # SHA-256 of what was sent, by key
-
-    def add(self, line: Any) -> None:
-        """Take in a line.
-
-        Raises:
-            one of `_NO_LINE`: it is none.
-        """
-        said = feedback_lines.Entry.from_json(line)
-        key = self._keys.get(said.sha256, said.sha256[:KEY_DIGITS])
-        if said.stored is not None:
-            key = feedback_lines.parse_stored_name(said.stored)[1]
-        self._keys[said.sha256] = key
-        # Of a file that the service found without a line it only knows the SHA-256 of that file.
-        if said.sha256.startswith(key):
-            self._sent[key] = said.sha256
-        entry = _entry(said, self._sent.get(key, said.sha256))
-        add_said(self._entries.setdefault(key, []), entry, is_undo=said.action == UNDO)
-
-    def last(self) -> dict[str, Entry]:
-        """Give what holds."""
-        return {key: entries[-1] for key, entries in self._entries.items() if entries}
-
-
-def _entry(said: feedback_lines.Entry, sha256: str) -> Entry:
+def _entry(said: feedback_lines.Entry) -> Entry:
     time = datetime.datetime.fromisoformat(said.time)
     if time.tzinfo is None:
         time = time.replace(tzinfo=datetime.UTC)
     predicted = (said.predicted or {}).get("label")
-    return Entry(sha256, said.label, time.astimezone(datetime.UTC), predicted)
+    return Entry(said.sha256, said.label, time.astimezone(datetime.UTC), predicted)

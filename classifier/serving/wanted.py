@@ -97,9 +97,9 @@ def _whole_number(name: str, value: object, most: int) -> int:
 
 
 def _threshold(value: object, _limits: ServingLimits) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadParameterError("threshold must be a number from 0 to 1.")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _label(value: object, _limits: ServingLimits) -> str:

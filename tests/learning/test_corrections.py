@@ -1,9 +1,7 @@
 """Pictures that people corrected: what is taken in, what is left out, and that it is learned."""
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 from tiny_backbone import TINY
 
-from classifier import bundle, logs
+from classifier import bundle
 from classifier.errors import DataError
 from classifier.learning import audit, backbones, corrections
 from classifier.learning.dataset import Dataset, read_dataset
@@ -301,20 +299,6 @@ def test_count_files_is_what_taking_in_advances_by(data: Path, feedback: Feedbac
         read_dataset(data), data / "feedback", weight=1, max_share=1, advance=steps.append
     )
     assert sum(steps) == corrections.count_files(data / "feedback") == 6
-
-
-@pytest.fixture
-def _loggers_restored() -> Iterator[None]:
-    """Put the loggers back: a script takes them over."""
-    loggers = [logging.getLogger(), logging.getLogger("classifier")]
-    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.handlers = []
-    yield
-    for logger, handlers, level in before:
-        logs._remove_handlers(logger)
-        logger.handlers = handlers
-        logger.setLevel(level)
 
 
 PURPLE = (150, 30, 170)

@@ -1,5 +1,6 @@
 """Explanations by a real child process with TensorFlow, which takes seconds to start."""
 
+import concurrent.futures
 import io
 import os
 import signal
@@ -110,6 +111,15 @@ def hottest(png: bytes) -> tuple[int, int]:
     lightness = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     row, column = np.unravel_index(lightness.argmax(), lightness.shape)
     return int(row), int(column)
+
+
+def ask_apart(explainer: Explainer, predictor: Predictor) -> concurrent.futures.Future[bytes]:
+    """Ask from a thread of its own; there is a child when this returns."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    answer = pool.submit(ask, explainer, predictor)
+    pool.shutdown(wait=False)
+    wait_until(lambda: explainer._child is not None)
+    return answer
 
 
 def child_of(explainer: Explainer) -> int:
@@ -238,21 +248,11 @@ def test_a_child_that_dies_while_it_is_asked_is_an_error_and_replaced_by_the_nex
     predictor: Predictor,
 ) -> None:
     explainer = Explainer()
-    errors: list[Exception] = []
-
-    def question() -> None:
-        try:
-            ask(explainer, predictor)
-        except EngineError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=question)
-    thread.start()
-    wait_until(lambda: explainer._child is not None)
+    answer = ask_apart(explainer, predictor)
     number = child_of(explainer)
     os.kill(number, signal.SIGKILL)  # it still imports TensorFlow
-    thread.join(SECONDS)
-    assert "log has its last words" in str(errors[0])
+    with pytest.raises(EngineError, match="log has its last words"):
+        answer.result(SECONDS)
     assert explainer._child is None
     assert not is_there(number)
     explainer.close()
@@ -315,22 +315,12 @@ def test_a_version_that_was_replaced_on_disk_is_no_answer(
 
 def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) -> None:
     explainer = Explainer()
-    errors: list[Exception] = []
-
-    def question() -> None:
-        try:
-            ask(explainer, predictor)
-        except ShuttingDownError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=question)
-    thread.start()
-    wait_until(lambda: explainer._child is not None)
+    answer = ask_apart(explainer, predictor)
     number = child_of(explainer)
     explainer.close()
     assert not is_there(number)
-    thread.join(SECONDS)
-    assert len(errors) == 1
+    with pytest.raises(ShuttingDownError):
+        answer.result(SECONDS)
     with pytest.raises(ShuttingDownError):
         ask(explainer, predictor)
 

@@ -81,7 +81,7 @@ def test_an_entry_tells_all_that_a_reviewer_needs(store: FeedbackStore) -> None:
     assert value == {
         "id": "first", "label": "red", "probability": 0.6,
         "probabilities": {"blue": 0.4, "red": 0.6}, "decision": "neutral",
-        "reason": "uncertain", "corrected": None,
+        "reason": "uncertain",
     }  # fmt: skip
 
 

@@ -108,5 +108,4 @@ def as_json(picture: HeldPicture) -> Mapping[str, Any]:
         "decision": prediction.decision,
         "reason": picture.reason,
         "created": picture.created,
-        "corrected": None,  # those that were are not in the queue
     }

@@ -1,18 +1,10 @@
 """What holds for each corrected picture, as the lines of the journal add up to it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from classifier.feedback_lines import (
-    AUDIT,
-    KEY_DIGITS,
-    UNDO,
-    Entry,
-    add_said,
-    parse_stored_name,
-    stored_name,
-)
+from classifier.feedback_lines import AUDIT, Entry, Stories, stored_name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,50 +24,37 @@ class Step:
     reason: str
 
 
-@dataclasses.dataclass(slots=True)
-class _Picture:
-    sha256: str
-    steps: list[Step] = dataclasses.field(default_factory=list)
-    num_bytes: int = 0  # of what is stored of it
-
-
 class FeedbackState:
     """The sum of a journal, and the sizes of the stored pictures; not safe for threads."""
 
     def __init__(self) -> None:
-        self._pictures: dict[str, _Picture] = {}
-        self._keys: dict[str, str] = {}  # of recovered pictures, whose SHA-256 does not begin so
-        self.num_stored = 0
+        self._stories: Stories[Step] = Stories()
+        self._num_bytes: dict[str, int] = {}  # of what is stored of a picture, by key
         self.num_bytes = 0
+
+    @property
+    def num_stored(self) -> int:
+        """How many pictures are stored."""
+        return len(self._num_bytes)
 
     def apply(self, entry: Entry) -> str:
         """Add a line and give the key of its picture."""
-        key = self.key_of(entry.sha256)
-        if entry.stored is not None:
-            key = parse_stored_name(entry.stored)[1]
-            if not entry.sha256.startswith(key):
-                self._keys[entry.sha256] = key
-        picture = self._pictures.setdefault(key, _Picture(entry.sha256))
-        if entry.sha256.startswith(key):
-            picture.sha256 = entry.sha256
         step = Step(entry.label, entry.predicted, entry.model, entry.reason)
-        add_said(picture.steps, step, is_undo=entry.action == UNDO)
-        return key
+        return self._stories.add(entry, step)
 
     def key_of(self, sha256: str) -> str:
         """Give the digits under which a picture is known and stored."""
-        return self._keys.get(sha256, sha256[:KEY_DIGITS])
+        return self._stories.key_of(sha256)
 
     def is_other(self, sha256: str) -> bool:
         """Tell whether another picture has this one's key."""
         key = self.key_of(sha256)
-        known = self._pictures.get(key)
-        return known is not None and known.sha256.startswith(key) and known.sha256 != sha256
+        known = self._stories.sha256(key)
+        return known is not None and known.startswith(key) and known != sha256
 
     def steps(self, key: str) -> tuple[Step, ...]:
         """Give what was said of a picture and not undone, oldest first."""
-        picture = self._pictures.get(key)
-        return tuple(picture.steps) if picture else ()
+        return self._stories.of(key)
 
     def stored(self, key: str) -> str | None:
         """Give the path, in the feedback folder, where the picture should be."""
@@ -85,24 +64,21 @@ class FeedbackState:
 
     def sha256(self, key: str) -> str | None:
         """Give a picture's SHA-256, or None when the journal has no line of it."""
-        picture = self._pictures.get(key)
-        return picture.sha256 if picture else None
+        return self._stories.sha256(key)
 
     def num_bytes_of(self, key: str) -> int:
         """Give the size of what is stored of a picture; 0 when nothing is."""
-        picture = self._pictures.get(key)
-        return picture.num_bytes if picture else 0
+        return self._num_bytes.get(key, 0)
 
     def set_num_bytes(self, key: str, num_bytes: int) -> None:
-        """Note the size of what is stored of a known picture; 0 when nothing is."""
-        picture = self._pictures[key]
-        self.num_stored += (num_bytes > 0) - (picture.num_bytes > 0)
-        self.num_bytes += num_bytes - picture.num_bytes
-        picture.num_bytes = num_bytes
+        """Note the size of what is stored of a picture; 0 when nothing is."""
+        self.num_bytes += num_bytes - self._num_bytes.pop(key, 0)
+        if num_bytes:
+            self._num_bytes[key] = num_bytes
 
     def num_corrected(self) -> int:
         """Count the pictures of which something holds, rejected ones included."""
-        return sum(1 for _ in self._last_steps())
+        return sum(1 for _ in self._stories.last())
 
     def audit(self, class_of_interest: str | None) -> tuple[int, int]:
         """Count the audited pictures that were reviewed, and those the filter should have kept.
@@ -112,7 +88,7 @@ class FeedbackState:
                 shows that it was wrong.
         """
         reviewed = missed = 0
-        for step in self._last_steps():
+        for _, step in self._stories.last():
             if step.reason != AUDIT or step.predicted is None:
                 continue
             reviewed += 1
@@ -121,6 +97,3 @@ class FeedbackState:
             else:
                 missed += step.label not in (None, step.predicted.get("decision"))
         return reviewed, missed
-
-    def _last_steps(self) -> Iterator[Step]:
-        return (picture.steps[-1] for picture in self._pictures.values() if picture.steps)

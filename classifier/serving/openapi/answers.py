@@ -190,7 +190,6 @@ def _correcting() -> Json:
         "decision": text(),
         "reason": text("why it should be looked at", enum=list(REASONS)),
         "created": _TIME,
-        "corrected": or_null(text()),
     }
     return {
         "Corrected": answered(
