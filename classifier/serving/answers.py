@@ -21,7 +21,7 @@ def answer(
         picture_id: of this prediction.
         judged: what was found.
         wanted: how the caller wanted it.
-        total_seconds: since the request arrived.
+        total_seconds: from reading the picture, which may be fetching it, to the answer.
         is_held: whether it can be corrected by its id alone.
     """
     prediction, known = judged.prediction, judged.known

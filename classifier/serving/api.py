@@ -49,8 +49,11 @@ class Api:
             self._service.access.take(flask.g.caller, len(asked) - 1)
             turn = self._service.turn(is_batch=True)
             request_id = flask.g.request_id
+            num_threads = threads_for(judge)
+            if any(one.sent.is_url for one in asked):  # more would be refused, and not wait
+                num_threads = min(num_threads, self._service.limits.max_fetches)
             # Threads do not know Flask's request, so they are told what they need of it.
-            with concurrent.futures.ThreadPoolExecutor(threads_for(judge)) as pool:
+            with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
                 futures = [
                     pool.submit(self._judged_or_refused, judge, one, turn, f"{request_id}-{number}")
                     for number, one in enumerate(asked)
@@ -85,7 +88,7 @@ class Api:
         try:
             return self._judged(judge, asked, turn, picture_id)
         except (ClassifierError, MemoryError) as error:
-            problem = problems.problem_for(error)
+            problem = self._service.note(error, picture_id)
             detail = problems.detail_of(error, picture_id)
             refusal: dict[str, Any] = {
                 "error": json.loads(problems.document(problem, detail, picture_id))

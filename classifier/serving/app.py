@@ -1,4 +1,4 @@
-"""The HTTP edge: every request is named, checked, counted, and told plainly what was wrong.
+"""The HTTP edge: every request that comes so far is named, checked, counted, and told its faults.
 
 `create_app` gives a plain WSGI application. The addresses come from rooms, each with its own views.
 """
@@ -16,12 +16,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 from classifier.serving import legacy, problems
 from classifier.serving.api import Api
 from classifier.serving.legacy_views import LegacyViews
-from classifier.serving.limits import ServingLimits
-from classifier.serving.models import Models
 from classifier.serving.oip import OpenInference
 from classifier.serving.openapi.document import OpenApi
 from classifier.serving.pages import Pages
-from classifier.serving.predictor import Predictor
 from classifier.serving.probes import Probes
 from classifier.serving.routes import Route, Style, milliseconds, text_answer
 from classifier.serving.service import Room, Service
@@ -41,19 +38,13 @@ _HEADERS = {
 _NO_ROUTE = "none"  # in metrics, for paths that lead nowhere
 
 
-def create_app(
-    predictor: Predictor | Models | Service,
-    limits: ServingLimits | None = None,
-    more: Sequence[Room] = (),
-) -> flask.Flask:
+def create_app(service: Service, more: Sequence[Room] = ()) -> flask.Flask:
     """Give the application.
 
     Args:
-        predictor: a predictor, models of which one may still be loading, or a whole service.
-        limits: what a request may cost, where no service is given.
+        service: what its rooms share.
         more: rooms besides those that every service has.
     """
-    service = _service_of(predictor, limits)
     openapi = OpenApi(service)
     rooms: list[Room] = [
         Api(service),
@@ -74,13 +65,6 @@ def create_app(
     app.after_request(edge.finish)
     app.register_error_handler(Exception, edge.fail)
     return app
-
-
-def _service_of(given: Predictor | Models | Service, limits: ServingLimits | None) -> Service:
-    if isinstance(given, Service):
-        return given
-    models = given if isinstance(given, Models) else Models.of(given)
-    return Service(models, limits or ServingLimits())
 
 
 class _Edge:
@@ -105,7 +89,7 @@ class _Edge:
 
     def start(self) -> flask.Response | None:
         """Name the request, and let it pass or refuse it."""
-        flask.g.started = time.perf_counter()
+        flask.g.started = time.monotonic()
         flask.g.request_id = str(uuid.uuid4())
         access, request = self._service.access, flask.request
         preflight = access.preflight(request)
@@ -127,7 +111,7 @@ class _Edge:
         response.headers["X-Request-Id"] = flask.g.request_id
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
-        spent = time.perf_counter() - flask.g.started
+        spent = time.monotonic() - flask.g.started
         path = route.path if route else request.endpoint or _NO_ROUTE
         method = request.method if request.method in _METHODS else "other"
         self._service.metrics.note_request(path, method, response.status_code, spent)
@@ -138,12 +122,8 @@ class _Edge:
         """Turn any error into the answer that its address promises."""
         if isinstance(error, HTTPException) and (error.code or 500) < 400:
             return error  # a redirect
-        problem = problems.problem_for(error)
-        if problem.status == 500:
-            _log.error("Request %s failed: %s.", flask.g.request_id, type(error).__name__)
-            _log.debug("what happened in request %s", flask.g.request_id, exc_info=error)
+        problem = self._service.note(error, flask.g.request_id)
         flask.g.problem = problem.slug
-        self._service.metrics.note_problem(problem.slug)
         response = self._refusal(problem, error)
         if isinstance(error, problems.AccessError):
             response.headers.update(error.headers)

@@ -33,7 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="requests worked on at once; the next one is told to come back (16)",
+        help="requests worked on at once; some more wait half a second, then they are told to "
+        "come back (16)",
     )
     add(
         "--cache-entries",
@@ -96,23 +97,23 @@ def assemble(
     from classifier.serving.app import create_app
     from classifier.serving.corrections import options as feedback_options
     from classifier.serving.explaining import Explainer, ExplainViews
-    from classifier.serving.limits import ServingLimits
+    from classifier.serving.limits import Admission, ServingLimits
     from classifier.serving.metrics import Metrics
     from classifier.serving.models import Models
     from classifier.serving.service import KeepNothing, Room, Service
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
-    metrics = Metrics()
+    admission, metrics = Admission(limits), Metrics()
     models = Models(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
-    fetcher = url_options.from_options(options, limits.pictures.max_bytes)
+    fetcher = url_options.from_options(options, limits)
     corrections = feedback_options.from_options(
-        options, lambda: models.get().classes, limits, metrics.note_correction
+        options, lambda: models.get().classes, admission, metrics.note_correction
     )
     service = Service(
         models,
-        limits,
+        admission,
         access_options.from_options(options, address),
         fetcher.fetch if fetcher else None,
         corrections or KeepNothing(),
@@ -123,11 +124,10 @@ def assemble(
         if corrections:
             corrections.open()
             stack.callback(corrections.close)
-            corrections.share(service.admission)
         more: list[Room] = [AdminViews(service), ExplainViews(service, explainer)]
         if corrections:
             more.append(corrections)
         stack.callback(models.join)
         stack.callback(models.close)
         check = corrections.check if corrections else lambda described: None
-        yield Assembled(models, create_app(service, more=more), limits, check)
+        yield Assembled(models, create_app(service, more), limits, check)

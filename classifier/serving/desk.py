@@ -12,9 +12,9 @@ from classifier import images
 from classifier.decisions import CONFIDENT, DecisionPolicy
 from classifier.frames import further_frames
 from classifier.serving.cache import AnswerCache, Known
-from classifier.serving.limits import Admission, ServingLimits
+from classifier.serving.limits import Admission
 from classifier.serving.metrics import Metrics
-from classifier.serving.models import Judge
+from classifier.serving.models import Judge, streams_of
 from classifier.serving.predictor import Prediction
 from classifier.serving.problems import ClientGoneError, DeadlineExceededError
 from classifier.serving.requests import Fetch, PictureRequest
@@ -79,12 +79,11 @@ class Desk:
 
     def __init__(
         self,
-        limits: ServingLimits,
         admission: Admission,
         metrics: Metrics,
         fetch: Fetch | None = None,
     ) -> None:
-        self._limits = limits
+        self._limits = limits = admission.limits
         self._admission = admission
         self._metrics = metrics
         self._fetch = fetch
@@ -178,7 +177,7 @@ class Desk:
     def _slots_of(self, judge: Judge) -> EngineSlots:
         with self._lock:
             if judge not in self._slots:
-                self._slots[judge] = EngineSlots(int(judge.describe().get("streams", 1)))
+                self._slots[judge] = EngineSlots(streams_of(judge))
             return self._slots[judge]
 
 

@@ -96,7 +96,7 @@ class Explainer:
             self._busy.release()
 
     def end_if_idle(self) -> None:
-        """End the child unless it explains a picture right now, as after a change of the model."""
+        """End the child unless it explains a picture right now."""
         if not self._busy.acquire(blocking=False):
             return
         try:

@@ -1,7 +1,7 @@
 """The first generation's HTTP contract: its shapes, texts and habits, translated here alone.
 
-`POST /image/detection` answers with HTTP 200 whatever the caller sent: old callers look only at
-`code`. A server that cannot take the request says so with HTTP 503 and the same body.
+`POST /image/detection` answers with HTTP 200 whatever the picture was: old callers look only at
+`code`. What is not about the picture (`TOLD_BY_STATUS`) has a status of its own and the same body.
 """
 
 import json

@@ -2,7 +2,6 @@
 
 import flask
 
-from classifier.decisions import DecisionPolicy
 from classifier.serving import legacy
 from classifier.serving.requests import PictureRequest, Sent, read_legacy_picture
 from classifier.serving.routes import Route, Scope, Style, text_answer
@@ -33,8 +32,7 @@ class LegacyViews:
             turn = self._service.turn()
             judged = self._service.desk.judge(judge, PictureRequest(Sent(data), Wanted()), turn)
         flask.g.label = judged.prediction.label
-        policy = DecisionPolicy.from_json(judged.described["decision_policy"])
-        return text_answer(legacy.success(judged.prediction, policy))
+        return text_answer(legacy.success(judged.prediction, judged.policy))
 
     def greet(self) -> flask.Response:
         """Say hello."""

@@ -34,6 +34,7 @@ class ServingLimits:
     max_batch_pictures: int = 32
     max_batch_bytes: int = 32 * 2**20
     max_batches: int = 2  # at once: each holds all its pictures
+    max_fetches: int = 4  # pictures being fetched from addresses at once
     max_frames: int = 8  # of an animation
     max_in_flight: int = 16  # requests being worked on
     max_waiting: int = 48  # requests that wait for one of those places; the next one is refused
@@ -57,10 +58,14 @@ class ServingLimits:
 
 
 class Admission:
-    """Hands out the places of `ServingLimits` and takes them back whatever happens."""
+    """Hands out the places of `ServingLimits` and takes them back whatever happens.
 
-    def __init__(self, limits: ServingLimits) -> None:
-        self._limits = limits
+    Attributes:
+        limits: how many there are, and what else a request may cost.
+    """
+
+    def __init__(self, limits: ServingLimits | None = None) -> None:
+        self.limits = limits = limits or ServingLimits()
         self._places = threading.BoundedSemaphore(limits.max_in_flight)
         self._waiting_room = threading.BoundedSemaphore(limits.max_waiting)
         self._batch_places = threading.BoundedSemaphore(limits.max_batches)
@@ -82,7 +87,7 @@ class Admission:
         Raises:
             OverloadedError: none became free.
         """
-        with _holding(self._places, f"{self._limits.max_in_flight} requests", self._wait):
+        with _holding(self._places, f"{self.limits.max_in_flight} requests", self._wait):
             begun = time.monotonic()
             with self._lock:
                 self._in_flight += 1
@@ -97,7 +102,7 @@ class Admission:
         if not self._waiting_room.acquire(blocking=False):
             return False
         try:
-            return self._places.acquire(timeout=self._limits.max_waiting_seconds)
+            return self._places.acquire(timeout=self.limits.max_waiting_seconds)
         finally:
             self._waiting_room.release()
 
@@ -108,7 +113,7 @@ class Admission:
         Raises:
             OverloadedError: all are taken.
         """
-        with _holding(self._batch_places, f"{self._limits.max_batches} batches"):
+        with _holding(self._batch_places, f"{self.limits.max_batches} batches"):
             yield
 
     def retry_after(self) -> int:
@@ -131,9 +136,10 @@ class Admission:
         Raises:
             OverloadedError: no place became free in time.
         """
-        heavy = announced_pixels(data) > self._limits.heavy_pixels
+        width, height = announced_size(data)
+        heavy = width * height > self.limits.heavy_pixels
         lane = self._heavy_lane if heavy else self._light_lane
-        wait = min(self._limits.max_decoding_wait, max(0.0, deadline - time.monotonic()))
+        wait = min(self.limits.max_decoding_wait, max(0.0, deadline - time.monotonic()))
         if not lane.acquire(timeout=wait):
             raise OverloadedError("Other pictures take too long to decode: try again in a moment.")
         try:
@@ -154,14 +160,17 @@ def _holding(
         places.release()
 
 
-def announced_pixels(data: bytes) -> int:
-    """Give width × height from a picture's header, or 0 when `images.decode` will refuse it."""
+def announced_size(data: bytes) -> tuple[int, int]:
+    """Give width and height from a picture's header, before orientation.
+
+    Both are 0 when `images.decode` will refuse it.
+    """
     picture_format = images.sniff(data)
     if picture_format is None:
-        return 0
+        return 0, 0
     try:
         picture_blocks.check(picture_format, data)
         with Image.open(io.BytesIO(data), formats=[picture_format]) as image:
-            return image.width * image.height
+            return image.size
     except Exception:  # hostile headers raise nearly anything; `decode` names the fault
-        return 0
+        return 0, 0

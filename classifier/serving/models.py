@@ -21,11 +21,13 @@ from classifier.errors import (
     ModelDamagedError,
     ModelError,
     ModelNotFoundError,
+    OutputError,
 )
 from classifier.serving.model_folder import ModelFolder
 from classifier.serving.predictor import Prediction, Predictor
 from classifier.serving.problems import (
     ModelChangeError,
+    ModelChangeFailedError,
     ModelLoadingError,
     ModelRefusedError,
     ModelUnusableError,
@@ -48,13 +50,17 @@ class Judge(Protocol):
         """Judge a decoded picture."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Tell name, digest, classes, engine and decision policy."""
+        """Tell name, digest, classes, engine, its streams, and decision policy."""
+
+
+def streams_of(judge: Judge) -> int:
+    """Give how many runs of its engine are worth having at once."""
+    return int(judge.describe()["streams"])
 
 
 def threads_for(judge: Judge) -> int:
     """Give how many threads judge the pictures of one request."""
-    # One more than the engine has places, so that one picture is decoded meanwhile.
-    return int(judge.describe().get("streams", 1)) + 1
+    return streams_of(judge) + 1  # one picture is decoded meanwhile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +254,8 @@ class Models:
                 predictor.engine.name,
                 current.version.name,
             )
-        return Change(self.get().describe(), self._previous, is_new)
+        served = predictor if is_new else current
+        return Change(served.describe(), self._previous, is_new)
 
     def _open(self, version: bundle.ModelVersion) -> Predictor:
         engine = engines.open_engine(version, self._engine, self._precision)
@@ -269,7 +276,7 @@ class Models:
         """Log what speaks against a version, and tell it to the caller without the server's paths.
 
         Raises:
-            ModelChangeError: instead of any other error.
+            ModelChangeError: instead of any other error of this program.
         """
         try:
             yield
@@ -279,7 +286,8 @@ class Models:
             raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> ModelChangeError:
-        told = str(error).replace(f"{self._folder.path}/", "")
+        folder = self._folder.path
+        told = str(error).replace(f"{folder}/", "").replace(str(folder), folder.name)
         match error:
             case ModelChangeError():
                 return type(error)(told)
@@ -290,12 +298,14 @@ class Models:
                 )
             case ModelError():
                 return ModelUnusableError(told)
+            case OutputError():
+                return ModelChangeFailedError(told)
             case EngineError() | ImportError():
                 return ModelUnusableError(
                     "The engine of this server cannot run the model version: the server's log says "
                     "why."
                 )
-        return ModelRefusedError(told)  # a precision that it does not have, or a full disk
+        return ModelRefusedError(told)  # a precision that it does not have
 
     def _work(
         self, loaded: Callable[[Predictor], None], failed: Callable[[Exception], None]

@@ -125,7 +125,7 @@ class OpenInference:
             return judged
 
         with concurrent.futures.ThreadPoolExecutor(threads_for(judge)) as pool:
-            # Those that were not begun when one fails never are: `map` sees to it.
+            # Once the answer of one that failed is due, those not begun yet never are.
             return list(pool.map(judge_one, range(len(pictures))))
 
     def _judge_one(self, judge: Judge, picture: str, turn: Turn, number: int) -> Judged:

@@ -13,7 +13,7 @@ TEMPLATES: Mapping[str, str] = MappingProxyType(
     {"/": "index.html", "/review": "review.html", "/docs": "docs.html"}
 )
 
-# The pages' modules run only as this type, and some Windows registries call them plain text.
+# The pages' modules run only as this type, and some systems' tables call them plain text.
 mimetypes.add_type("text/javascript", ".js")
 
 

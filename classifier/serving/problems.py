@@ -30,7 +30,7 @@ ClassifierError
     ├── OverloadedError              all places are taken
     ├── FetchFailedError             a picture's address gave none
     ├── ModelLoadingError            the model is not there yet
-    ├── FeedbackUnavailableError     corrections cannot be written
+    ├── FeedbackUnavailableError     corrections cannot be written or read
     ├── FeedbackFullError            there is no room for more corrections
     └── ShuttingDownError            the server is about to leave
 """
@@ -134,7 +134,6 @@ class RateLimitedError(AccessError):
     def __init__(self, sentence: str, retry_after: int) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
-        self.headers = {"Retry-After": str(retry_after)}
 
 
 class ModelChangeError(ClassifierError):
@@ -151,6 +150,10 @@ class ModelRefusedError(ModelChangeError):
 
 class ModelUnusableError(ModelChangeError):
     """The version is damaged, or no engine can run it."""
+
+
+class ModelChangeFailedError(ModelChangeError):
+    """The server could not write down which version is served."""
 
 
 class ExplainingUnavailableError(ClassifierError):
@@ -182,7 +185,7 @@ class ModelLoadingError(UnavailableError):
 
 
 class FeedbackUnavailableError(UnavailableError):
-    """A correction could not be written; nothing was changed."""
+    """Corrections cannot be written or read now; nothing was changed."""
 
 
 class FeedbackFullError(UnavailableError):
@@ -259,9 +262,12 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
         FetchFailedError: Problem(502, "fetch-failed", "The address gave no picture"),
         DeadlineExceededError: Problem(504, "deadline-exceeded", "The answer took too long"),
         ClientGoneError: Problem(499, "client-gone", "The caller has hung up"),
+        ModelChangeFailedError: Problem(
+            503, "model-change-failed", "The change of the model cannot be kept"
+        ),
         ModelLoadingError: Problem(503, "model-loading", "The model is loading"),
         FeedbackUnavailableError: Problem(
-            503, "feedback-unavailable", "Corrections cannot be stored"
+            503, "feedback-unavailable", "Corrections are not available"
         ),
         FeedbackFullError: Problem(507, "feedback-full", "There is no room for more corrections"),
         ShuttingDownError: Problem(503, "shutting-down", "The server is stopping"),
@@ -285,6 +291,11 @@ def detail_of(error: Exception, request_id: str) -> str:
     if isinstance(error, http.HTTPException):
         return error.description or error.name
     return f"The server failed; its log has the details under request {request_id}."
+
+
+def is_own_fault(error: Exception) -> bool:
+    """Tell whether the server failed, so that `detail_of` says nothing but where to look."""
+    return problem_for(error).status == 500 or isinstance(error, MemoryError)
 
 
 def document(

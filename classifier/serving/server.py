@@ -3,6 +3,7 @@
 import copy
 import errno
 import logging
+import resource
 import signal
 import socket
 import time
@@ -189,10 +190,6 @@ def _room_for_connections(wanted: int) -> int:
 
     A connection that the server cannot accept keeps it from sleeping and everybody from connecting.
     """
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

@@ -1,12 +1,12 @@
 """One running service: what its rooms share."""
 
 import dataclasses
-import functools
-import time
+import logging
 from typing import Protocol
 
 import flask
 
+from classifier.serving import problems
 from classifier.serving.access.checks import Access
 from classifier.serving.desk import Desk, Judged, Turn
 from classifier.serving.limits import Admission, ServingLimits
@@ -14,6 +14,8 @@ from classifier.serving.metrics import Metrics
 from classifier.serving.models import Judge, Models
 from classifier.serving.requests import Fetch
 from classifier.serving.routes import Route
+
+_log = logging.getLogger(__name__)
 
 
 class Room(Protocol):
@@ -38,37 +40,38 @@ class KeepNothing:
         return False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Service:
     """What the rooms of a service share.
 
     Attributes:
         models: gives the predictor in use.
-        limits: what requests may cost.
+        admission: hands out the places for requests.
         access: who may do what.
         fetch: gets a picture from an address; None where addresses are not taken.
         keeper: keeps pictures for corrections.
         metrics: counts.
+        desk: where pictures are judged.
     """
 
     models: Models
-    limits: ServingLimits = dataclasses.field(default_factory=ServingLimits)
+    admission: Admission = dataclasses.field(default_factory=Admission)
     access: Access = dataclasses.field(default_factory=Access)
     fetch: Fetch | None = None
     keeper: Keeper = dataclasses.field(default_factory=KeepNothing)
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    desk: Desk = dataclasses.field(init=False)
 
-    @functools.cached_property
-    def admission(self) -> Admission:
-        """The places for requests."""
-        admission = Admission(self.limits)
-        self.metrics.watch("in_flight", "Requests being worked on", lambda: admission.in_flight)
-        return admission
+    def __post_init__(self) -> None:
+        """Make the desk, and have the requests in flight counted."""
+        self.desk = Desk(self.admission, self.metrics, self.fetch)
+        in_flight = "Requests being worked on"
+        self.metrics.watch("in_flight", in_flight, lambda: self.admission.in_flight)
 
-    @functools.cached_property
-    def desk(self) -> Desk:
-        """Where pictures are judged."""
-        return Desk(self.limits, self.admission, self.metrics, self.fetch)
+    @property
+    def limits(self) -> ServingLimits:
+        """What requests may cost."""
+        return self.admission.limits
 
     def current(self) -> Judge:
         """Give the predictor in use.
@@ -78,9 +81,21 @@ class Service:
         """
         return self.models.get()
 
+    def note(self, error: Exception, request_id: str) -> problems.Problem:
+        """Count what went wrong with a request or with one picture of it; give the table's row.
+
+        What is the server's own fault goes to the log, where the answer points to.
+        """
+        problem = problems.problem_for(error)
+        self.metrics.note_problem(problem.slug)
+        if problems.is_own_fault(error):
+            _log.error("Request %s failed: %s.", request_id, type(error).__name__)
+            _log.debug("what happened in request %s", request_id, exc_info=error)
+        return problem
+
     def turn(self, *, is_batch: bool = False) -> Turn:
-        """Give how long the sender of Flask's request waits."""
+        """Give how long the sender of Flask's request waits, from the request's arrival."""
         limits = self.limits
         seconds = limits.batch_deadline_seconds if is_batch else limits.deadline_seconds
         is_gone = flask.request.environ.get("waitress.client_disconnected", lambda: False)
-        return Turn(time.monotonic() + seconds, is_gone)
+        return Turn(flask.g.started + seconds, is_gone)

@@ -109,6 +109,9 @@ class EngineSlots:
         self._room.waiting.put(run)
         if not run.done.wait(max(0.0, deadline - begun)) and self._room.give_up(run):
             raise DeadlineExceededError("The model did not answer in time: try again in a moment.")
-        if run.error is not None:
+        if run.error is None:
+            return run.result, run.started - begun
+        try:
             raise run.error
-        return run.result, run.started - begun
+        finally:
+            del run  # or its error, which knows this frame, would keep the picture for a while

@@ -7,6 +7,7 @@ from classifier.errors import UsageError
 from classifier.serving.access import hosts
 
 if TYPE_CHECKING:  # it loads Pillow and urllib3
+    from classifier.serving.limits import ServingLimits
     from classifier.serving.url_input import UrlFetcher
 
 
@@ -30,12 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def from_options(options: argparse.Namespace, max_bytes: int) -> "UrlFetcher | None":
+def from_options(options: argparse.Namespace, limits: "ServingLimits") -> "UrlFetcher | None":
     """Give the fetcher that the command line asks for, or None when addresses are not taken.
 
     Args:
         options: what `add_options` asked for.
-        max_bytes: of a picture.
+        limits: how large a picture may be, and how many are fetched at once.
 
     Raises:
         UsageError: hosts are named, and yet no address is taken.
@@ -44,9 +45,10 @@ def from_options(options: argparse.Namespace, max_bytes: int) -> "UrlFetcher | N
         if options.allow_url_host:
             raise UsageError("--allow-url-host goes with --allow-url: give that too.")
         return None
-    from classifier.serving.url_input import UrlFetcher
+    from classifier.serving.url_input import UrlFetcher, UrlSettings
 
-    return UrlFetcher(max_bytes, options.allow_url_host or None)
+    settings = UrlSettings(max_at_once=limits.max_fetches)
+    return UrlFetcher(limits.pictures.max_bytes, options.allow_url_host or None, settings)
 
 
 def _host(text: str) -> str:

@@ -58,13 +58,16 @@ class RefusalTask(ErrorTask):  # type: ignore[misc] # waitress has no types
 
     def execute(self) -> None:
         path, code = str(self.request.path), self.request.error.code
-        media_type, status, body = refusal(path, code)
-        _log.debug("%s", json.dumps({"path": path[:200], "status": status, "refused": code}))
+        request_id = str(uuid.uuid4())
+        media_type, status, body = refusal(path, code, request_id)
+        entry = {"id": request_id, "path": path[:200], "status": status, "refused": code}
+        _log.debug("%s", json.dumps(entry))
         self.status = status
         self.response_headers += [
             ("Content-Type", media_type),
             ("Content-Length", str(len(body))),
             ("X-Content-Type-Options", "nosniff"),
+            ("X-Request-Id", request_id),
         ]
         if code == _NoRoomError.code:
             self.response_headers.append(("Retry-After", str(_NO_ROOM_SECONDS)))
@@ -241,12 +244,11 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
         self.is_deaf = True
 
 
-def refusal(path: str, code: int) -> tuple[str, str, bytes]:
+def refusal(path: str, code: int, request_id: str) -> tuple[str, str, bytes]:
     """Give media type, status line and body for a request that the HTTP server itself refuses."""
     kind = default_exceptions.get(code, default_exceptions[400])
     error = kind(_NO_ROOM if code == _NoRoomError.code else None)
     problem = problems.problem_for(error)
-    request_id = str(uuid.uuid4())
     detail = problems.detail_of(error, request_id)
     if path == legacy.PATH:
         status = f"{code} {error.name}" if code == _NoRoomError.code else "200 OK"

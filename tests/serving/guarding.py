@@ -49,7 +49,10 @@ def app_with(access: Access) -> flask.Flask:
     def refuse(error: problems.AccessError) -> flask.Response:
         problem = problems.problem_for(error)
         text = problems.document(problem, str(error), "x")
-        return flask.Response(text, problem.status, dict(error.headers))
+        answer = flask.Response(text, problem.status, dict(error.headers))
+        if isinstance(error, problems.RateLimitedError):
+            answer.headers["Retry-After"] = str(error.retry_after)
+        return answer
 
     def finish(response: flask.Response) -> flask.Response:
         response.headers.update(access.cors_headers(flask.request))

@@ -19,7 +19,6 @@ from classifier.serving.access.checks import Access
 from classifier.serving.access.keys import read_keys
 from classifier.serving.admin import AdminViews
 from classifier.serving.app import create_app
-from classifier.serving.limits import ServingLimits
 from classifier.serving.models import Models
 from classifier.serving.service import Service
 
@@ -67,7 +66,7 @@ def models(folder: Path) -> Iterator[Models]:
 @pytest.fixture
 def client(models: Models) -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
-    service = Service(models, ServingLimits(), access)
+    service = Service(models, access=access)
     return create_app(service, more=[AdminViews(service)]).test_client()
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import json
@@ -28,7 +29,7 @@ from classifier.serving.access.rates import RateLimit, TokenBuckets
 from classifier.serving.app import create_app
 from classifier.serving.corrections import options as feedback_options
 from classifier.serving.corrections.views import Corrections
-from classifier.serving.limits import ServingLimits
+from classifier.serving.limits import Admission, ServingLimits
 from classifier.serving.metrics import Metrics
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
@@ -59,7 +60,7 @@ def make_room(
     predictor: Predictor, folder: Path, *options: str, classes: Sequence[str] = (), **more: Any
 ) -> Corrections:
     asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
-    room = feedback_options.from_options(asked, lambda: names, ServingLimits(), **more)
+    room = feedback_options.from_options(asked, lambda: names, Admission(), **more)
     room.check(predictor.describe() | {"classes": names})
     room.open()
     return room
@@ -68,7 +69,6 @@ def make_room(
 def client_of(predictor: Predictor, room: Corrections, keys: str = "") -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
     service = Service(Models.of(predictor), access=access, keeper=room)
-    room.share(service.admission)
     return create_app(service, more=[room]).test_client()
 
 
@@ -314,6 +314,31 @@ def test_each_caller_has_a_pace_of_its_own(predictor: Predictor, folder: Path) -
     assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
 
 
+@pytest.mark.parametrize("seconds", [1, 3])
+def test_whole_seconds_to_wait_are_not_rounded_up(
+    predictor: Predictor, folder: Path, seconds: int
+) -> None:
+    room = make_room(predictor, folder)
+    room._buckets = TokenBuckets(RateLimit(rate=1 / seconds, burst=1), clock=lambda: 0.0)
+    client = client_of(predictor, room)
+    assert send(client, label="red").status_code == 201
+    late = send(client, label="blue")
+    assert_problem(late, 429, "rate-limited", f"in {seconds} s")
+    assert late.headers["Retry-After"] == str(seconds)
+
+
+def test_an_undo_takes_one_of_the_places(predictor: Predictor, folder: Path) -> None:
+    room = make_room(predictor, folder)
+    client = client_of(predictor, room)
+    send(client, label="red")
+    with contextlib.ExitStack() as taken:
+        for _ in range(room._admission.limits.max_in_flight):
+            taken.enter_context(room._admission.place())
+        assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 503, "overloaded")
+        assert check(folder) == {RED_KEY: "red"}
+    assert client.delete(f"/v1/feedback/{RED_KEY}").status_code == 200
+
+
 def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> None:
     client = client_of(predictor, make_room(predictor, folder), KEYS)
     addresses = [
@@ -377,6 +402,14 @@ def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
     stored = fresh.get(f"/v1/review/{MURKY_KEY}/image")
     assert stored.data == (folder / "red" / f"{MURKY_KEY[:16]}.jpg").read_bytes()
     assert_problem(fresh.get(f"/v1/review/{key}/image"), 404, "unknown-picture")
+    found_by_hand = "0123456789abcdef"  # all that is known of its SHA-256
+    (folder / "red" / f"{found_by_hand}.jpg").write_bytes(stored.data)
+    fresh = client_of(predictor, make_room(predictor, folder))
+    for other in (
+        *(MURKY_KEY[:16] + "0" * 48, MURKY_KEY[:16], MURKY_KEY + "0", MURKY_KEY.upper()),
+        *(found_by_hand, found_by_hand + "z" * 48),
+    ):
+        assert_problem(fresh.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
 
 
 def test_export_gives_the_journal(predictor: Predictor, folder: Path) -> None:
@@ -394,6 +427,21 @@ def test_export_gives_the_journal(predictor: Predictor, folder: Path) -> None:
         assert response.data == (folder / ".feedback.jsonl").read_bytes()
         assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
     assert_problem(client.get("/v1/feedback/export?x=1", headers=BOSS), 400, "bad-parameter")
+
+
+def test_export_needs_no_lock(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
+    send(client_of(predictor, make_room(predictor, folder)), label="red")
+    with open(folder / ".feedback.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = client_of(predictor, make_room(predictor, folder), KEYS)
+        with client.get("/v1/feedback/export", headers=BOSS) as response:
+            assert response.data == (folder / ".feedback.jsonl").read_bytes() != b""
+            assert response.content_length == len(response.data)
 
 
 def test_a_disk_that_fails_costs_corrections_and_nothing_else(
@@ -440,7 +488,9 @@ def test_kept_pictures_are_reviewed_after_a_restart(predictor: Predictor, folder
         predict(client, data)
     murky = predict(client, MURKY)
     tell(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
+    predict(client, other)  # once more: it stays corrected
     room.close()
+    assert [path.stem for path in folder.glob(".held/*.bin")] == [MURKY_KEY]
     fresh = make_room(predictor, folder, "--keep", "uncertain")
     client = client_of(predictor, fresh)
     told = client.get("/v1/review").get_json()

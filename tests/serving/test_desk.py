@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apps import app_of
 from flask.testing import FlaskClient
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
 
 from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.app import create_app
 from classifier.serving.desk import riskiest
 from classifier.serving.limits import ServingLimits
 from classifier.serving.predictor import Prediction, Predictor
@@ -29,7 +29,7 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> FlaskClient:
-    return create_app(predictor).test_client()
+    return app_of(predictor).test_client()
 
 
 class Counted(Predictor):
@@ -58,7 +58,7 @@ def slug(response) -> str:
 
 def test_the_same_bytes_are_judged_once_and_answered_the_same(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
-    client = create_app(counted).test_client()
+    client = app_of(counted).test_client()
     first, second = post(client, RED_JPEG).get_json(), post(client, RED_JPEG).get_json()
     assert (counted.decoded, counted.judged) == (1, 1)
     assert (first["cached"], second["cached"]) == (False, True)
@@ -74,14 +74,14 @@ def test_the_same_bytes_are_judged_once_and_answered_the_same(predictor: Predict
 
 def test_a_service_without_a_cache_asks_every_time(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
-    client = create_app(counted, ServingLimits(cache_entries=0)).test_client()
+    client = app_of(counted, ServingLimits(cache_entries=0)).test_client()
     assert [post(client, RED_JPEG).get_json()["cached"] for _ in range(3)] == [False] * 3
     assert counted.judged == 3
 
 
 def test_the_least_used_answer_is_forgotten_first(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
-    client = create_app(counted, ServingLimits(cache_entries=2)).test_client()
+    client = app_of(counted, ServingLimits(cache_entries=2)).test_client()
     one, two, three = (encode(paint(colour)) for colour in COLOURS.values())
     known = [post(client, data).get_json()["cached"] for data in (one, two, one, three, one, two)]
     assert known == [False, False, True, False, True, False]
@@ -92,7 +92,7 @@ def test_a_refused_picture_is_refused_again(client: FlaskClient) -> None:
 
 
 def test_a_threshold_decides_for_one_request_alone(predictor: Predictor) -> None:
-    client = create_app(predictor).test_client()
+    client = app_of(predictor).test_client()
     murky = encode(paint((110, 120, 100)))
     plain = post(client, murky).get_json()
     assert (plain["decision"], plain["flags"]) == ("green", [])
@@ -120,7 +120,7 @@ def test_frames_beyond_the_first_are_looked_at_when_asked_for(
 ) -> None:
     # `red` counts as harmless here: a clean first frame must hide nothing.
     policy = DecisionPolicy(CONFIDENT, 0.5, "red")
-    client = create_app(Predictor(predictor.version, predictor.engine, policy)).test_client()
+    client = app_of(Predictor(predictor.version, predictor.engine, policy)).test_client()
     hidden = animation(*["red"] * 5, "blue", *["red"] * 2, picture_format=picture_format)
     first_only, all_of_them = post(client, hidden), post(client, hidden, "?frames=8")
     assert (first_only.get_json()["label"], first_only.get_json()["image"]["frames"]) == ("red", 1)
@@ -169,7 +169,7 @@ class Slow(Predictor):
 
 def test_an_engine_that_hangs_is_504_and_shows_in_readiness(predictor: Predictor) -> None:
     slow = Slow(predictor)
-    client = create_app(slow, ServingLimits(deadline_seconds=0.05)).test_client()
+    client = app_of(slow, ServingLimits(deadline_seconds=0.05)).test_client()
     try:
         for number in range(predictor.engine.num_streams):
             assert client.get("/readyz").status_code == 200
@@ -182,7 +182,7 @@ def test_an_engine_that_hangs_is_504_and_shows_in_readiness(predictor: Predictor
         assert (old.status_code, old.get_json()["code"]) == (504, "98")
     finally:
         slow.go_on.set()
-    patient = create_app(slow).test_client()
+    patient = app_of(slow).test_client()
     assert post(patient, RED_JPEG).get_json()["label"] == "red"
     for _ in range(100):
         if client.get("/readyz").status_code == 200:
@@ -209,7 +209,7 @@ class Wrong(Predictor):
 def test_numbers_that_are_no_probabilities_are_never_answered(
     predictor: Predictor, row: list[float]
 ) -> None:
-    client = create_app(Wrong(predictor, [row])).test_client()
+    client = app_of(Wrong(predictor, [row])).test_client()
     failed = post(client, RED_JPEG)
     assert (failed.status_code, slug(failed)) == (500, "internal")
     assert post(client, RED_JPEG).get_json()["label"] == "red"  # and not from the cache
@@ -217,7 +217,7 @@ def test_numbers_that_are_no_probabilities_are_never_answered(
 
 def test_work_for_a_caller_who_has_hung_up_is_skipped(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
-    client = create_app(counted, ServingLimits(max_in_flight=1)).test_client()
+    client = app_of(counted, ServingLimits(max_in_flight=1)).test_client()
     gone = post(client, RED_JPEG, **{"waitress.client_disconnected": lambda: True})
     assert gone.status_code == 499
     assert (counted.decoded, counted.judged) == (0, 0)
@@ -233,7 +233,7 @@ def test_each_of_a_hundred_pictures_gets_its_own_answer(predictor: Predictor) ->
         for number in range(100)
     ]
     expected = [predictor.judge(predictor.decode(data)).probabilities for data in pictures]
-    app = create_app(predictor, ServingLimits(max_in_flight=16))
+    app = app_of(predictor, ServingLimits(max_in_flight=16))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         alone = list(pool.map(lambda data: post(app.test_client(), data).get_json(), pictures))
     batches = [pictures[start : start + 25] for start in range(0, 100, 25)]
@@ -283,7 +283,7 @@ def test_a_batch_has_an_answer_or_a_problem_for_each_picture(client: FlaskClient
 
 
 def test_an_engine_that_fails_costs_the_batch_that_picture_alone(predictor: Predictor) -> None:
-    client = create_app(Wrong(predictor, [[np.nan] * 3])).test_client()
+    client = app_of(Wrong(predictor, [[np.nan] * 3])).test_client()
     value = batch(client, [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(6)])
     assert (value["ok"], value["failed"]) == (5, 1)
     (problem,) = [result["error"] for result in value["results"] if "error" in result]
@@ -293,7 +293,7 @@ def test_an_engine_that_fails_costs_the_batch_that_picture_alone(predictor: Pred
 
 def test_a_third_batch_at_once_has_to_come_back(predictor: Predictor) -> None:
     slow = Slow(predictor)
-    app = create_app(slow, ServingLimits(max_batches=2))
+    app = app_of(slow, ServingLimits(max_batches=2))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         running = [pool.submit(batch, app.test_client(), [RED_JPEG + b"x"]) for _ in range(2)]
         for _ in range(500):
@@ -309,7 +309,7 @@ def test_a_third_batch_at_once_has_to_come_back(predictor: Predictor) -> None:
 
 
 def test_figures_have_no_series_of_a_caller_s_making(predictor: Predictor) -> None:
-    client = create_app(predictor).test_client()
+    client = app_of(predictor).test_client()
     post(client, RED_JPEG)
 
     def series() -> set[str]:

@@ -147,6 +147,44 @@ def test_undo_works_after_a_restart_and_says_when_the_picture_is_gone(folder: Pa
     assert check(folder) == {KEY: "red"}
 
 
+@pytest.mark.parametrize("change", ["undo", "correct"])
+def test_a_picture_is_encoded_while_others_may_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
+    before, other = open_store(folder), open_store(folder)
+    before.correct(KEY, "red", REMARK, DATA)
+    encoded = []
+
+    def to_jpeg_meanwhile(data: bytes) -> bytes:
+        other.correct(KEYS[1], "red", REMARK, PICTURES[1])
+        encoded.append(data)
+        return to_jpeg(data, images.DEFAULT_LIMITS)
+
+    store = FeedbackStore(folder, to_jpeg_meanwhile)
+    store.open()
+    if change == "undo":
+        before.correct(KEY, None, REMARK)  # what this store does not know yet
+        done = store.undo(KEY, REMARK, DATA)
+    else:
+        (folder / "red" / f"{NAME}.jpg").unlink()  # likewise
+        done = store.correct(KEY, "red", REMARK, DATA)
+    assert (done.label, done.is_changed, encoded) == ("red", True, [DATA])
+    assert check(folder) == {KEY: "red", KEYS[1]: "red"}
+
+
+def test_an_undo_that_needs_no_picture_decodes_none(folder: Path, store: FeedbackStore) -> None:
+    store.correct(KEY, "red", REMARK, DATA)
+    store.correct(KEY, "blue", REMARK)
+    assert store.undo(KEY, REMARK, b"no picture").label == "red"
+    assert store.undo(KEY, REMARK, b"no picture").label is None
+    store.correct(KEY, "red", REMARK, DATA)
+    store.correct(KEY, None, REMARK)
+    with pytest.raises(errors.UnsupportedImageFormatError):
+        open_store(folder).undo(KEY, REMARK, b"no picture")
+    assert check(folder) == {KEY: None}
+
+
 def test_undoing_a_correction_of_a_rejected_picture_rejects_it_again(store: FeedbackStore) -> None:
     store.correct(KEY, None, REMARK, DATA)
     store.correct(KEY, "red", REMARK, DATA)
@@ -235,6 +273,8 @@ def test_pictures_with_the_same_first_digits_are_not_mixed_up(
     store.correct(KEY, "red", REMARK, DATA)
     with pytest.raises(BadParameterError, match="same digits"):
         store.correct(NAME + "0" * 48, "blue", REMARK, DATA)
+    assert store.picture(KEY)
+    assert store.picture(NAME + "0" * 48) is None
     assert check(folder) == {KEY: "red"}
 
 
@@ -393,6 +433,45 @@ def test_another_process_sees_and_continues(folder: Path) -> None:
     assert first.correct(KEYS[2], "red", REMARK, PICTURES[2]).is_new
     reasons = [line["reason"] for line in read_lines(folder)]
     assert sorted(reasons) == ["recovered", "sent"]
+
+
+def test_export_gives_the_whole_lines_of_all_processes(folder: Path) -> None:
+    first, second = open_store(folder), open_store(folder)
+    first.correct(KEYS[0], "red", REMARK, PICTURES[0])
+    second.correct(KEYS[1], "blue", Remark(note="x" * 500), PICTURES[1])
+    journal = folder / ".feedback.jsonl"
+    whole = journal.read_bytes()
+    for torn in (b"", b'{"time"', b"x" * 200_000):  # somebody is writing it
+        journal.write_bytes(whole + torn)
+        for store in (first, second, FeedbackStore(folder, encode)):  # the last was never opened
+            file, num_bytes = store.export()
+            with file:
+                assert file.read(num_bytes) == whole
+    journal.write_bytes(b"torn")
+    file, num_bytes = first.export()
+    with file:
+        assert num_bytes == 0
+
+
+def test_what_cannot_be_read_is_told_as_that(
+    folder: Path, store: FeedbackStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.correct(KEY, "red", REMARK, DATA)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret\n")
+    for path, read in (
+        (folder / "red" / f"{NAME}.jpg", lambda: store.picture(KEY)),
+        (folder / ".feedback.jsonl", store.export),
+    ):
+        path.unlink()
+        path.symlink_to(secret)
+        caplog.clear()
+        with pytest.raises(FeedbackUnavailableError, match="cannot read") as caught:
+            read()
+        assert str(folder) not in str(caught.value)
+        assert "cannot be read" in caplog.text
+        assert str(path) in caplog.text
+        assert "stored" not in caplog.text
 
 
 def test_eight_threads_correct_the_same_and_different_pictures(folder: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_close_second_or_another_decision_is_uncertain(
         (None, None, "red", "red", False),
         (None, "neutral", "red", "red", False),
         (None, "neutral", "neutral", "neutral", True),
-        (None, None, "red", "neutral", True),
+        (None, "neutral", "red", "neutral", True),
         ("red", None, "red", "red", False),
         ("red", None, "blue", "blue", True),
         ("red", "neutral", "red", "neutral", True),
@@ -220,6 +220,24 @@ def test_what_is_corrected_while_it_waits_for_the_disk_is_not_kept(kept: KeptPic
     assert not list(kept._folder.glob("*.*n*"))
 
 
+def test_what_is_corrected_is_not_kept_again_when_it_is_judged_again(tmp_path: Path) -> None:
+    corrected = {sha(b"one")}
+    kept = KeptPictures(tmp_path, KeptLimits(max_pictures=1), is_corrected=corrected.__contains__)
+    kept.open()
+    held = HeldPictures(NEVER, kept=kept)
+    note(held, "waits for review", b"two", UNSURE)
+    note(held, "corrected", b"one", UNSURE)
+    kept.wait()
+    assert [picture.ids for picture in kept.all()] == [("waits for review",)]
+    assert [path.stem for path in tmp_path.glob("*.bin")] == [sha(b"two")]
+    assert held.by_id("corrected")
+    corrected.clear()
+    held.note_unsettled(sha(b"one"))
+    kept.wait()
+    assert [picture.ids for picture in kept.all()] == [("corrected",)]
+    kept.close()
+
+
 def put(kept: KeptPictures, name: str, data: bytes) -> None:
     created = f"2026-11-21T00:00:0{len(kept.all())}Z"
     key = sha(data)
@@ -276,6 +294,27 @@ def test_damaged_pairs_are_removed_with_one_line(
     again.close()
 
 
+@pytest.mark.parametrize("ending", ["json", "bin"])
+def test_what_cannot_be_read_for_now_stays_on_disk(
+    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    folder = tmp_path / ".held"
+    put(kept, "one", b"one")
+    put(kept, "two", b"two")
+    path, elsewhere = folder / f"{sha(b'one')}.{ending}", tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(path)  # reading it fails with ELOOP, also for root
+    again = reopened(kept, folder)
+    assert [picture.ids for picture in again.all()] == [("two",)]
+    (record,) = caplog.records
+    assert record.message.startswith("1 kept pictures stay in ")
+    elsewhere.replace(path)
+    again = reopened(again, folder)
+    assert [picture.ids for picture in again.all()] == [("one",), ("two",)]
+    assert again.data(sha(b"one")) == b"one"
+    again.close()
+
+
 def test_a_picture_changed_on_disk_is_not_given_out(
     kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -299,13 +338,14 @@ def test_a_disk_that_fails_is_told_once_and_costs_no_prediction(
     for name in ("one", "two", "three"):
         assert note(held, name, name.encode(), UNSURE)
     kept.wait()
-    assert kept.num_lost == 3
     assert len([record for record in caplog.records if "not kept" in record.message]) == 1
     assert held.by_id("two")
     folder.unlink()
     note(held, "four", b"four", UNSURE)  # the disk is back
     kept.wait()
     assert [picture.ids for picture in kept.all()] == [("four",)]
+    kept.close()
+    assert caplog.records[-1].message == "Not kept for review: 3 pictures."
 
 
 def test_a_folder_that_cannot_be_used_turns_keeping_off(

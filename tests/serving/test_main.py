@@ -174,8 +174,11 @@ def test_openvino_serves_without_tensorflow(server: RunningServer) -> None:
     assert "site-packages/tensorflow/" not in maps
     script = (
         "import sys; from pathlib import Path; from classifier.serving import app, server\n"
+        "from classifier.serving.models import Models\n"
         "from classifier.serving.predictor import Predictor\n"
-        f"app.create_app(Predictor.load(Path({str(server.process.args[-3])!r})))\n"
+        "from classifier.serving.service import Service\n"
+        f"judge = Predictor.load(Path({str(server.process.args[-3])!r}))\n"
+        "app.create_app(Service(Models.of(judge)))\n"
         "heavy = {'tensorflow', 'keras', 'nncf', 'ray', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

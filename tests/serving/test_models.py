@@ -25,6 +25,7 @@ from classifier.serving.models import Change, Models
 from classifier.serving.predictor import Predictor
 from classifier.serving.problems import (
     ModelChangeError,
+    ModelChangeFailedError,
     ModelLoadingError,
     ModelRefusedError,
     ModelUnusableError,
@@ -331,7 +332,7 @@ def test_a_change_that_a_restart_would_undo_is_none(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(ModelRefusedError, match=r"^Cannot write current\.json: .* read-only"):
+    with pytest.raises(ModelChangeFailedError, match=r"^Cannot write current\.json: .* read-only"):
         models.activate(named(folder, "soft").name)
     assert models.get() is before
 

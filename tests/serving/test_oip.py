@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import app_of
 from flask.testing import FlaskClient
 from painted import COLOURS, encode, paint
 from werkzeug.test import TestResponse
@@ -16,12 +17,10 @@ from classifier.decisions import CONFIDENT, DecisionPolicy
 from classifier.serving.access.checks import Access
 from classifier.serving.access.keys import read_keys
 from classifier.serving.access.rates import RateLimit, TokenBuckets
-from classifier.serving.app import create_app
 from classifier.serving.desk import Judged
 from classifier.serving.limits import ServingLimits
 from classifier.serving.models import Models
 from classifier.serving.predictor import Prediction, Predictor
-from classifier.serving.service import Service
 
 PICTURES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in PICTURES.items()}
@@ -38,7 +37,7 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> FlaskClient:
-    return create_app(predictor).test_client()
+    return app_of(predictor).test_client()
 
 
 def tensor(*texts: object, **changes: object) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def test_only_the_outputs_asked_for_are_answered(client: FlaskClient, predictor:
 
 def test_decision_follows_the_policy(version_path: Path) -> None:
     policy = DecisionPolicy(CONFIDENT, 0.999, "neutral")
-    client = create_app(Predictor.load(version_path, policy=policy)).test_client()
+    client = app_of(Predictor.load(version_path, policy=policy)).test_client()
     found = outputs(infer(client, tensor(RED)))
     assert (found["label"]["data"], found["decision"]["data"]) == (["red"], ["neutral"])
 
@@ -227,7 +226,7 @@ def test_other_models_are_unknown(client: FlaskClient) -> None:
 
 
 def test_while_the_model_loads_only_the_process_is_there(version_path: Path) -> None:
-    client = create_app(Models(version_path)).test_client()
+    client = app_of(Models(version_path)).test_client()
     assert client.get("/v2").status_code == client.get("/v2/health/live").status_code == 200
     for path in ("/v2/health/ready", "/v2/models/default", "/v2/models/default/ready"):
         response = client.get(path)
@@ -238,7 +237,7 @@ def test_while_the_model_loads_only_the_process_is_there(version_path: Path) -> 
 
 def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> None:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
-    client = create_app(Service(Models.of(predictor), access=access)).test_client()
+    client = app_of(predictor, access=access).test_client()
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
     for path in ("/v2", "/v2/models/default", "/v2/models/default/ready"):
@@ -254,7 +253,7 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
 
 def test_each_picture_costs_a_token(predictor: Predictor) -> None:
     access = Access(buckets=TokenBuckets(RateLimit(rate=0.001, burst=5)))
-    client = create_app(Service(Models.of(predictor), access=access)).test_client()
+    client = app_of(predictor, access=access).test_client()
     assert infer(client, tensor(*[RED] * 5)).status_code == 200
     response = infer(client, tensor(RED))
     assert_error(response, 429)
@@ -274,7 +273,7 @@ class Notes:
 
 def test_judged_pictures_can_be_corrected_later(predictor: Predictor) -> None:
     notes = Notes()
-    client = create_app(Service(Models.of(predictor), keeper=notes)).test_client()
+    client = app_of(predictor, keeper=notes).test_client()
     response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
     request_id = response.headers["X-Request-Id"]
     assert {name: judged.data for name, judged in notes.noted.items()} == {
@@ -297,7 +296,7 @@ class Failing(Predictor):
 
 
 def test_failure_of_the_engine_is_no_fault_of_the_picture(predictor: Predictor) -> None:
-    client = create_app(Failing(predictor)).test_client()
+    client = app_of(Failing(predictor)).test_client()
     response = infer(client, tensor(RED, TEXTS["blue"], TEXTS["green"]))
     assert_error(response, 500, response.headers["X-Request-Id"])
     assert "secret" not in response.text
@@ -306,7 +305,7 @@ def test_failure_of_the_engine_is_no_fault_of_the_picture(predictor: Predictor) 
 
 
 def test_requests_beside_each_other_get_their_own_answers(predictor: Predictor) -> None:
-    app = create_app(predictor, ServingLimits(max_batches=8))
+    app = app_of(predictor, ServingLimits(max_batches=8))
     names = [list(TEXTS)[number % 3] for number in range(8)]
 
     def ask(name: str) -> list[str]:
@@ -318,7 +317,7 @@ def test_requests_beside_each_other_get_their_own_answers(predictor: Predictor) 
 
 
 def test_several_pictures_take_a_place_of_a_batch_and_one_does_not(predictor: Predictor) -> None:
-    app = create_app(predictor, ServingLimits(max_batches=0))
+    app = app_of(predictor, ServingLimits(max_batches=0))
     client = app.test_client()
     assert infer(client, tensor(RED)).status_code == 200
     assert_error(infer(client, tensor(RED, RED)), 503, "batches")

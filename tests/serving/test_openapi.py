@@ -11,6 +11,7 @@ from typing import Any
 
 import flask
 import pytest
+from apps import app_of
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -29,7 +30,7 @@ from classifier.serving.corrections.selection import Selection
 from classifier.serving.corrections.store import FeedbackStore
 from classifier.serving.corrections.views import Corrections
 from classifier.serving.explaining import Explainer, ExplainViews
-from classifier.serving.limits import ServingLimits
+from classifier.serving.limits import Admission, ServingLimits
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
 from classifier.serving.routes import Route, json_answer
@@ -46,14 +47,15 @@ Document = dict[str, Any]
 
 def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
     """Give a service with every room that there is."""
-    to_jpeg = JpegMaker(LIMITS)
+    admission = Admission(LIMITS)
+    to_jpeg = JpegMaker(admission)
     store = FeedbackStore(folder, to_jpeg)
     held = HeldPictures(Selection())
     corrections = Corrections(
-        store, held, Selection(), lambda: models.get().classes, to_jpeg, LIMITS
+        store, held, Selection(), lambda: models.get().classes, to_jpeg, admission
     )
     explainer = Explainer()
-    service = Service(models, LIMITS, access or Access(), lambda url: b"", corrections)
+    service = Service(models, admission, access or Access(), lambda url: b"", corrections)
     rooms = [AdminViews(service), ExplainViews(service, explainer), corrections]
     return create_app(service, more=rooms)
 
@@ -131,7 +133,7 @@ def test_every_address_of_the_service_is_described_and_no_other(
 
 
 def test_a_service_without_a_room_does_not_describe_it(predictor: Predictor) -> None:
-    paths = described(create_app(predictor).test_client())["paths"]
+    paths = described(app_of(predictor).test_client())["paths"]
     assert "/v1/predict" in paths
     assert not {"/v1/feedback", "/v1/explain", "/v1/admin/reload"} & set(paths)
 
@@ -211,7 +213,7 @@ def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: fl
 def test_addresses_of_pictures_are_described_where_they_are_taken(
     spec: Document, predictor: Predictor
 ) -> None:
-    without = described(create_app(predictor).test_client())
+    without = described(app_of(predictor).test_client())
     for document, is_taken in ((spec, True), (without, False)):
         forms = document["components"]["requestBodies"]["Picture"]["content"]
         for media_type in ("application/json", "application/x-www-form-urlencoded"):
@@ -343,7 +345,7 @@ class Words:
 
 
 def test_an_address_of_its_own_is_no_value_of_another_one_s_variable(predictor: Predictor) -> None:
-    client = create_app(predictor, more=[Words()]).test_client()
+    client = app_of(predictor, rooms=[Words()]).test_client()
     assert client.delete("/words/one").get_json() == {"word": "one"}
     for method, path, allow in (
         ("DELETE", "/words/all", "GET, HEAD"),

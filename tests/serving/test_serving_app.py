@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apps import app_of
 from flask.testing import FlaskClient
 from hostile import ACCEPTED, COLOURLESS, RED_JPEG, REFUSED
 from painted import COLOURS, encode, paint
 
 from classifier import errors
 from classifier.serving import problems
-from classifier.serving.app import create_app
-from classifier.serving.limits import Admission, ServingLimits, announced_pixels
+from classifier.serving.limits import Admission, ServingLimits, announced_size
 from classifier.serving.models import Models
 from classifier.serving.predictor import Predictor
 
@@ -33,7 +33,7 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> FlaskClient:
-    return create_app(predictor).test_client()
+    return app_of(predictor).test_client()
 
 
 def predict(client: FlaskClient, data: bytes, query: str = ""):
@@ -107,7 +107,7 @@ def test_decision_follows_the_policy_in_force(version_path: Path) -> None:
     from classifier.decisions import CONFIDENT, DecisionPolicy
 
     policy = DecisionPolicy(CONFIDENT, 0.75, "neutral")
-    client = create_app(Predictor.load(version_path, policy=policy)).test_client()
+    client = app_of(Predictor.load(version_path, policy=policy)).test_client()
     murky = predict(client, encode(paint((110, 120, 100)))).get_json()
     assert murky["label"] == "green"
     assert murky["decision"] == "neutral"
@@ -251,7 +251,7 @@ def test_before_the_model_is_loaded_only_readiness_and_prediction_say_so(
     version_path: Path,
 ) -> None:
     holder = Models(version_path)
-    client = create_app(holder).test_client()
+    client = app_of(holder).test_client()
     assert client.get("/healthz").status_code == 200
     for response in (client.get("/readyz"), client.get("/v1/model"), predict(client, RED_JPEG)):
         assert_problem(response, 503, "model-loading")
@@ -287,7 +287,7 @@ def stuck(predictor: Predictor) -> Iterator[_Stuck]:
 
 
 def test_one_request_too_many_is_told_to_come_back_while_health_answers(stuck: _Stuck) -> None:
-    app = create_app(stuck, ServingLimits(max_in_flight=2))
+    app = app_of(stuck, ServingLimits(max_in_flight=2))
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(predict(app.test_client(), RED_JPEG)))
@@ -315,7 +315,7 @@ def test_who_comes_a_moment_too_early_waits_where_there_is_room(
     stuck: _Stuck, max_waiting: int, status: int
 ) -> None:
     limits = ServingLimits(max_in_flight=1, max_waiting=max_waiting, max_waiting_seconds=10)
-    app = create_app(stuck, limits)
+    app = app_of(stuck, limits)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(predict, app.test_client(), RED_JPEG)
         assert stuck.entered.acquire(timeout=5)
@@ -345,7 +345,7 @@ def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
     predictor: Predictor, path: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty = _Faulty(predictor.version, predictor.engine)
-    client = create_app(faulty, ServingLimits(max_in_flight=1)).test_client()
+    client = app_of(faulty, ServingLimits(max_in_flight=1)).test_client()
     response = client.post(path, data={"imageBase64String": RED_TEXT})
     assert response.status_code == status
     assert "secret" not in response.text
@@ -356,7 +356,7 @@ def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
 
 def test_heavy_pictures_are_decoded_one_after_another() -> None:
     admission = Admission(ServingLimits(heavy_pixels=100, max_decoding_wait=0.05))
-    assert announced_pixels(RED_JPEG) == 64 * 48
+    assert announced_size(RED_JPEG) == (64, 48)
     with admission.decoding(RED_JPEG):
         with admission.decoding(b"no picture takes the other lane"):
             pass
@@ -377,3 +377,31 @@ def test_every_error_of_a_picture_or_request_has_a_row_of_its_own() -> None:
         assert 400 <= row.status < 500, kind
     slugs = [row.slug for row in problems.PROBLEMS.values()]
     assert all(slug.replace("-", "").isalnum() for slug in slugs)
+
+
+@pytest.mark.parametrize(
+    ("error", "slug", "status"),
+    [(errors.EngineError("it broke"), "internal", 500), (MemoryError(), "overloaded", 503)],
+    ids=["engine", "memory"],
+)
+def test_failure_with_one_picture_of_a_batch_is_counted_and_in_the_log(
+    predictor: Predictor, caplog: pytest.LogCaptureFixture, error: Exception, slug: str, status: int
+) -> None:
+    class Failing(Predictor):
+        def judge(self, image):
+            raise error
+
+    client = app_of(Failing(predictor.version, predictor.engine)).test_client()
+    with caplog.at_level(logging.DEBUG):
+        answer = client.post("/v1/predict/batch", json={"images": [{"image": RED_TEXT}]}).get_json()
+    refusal = answer["results"][0]["error"]
+    assert (refusal["type"], refusal["status"]) == (f"/problems/{slug}", status)
+    request_id = f"{answer['id']}-0"
+    assert request_id in refusal["detail"]
+    assert f"Request {request_id} failed: {type(error).__name__}." in caplog.text
+    assert "Traceback" in caplog.text
+    assert f'classifier_problems_total{{problem="{slug}"}} 1.0' in client.get("/metrics").text
+
+
+def test_requests_in_flight_are_told_before_there_was_one(predictor: Predictor) -> None:
+    assert "classifier_in_flight 0.0" in app_of(predictor).test_client().get("/metrics").text

@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from apps import app_of
 from flask.testing import FlaskClient
 from painted import COLOURS, encode, paint
 
 from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.app import create_app
 from classifier.serving.predictor import Predictor
 
 GREEN = base64.b64encode(encode(paint(COLOURS["green"]))).decode()
@@ -19,7 +19,7 @@ MURKY = base64.b64encode(encode(paint((110, 120, 100)))).decode()
 
 
 def client_for(version: Path, policy: DecisionPolicy | None = None) -> FlaskClient:
-    return create_app(Predictor.load(version, policy=policy)).test_client()
+    return app_of(Predictor.load(version, policy=policy)).test_client()
 
 
 @pytest.fixture(scope="module")

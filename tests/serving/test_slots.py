@@ -1,8 +1,10 @@
 """The engine's places: deadlines, engines that hang, threads that end."""
 
+import functools
 import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -51,6 +53,28 @@ def test_what_work_raises_reaches_the_caller_and_the_next_is_done() -> None:
     with pytest.raises(TimeoutError):  # not to be taken for our own deadline
         slots.run(lambda: (_ for _ in ()).throw(TimeoutError("own")), soon())
     assert slots.run(lambda: 1, soon())[0] == 1
+
+
+def test_nothing_keeps_the_picture_of_a_failed_run() -> None:
+    class Picture:
+        pass
+
+    slots = EngineSlots(1)
+    picture = Picture()
+    remembered = weakref.ref(picture)
+
+    def fail(picture: Picture) -> None:
+        raise ZeroDivisionError
+
+    gc.disable()  # what goes in circles would stay until it is looked for
+    try:
+        with pytest.raises(ZeroDivisionError):
+            slots.run(functools.partial(fail, picture), soon())
+        del picture
+        slots.run(lambda: None, soon())  # the place itself remembers its last work
+        assert remembered() is None
+    finally:
+        gc.enable()
 
 
 def test_as_many_run_at_once_as_there_are_places() -> None:

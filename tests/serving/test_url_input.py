@@ -3,11 +3,13 @@
 import argparse
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import app_of
 from fetching import MAX_BYTES, PUBLIC, URL, assert_refused, error_of, fetcher, place, resolver
 from hostile import RED_JPEG
 from web_host import WebHost, later, redirect, send, send_raw
@@ -15,11 +17,9 @@ from web_host import WebHost, later, redirect, send, send_raw
 from classifier import console
 from classifier.errors import UsageError
 from classifier.serving import url_options
-from classifier.serving.app import create_app
-from classifier.serving.models import Models
+from classifier.serving.limits import ServingLimits
 from classifier.serving.predictor import Predictor
 from classifier.serving.problems import OverloadedError
-from classifier.serving.service import Service
 from classifier.serving.url_input import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher
 
 
@@ -47,7 +47,7 @@ def predictor(version_path: Path) -> Predictor:
 
 def post(predictor: Predictor, fetch: Callable[[str], bytes] | None, **fields: str) -> Any:
     """Send an address to `/v1/predict` of a service."""
-    client = create_app(Service(Models.of(predictor), fetch=fetch)).test_client()
+    client = app_of(predictor, fetch=fetch).test_client()
     return client.post("/v1/predict", json=fields)
 
 
@@ -55,6 +55,30 @@ def test_service_judges_the_picture_at_an_address(host: WebHost, predictor: Pred
     host.routes["/a"] = send(RED_JPEG)
     response = post(predictor, fetcher().fetch, url=URL)
     assert (response.status_code, response.get_json()["label"]) == (200, "red")
+
+
+def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: Predictor) -> None:
+    class Wide(Predictor):
+        def describe(self):
+            return {**super().describe(), "streams": 16}
+
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def fetch(_url: str) -> bytes:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.02)
+        with lock:
+            under_way -= 1
+        return RED_JPEG
+
+    client = app_of(Wide(predictor.version, predictor.engine), fetch=fetch).test_client()
+    images = [{"url": f"{URL}/{number}"} for number in range(32)]
+    answer = client.post("/v1/predict/batch", json={"images": images}).get_json()
+    assert (answer["ok"], answer["failed"]) == (32, 0)
+    assert 1 < most <= ServingLimits().max_fetches
 
 
 @pytest.mark.parametrize(
@@ -209,15 +233,15 @@ def options(*arguments: str) -> argparse.Namespace:
 
 
 def test_addresses_are_taken_only_when_asked_for() -> None:
-    assert url_options.from_options(options(), MAX_BYTES) is None
-    assert url_options.from_options(options("--allow-url"), MAX_BYTES) is not None
+    assert url_options.from_options(options(), ServingLimits()) is None
+    assert url_options.from_options(options("--allow-url"), ServingLimits()) is not None
 
 
 def test_fetcher_of_the_command_line_has_its_hosts_and_visits_no_private_one(
     monkeypatch: pytest.MonkeyPatch, connected: list[Any]
 ) -> None:
     given = options("--allow-url", "--allow-url-host", "A.example", "--allow-url-host", "b.example")
-    mine = url_options.from_options(given, MAX_BYTES)
+    mine = url_options.from_options(given, ServingLimits())
     assert mine is not None
     asked = resolver(monkeypatch, [place("127.0.0.1")])
     for name in ("a", "b", "c"):
@@ -235,4 +259,4 @@ def test_host_that_is_none_is_a_usage_error(name: str) -> None:
 
 def test_hosts_without_permission_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="goes with --allow-url"):
-        url_options.from_options(options("--allow-url-host", "pictures.example"), MAX_BYTES)
+        url_options.from_options(options("--allow-url-host", "pictures.example"), ServingLimits())

@@ -309,6 +309,9 @@ def test_all_bodies_together_are_bounded(target: Target) -> None:
             answer = one.recv(65_536)
             assert statuses(answer) == [503]
             assert b"Retry-After: 10" in answer
+            head, _, body = answer.partition(b"\r\n\r\n")
+            (request_id,) = re.findall(rb"(?m)^X-Request-Id: (\S+)\r$", head + b"\r")
+            assert json.loads(body)["instance"] == f"urn:request:{request_id.decode()}"
     wait_until(lambda: target.predict(RED_JPEG.ljust(3 * MEGABYTE, b"\0")).ok)
 
 
@@ -324,6 +327,6 @@ def test_request_that_comes_drop_by_drop_is_not_waited_for() -> None:
         parser.received(b"x")
         assert parser.completed
         assert parser.error.code == 408
-    media_type, status, body = waitress_parts.refusal("/v1/predict", 408)
+    media_type, status, body = waitress_parts.refusal("/v1/predict", 408, "some-id")
     assert (media_type, status) == ("application/problem+json", "408 Request Timeout")
     assert json.loads(body)["type"] == "/problems/too-slow"

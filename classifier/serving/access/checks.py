@@ -212,12 +212,21 @@ class Access:
     def _spend(self, caller: Caller, cost: int, *, at_least: int) -> None:
         if self._buckets is None:
             return
-        whose = ("key", caller.name) if caller.name else hosts.neighbourhood(caller.address)
-        seconds = math.ceil(self._buckets.take(whose, cost, at_least=at_least))
+        seconds = take_tokens(self._buckets, caller, cost, at_least=at_least)
         if seconds:
             raise RateLimitedError(
                 f"Too many requests: this caller can go on in {seconds} s.", seconds
             )
+
+
+def take_tokens(buckets: TokenBuckets, caller: Caller, cost: int = 1, *, at_least: int = 1) -> int:
+    """Take tokens from a caller's bucket; see `TokenBuckets.take`.
+
+    Returns:
+        0 when they were taken, else the whole seconds after which they can be had.
+    """
+    whose = ("key", caller.name) if caller.name else hosts.neighbourhood(caller.address)
+    return math.ceil(buckets.take(whose, cost, at_least=at_least))
 
 
 def _contradicts(request: flask.Request, authority: hosts.Authority) -> bool:

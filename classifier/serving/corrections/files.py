@@ -106,6 +106,6 @@ class FeedbackFiles:
         folder = self.folder / label
         if folder.resolve() != self.folder.resolve() / label:
             raise OutputError(
-                f"Cannot write {folder}: it is a link that leads elsewhere, and must be a folder."
+                f"Cannot use {folder}: it is a link that leads elsewhere, and must be a folder."
             )
         return self.folder / stored

@@ -72,8 +72,14 @@ class FeedbackFolder:
         Raises:
             FeedbackUnavailableError: the block failed with an error of the disk.
         """
-        with self._lock, self._reporting():
-            yield
+        with self._lock:
+            try:
+                yield
+            except (OutputError, OSError) as error:
+                _log.warning("Corrections in %s cannot be read. %s", self._folder, error)
+                raise FeedbackUnavailableError(
+                    "The server cannot read its corrections now; its log says why."
+                ) from error
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -86,7 +92,7 @@ class FeedbackFolder:
         if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
             raise FeedbackUnavailableError("Other corrections take too long: try again later.")
         try:
-            with self._reporting(), self.journal.locked():
+            with self._reporting_writing(), self.journal.locked():
                 self._catch_up()
                 yield
         finally:
@@ -208,7 +214,7 @@ class FeedbackFolder:
         _log.warning("%s had no line in the journal of %s: it has one now.", stored, self._folder)
 
     @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _reporting_writing(self) -> Iterator[None]:
         """Turn what a disk may do into one error, which tells callers no paths."""
         try:
             yield

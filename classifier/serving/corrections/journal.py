@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from classifier import files
 from classifier.feedback_lines import JOURNAL_NAME, Entry, parse_stored_name
@@ -20,6 +21,7 @@ from classifier.serving.problems import FeedbackFullError
 
 LOCK_NAME = ".feedback.lock"
 
+_BLOCK_BYTES = 65_536
 _LOCK_SECONDS = 5.0  # another process writes for some milliseconds
 _NO_ENTRY = (ValueError, KeyError, TypeError, RecursionError)
 
@@ -56,10 +58,25 @@ class Journal:
         self._identity: tuple[int, int] | None = None  # device and inode of the file read
         self._lock = self._file = -1
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the whole lines that were read or written."""
-        return self._end
+    def open_to_read(self) -> tuple[BinaryIO, int]:
+        """Open the file as it is now, written by whichever process.
+
+        The lock is not needed, so a disk that cannot be written can still be read: lines are only
+        added, and only the last one goes again, when it cannot be brought to the disk.
+
+        Returns:
+            the file, at its start, and how many bytes of it are whole lines; a line that is being
+            written is not counted.
+
+        Raises:
+            OSError: it cannot be read, or a link stands in its place.
+        """
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(open(self.path, "rb", opener=_open_no_link))
+            num_bytes = _end_of_last_line(file)
+            file.seek(0)
+            opened.pop_all()  # the caller closes it
+            return file, num_bytes
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -159,6 +176,23 @@ class Journal:
             return Change(Entry.from_json(value["entry"]), removes)
         except _NO_ENTRY:  # it was killed while it wrote this: nothing had been done
             return None
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """Give the bytes up to and with the last line break, looking from the end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK_BYTES)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def _take(lock: int) -> None:

@@ -4,23 +4,18 @@ import io
 
 from PIL import Image
 
-from classifier import images, picture_blocks
-from classifier.serving.limits import Admission, ServingLimits
+from classifier import images
+from classifier.serving.limits import Admission, announced_size
 
 MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
 QUALITY = 95
 
 
 class JpegMaker:
-    """Calls `to_jpeg` for any number of threads.
+    """Calls `to_jpeg` for any number of threads, in places that they share with predictions."""
 
-    Attributes:
-        admission: whose places to decode are used; to be replaced by that of the whole service.
-    """
-
-    def __init__(self, limits: ServingLimits) -> None:
-        self.admission = Admission(limits)
-        self._limits = limits.pictures
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     def __call__(self, data: bytes) -> bytes:
         """Encode a picture anew; see `to_jpeg`.
@@ -29,8 +24,8 @@ class JpegMaker:
             ImageError: it cannot be decoded.
             OverloadedError: no place to decode became free in time.
         """
-        with self.admission.decoding(data):
-            return to_jpeg(data, self._limits)
+        with self._admission.decoding(data):
+            return to_jpeg(data, self._admission.limits.pictures)
 
 
 def to_jpeg(data: bytes, limits: images.Limits) -> bytes:
@@ -55,25 +50,12 @@ def to_jpeg(data: bytes, limits: images.Limits) -> bytes:
 
 def _decode(data: bytes, limits: images.Limits) -> images.DecodedImage:
     """Decode, a huge picture to twice the size wanted: that bounds what a JPEG takes of memory."""
-    announced = _decoding_size(*_announced_size(data), limits)
+    announced = _decoding_size(*announced_size(data), limits)
     image = images.decode(data, limits, image_size=announced)
     upright = _decoding_size(image.width, image.height, limits)
     if upright != announced:  # the picture lies on its side
         return images.decode(data, limits, image_size=upright)
     return image
-
-
-def _announced_size(data: bytes) -> tuple[int, int]:
-    """Give width and height from the header, before orientation; zeros if it cannot be read."""
-    picture_format = images.sniff(data)
-    if picture_format is None:
-        return 0, 0
-    try:
-        picture_blocks.check(picture_format, data)
-        with Image.open(io.BytesIO(data), formats=[picture_format]) as image:
-            return image.size
-    except Exception:  # hostile headers raise nearly anything; `images.decode` names the fault
-        return 0, 0
 
 
 def _decoding_size(width: int, height: int, limits: images.Limits) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import os
 import queue
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,24 @@ class KeptLimits:
 class KeptPictures:
     """The pairs of files in one folder, which one process alone may use."""
 
-    def __init__(self, folder: Path, limits: KeptLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: KeptLimits | None = None,
+        is_corrected: Callable[[str], bool] = lambda sha256: False,
+    ) -> None:
         """Name the folder; `open` and `put` touch the disk.
 
-        Attributes:
-            num_lost: pictures that could not be written.
+        Args:
+            folder: for the pairs.
+            limits: what is kept at most.
+            is_corrected: tells of a picture, by SHA-256, whether it was corrected, so that it is
+                not kept however often it is judged again. Only the thread that writes asks: this
+                may wait for a disk.
         """
-        self.num_lost = 0
         self._folder = folder
         self._limits = limits or KeptLimits()
+        self._is_corrected = is_corrected
         self._lock = threading.Lock()
         self._pictures: collections.OrderedDict[str, HeldPicture] = collections.OrderedDict()
         self._by_id: dict[str, str] = {}
@@ -61,7 +71,7 @@ class KeptPictures:
         self._waiting: queue.Queue[tuple[HeldPicture, bytes] | None] = queue.Queue(_MAX_WAITING)
         self._writer: threading.Thread | None = None
         self._process_lock = -1
-        self._has_warned = False
+        self._num_lost = 0  # pictures that could not be written
 
     def open(self) -> None:
         """Read what an earlier run kept, and start to write.
@@ -87,6 +97,8 @@ class KeptPictures:
                 self._waiting.put(None, timeout=_CLOSE_SECONDS)
             self._writer.join(_CLOSE_SECONDS)
             self._writer = None
+            if self._num_lost:
+                _log.warning("Not kept for review: %d pictures.", self._num_lost)
         if self._process_lock >= 0:
             os.close(self._process_lock)
             self._process_lock = -1
@@ -163,6 +175,10 @@ class KeptPictures:
     def _write(self, picture: HeldPicture, data: bytes) -> None:
         if picture.sha256 not in self._wanted:  # it was removed while it waited
             return
+        if self._is_corrected(picture.sha256):
+            with self._lock:
+                self._wanted.discard(picture.sha256)
+            return
         text = json.dumps(dataclasses.asdict(picture), allow_nan=False)
         try:
             files.write_bytes(self._path(picture.sha256, "bin"), data, must_outlive_power=False)
@@ -179,9 +195,9 @@ class KeptPictures:
     def _lose(self, picture: HeldPicture, reason: str) -> None:
         with self._lock:
             self._wanted.discard(picture.sha256)
-            self.num_lost += 1
-        if not self._has_warned:
-            self._has_warned = True
+            self._num_lost += 1
+            is_first = self._num_lost == 1
+        if is_first:  # how many there were is told at the end
             _log.warning("Pictures are not kept for review. %s", reason)
 
     def _load(self) -> None:
@@ -190,12 +206,27 @@ class KeptPictures:
             if name.startswith(files.PARTIAL_PREFIX):
                 (self._folder / name).unlink()
         keys = {match[1] for name in found if (match := _OURS.fullmatch(name))}
-        pictures = {sha256: self._read(sha256) for sha256 in keys}
-        damaged = [sha256 for sha256, picture in pictures.items() if picture is None]
+        good, damaged, unreadable = [], [], []
+        for sha256 in sorted(keys):
+            try:
+                picture = self._read(sha256)
+            except OSError as error:
+                unreadable.append(error)
+                continue
+            if picture is None:
+                damaged.append(sha256)
+            else:
+                good.append(picture)
         self._unlink(*damaged)
         if damaged:
             _log.warning("Removed %d damaged pictures from %s.", len(damaged), self._folder)
-        good = [picture for picture in pictures.values() if picture is not None]
+        if unreadable:  # they may be readable again later
+            _log.warning(
+                "%d kept pictures stay in %s but cannot be read: %s.",
+                len(unreadable),
+                self._folder,
+                unreadable[0].strerror,
+            )
         for picture in sorted(good, key=lambda picture: (picture.created, picture.sha256)):
             self._unlink(*self._add(picture))
 
@@ -203,11 +234,14 @@ class KeptPictures:
         """Give a picture of an earlier run, or None when it is damaged.
 
         Its bytes are looked at when they are needed: to read all of them now would delay the start.
+
+        Raises:
+            OSError: it is there, but cannot be read now.
         """
         try:
             picture = _from_json(json.loads(self._path(sha256, "json").read_bytes()))
             num_bytes = self._path(sha256, "bin").stat().st_size
-        except (OSError, *_DAMAGED):
+        except (FileNotFoundError, *_DAMAGED):
             return None
         return picture if (picture.sha256, picture.num_bytes) == (sha256, num_bytes) else None
 

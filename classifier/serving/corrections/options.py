@@ -13,7 +13,7 @@ from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow
     from classifier.serving.corrections.views import Corrections
-    from classifier.serving.limits import ServingLimits
+    from classifier.serving.limits import Admission
 
 DEFAULT_FOLDER = Path("data/feedback")
 DEFAULT_MEGABYTES = 2048
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def from_options(
     options: argparse.Namespace,
     classes: Callable[[], Sequence[str]],
-    limits: "ServingLimits",
+    admission: "Admission",
     count: Callable[[str], None] = lambda action: None,
 ) -> "Corrections | None":
     """Give the room that the command line asks for, or None when it wants no corrections.
@@ -79,7 +79,7 @@ def from_options(
     Args:
         options: what `add_options` asked for.
         classes: gives those of the model in use.
-        limits: of requests.
+        admission: hands out the places that predictions take too.
         count: called with the action of each correction that was written.
 
     Raises:
@@ -99,13 +99,15 @@ def from_options(
     folder = options.feedback or DEFAULT_FOLDER
     share = options.audit_share or 0.0
     reasons = _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ())
-    kept = KeptPictures(folder / FOLDER_NAME) if reasons else None
     selection = Selection(audit_share=share, class_of_interest=options.class_of_interest)
-    held = HeldPictures(selection, kept=kept, reasons_to_keep=reasons)
-    to_jpeg = JpegMaker(limits)
+    to_jpeg = JpegMaker(admission)
     megabytes = options.feedback_limit or DEFAULT_MEGABYTES
     store = FeedbackStore(folder, to_jpeg, FeedbackLimits(max_bytes=megabytes * 2**20))
-    return Corrections(store, held, selection, classes, to_jpeg, limits, kept=kept, count=count)
+    kept = None
+    if reasons:
+        kept = KeptPictures(folder / FOLDER_NAME, is_corrected=store.is_corrected)
+    held = HeldPictures(selection, kept=kept, reasons_to_keep=reasons)
+    return Corrections(store, held, selection, classes, to_jpeg, admission, kept=kept, count=count)
 
 
 def _refuse_beside_no_feedback(options: argparse.Namespace) -> None:

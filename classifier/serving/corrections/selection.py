@@ -49,7 +49,8 @@ class Selection:
         Args:
             sha256: of the encoded picture.
             prediction: what was answered.
-            fallback_class: of the decision policy in force; None when it is not known.
+            fallback_class: of the decision policy in force; None when that has none, so that its
+                decision is always the label.
         """
         if self.is_dropped(prediction, fallback_class) and self.draw(sha256) < self.audit_share:
             return AUDIT
@@ -65,8 +66,7 @@ class Selection:
         """Tell whether the filter lets go of the picture."""
         if self.class_of_interest is not None:
             return prediction.decision != self.class_of_interest
-        # Whatever is not the label itself is the fallback class.
-        return prediction.decision == fallback_class or prediction.decision != prediction.label
+        return prediction.decision == fallback_class
 
     def draw(self, sha256: str) -> float:
         """Give a number from 0 to below 1 that is the same for the same picture in one run."""

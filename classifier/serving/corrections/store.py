@@ -104,17 +104,11 @@ class FeedbackStore:
         """
         jpeg = None
         if label is not None and data is not None and not self._is_stored(sha256):
-            jpeg = self._to_jpeg(data)  # takes long: before others have to wait
-        with self._folder.exclusive():
-            key = self._key_of(sha256)
-            steps = self._folder.state.steps(key)
-            if self._holds(key, steps, label):
-                return self._now(sha256, key, steps, is_changed=False)
-            if not steps and data is None and key not in self._removed:
-                raise _no_longer_held()
-            action = REJECT if label is None else CORRECT
-            remark = _with_past(remark, steps)
-            return self._change(action, sha256, label, remark, lambda: jpeg or self._encode(data))
+            jpeg = self._to_jpeg(data)  # what is no picture is found out before a folder is made
+        is_held = data is not None
+        return self._encoding_outside(
+            lambda jpeg: self._correct(sha256, label, remark, jpeg, is_held=is_held), data, jpeg
+        )
 
     def undo(self, sha256: str, remark: Remark, data: bytes | None = None) -> Correction:
         """Take back the last thing that was said of a picture; what was said before holds again.
@@ -127,21 +121,20 @@ class FeedbackStore:
         Raises:
             UnknownPictureError: there is nothing to undo; or the picture, which was rejected, is
                 not held any more.
+            ImageError: it has to come back, and cannot be decoded.
             FeedbackFullError, FeedbackUnavailableError: as for `correct`.
         """
-        with self._folder.exclusive():
-            steps = self._folder.state.steps(self._key_of(sha256))
-            if not steps:
-                raise UnknownPictureError("There is no correction of this picture.")
-            label = steps[-2].label if len(steps) > 1 else None
-            remark = _with_prediction(remark, steps[-1])
-            return self._change(UNDO, sha256, label, remark, lambda: self._encode(data))
+        return self._encoding_outside(lambda jpeg: self._undo(sha256, remark, jpeg), data)
 
     def is_settled(self, sha256: str, label: str | None) -> bool:
         """Tell whether that is what holds, as far as is known without looking at the disk."""
         with self._folder.reading():
             steps = self._folder.state.steps(self._folder.state.key_of(sha256))
             return bool(steps) and steps[-1].label == label
+
+    def is_corrected(self, sha256: str) -> bool:
+        """Tell whether anything holds of a picture; it may wait while a correction is written."""
+        return bool(self.corrected_among([sha256]))
 
     def corrected_among(self, pictures: Iterable[str]) -> set[str]:
         """Give those pictures, by SHA-256, of which something holds."""
@@ -150,13 +143,14 @@ class FeedbackStore:
             return {sha256 for sha256 in pictures if state.steps(state.key_of(sha256))}
 
     def picture(self, sha256: str) -> bytes | None:
-        """Give the stored JPEG of a picture, or None.
+        """Give the stored JPEG of a picture, or None when it, with all its digits, is not there.
 
         Raises:
             FeedbackUnavailableError: it cannot be read.
         """
         with self._folder.reading():
-            stored = self._folder.state.stored(self._folder.state.key_of(sha256))
+            state = self._folder.state
+            stored = None if state.is_other(sha256) else state.stored(state.key_of(sha256))
             return None if stored is None else self._folder.files.read(stored)
 
     def num_corrected(self) -> int:
@@ -172,14 +166,58 @@ class FeedbackStore:
     def export(self) -> tuple[BinaryIO, int]:
         """Give the journal, open for reading, and how many bytes of it are whole lines.
 
+        What other processes wrote is in it, and so is a journal that can be read but not written.
+
         Raises:
             FeedbackUnavailableError: it cannot be read.
         """
         with self._folder.reading():
             try:
-                return open(self._folder.journal.path, "rb"), self._folder.journal.num_bytes
+                return self._folder.journal.open_to_read()
             except FileNotFoundError:
                 return io.BytesIO(), 0
+
+    def _encoding_outside(
+        self,
+        change: Callable[[bytes | None], Correction],
+        data: bytes | None,
+        jpeg: bytes | None = None,
+    ) -> Correction:
+        """Make a change; if it needs the picture, encode that where nobody has to wait for it.
+
+        Args:
+            change: gets the picture encoded anew, or None. What holds may change between two
+                calls, so each finds out afresh, while it keeps all others out, what it needs.
+            data: the encoded picture as it was sent.
+            jpeg: what it became, where that is done already.
+        """
+        try:
+            return change(jpeg)
+        except _PictureNeededError:
+            if data is None:
+                raise
+        return change(self._to_jpeg(data))
+
+    def _correct(
+        self, sha256: str, label: str | None, remark: Remark, jpeg: bytes | None, *, is_held: bool
+    ) -> Correction:
+        with self._folder.exclusive():
+            key = self._key_of(sha256)
+            steps = self._folder.state.steps(key)
+            if self._holds(key, steps, label):
+                return self._now(sha256, key, steps, is_changed=False)
+            if not steps and not is_held and key not in self._removed:
+                raise _PictureNeededError()
+            action = REJECT if label is None else CORRECT
+            return self._change(action, sha256, label, _with_past(remark, steps), jpeg)
+
+    def _undo(self, sha256: str, remark: Remark, jpeg: bytes | None) -> Correction:
+        with self._folder.exclusive():
+            steps = self._folder.state.steps(self._key_of(sha256))
+            if not steps:
+                raise UnknownPictureError("There is no correction of this picture.")
+            label = steps[-2].label if len(steps) > 1 else None
+            return self._change(UNDO, sha256, label, _with_prediction(remark, steps[-1]), jpeg)
 
     def _key_of(self, sha256: str) -> str:
         if self._folder.state.is_other(sha256):
@@ -199,12 +237,7 @@ class FeedbackStore:
         return bool(steps) and steps[-1].label == label and is_there
 
     def _change(
-        self,
-        action: str,
-        sha256: str,
-        label: str | None,
-        remark: Remark,
-        encode: Callable[[], bytes],
+        self, action: str, sha256: str, label: str | None, remark: Remark, jpeg: bytes | None
     ) -> Correction:
         state, files = self._folder.state, self._folder.files
         key = state.key_of(sha256)
@@ -219,13 +252,11 @@ class FeedbackStore:
             self._folder.write(key, entry, None)
             self._removed.put(key, picture)
         else:
-            self._folder.write(key, entry, picture or self._removed.get(key) or encode())
+            picture = picture or self._removed.get(key) or jpeg
+            if picture is None:
+                raise _PictureNeededError()
+            self._folder.write(key, entry, picture)
         return self._now(sha256, key, before, is_changed=True)
-
-    def _encode(self, data: bytes | None) -> bytes:
-        if data is None:
-            raise _no_longer_held()
-        return self._to_jpeg(data)
 
     def _now(
         self, sha256: str, key: str, before: tuple[Step, ...], *, is_changed: bool
@@ -264,8 +295,11 @@ class _RemovedPictures:
             self._pictures.popitem(last=False)
 
 
-def _no_longer_held() -> UnknownPictureError:
-    return UnknownPictureError("The picture is not held any more: send it again, as a file.")
+class _PictureNeededError(UnknownPictureError):
+    """A change cannot be made without the picture."""
+
+    def __init__(self) -> None:
+        super().__init__("The picture is not held any more: send it again, as a file.")
 
 
 def _with_past(remark: Remark, steps: tuple[Step, ...]) -> Remark:

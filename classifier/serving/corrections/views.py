@@ -10,7 +10,7 @@ import flask
 from classifier.decisions import ARGMAX, CONFIDENT
 from classifier.errors import UsageError
 from classifier.feedback_lines import CORRECT, REJECT, SENT, UNDO, is_folder_name
-from classifier.serving.access import hosts
+from classifier.serving.access.checks import take_tokens
 from classifier.serving.access.rates import RateLimit, TokenBuckets
 from classifier.serving.corrections import review
 from classifier.serving.corrections.held import HeldPicture, HeldPictures
@@ -26,7 +26,7 @@ from classifier.serving.corrections.requests import (
 from classifier.serving.corrections.selection import Selection
 from classifier.serving.corrections.store import Correction, FeedbackStore, Remark
 from classifier.serving.desk import Judged
-from classifier.serving.limits import Admission, ServingLimits
+from classifier.serving.limits import Admission
 from classifier.serving.problems import (
     BadParameterError,
     RateLimitedError,
@@ -41,6 +41,7 @@ PACE = RateLimit(rate=2.0, burst=120)
 
 _MAX_NAMED = 50  # classes in a message
 _CHUNK_BYTES = 65_536
+_NOT_HELD = "The picture is not held any more."
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Corrections:
         selection: Selection,
         classes: Callable[[], Sequence[str]],
         to_jpeg: JpegMaker,
-        limits: ServingLimits,
+        admission: Admission,
         *,
         kept: KeptPictures | None = None,
         pace: RateLimit = PACE,
@@ -69,7 +70,7 @@ class Corrections:
             selection: tells which of them should be looked at.
             classes: gives those of the model in use, or raises what the caller is to hear.
             to_jpeg: what `store` uses too.
-            limits: of requests.
+            admission: hands out the places that predictions take too.
             kept: the part of `held` on disk.
             pace: how many corrections each caller may make.
             count: called with the action of each correction that was written.
@@ -80,7 +81,7 @@ class Corrections:
         self._selection = selection
         self._classes = classes
         self._to_jpeg = to_jpeg
-        self._limits = limits
+        self._admission = admission
         self._kept = kept
         self._buckets = TokenBuckets(pace)
         self._count = count
@@ -95,11 +96,6 @@ class Corrections:
             Route("/v1/review/<sha256>/image", "GET", self.image, Scope.FEEDBACK),
         ]
 
-    @property
-    def num_lost(self) -> int:
-        """Pictures that should have been kept on disk, and could not."""
-        return self._kept.num_lost if self._kept else 0
-
     def open(self) -> None:
         """Read what earlier runs left. A disk that fails is said, and costs corrections alone."""
         try:
@@ -111,10 +107,6 @@ class Corrections:
             kept = [picture.sha256 for picture in self._kept.all()]
             for sha256 in self._store.corrected_among(kept):
                 self._kept.remove(sha256)
-
-    def share(self, admission: Admission) -> None:
-        """Decode in the places of the whole service."""
-        self._to_jpeg.admission = admission
 
     def note(self, picture_id: str, judged: Judged) -> bool:
         """Hold a judged picture; tell whether it can be corrected by its id alone."""
@@ -161,11 +153,11 @@ class Corrections:
 
     def correct(self) -> flask.Response:
         """POST /v1/feedback."""
-        with self._to_jpeg.admission.place():  # it decodes: no more at once than predictions
+        with self._admission.place():  # it decodes: no more at once than predictions
             return self._correct()
 
     def _correct(self) -> flask.Response:
-        asked = read_correction(flask.request, self._limits)
+        asked = read_correction(flask.request, self._admission.limits)
         if asked.label is not None:
             self._check_label(asked.label)
         sha256, picture = self._find(asked)
@@ -183,11 +175,12 @@ class Corrections:
 
     def undo(self, sha256: str) -> flask.Response:
         """DELETE /v1/feedback/<sha256>."""
-        refuse_options(flask.request, self._limits)
+        refuse_options(flask.request, self._admission.limits)
         if not is_sha256(sha256):
             raise UnknownPictureError("There is no correction of this picture.")
         self._slow_down()
-        done = self._store.undo(sha256, _remark(None), self._held.data(sha256))
+        with self._admission.place():  # it may decode: no more at once than predictions
+            done = self._store.undo(sha256, _remark(None), self._held.data(sha256))
         self._count(UNDO)
         if done.label is None and not done.is_rejected:
             self._held.note_unsettled(sha256)
@@ -195,7 +188,7 @@ class Corrections:
 
     def review(self) -> flask.Response:
         """GET /v1/review."""
-        found = self._queue.look(read_limit(flask.request, self._limits))
+        found = self._queue.look(read_limit(flask.request, self._admission.limits))
         return json_answer(
             {
                 "pictures": [review.as_json(picture) for picture in found.pictures],
@@ -208,22 +201,22 @@ class Corrections:
 
     def image(self, sha256: str) -> flask.Response:
         """GET /v1/review/<sha256>/image."""
-        refuse_options(flask.request, self._limits)
+        refuse_options(flask.request, self._admission.limits)
+        if not is_sha256(sha256):
+            raise UnknownPictureError(_NOT_HELD)
         data = self._held.data(sha256)
         # Never the bytes that somebody sent: a picture may be a page or a script as well.
-        with self._to_jpeg.admission.place():
+        with self._admission.place():
             jpeg = self._to_jpeg(data) if data is not None else self._store.picture(sha256)
         if jpeg is None:
-            raise UnknownPictureError("The picture is not held any more.")
+            raise UnknownPictureError(_NOT_HELD)
         response = flask.Response(jpeg, mimetype="image/jpeg")
         response.headers["Content-Disposition"] = "inline"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
         return response
 
     def export(self) -> flask.Response:
         """GET /v1/feedback/export."""
-        refuse_options(flask.request, self._limits)
+        refuse_options(flask.request, self._admission.limits)
         file, num_bytes = self._store.export()
         response = flask.Response(_chunks(file, num_bytes), mimetype="application/x-ndjson")
         response.call_on_close(file.close)
@@ -256,11 +249,8 @@ class Corrections:
         return sha256, self._held.by_sha256(sha256)
 
     def _slow_down(self) -> None:
-        caller = flask.g.caller
-        whose = ("key", caller.name) if caller.name else hosts.neighbourhood(caller.address)
-        wait = self._buckets.take(whose)
-        if wait:
-            seconds = max(1, round(wait + 0.5))
+        seconds = take_tokens(self._buckets, flask.g.caller)
+        if seconds:
             raise RateLimitedError(
                 f"Too many corrections in a short time: go on in {seconds} s.", seconds
             )

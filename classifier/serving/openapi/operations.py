@@ -62,6 +62,7 @@ FEEDBACK: Errors = (problems.FeedbackUnavailableError,)
 CHANGE: Errors = (
     problems.UnknownModelError,
     problems.ModelRefusedError,
+    problems.ModelChangeFailedError,
     problems.ModelUnusableError,
     *BODY,
     *LOADING,
