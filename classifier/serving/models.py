@@ -286,8 +286,8 @@ class Models:
             raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> ModelChangeError:
-        folder = self._folder.path
-        told = str(error).replace(f"{folder}/", "").replace(str(folder), folder.name)
+        folder = self._folder.path if self._folder.has_versions else self._folder.path.parent
+        told = str(error).replace(f"{folder}/", "")
         match error:
             case ModelChangeError():
                 return type(error)(told)

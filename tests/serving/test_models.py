@@ -386,6 +386,11 @@ def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
     change = models.reload()
     assert (change.changed, change.model["name"]) == (True, sharp.name)
     assert change.model["digest"] != f"sha256:{bundle.load(old).digest}"
+    (sharp / bundle.MANIFEST).write_bytes(b"{")
+    with pytest.raises(ModelUnusableError) as caught:
+        models.reload()
+    assert sharp.name in str(caught.value)
+    assert str(folder) not in str(caught.value)
 
 
 def test_a_promoted_version_is_served_by_itself(
