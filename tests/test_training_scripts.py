@@ -111,7 +111,7 @@ Later = dict[str, "concurrent.futures.Future[Place]"]
 @pytest.fixture(scope="session")
 def later(trained: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Later]:
     """Start every other run that loads TensorFlow, two at a time."""
-    pool = concurrent.futures.ThreadPoolExecutor(2)
+    pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="later")
 
     def submit(job: Callable[[Path], Result]) -> "concurrent.futures.Future[Place]":
         folder = trained.copy(tmp_path_factory.mktemp("later"))

@@ -226,36 +226,53 @@ class Models:
         allow_other_classes: bool = False,
         promote: bool = False,
     ) -> Change:
+        """Serve a version, or tell the caller, without the server's paths, what speaks against it.
+
+        Raises:
+            ModelChangeError: instead of any other error of this program.
+        """
         current = self.get()
-        with self._refusing(current.version.name):
-            version = bundle.glance(path)
-            if digest not in (None, version.digest):
-                raise ModelDamagedError(
-                    f"The model version {version.path} was altered since it was served: choose "
-                    "another version, or activate it by its name."
-                )
-            is_new = (version.name, version.digest) != (
-                current.version.name,
-                current.version.digest,
-            )
-            if is_new and not allow_other_classes:
-                _check_classes(version, current.version)
-            if is_new or promote:
-                bundle.verify(version)
-            if is_new:
-                predictor = self._open(version)
+        # Not in a context manager: since Python 3.12 one that raises another error keeps what the
+        # frames below it hold, here a model, until garbage is collected.
+        try:
+            predictor = self._accepted(path, current.version, digest, allow_other_classes)
             if promote:  # before the change: one that a restart would undo is none
-                bundle.promote(version)
-        if is_new:
-            self._previous, self._current = current.version, predictor
-            _log.info(
-                "Now serving %s with %s (before: %s)",
-                version.name,
-                predictor.engine.name,
-                current.version.name,
+                if predictor is None:
+                    bundle.verify(current.version)
+                bundle.promote((predictor or current).version)
+        # ImportError: a version without an IR, where Keras is not installed.
+        except (ClassifierError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            _log.warning("Still serving %s: %s", current.version.name, reason)
+            raise self._refusal(error) from error
+        if predictor is None:
+            return Change(current.describe(), self._previous, False)
+        self._previous, self._current = current.version, predictor
+        _log.info(
+            "Now serving %s with %s (before: %s)",
+            predictor.version.name,
+            predictor.engine.name,
+            current.version.name,
+        )
+        return Change(predictor.describe(), self._previous, True)
+
+    def _accepted(
+        self, path: Path, served: bundle.ModelVersion, digest: str | None, allow_other_classes: bool
+    ) -> Predictor | None:
+        """Check a version and give its predictor, or None when it is the one that is served."""
+        version = bundle.glance(path)
+        if digest not in (None, version.digest):
+            raise ModelDamagedError(
+                f"The model version {version.path} was altered since it was served: choose another "
+                "version, or activate it by its name."
             )
-        served = predictor if is_new else current
-        return Change(served.describe(), self._previous, is_new)
+        is_served = (version.name, version.digest) == (served.name, served.digest)
+        if not is_served and not allow_other_classes:
+            _check_classes(version, served)
+        if is_served:
+            return None
+        bundle.verify(version)
+        return self._open(version)
 
     def _open(self, version: bundle.ModelVersion) -> Predictor:
         engine = engines.open_engine(version, self._engine, self._precision)
@@ -270,20 +287,6 @@ class Models:
                 f"it wrongly: {fault}. Choose another version, or start with --precision f32."
             )
         return predictor
-
-    @contextlib.contextmanager
-    def _refusing(self, served: str) -> Iterator[None]:
-        """Log what speaks against a version, and tell it to the caller without the server's paths.
-
-        Raises:
-            ModelChangeError: instead of any other error of this program.
-        """
-        try:
-            yield
-        # ImportError: a version without an IR, where Keras is not installed.
-        except (ClassifierError, ImportError) as error:
-            _log.warning("Still serving %s: %s", served, " ".join(str(error).split()))
-            raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> ModelChangeError:
         folder = self._folder.path if self._folder.has_versions else self._folder.path.parent

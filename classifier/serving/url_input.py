@@ -196,6 +196,14 @@ class UrlFetcher:
         if (answer.length_remaining or 0) > self._max_bytes:
             raise _NoPictureError(f"{answer.length_remaining} bytes announced")
         body = bytearray()
+        try:
+            self._receive(answer, body)
+        except BaseException:
+            body.clear()  # since Python 3.12 an error of urllib3 keeps this frame for a while
+            raise
+        return bytes(body)
+
+    def _receive(self, answer: urllib3.BaseHTTPResponse, body: bytearray) -> None:
         while chunk := answer.read1(
             min(_CHUNK_BYTES, self._max_bytes + 1 - len(body)), decode_content=False
         ):
@@ -206,7 +214,6 @@ class UrlFetcher:
                 break
         if not _is_picture(body):
             raise _NoPictureError(f"it starts with {bytes(body[:_MAGIC_BYTES])!r}")
-        return bytes(body)
 
 
 def _is_picture(body: bytearray) -> bool:

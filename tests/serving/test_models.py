@@ -393,6 +393,21 @@ def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
     assert str(folder) not in str(caught.value)
 
 
+def test_a_model_that_is_not_served_any_more_is_let_go(folder: Path, start: Start) -> None:
+    models = start(folder)
+    gc.collect()
+    gc.disable()  # what goes in circles would stay until it is looked for
+    try:
+        for name in ("soft", "sharp"):
+            with pytest.raises(ModelRefusedError):
+                models.activate(named(folder, "classes").name)
+            former = weakref.ref(models.get())
+            models.activate(named(folder, name).name)
+            wait_until(lambda former=former: former() is None)  # the watcher may look at it
+    finally:
+        gc.enable()
+
+
 def test_a_promoted_version_is_served_by_itself(
     folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
