@@ -238,6 +238,27 @@ def test_what_is_corrected_is_not_kept_again_when_it_is_judged_again(tmp_path: P
     kept.close()
 
 
+def test_what_is_corrected_and_judged_again_while_it_is_written_is_not_kept(tmp_path: Path) -> None:
+    corrected = set()
+
+    def is_corrected(sha256: str) -> bool:
+        was_corrected = sha256 in corrected
+        if not was_corrected:  # it is right after the question
+            corrected.add(sha256)
+            held.note_settled(sha256)
+            note(held, "again", b"one", UNSURE)
+        return was_corrected
+
+    kept = KeptPictures(tmp_path, is_corrected=is_corrected)
+    held = HeldPictures(NEVER, kept=kept)
+    kept.open()
+    note(held, "first", b"one", UNSURE)
+    kept.wait()
+    kept.close()
+    assert kept.all() == []
+    assert not list(tmp_path.glob("*.*n*"))
+
+
 def put(kept: KeptPictures, name: str, data: bytes) -> None:
     created = f"2026-11-21T00:00:0{len(kept.all())}Z"
     key = sha(data)

@@ -67,7 +67,9 @@ class KeptPictures:
         self._pictures: collections.OrderedDict[str, HeldPicture] = collections.OrderedDict()
         self._by_id: dict[str, str] = {}
         self._num_bytes = 0
-        self._wanted: set[str] = set()  # of those that wait to be written
+        # Those that wait to be written, by SHA-256. One that was removed and put again meanwhile is
+        # another object, so that whoever writes the former knows.
+        self._wanted: dict[str, HeldPicture] = {}
         self._waiting: queue.Queue[tuple[HeldPicture, bytes] | None] = queue.Queue(_MAX_WAITING)
         self._writer: threading.Thread | None = None
         self._process_lock = -1
@@ -111,7 +113,7 @@ class KeptPictures:
             is_known = picture.sha256 in self._pictures or picture.sha256 in self._wanted
             if self._writer is None or is_known:
                 return
-            self._wanted.add(picture.sha256)
+            self._wanted[picture.sha256] = picture
         try:
             self._waiting.put_nowait((picture, data))
         except queue.Full:
@@ -157,7 +159,7 @@ class KeptPictures:
     def remove(self, sha256: str) -> None:
         """Remove a picture from the disk, if it is there."""
         with self._lock:
-            self._wanted.discard(sha256)
+            self._wanted.pop(sha256, None)
             is_there = self._forget(sha256)
         if is_there:
             self._unlink(sha256)
@@ -173,11 +175,11 @@ class KeptPictures:
         self._waiting.task_done()
 
     def _write(self, picture: HeldPicture, data: bytes) -> None:
-        if picture.sha256 not in self._wanted:  # it was removed while it waited
+        if self._wanted.get(picture.sha256) is not picture:  # it was removed while it waited
             return
         if self._is_corrected(picture.sha256):
             with self._lock:
-                self._wanted.discard(picture.sha256)
+                self._no_longer_wanted(picture)
             return
         text = json.dumps(dataclasses.asdict(picture), allow_nan=False)
         try:
@@ -187,14 +189,20 @@ class KeptPictures:
             self._unlink(picture.sha256)
             raise
         with self._lock:
-            is_wanted = picture.sha256 in self._wanted
-            self._wanted.discard(picture.sha256)
+            is_wanted = self._no_longer_wanted(picture)
             superfluous = self._add(picture) if is_wanted else [picture.sha256]
         self._unlink(*superfluous)
 
+    def _no_longer_wanted(self, picture: HeldPicture) -> bool:
+        """Note that nobody waits for it to be written; tell whether somebody did."""
+        if self._wanted.get(picture.sha256) is not picture:
+            return False
+        del self._wanted[picture.sha256]
+        return True
+
     def _lose(self, picture: HeldPicture, reason: str) -> None:
         with self._lock:
-            self._wanted.discard(picture.sha256)
+            self._no_longer_wanted(picture)
             self._num_lost += 1
             is_first = self._num_lost == 1
         if is_first:  # how many there were is told at the end
