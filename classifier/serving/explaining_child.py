@@ -6,6 +6,7 @@
 import contextlib
 import logging
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -59,8 +60,12 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.poll() is None
+        """Whether it has not ended, looked at while it has nothing to answer."""
+        # `Popen.poll` knows nothing while another thread waits for the process. One that was not
+        # asked writes nothing: what there is to read then is the end of the pipe.
+        end = select.poll()
+        end.register(self._answers, select.POLLIN | select.POLLHUP)
+        return not end.poll(0)
 
     def ask(self, request: bytes, seconds: float) -> bytes:
         """Send a request and give the answer; after an error the process is of no use any more.
