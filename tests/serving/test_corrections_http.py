@@ -465,10 +465,12 @@ def test_a_server_starts_with_a_folder_that_cannot_be_used(
     predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / ".feedback.jsonl").mkdir(parents=True)
-    client = client_of(predictor, make_room(predictor, folder, "--keep", "all"))
+    room = make_room(predictor, folder, "--keep", "all")
+    client = client_of(predictor, room)
     assert "cannot be stored" in caplog.text
     assert predict(client, RED_JPEG)["held"] is True
     assert_problem(tell(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
+    room.close()  # it writes on until then, into a folder that is to be removed
 
 
 def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
