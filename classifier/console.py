@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -43,6 +44,25 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     return parser
+
+
+def whole_number(what: str, most: int) -> Callable[[str], int]:
+    """Give the type of an option that takes a whole number from 1.
+
+    Args:
+        what: is counted, such as "requests"; for the message.
+        most: the largest that is taken.
+    """
+
+    def parse(text: str) -> int:
+        # `int` alone would take blanks, signs, underscores and the digits of other scripts, too.
+        if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number of {what} from 1 to {most:,}"
+            )
+        return int(text)
+
+    return parse
 
 
 def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:

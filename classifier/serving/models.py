@@ -267,10 +267,10 @@ class Models:
                 "version, or activate it by its name."
             )
         is_served = (version.name, version.digest) == (served.name, served.digest)
-        if not is_served and not allow_other_classes:
-            _check_classes(version, served)
         if is_served:
             return None
+        if not allow_other_classes:
+            _check_classes(version, served)
         bundle.verify(version)
         return self._open(version)
 

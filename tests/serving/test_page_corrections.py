@@ -90,14 +90,18 @@ def test_picture_that_is_not_held_any_more_is_sent_with_its_correction(
     assert correction_of(site, data) == "green"
 
 
-def test_correction_that_fails_says_why_and_stays_open(tab: Page, site: str) -> None:
-    words = "The disk is full: nothing was stored."
-    tab.route("**/v1/feedback", lambda route: refuse(route, 503, "feedback-unavailable", words))
+def correct_to_green(tab: Page, site: str) -> None:
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
     judged(tab)
     tab.locator(".wrong").click()
     tab.get_by_role("button", name="green").click()
+
+
+def test_correction_that_fails_says_why_and_stays_open(tab: Page, site: str) -> None:
+    words = "The disk is full: nothing was stored."
+    tab.route("**/v1/feedback", lambda route: refuse(route, 503, "feedback-unavailable", words))
+    correct_to_green(tab, site)
     expect(tab.locator(".correction .problem")).to_have_text(words)
     expect(tab.get_by_role("button", name="green")).to_be_enabled()
     expect(tab.locator(".corrected")).to_be_hidden()
@@ -106,11 +110,7 @@ def test_correction_that_fails_says_why_and_stays_open(tab: Page, site: str) -> 
 def test_server_that_takes_no_corrections_says_so(tab: Page, site: str) -> None:
     words = "The requested URL was not found on the server."
     tab.route("**/v1/feedback", lambda route: refuse(route, 404, "not-found", words))
-    tab.goto(site)
-    choose(tab, file("red.jpg", RED))
-    judged(tab)
-    tab.locator(".wrong").click()
-    tab.get_by_role("button", name="green").click()
+    correct_to_green(tab, site)
     expect(tab.locator(".correction .problem")).to_have_text("This server does not offer that.")
 
 

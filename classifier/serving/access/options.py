@@ -4,11 +4,11 @@ import argparse
 import logging
 import math
 import os
-import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from classifier import console
 from classifier.errors import UsageError
 from classifier.serving.access import hosts
 
@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--rate-burst",
-        type=_burst,
+        type=console.whole_number("requests", MAX_RATE),
         metavar="N",
         help="of them at once after a rest (twice the rate, at least 10)",
     )
@@ -164,11 +164,3 @@ def _rate(text: str) -> float:
             f"{text!r} is not a number of requests a second, over 0 and up to {MAX_RATE:,}"
         )
     return rate
-
-
-def _burst(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,7}", text) or not 1 <= int(text) <= MAX_RATE:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number of requests from 1 to {MAX_RATE:,}"
-        )
-    return int(text)

@@ -2,12 +2,12 @@
 
 import argparse
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from classifier import console
 from classifier.errors import UsageError
 from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
 
@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--no-feedback", action="store_true", help="take no corrections, and hold no pictures")
     add(
         "--feedback-limit",
-        type=_megabytes,
+        type=console.whole_number("megabytes", MAX_MEGABYTES),
         metavar="MB",
         help=f"how large all corrected pictures may grow ({DEFAULT_MEGABYTES})",
     )
@@ -124,11 +124,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
     return share
-
-
-def _megabytes(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_MEGABYTES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no whole number of megabytes from 1 to {MAX_MEGABYTES:,}"
-        )
-    return int(text)
