@@ -2,12 +2,12 @@
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1
-WORKDIR /opt/picture-sorter
+WORKDIR /opt/imagesieve
 COPY requirements-serve.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
     -r requirements-serve.txt
 COPY main.py predictWithMyModel.py ./
-COPY classifier ./classifier
+COPY imagesieve ./imagesieve
 # Compiled now: the user below cannot write here, and every start would compile again.
 RUN python -m compileall -q .
 
@@ -23,5 +23,5 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", \
     "from urllib.request import urlopen; urlopen('http://127.0.0.1:8133/readyz', timeout=4)"]
 # More options go behind the image's name. It does not start without keys: see deploy/README.md.
-ENTRYPOINT ["python", "/opt/picture-sorter/main.py", \
+ENTRYPOINT ["python", "/opt/imagesieve/main.py", \
     "--host", "0.0.0.0", "--port", "8133", "--model", "modelFile", "--feedback", "data/feedback"]

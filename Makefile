@@ -1,6 +1,6 @@
-# make demo   draw sample pictures, train on them, serve the page and the API on port 8133
+# make demo   draw sample images, train on them, serve the page and the API on port 8133
 # make test   format, lint, types, tests
-# make bench  measure learning in a short form, on drawn pictures; figures in demo/out/bench/
+# make bench  measure learning in a short form, on drawn images; figures in demo/out/bench/
 # make clean  remove what they have made
 
 DEMO_PORT ?= 8133

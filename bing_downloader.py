@@ -1,4 +1,4 @@
-"""Search words -> checked pictures in class folders.
+"""Search words -> checked images in class folders.
 
     python bing_downloader.py -s "restaurant menu" -o data/train/menu --limit 500
     python bing_downloader.py -s "red panda" -o data --validation-fraction 0.2 --type photo
@@ -8,8 +8,8 @@
     python bing_downloader.py --export csv -o data > sources.csv
 
 Run it again with the same or a larger --limit to top a folder up: what is there is not fetched
-again. Every picture was decoded in full, is of the size asked for, and is there only once, be it
-in another size. A journal beside the pictures keeps where each came from and why others failed.
+again. Every image was decoded in full, is of the size asked for, and is there only once, be it
+in another size. A journal beside the images keeps where each came from and why others failed.
 
 Exit codes: 0 filled · 1 failed · 2 wrong usage · 3 too few were found, or the time is over ·
 4 blocked by Bing · 5 Bing's pages have changed · 6 the network is down · 130 interrupted.
@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.collecting.options import collect_settings, open_search, read_options, read_targets
-from classifier.console import EXIT_FAILED, EXIT_OK, print_json, run_script
-from classifier.logs import LOG_FOLDER, start_logging, timestamp
+from imagesieve.collecting.options import collect_settings, open_search, read_options, read_targets
+from imagesieve.console import EXIT_FAILED, EXIT_OK, print_json, run_script
+from imagesieve.logs import LOG_FOLDER, start_logging, timestamp
 
 if TYPE_CHECKING:
-    from classifier.collecting.outcome import Outcome
+    from imagesieve.collecting.outcome import Outcome
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,15 +45,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fill(options: argparse.Namespace) -> int:
-    """Fill the folders with good pictures."""
-    from classifier.collecting import collect, outcome
+    """Fill the folders with good images."""
+    from imagesieve.collecting import outcome, run
 
     targets = read_targets(options)
     search = open_search(options)
     start_logging("bing_downloader", quiet=options.quiet)
     outcomes: list[Outcome] = []
     try:
-        collect.collect_all(targets, search, collect_settings(options), outcomes)
+        run.collect_all(targets, search, collect_settings(options), outcomes)
     except KeyboardInterrupt:
         print_summary(outcomes, options, is_interrupted=True)
         raise
@@ -84,24 +84,24 @@ def list_results(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Print what the journals know."""
-    from classifier.collecting import records
+    from imagesieve.collecting import export
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # a file to be read elsewhere, not a terminal
-    records.export(options.output or Path("data"), options.export, sys.stdout)
+    export.export(options.output or Path("data"), options.export, sys.stdout)
     return EXIT_OK
 
 
 def verify(options: argparse.Namespace) -> int:
     """Check the files against the journals; exit code 1 if anything is wrong.
 
-    A picture that is missing was deleted by hand, or the next run fetches another: no fault.
+    An image that is missing was deleted by hand, or the next run fetches another: no fault.
     """
-    from classifier.collecting import records
+    from imagesieve.collecting import export
 
     start_logging("bing_downloader", quiet=options.quiet)
     limits = collect_settings(options).limits
-    checks = records.verify(options.output or Path("data"), limits)
+    checks = export.verify(options.output or Path("data"), limits)
     problems = [problem for check in checks for problem in check.problems]
     if options.json:
         fields = [{"kind": p.kind, "path": str(p.path), "detail": p.detail} for p in problems]
@@ -110,15 +110,15 @@ def verify(options: argparse.Namespace) -> int:
         for problem in problems:
             print(problem)
         if not options.quiet:
-            print(records.verify_table(checks))
-    is_wrong = any(problem.kind != records.MISSING for problem in problems)
+            print(export.verify_table(checks))
+    is_wrong = any(problem.kind != export.MISSING for problem in problems)
     return EXIT_FAILED if is_wrong else EXIT_OK
 
 
 def save_unread_pages(outcomes: Sequence["Outcome"]) -> None:
     """Keep each page that could not be read beside the logs, for whoever adapts the parser."""
-    from classifier.collecting.search import MarkupChangedError
-    from classifier.files import write_text
+    from imagesieve.collecting.bing.search import MarkupChangedError
+    from imagesieve.files import write_text
 
     for number, outcome in enumerate(outcomes):
         if isinstance(outcome.error, MarkupChangedError):
@@ -131,19 +131,19 @@ def print_summary(
     outcomes: Sequence["Outcome"], options: argparse.Namespace, *, is_interrupted: bool = False
 ) -> None:
     """Say what came out and where it lies: as JSON, or as a table and a closing line."""
-    from classifier.collecting.outcome import summary, summary_table
+    from imagesieve.collecting.outcome import summary, summary_table
 
     if options.json:
         print_json(summary(outcomes, is_interrupted=is_interrupted))
     elif outcomes and not options.quiet:
         num_filled = sum(outcome.is_filled for outcome in outcomes)
-        num_pictures = sum(outcome.num_pictures for outcome in outcomes)
+        num_images = sum(outcome.num_images for outcome in outcomes)
         folders = sorted({side.folder for o in outcomes for side in o.target.sides})
         where = f"{folders[0]}" if len(folders) == 1 else f"{len(folders)} folders"
         with contextlib.suppress(BrokenPipeError):  # interrupted together with its reader
             print(summary_table(outcomes))
-            pictures = "1 picture" if num_pictures == 1 else f"{num_pictures} pictures"
-            print(f"\n{pictures} in {where}; {num_filled} of {len(outcomes)} filled.")
+            images = "1 image" if num_images == 1 else f"{num_images} images"
+            print(f"\n{images} in {where}; {num_filled} of {len(outcomes)} filled.")
 
 
 if __name__ == "__main__":

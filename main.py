@@ -7,8 +7,8 @@
 
 Then open http://127.0.0.1:8133, or ask from any program on this machine:
 
-    curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
-    curl -F image=@picture.jpg http://127.0.0.1:8133/v1/predict
+    curl --data-binary @image.jpg http://127.0.0.1:8133/v1/predict
+    curl -F image=@image.jpg http://127.0.0.1:8133/v1/predict
 
 A version that becomes the current one of the folder is served at once, without a restart.
 """
@@ -22,23 +22,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier import console, decisions, logs
-from classifier.errors import UsageError
+from imagesieve import console, logs
+from imagesieve.errors import UsageError
+from imagesieve.model import decisions
 
 if TYPE_CHECKING:
-    from classifier.serving.predictor import Predictor
+    from imagesieve.prediction.predictor import Predictor
 
 EXAMPLES = """\
   python main.py
   python main.py --model modelFile/menu-20261120-101500 --port 8080
   python main.py --decision confident --min-confidence 0.9 --fallback-class neutral
   python main.py --host 0.0.0.0 --keys keys.txt
-  curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict
+  curl --data-binary @image.jpg http://127.0.0.1:8133/v1/predict
 """
 
 MODEL_HELP = "a model version, or a folder of versions, whose current one is taken (modelFile)"
 
-_log = logging.getLogger("classifier.main")
+_log = logging.getLogger("imagesieve.main")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,14 +48,14 @@ def main(arguments: Sequence[str]) -> int:
     policy = decisions.chosen(options)
     logs.start_logging("main", quiet=options.quiet)
 
-    from classifier.serving import assembling, memory, server
+    from imagesieve.serving import config, memory, server
 
     memory.give_back_what_is_freed()
     listener = server.listen(options.host, options.port)
     url = server.url_of(listener)
     with (
         contextlib.closing(listener),
-        assembling.assemble(options, policy, listener.getsockname()[0]) as service,
+        config.assemble(options, policy, listener.getsockname()[0]) as service,
         server.Server(service.app, listener, service.limits) as http,
     ):
         _log.info("Listening on %s; loading the model from %s.", url, options.model)
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    from classifier import engines
-    from classifier.serving import assembling
+    from imagesieve.model import engines
+    from imagesieve.serving import config
 
     parser = console.argument_parser(
         "Serve a model version over HTTP, with a page to try it.", EXAMPLES
@@ -80,11 +81,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     decisions.add_options(parser)
-    assembling.add_options(parser)
+    config.add_options(parser)
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         raise UsageError(f"There is no port {options.port}: use 1 to 65535, or 0 for a free one.")
-    assembling.check(options)
+    config.check(options)
     return options
 
 
@@ -93,7 +94,7 @@ def announce(url: str, check: Callable[[Mapping[str, Any]], None], predictor: "P
     described = predictor.describe()
     check(described)
     _log.info("Serving %s with %s at %s", described["name"], described["engine"], url)
-    _log.info("Try: curl --data-binary @picture.jpg %s/v1/predict", url)
+    _log.info("Try: curl --data-binary @image.jpg %s/v1/predict", url)
 
 
 if __name__ == "__main__":

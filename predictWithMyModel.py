@@ -1,13 +1,13 @@
-"""Judge pictures with a trained model, from the command line or from another program.
+"""Judge images with a trained model, from the command line or from another program.
 
-    python predictWithMyModel.py picture.jpg
+    python predictWithMyModel.py image.jpg
     python predictWithMyModel.py folder/ --csv result.csv --sort-into sorted/
     find . -name '*.jpg' | python predictWithMyModel.py - --json
 
 From Python:
 
     from predictWithMyModel import predictWithImageBase64, predictWithImagePath
-    class_name, probability = predictWithImagePath("picture.jpg")
+    class_name, probability = predictWithImagePath("image.jpg")
     code, message, class_name, probability = predictWithImageBase64(text)
 """
 
@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier import console, decisions, logs
-from classifier.errors import ClassifierError
+from imagesieve import console, logs
+from imagesieve.errors import ClassifierError
+from imagesieve.model import decisions
 
 if TYPE_CHECKING:
-    from classifier.serving.predictor import Predictor
+    from imagesieve.prediction.predictor import Predictor
 
 EXAMPLES = """\
-  python predictWithMyModel.py picture.jpg other.png
+  python predictWithMyModel.py image.jpg other.png
   python predictWithMyModel.py folder/ --csv result.csv
   python predictWithMyModel.py folder/ --sort-into sorted/      copies into sorted/<class>/
   find . -name '*.jpg' | python predictWithMyModel.py - --json  one JSON object a line
@@ -37,13 +38,13 @@ MODEL_FOLDER = Path(__file__).resolve().parent / "modelFile"
 
 
 def predictWithImagePath(path: str | Path) -> tuple[str, float]:
-    """Judge a picture file with the current model of `modelFile/` beside this script.
+    """Judge an image file with the current model of `modelFile/` beside this script.
 
     Returns:
         the class name (under the model's decision policy) and the best class's probability, 0 to 1.
 
     Raises:
-        ImageError: the picture cannot be used.
+        ImageError: the image cannot be used.
         ModelError: there is no usable model.
     """
     predictor = _predictor()
@@ -52,13 +53,13 @@ def predictWithImagePath(path: str | Path) -> tuple[str, float]:
 
 
 def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
-    """Judge a Base64 picture, perhaps a `data:` URL, as the first generation did: it never raises.
+    """Judge a Base64 image, perhaps a `data:` URL, as the first generation did: it never raises.
 
     Returns:
         code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
     """
-    from classifier.serving import legacy
-    from classifier.serving.bodies import decode_base64
+    from imagesieve.serving import legacy
+    from imagesieve.serving.forms import decode_base64
 
     if not text:
         return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0
@@ -72,27 +73,27 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge every picture, print the answers, and fail only if no picture could be judged."""
+    """Judge every image, print the answers, and fail only if no image could be judged."""
     options = _parser().parse_args(arguments)
     policy = decisions.chosen(options)
     logs.start_logging("predict", quiet=options.quiet)
-    from classifier.serving import judging
-    from classifier.serving.predictor import Predictor
+    from imagesieve.prediction import files
+    from imagesieve.prediction.predictor import Predictor
 
     predictor = Predictor.load(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
-    with judging.open_sinks(predictor, options) as sinks:
-        tally = judging.judge(predictor, options.paths, sys.stdin, sinks)
+    with files.open_sinks(predictor, options) as sinks:
+        tally = files.judge(predictor, options.paths, sys.stdin, sinks)
     if not options.quiet:
         print(tally, file=sys.stderr)
     return console.EXIT_OK if tally.num_judged else console.EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    from classifier import engines
+    from imagesieve.model import engines
 
-    parser = console.argument_parser("Judge pictures with a trained model.", EXAMPLES)
+    parser = console.argument_parser("Judge images with a trained model.", EXAMPLES)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="files, folders, or - for a list on stdin")
     add(
@@ -106,14 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write the answers to a CSV file")
-    add("--sort-into", type=Path, metavar="DIR", help="also copy each picture to DIR/<decision>/")
+    add("--sort-into", type=Path, metavar="DIR", help="also copy each image to DIR/<decision>/")
     decisions.add_options(parser)
     return parser
 
 
 @functools.cache
 def _predictor() -> "Predictor":
-    from classifier.serving.predictor import Predictor
+    from imagesieve.prediction.predictor import Predictor
 
     return Predictor.load(MODEL_FOLDER)
 

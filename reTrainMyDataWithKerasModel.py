@@ -1,9 +1,9 @@
-"""Train a model version further, on the old pictures, the new ones, and what people corrected.
+"""Train a model version further, on the old images, the new ones, and what people corrected.
 
     python reTrainMyDataWithKerasModel.py
     python reTrainMyDataWithKerasModel.py --learning-rate 1e-3
 
-Old and new model judge the same validation pictures; the new one goes into use only if it is not
+Old and new model judge the same validation images; the new one goes into use only if it is not
 worse.
 """
 
@@ -12,15 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.console import argument_parser, run_script
+from imagesieve.console import argument_parser, run_script
 
 EXAMPLES = """\
   python reTrainMyDataWithKerasModel.py                        the current version, on data/
-  python reTrainMyDataWithKerasModel.py --learning-rate 1e-3   new pictures unlike the old ones
+  python reTrainMyDataWithKerasModel.py --learning-rate 1e-3   new images unlike the old ones
   python reTrainMyDataWithKerasModel.py --model modelFile/model-20260101-120000
   python reTrainMyDataWithKerasModel.py --force-promote        use the new version whatever it does
 
-Put the new pictures beside the old ones (data/train/<class>/), so that nothing is forgotten; only
+Put the new images beside the old ones (data/train/<class>/), so that nothing is forgotten; only
 the new ones go through the network. A new class folder becomes a new class. What people corrected
 in the service (data/feedback/<class>/) is taken in by itself.
 """
@@ -29,8 +29,8 @@ in the service (data/feedback/<class>/) is taken in by itself.
 def main(arguments: Sequence[str]) -> int:
     """Check, train further, compare, save, and use the new version if it is not worse."""
     options = _parser().parse_args(arguments)
-    from classifier.learning import results
-    from classifier.learning import training_script as script
+    from imagesieve.learning import results
+    from imagesieve.learning import script as script
 
     script.start("retrain", options)
     old, plan = script.plan_retraining(options)
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from classifier.learning import options
+    from imagesieve.learning import options
 
     parser = argument_parser(
-        "Train a model version further, on the old pictures and the new ones.", EXAMPLES
+        "Train a model version further, on the old images and the new ones.", EXAMPLES
     )
     parser.add_argument(
         "--model",
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         epochs=10,
         learning_rate=1e-4,
-        rate_help="1e-4 (default) for pictures close to the old ones, 1e-3 for new and important "
+        rate_help="1e-4 (default) for images close to the old ones, 1e-3 for new and important "
         "ones",
     )
     parser.add_argument(

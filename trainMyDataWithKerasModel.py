@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier import decisions
-from classifier.console import argument_parser, run_script
+from imagesieve.console import argument_parser, run_script
+from imagesieve.model import decisions
 
 EXAMPLES = """\
   python trainMyDataWithKerasModel.py                          InceptionV3 on data/
@@ -30,12 +30,13 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
-    from classifier import bundle
-    from classifier.learning import cache_script, results
-    from classifier.learning import training_script as script
+    from imagesieve.learning import results
+    from imagesieve.learning import script as script
+    from imagesieve.learning.features import cache_command
+    from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:
-        return cache_script.run(options)
+        return cache_command.run(options)
     script.start("train", options)
     plan = script.plan_training(options)
     dataset = script.read_data(options)
@@ -44,13 +45,13 @@ def main(arguments: Sequence[str]) -> int:
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options, store)
-    bundle.promote(version)
+    versions.promote(version)
     results.report(version, trained, options)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    from classifier.learning import options
+    from imagesieve.learning import options
 
     parser = argument_parser("Train a classifier on your class folders.", EXAMPLES)
     parser.add_argument(

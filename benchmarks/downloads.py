@@ -9,13 +9,13 @@ Everything stays on loopback but the rivals' installation from PyPI into environ
 Part "throughput": hosts with JPEGs of 20 kB that take 30 to 300 ms for every answer, 165 on
 average; whole runs, from the start of the process to its end. Result pages come at once, unless
 --page-seconds says otherwise: whoever reads 35 results in 165 ms, one page after another, can have
-no more than 212 pictures a second, however good the rest. Ours asks a host for ten pictures a
+no more than 212 images a second, however good the rest. Ours asks a host for ten images a
 second at most, and for its robots.txt, while the others know no such manners: with fewer --hosts
 than 50 that is what limits it. Part "hostile": one result page of odd, broken, huge, forbidden and
 endless things.
 
 Loopback knows neither names nor TLS, and machines differ and are shared: the ratios are what
-counts. Pictures are counted as files on disk, even where a tool keeps the same one twice. For Linux
+counts. Images are counted as files on disk, even where a tool keeps the same one twice. For Linux
 only: the hosts are 127.0.1.1 and up, and the processes are watched in /proc.
 """
 
@@ -36,8 +36,8 @@ from downloads_rig import hostile, throughput  # noqa: E402
 from downloads_rig.runs import Rig  # noqa: E402
 from downloads_rig.tools import TOOLS  # noqa: E402
 
-from classifier import console  # noqa: E402
-from classifier.errors import UsageError  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.errors import UsageError  # noqa: E402
 
 PARTS = ("throughput", "hostile")
 
@@ -90,9 +90,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"some of {','.join(TOOLS)} (all)",
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=int,
-        default=throughput.Settings.num_pictures,
+        default=throughput.Settings.num_images,
         help="in a throughput run (%(default)s); the slow ones get a share of them",
     )
     parser.add_argument(
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=Path,
         default=_MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir()),
         metavar="DIR",
-        help="where the pictures are written (%(default)s; in memory, no disk is measured)",
+        help="where the images are written (%(default)s; in memory, no disk is measured)",
     )
     parser.add_argument("--runs", type=int, default=3, help="of each, for throughput (3)")
     parser.add_argument(
@@ -132,7 +132,7 @@ def measure(rig: Rig, options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": machine(), "missing": missing}
     if "throughput" in options.part:
         settings = throughput.Settings(
-            options.pictures, options.hosts, options.runs, options.page_seconds
+            options.images, options.hosts, options.runs, options.page_seconds
         )
         result["throughput"] = throughput.measure(rig, tools, settings)
         print(f"\n{throughput.table(result['throughput'])}", flush=True)

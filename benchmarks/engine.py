@@ -3,9 +3,9 @@
     python benchmarks/engine.py --model modelFile --data data
     python benchmarks/engine.py --model modelFile/model-20260101-120000 --data data --json out.json
 
-Pictures are decoded before. "Alone" is one picture after another; "busy" is as many at once as the
+Images are decoded before. "Alone" is one image after another; "busy" is as many at once as the
 engine likes: all streams of OpenVINO, batches of 32 for Keras. All take turns in one process; the
-medians of the rounds are compared. Accuracy and agreement are on the validation pictures of the
+medians of the rounds are compared. Accuracy and agreement are on the validation images of the
 data folder, agreement with OpenVINO in f32. What the version lacks is left out and said.
 """
 
@@ -22,10 +22,10 @@ sys.path.insert(0, str(PROJECT))
 from learning_rig import options as rig  # noqa: E402
 from learning_rig import processes  # noqa: E402
 
-from classifier import console  # noqa: E402
-from classifier.intervals import wilson_interval  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.intervals import wilson_interval  # noqa: E402
 
-YARDSTICK = "keras-predict"  # what the first generation called for each picture
+YARDSTICK = "keras-predict"  # what the first generation called for each image
 
 _HEADER = (
     *("", "alone, ms", "x predict", "busy, ms", "x predict", "MB", "of Keras's"),
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         "model": str(options.model.resolve()),
         "data": str(options.data.resolve()),
         "num_rounds": options.rounds,
-        "num_timed": options.pictures,
+        "num_timed": options.images,
     }
     machine = rig.machine()
     title = "" if options.quiet else "engines"
@@ -58,9 +58,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder")
     parser.add_argument("--rounds", type=rig.number(1), default=3, help="of each (3)")
-    parser.add_argument(
-        "--pictures", type=rig.number(1), default=64, help="timed in each round (64)"
-    )
+    parser.add_argument("--images", type=rig.number(1), default=64, help="timed in each round (64)")
     return parser.parse_args(arguments)
 
 
@@ -117,7 +115,7 @@ def remark(result: Mapping[str, Any]) -> str:
     """Say what was measured, and what was not and why."""
     run = result["run"]
     height, width = run["image_size"]
-    lines = [f"{run['backbone']} at {height}×{width}, {run['num_images']} validation pictures."]
+    lines = [f"{run['backbone']} at {height}×{width}, {run['num_images']} validation images."]
     lines += [f"Without {name}: {reason}" for name, reason in run["missing"].items()]
     return "\n".join(lines)
 

@@ -1,12 +1,12 @@
-"""Extraction: pictures from files through the frozen base, against the bare engine.
+"""Extraction: images from files through the frozen base, against the bare engine.
 
     python benchmarks/extraction.py --data data
     python benchmarks/extraction.py --data data --backbone MobileNetV2 --weights random --rounds 5
 
-The bare engine is OpenVINO's own queue of requests on decoded pictures in memory: the same network
+The bare engine is OpenVINO's own queue of requests on decoded images in memory: the same network
 in the same precision, with nothing to read, decode, augment or keep. Ours reads the files, decodes,
 makes the views and keeps the features in a store that is empty before. Keras is its own generator
-into `predict`. All take turns in one process; the medians of the rounds are compared. A picture in
+into `predict`. All take turns in one process; the medians of the rounds are compared. An image in
 two views counts twice, as it goes through the network twice.
 """
 
@@ -24,7 +24,7 @@ from learning_rig import options as rig  # noqa: E402
 from learning_rig import processes  # noqa: E402
 from learning_rig.problem import Problem  # noqa: E402
 
-from classifier import console  # noqa: E402
+from imagesieve import console  # noqa: E402
 
 BARE = "bare engine"
 
@@ -74,7 +74,7 @@ def summarise(found: Mapping[str, Any]) -> dict[str, Any]:
     """Give the medians, and each as a share of the bare engine."""
     medians = {name: statistics.median(rates) for name, rates in found["passes_per_second"].items()}
     return {
-        "pictures_per_second": medians,
+        "images_per_second": medians,
         "to_bare_engine": {name: rate / medians[BARE] for name, rate in medians.items()},
     }
 
@@ -83,16 +83,16 @@ def table(result: Mapping[str, Any]) -> str:
     """Lay the figures out."""
     rows = [
         (name, f"{rate:.1f}", f"{result['to_bare_engine'][name]:.2f}")
-        for name, rate in result["pictures_per_second"].items()
+        for name, rate in result["images_per_second"].items()
     ]
-    return console.table(["", "pictures/s", "of the bare engine"], rows)
+    return console.table(["", "images/s", "of the bare engine"], rows)
 
 
 def remark(result: Mapping[str, Any]) -> str:
     """Say what was measured with."""
     run = result["run"]
     return (
-        f"{run['num_pictures']} pictures, {run['engine']}. Besides, once for a network: "
+        f"{run['num_images']} images, {run['engine']}. Besides, once for a network: "
         f"{run['open_seconds']:.1f} s to convert, compare and compile it."
     )
 

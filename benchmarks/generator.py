@@ -1,4 +1,4 @@
-"""Pictures per second for training: our generator against Keras's two ways, on your own pictures.
+"""Images per second for training: our generator against Keras's two ways, on your own images.
 
     python benchmarks/generator.py --data data
     python benchmarks/generator.py --data data --image-size 299 --runs 5 --json out.json
@@ -30,12 +30,13 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from classifier import console, images  # noqa: E402
-from classifier.cores import cpu_count  # noqa: E402
-from classifier.errors import DataError, ImageError, UsageError  # noqa: E402
-from classifier.files import list_files, write_json  # noqa: E402
-from classifier.learning.dataset import class_folders  # noqa: E402
-from classifier.logs import native_messages_in_log, start_logging  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.cores import cpu_count  # noqa: E402
+from imagesieve.errors import DataError, ImageError, UsageError  # noqa: E402
+from imagesieve.files import list_files, write_json  # noqa: E402
+from imagesieve.images import decode  # noqa: E402
+from imagesieve.learning.data.dataset import class_folders  # noqa: E402
+from imagesieve.logs import native_messages_in_log, start_logging  # noqa: E402
 
 KERAS_THREADS = 2
 OURS = "ours, looking ahead"
@@ -50,8 +51,8 @@ class Way:
     Attributes:
         task: `decode` or `augment`; ratios are taken within a task.
         name: for the table.
-        resizing: how its pictures were scaled.
-        epoch: goes through all pictures once and gives how many there were.
+        resizing: how its images were scaled.
+        epoch: goes through all images once and gives how many there were.
     """
 
     task: str
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("Keras's own generator needs SciPy: pip install scipy.")
     start_logging("benchmark_generator", quiet=options.quiet)
     with tempfile.TemporaryDirectory() as folder:
-        count = link_pictures(options.data, Path(folder))
-        # Keras prints how many pictures it found; standard output is for the table.
+        count = link_images(options.data, Path(folder))
+        # Keras prints how many images it found; standard output is for the table.
         with native_messages_in_log(), contextlib.redirect_stdout(sys.stderr):
             ways = [*keras_ways(Path(folder), options), *our_ways(Path(folder), options)]
         seconds = measure(ways, count, options.runs)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = console.argument_parser(
-        "Pictures per second for training: our generator against Keras's two ways.",
+        "Images per second for training: our generator against Keras's two ways.",
         "  python benchmarks/generator.py --data data\n"
         "  python benchmarks/generator.py --data data --image-size 299 --json out.json",
     )
@@ -90,7 +91,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--data", type=Path, required=True, help="folder of class folders, or of train/<class>/"
     )
     parser.add_argument("--image-size", type=int, default=224, help="side in pixels (224)")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a batch (32)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch (32)")
     parser.add_argument("--runs", type=int, default=3, help="epochs of each way (3)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
@@ -100,8 +101,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def link_pictures(data: Path, folder: Path) -> int:
-    """Link the pictures that all ways can read into `folder`, by class; give their number."""
+def link_images(data: Path, folder: Path) -> int:
+    """Link the images that all ways can read into `folder`, by class; give their number."""
     if not data.is_dir():
         raise DataError(f"There is no folder {data}.")
     train = data / "train" if (data / "train").is_dir() else data
@@ -116,14 +117,14 @@ def link_pictures(data: Path, folder: Path) -> int:
             link.symlink_to(path.resolve())
             count += 1
     if not count:
-        raise DataError(f"There are no JPEG or PNG pictures in class folders of {train}.")
+        raise DataError(f"There are no JPEG or PNG images in class folders of {train}.")
     return count
 
 
 def format_of(path: Path) -> str | None:
-    """Name the format of a picture, None when it is damaged."""
+    """Name the format of an image, None when it is damaged."""
     try:
-        return images.decode(path, image_size=(32, 32)).format
+        return decode(path, image_size=(32, 32)).format
     except ImageError:
         return None
 
@@ -134,7 +135,7 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
     import tensorflow as tf
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    from classifier.learning.generator import FIRST_GENERATION
+    from imagesieve.learning.data.generator import FIRST_GENERATION
 
     # Keras calls SciPy under a name that SciPy is about to drop, and says so once a channel.
     warnings.filterwarnings("ignore", "Please import", DeprecationWarning)
@@ -158,7 +159,7 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
         ]
     )
     augmented = decoded.map(
-        lambda pictures, labels: (augmentation(pictures, training=True), labels),
+        lambda images, labels: (augmentation(images, training=True), labels),
         num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
 
@@ -171,17 +172,17 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
     return [
         Way("decode", name, "nearest", lambda: one_by_one(nearest)),
         Way("decode", name, "antialiased", lambda: one_by_one(bilinear)),
-        Way("decode", dataset, "aliased", lambda: count_pictures(decoded)),
+        Way("decode", dataset, "aliased", lambda: count_images(decoded)),
         Way("augment", name, "nearest", lambda: one_by_one(first)),
         Way("augment", name, "antialiased", lambda: one_by_one(first_bilinear)),
         Way("augment", threads, "nearest", lambda: by_threads(first)),
-        Way("augment", f"{dataset}, layers", "aliased", lambda: count_pictures(augmented)),
+        Way("augment", f"{dataset}, layers", "aliased", lambda: count_images(augmented)),
     ]
 
 
 def our_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
     """Give our generator: batch after batch by its number, and in a loop, which looks ahead."""
-    from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator
+    from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
 
     size = (options.image_size, options.image_size)
     ways = []
@@ -198,7 +199,7 @@ def our_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
 
 def one_by_one(flow: Any) -> int:
     """Ask for an epoch's batches by their numbers."""
-    count = count_pictures(flow[index] for index in range(len(flow)))
+    count = count_images(flow[index] for index in range(len(flow)))
     flow.on_epoch_end()
     return count
 
@@ -206,7 +207,7 @@ def one_by_one(flow: Any) -> int:
 def by_threads(flow: Any) -> int:
     """Have threads ask: what Keras's `workers` do in `fit`, without its queue, which may hang."""
     with concurrent.futures.ThreadPoolExecutor(KERAS_THREADS) as pool:
-        count = count_pictures(pool.map(flow.__getitem__, range(len(flow))))
+        count = count_images(pool.map(flow.__getitem__, range(len(flow))))
     flow.on_epoch_end()
     return count
 
@@ -214,15 +215,15 @@ def by_threads(flow: Any) -> int:
 def one_epoch(flow: Any) -> int:
     """Take an epoch's batches from a loop without end."""
     batches = iter(flow)
-    count = count_pictures(next(batches) for _ in range(len(flow)))
+    count = count_images(next(batches) for _ in range(len(flow)))
     batches.close()
     flow.on_epoch_end()
     return count
 
 
-def count_pictures(batches: Iterable[Any]) -> int:
+def count_images(batches: Iterable[Any]) -> int:
     """Go through batches."""
-    return sum(len(pictures) for pictures, _ in batches)
+    return sum(len(images) for images, _ in batches)
 
 
 def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float, float]]]:
@@ -230,7 +231,7 @@ def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float
     for way in ways:  # tracing, and whatever else a first time costs
         seen = way.epoch()
         if seen != count:
-            raise DataError(f"{way.name} gave {seen} of {count} pictures.")
+            raise DataError(f"{way.name} gave {seen} of {count} images.")
     seconds: list[list[tuple[float, float]]] = [[] for _ in ways]
     for _ in range(runs):
         for way, found in zip(ways, seconds, strict=True):
@@ -257,8 +258,8 @@ def summarise(
                 "resizing": way.resizing,
                 "seconds": clock,
                 "processor_seconds": processor,
-                "pictures_per_second": count / statistics.median(clock),
-                "processor_ms_per_picture": 1000 * statistics.median(processor) / count,
+                "images_per_second": count / statistics.median(clock),
+                "processor_ms_per_image": 1000 * statistics.median(processor) / count,
             }
         )
     ours = {row["task"]: row for row in rows if row["name"] == OURS}
@@ -266,7 +267,7 @@ def summarise(
         for ratio, name in RATIOS.items():
             row[ratio] = statistics.median(row[name]) / statistics.median(ours[row["task"]][name])
     return {
-        "pictures": count,
+        "images": count,
         "image_size": options.image_size,
         "batch_size": options.batch_size,
         "cores": cpu_count(),
@@ -280,14 +281,14 @@ def as_table(result: dict[str, Any]) -> str:
         (
             f"{row['task']}: {row['name']}",
             row["resizing"],
-            f"{row['pictures_per_second']:.0f}",
+            f"{row['images_per_second']:.0f}",
             f"{row['time_to_ours']:.2f}",
-            f"{row['processor_ms_per_picture']:.2f}",
+            f"{row['processor_ms_per_image']:.2f}",
             f"{row['processor_to_ours']:.2f}",
         )
         for row in result["ways"]
     ]
-    header = ["", "resizing", "pictures/s", "time, ours = 1", "processor, ms", "ours = 1"]
+    header = ["", "resizing", "images/s", "time, ours = 1", "processor, ms", "ours = 1"]
     return console.table(header, rows)
 
 

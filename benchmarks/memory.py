@@ -1,9 +1,9 @@
-"""Memory: what a training holds at most, and how that grows with the number of pictures.
+"""Memory: what a training holds at most, and how that grows with the number of images.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --pictures 5000,10000 --fine-tune-epochs 1 --json out.json
+    python benchmarks/memory.py --images 5000,10000 --fine-tune-epochs 1 --json out.json
 
-Draws small pictures, as many as asked for and a tenth as many to validate on, and runs the training
+Draws small images, as many as asked for and a tenth as many to validate on, and runs the training
 script on them in a process of its own, as a user does. What is printed is the most that this
 process ever had resident (VmHWM in /proc, for Linux only); pages of files that are mapped count.
 """
@@ -23,14 +23,14 @@ from learning_rig import processes  # noqa: E402
 from learning_rig.drawing import draw_data_folder  # noqa: E402
 from learning_rig.scripts import TRAIN  # noqa: E402
 
-from classifier import console  # noqa: E402
+from imagesieve import console  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train on each number of pictures, print the table, write the JSON."""
+    """Train on each number of images, print the table, write the JSON."""
     options = parse(arguments)
     machine = rig.machine()
-    runs = {count: run(count, options) for count in options.pictures}
+    runs = {count: run(count, options) for count in options.images}
     result = {
         "machine": machine,
         "backbone": options.backbone,
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     rig.add_network(parser, data=False)
     parser.set_defaults(backbone="MobileNetV2", weights="random")
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=lambda text: [rig.number(22)(part) for part in text.split(",")],
         default=[5_000, 10_000],
         metavar="N,N",
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Draw so many pictures and train on them."""
+    """Draw so many images and train on them."""
     with tempfile.TemporaryDirectory(prefix="memory-", dir=options.scratch) as folder:
         draw_data_folder(Path(folder) / "data", count, count // 10, seed=count)
         arguments = ["--backbone", options.backbone, "--weights", options.weights]
@@ -73,7 +73,7 @@ def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
         if options.image_size:
             arguments += ["--image-size", str(options.image_size)]
         how = {"script": TRAIN, "arguments": arguments, "folder": folder}
-        title = "" if options.quiet else f"{count} pictures"
+        title = "" if options.quiet else f"{count} images"
         return processes.run_task("run_script", how, options.scratch, title=title)
 
 
@@ -96,8 +96,8 @@ def table(result: Mapping[str, Any]) -> str:
         )
         for count, found in result["runs"].items()
     ]
-    header = ["pictures", "peak MiB", "seconds", "features made", "accuracy, %"]
-    growth = f"From the fewest pictures to the most it grows by {100 * result['growth']:.1f} %."
+    header = ["images", "peak MiB", "seconds", "features made", "accuracy, %"]
+    growth = f"From the fewest images to the most it grows by {100 * result['growth']:.1f} %."
     return f"{console.table(header, rows)}\n\n{growth}"
 
 

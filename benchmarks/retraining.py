@@ -1,13 +1,13 @@
-"""Retraining: a first training, the same once more, and a retraining on a tenth more pictures.
+"""Retraining: a first training, the same once more, and a retraining on a tenth more images.
 
     python benchmarks/retraining.py --data data
     python benchmarks/retraining.py --data data --backbone MobileNetV2 --weights FILE
 
-Works on a copy of the data folder. One in eleven training pictures of each class is held back; the
+Works on a copy of the data folder. One in eleven training images of each class is held back; the
 rest is trained on, twice; then the held-back ones are added, and the model is trained further. The
 scripts run as users run them. "Whole" is from the start of the process to its end; "work" is
 without the start of Python and the loading of libraries, which are the same each time. All
-validation pictures are there from the beginning.
+validation images are there from the beginning.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from learning_rig import processes  # noqa: E402
 from learning_rig.folders import copy  # noqa: E402
 from learning_rig.scripts import RETRAIN, TRAIN  # noqa: E402
 
-from classifier import console  # noqa: E402
-from classifier.errors import DataError  # noqa: E402
-from classifier.learning.dataset import Dataset, Sample, read_dataset  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.errors import DataError  # noqa: E402
+from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset  # noqa: E402
 
 SHARE = 11  # one of so many is held back: the rest grows by a tenth
-FIRST, AGAIN, FURTHER = "first training", "same pictures again", "retraining, a tenth more"
+FIRST, AGAIN, FURTHER = "first training", "same images again", "retraining, a tenth more"
 
 _HEADER = (
-    *("", "pictures", "whole, s", "of the first", "work, s", "of the first"),
+    *("", "images", "whole, s", "of the first", "work, s", "of the first"),
     *("learning, s", "of the first", "features made", "accuracy, %"),
 )
 
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def part(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
-    """Part the training pictures, each class for itself, by content; gives old and new ones.
+    """Part the training images, each class for itself, by content; gives old and new ones.
 
     Raises:
         DataError: there are too few for that.
@@ -84,7 +84,7 @@ def part(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
         seen[sample.class_index] += 1
         (new if is_new else old).append(sample)
     if not new:
-        raise DataError(f"No class of {dataset.folder} has {SHARE} training pictures.")
+        raise DataError(f"No class of {dataset.folder} has {SHARE} training images.")
     return old, new
 
 
@@ -111,8 +111,8 @@ def run_all(
         found["num_features_made"] = found["num_rows_kept"] - made
         made = found["num_rows_kept"]
     for name, found in runs.items():
-        found["num_pictures"] = len(old) + len(dataset.validation)
-        found["num_pictures"] += len(new) if name == FURTHER else 0
+        found["num_images"] = len(old) + len(dataset.validation)
+        found["num_images"] += len(new) if name == FURTHER else 0
     return runs
 
 
@@ -151,7 +151,7 @@ def table(result: Mapping[str, Any]) -> str:
     rows = []
     for name, found in result["runs"].items():
         seconds, shares = result["seconds"][name], result["of_the_first"][name]
-        row = [name, found["num_pictures"]]
+        row = [name, found["num_images"]]
         for key in ("whole", "work", "learning"):
             row += [f"{seconds[key]:.1f}", f"{shares[key]:.2f}"]
         accuracy = found["printed"]["metrics"]["accuracy"]

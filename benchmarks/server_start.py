@@ -1,8 +1,8 @@
 """Start to first answer, and memory of the server: OpenVINO against Keras and the first generation.
 
-    python benchmarks/server_start.py --model modelFile --picture picture.jpg
-    python benchmarks/server_start.py --model modelFile --picture picture.jpg --json out.json
-    python benchmarks/server_start.py --picture picture.jpg --python slim/bin/python
+    python benchmarks/server_start.py --model modelFile --image image.jpg
+    python benchmarks/server_start.py --model modelFile --image image.jpg --json out.json
+    python benchmarks/server_start.py --image image.jpg --python slim/bin/python
 
 Our server runs with OpenVINO and with the Keras engine; the first generation's service is
 re-written for Keras 3. Each is started in turn, several times, in one run; the ratio of the medians
@@ -26,8 +26,8 @@ from learning_rig import options as rig  # noqa: E402
 from serving_rig import services  # noqa: E402
 from serving_rig.services import Service  # noqa: E402
 
-from classifier import console  # noqa: E402
-from classifier.errors import UsageError  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.errors import UsageError  # noqa: E402
 
 OPENVINO, KERAS, FIRST = "openvino", "keras", "first_generation"
 SERVERS = (OPENVINO, KERAS, FIRST)
@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--picture", type=Path, required=True, help="what is asked about")
+    add("--image", type=Path, required=True, help="what is asked about")
     add("--runs", type=rig.number(1), default=3, help="of each server (3)")
     add(
         "--only",
@@ -68,12 +68,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def start(name: str, options: argparse.Namespace, folder: Path) -> AbstractContextManager[Service]:
     """Give a server that is started when the context is entered."""
-    picture = options.picture.read_bytes()
+    image = options.image.read_bytes()
     if name == FIRST:
-        return services.of_the_first_generation(options.model, picture, folder)
+        return services.of_the_first_generation(options.model, image, folder)
     python = options.python if name == OPENVINO else sys.executable
     arguments = ["--engine", name, *options.server_options]
-    return services.ours(options.model, picture, folder, arguments, python)
+    return services.ours(options.model, image, folder, arguments, python)
 
 
 def measure(
@@ -82,12 +82,12 @@ def measure(
     """Start a server, ask once, ask ten times more, look at its memory, stop it.
 
     Raises:
-        ServiceError: it judged no picture.
+        ServiceError: it judged no image.
     """
     with server as service:
         for _ in range(NUM_MORE):
-            if not service.judges(options.picture.read_bytes()):
-                raise services.ServiceError("A server judged its first picture and no other.")
+            if not service.judges(options.image.read_bytes()):
+                raise services.ServiceError("A server judged its first image and no other.")
         found = {
             "first_answer_seconds": service.start_seconds,
             "memory_mib": service.memory_mib(),

@@ -1,16 +1,16 @@
 """The service under load, beside the first generation's service and the bare engine.
 
     python benchmarks/serving.py --model modelFile --data data/validation
-    python benchmarks/serving.py --model modelFile --data pictures --clients 1,8 --seconds 5
-    python benchmarks/serving.py --model modelFile --data pictures --only ours,bare --json out.json
+    python benchmarks/serving.py --model modelFile --data images --clients 1,8 --seconds 5
+    python benchmarks/serving.py --model modelFile --data images --only ours,bare --json out.json
 
 So many clients ask over loopback, from a process of their own, each again as soon as it has its
-answer; every picture is sent as another content, so that no cache can answer. Only judged pictures
+answer; every image is sent as another content, so that no cache can answer. Only judged images
 count. A client that gets a 503 waits 50 ms. "Old route" is our server asked just as the first
 generation's is (its address, its Base64 form). The bare engine judges the same files in one process
 without HTTP: with one thread, which is what one client is held against, and with one more than it
 has streams. All take turns in one run, several times; the medians are compared. CPU is what the
-server took for each judged picture, refusals included: it still counts where a busy machine blurs
+server took for each judged image, refusals included: it still counts where a busy machine blurs
 the rest. Then, with the most clients, our server is asked for its health fifty times a second; and
 beside 300 slow connections (headers, bodies, nothing) one caller goes on asking. The load generator
 needs a core for a small part of the time: the last column tells how much of it.
@@ -33,21 +33,22 @@ from serving_rig import load, runs, services, tables  # noqa: E402
 from serving_rig.names import BARE, FIRST, OLD_ROUTE, OURS, PARTS  # noqa: E402
 from serving_rig.services import Service  # noqa: E402
 
-from classifier import bundle, console  # noqa: E402
-from classifier.errors import UsageError  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.errors import UsageError  # noqa: E402
+from imagesieve.model import versions  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the tables, write the JSON."""
     options = parse(arguments)
     machine = rig.machine()
-    pictures = runs.usable_pictures(options.data, options.pictures)
+    images = runs.usable_images(options.data, options.images)
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.scratch) as scratch:
-        found = Bench(options, pictures).measure(Path(scratch))
+        found = Bench(options, images).measure(Path(scratch))
     result = {
         "machine": machine,
         "data": options.data.name,
-        "num_pictures": len(pictures),
+        "num_images": len(images),
         **tables.summarise(found),
         "run": found,
     }
@@ -59,8 +60,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="DIR", help="a folder of pictures")
-    add("--pictures", type=rig.number(1), default=200, help="of the folder, at most (200)")
+    add("--data", type=Path, required=True, metavar="DIR", help="a folder of images")
+    add("--images", type=rig.number(1), default=200, help="of the folder, at most (200)")
     add("--clients", type=_numbers, default=[1, 8, 32, 64], help="(1,8,32,64)")
     add("--seconds", type=float, default=10.0, help="of each point (10)")
     add("--rounds", type=rig.number(1), default=3, help="of all points (3)")
@@ -76,17 +77,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class Bench:
-    """One run: what is asked for, and the pictures."""
+    """One run: what is asked for, and the images."""
 
-    def __init__(self, options: argparse.Namespace, pictures: Sequence[str]) -> None:
+    def __init__(self, options: argparse.Namespace, images: Sequence[str]) -> None:
         self._options = options
-        self._pictures = pictures
-        self._version = bundle.load(options.model)
+        self._images = images
+        self._version = versions.load(options.model)
 
     def measure(self, scratch: Path) -> dict[str, Any]:
         """Start the servers, let all take turns, then look at how they bear a crowd."""
         missing = {}
-        if FIRST in self._options.only and not self._version.file(bundle.KERAS_MODEL):
+        if FIRST in self._options.only and not self._version.file(versions.KERAS_MODEL):
             missing[FIRST] = "the version has no Keras model"
         with ExitStack() as stack:
             targets = self._start(scratch, stack, missing)
@@ -106,17 +107,17 @@ class Bench:
     ) -> dict[str, Service]:
         """Give the servers by name; ours may stand there twice, asked in two ways."""
         options = self._options
-        picture = Path(self._pictures[0]).read_bytes()
+        image = Path(self._images[0]).read_bytes()
         targets = {}
         if {OURS, OLD_ROUTE} & {*options.only}:
             server = services.ours(
-                options.model, picture, scratch, options.server_options, options.python
+                options.model, image, scratch, options.server_options, options.python
             )
             service = stack.enter_context(server)
             ways = {OURS: service, OLD_ROUTE: service.asked_as(services.OLD_ROUTE)}
             targets = {name: found for name, found in ways.items() if name in options.only}
         if FIRST in options.only and FIRST not in missing:
-            server = services.of_the_first_generation(options.model, picture, scratch)
+            server = services.of_the_first_generation(options.model, image, scratch)
             targets[FIRST] = stack.enter_context(server)
         return targets
 
@@ -145,7 +146,7 @@ class Bench:
     def _bare(self) -> dict[str, Any]:
         arguments = {
             "model": str(self._version.path.resolve()),
-            "pictures": self._pictures,
+            "images": self._images,
             "seconds": self._options.seconds,
         }
         return runs.run_bare(arguments)
@@ -186,7 +187,7 @@ class Bench:
             kind.path,
             kind.form,
             kind.expected,
-            self._pictures,
+            self._images,
             num_clients,
             self._options.seconds,
             warm_up_seconds=min(1.0, self._options.seconds),

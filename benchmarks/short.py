@@ -1,11 +1,11 @@
-"""All benchmarks of learning in a short form, on pictures that are drawn for it.
+"""All benchmarks of learning in a short form, on images that are drawn for it.
 
     python benchmarks/short.py
     python benchmarks/short.py --out results --backbone InceptionV3 --image-size 299
 
-A check that everything runs, with a first idea of the ratios: the pictures are few and small and
+A check that everything runs, with a first idea of the ratios: the images are few and small and
 the weights random, so accuracies mean nothing, and what is there once in a training (loading,
-converting, the report) weighs more than it does with more pictures. Each benchmark's JSON lies in
+converting, the report) weighs more than it does with more images. Each benchmark's JSON lies in
 the folder --out.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from classifier import console  # noqa: E402
-from classifier.errors import ClassifierError  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.errors import ClassifierError  # noqa: E402
 
 NUM_TRAIN, NUM_VALIDATION = 44, 12  # of each of two classes
 
@@ -49,10 +49,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_all(scratch: Path, options: argparse.Namespace) -> None:
-    """Run one after another; the pictures are drawn into `scratch`."""
+    """Run one after another; the images are drawn into `scratch`."""
     data = scratch / "data"
     drawn = ["--train", NUM_TRAIN, "--validation", NUM_VALIDATION]
-    run(PROJECT / "demo" / "draw_pictures.py", data, *drawn)
+    run(PROJECT / "demo" / "draw_images.py", data, *drawn)
     size = ["--image-size", options.image_size]
     network = ["--backbone", options.backbone, "--weights", "random", *size]
     learning = ["--data", data, *network]
@@ -65,7 +65,7 @@ def run_all(scratch: Path, options: argparse.Namespace) -> None:
     run(script, *learning, "--model-dir", models, "--epochs", 5, "--quiet", folder=scratch)
     benchmark("engine", options, "--model", models, "--data", data)
     benchmark("generator", options, "--data", data, *size, "--runs", 2)
-    benchmark("memory", options, *network, "--pictures", "200,400", "--epochs", 5)
+    benchmark("memory", options, *network, "--images", "200,400", "--epochs", 5)
 
 
 def benchmark(name: str, options: argparse.Namespace, *arguments: object) -> None:

@@ -3,10 +3,10 @@
     python benchmarks/soak.py --model modelFile
     python benchmarks/soak.py --model modelFile --data data/validation --minutes 60 --json soak.json
 
-Some callers send every form of good request, and as many bad ones: broken and hostile pictures and
-bodies, wrong addresses, callers who leave in the middle. Each picture is another content, so the
-server's cache of answers and the pictures it holds for review fill in the first half, which has to
-be long enough for some 10,000 judged pictures: a slow model needs more minutes. Memory is looked at
+Some callers send every form of good request, and as many bad ones: broken and hostile images and
+bodies, wrong addresses, callers who leave in the middle. Each image is another content, so the
+server's cache of answers and the images it holds for review fill in the first half, which has to
+be long enough for some 10,000 judged images: a slow model needs more minutes. Memory is looked at
 every second; its slope is that of the second half, by least squares. Files and threads are counted
 before the callers come and after they have left.
 """
@@ -32,10 +32,10 @@ sys.path.insert(0, str(PROJECT))
 
 from learning_rig import options as rig  # noqa: E402
 from serving_rig import load, runs, services  # noqa: E402
-from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_pictures  # noqa: E402
+from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_images  # noqa: E402
 from serving_rig.services import Service  # noqa: E402
 
-from classifier import console  # noqa: E402
+from imagesieve import console  # noqa: E402
 
 MAX_SLOPE = 20.0  # MiB an hour; less than that goes under in the noise of some minutes
 MAX_MORE = 2  # files or threads; leaks of thousands of requests are no small numbers
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     machine = rig.machine()
     if options.data:
-        paths = runs.usable_pictures(options.data, options.pictures)
-        pictures = [Path(path).read_bytes() for path in paths]
+        paths = runs.usable_images(options.data, options.images)
+        images = [Path(path).read_bytes() for path in paths]
     else:
-        pictures = painted_pictures(options.pictures)
+        images = painted_images(options.images)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.scratch) as scratch:
-        found = soak(options, pictures, Path(scratch))
+        found = soak(options, images, Path(scratch))
     rows = verdict(found)
     result = {"machine": machine, "minutes": options.minutes, "verdict": rows, **found}
     print(text(result))
@@ -68,8 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, metavar="DIR", help="a folder of pictures (painted ones)")
-    add("--pictures", type=rig.number(1), default=50, help="of the folder, at most (50)")
+    add("--data", type=Path, metavar="DIR", help="a folder of images (painted ones)")
+    add("--images", type=rig.number(1), default=50, help="of the folder, at most (50)")
     add("--minutes", type=float, default=10.0, help="(10)")
     add("--callers", type=rig.number(1), default=6, help="at once (6)")
     services.add_options(parser)
@@ -133,22 +133,22 @@ def outcome_of(request: Request, answer: load.Answer | None) -> str:
     return AS_EXPECTED if is_right else f"{request.name}: {answer.status}"
 
 
-def soak(options: argparse.Namespace, pictures: Sequence[bytes], scratch: Path) -> dict[str, Any]:
+def soak(options: argparse.Namespace, images: Sequence[bytes], scratch: Path) -> dict[str, Any]:
     """Give what was seen of the server before, meanwhile and after."""
     server = services.ours(
-        options.model, pictures[0], scratch, options.server_options, options.python
+        options.model, images[0], scratch, options.server_options, options.python
     )
     with server as service:
         first, *callers = [
-            Caller(service.port, Mixture(pictures, seed)) for seed in range(options.callers + 1)
+            Caller(service.port, Mixture(images, seed)) for seed in range(options.callers + 1)
         ]
         for _ in range(2 * len(KINDS)):  # what is made at first use is made now
             first.ask()
         first.hang_up()
-        label, before = judge(service, pictures[0]), look(service)
+        label, before = judge(service, images[0]), look(service)
         samples = watch(service, callers, 60 * options.minutes)
         after = look(service)
-        is_right = judge(service, pictures[0]) == label
+        is_right = judge(service, images[0]) == label
         exit_code = service.stop()
     outcomes = sum((caller.outcomes for caller in callers), first.outcomes)
     return {
@@ -176,11 +176,11 @@ def sample(service: Service) -> dict[str, float]:
     }
 
 
-def judge(service: Service, picture: bytes) -> str:
-    """Give the label of a picture."""
+def judge(service: Service, image: bytes) -> str:
+    """Give the label of an image."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=ANSWER_SECONDS)
     with contextlib.closing(connection):
-        connection.request("POST", service.kind.path, picture, {"Content-Type": "image/jpeg"})
+        connection.request("POST", service.kind.path, image, {"Content-Type": "image/jpeg"})
         return str(json.load(connection.getresponse())["label"])
 
 

@@ -5,7 +5,7 @@
     python benchmarks/training.py --data data --recipes first-generation,head,top,full --seeds 0,1,2
 
 Every training runs in a process of its own, one after another, with no features from before. The
-clock starts when the pictures are checked and the network is built, which is the same for all, and
+clock starts when the images are checked and the network is built, which is the same for all, and
 stops when the epoch has ended whose network is the best: the first generation's by its validation
 accuracy, ours by validation loss. Our head is a logistic regression, or 512 units as in the first
 generation (dense-head); then the top blocks may learn (top, dense-top), or all the network (full).
@@ -31,8 +31,8 @@ from learning_rig import intervals, processes  # noqa: E402
 from learning_rig import options as rig  # noqa: E402
 from learning_rig.problem import Problem  # noqa: E402
 
-from classifier import console  # noqa: E402
-from classifier.intervals import wilson_interval  # noqa: E402
+from imagesieve import console  # noqa: E402
+from imagesieve.intervals import wilson_interval  # noqa: E402
 
 FIRST = "first-generation"
 FIRST_EPOCHS = 20
@@ -59,7 +59,7 @@ _HEADER = (
 )
 _LEGEND = (
     "±: 95 % t-interval over the seeds. 95 % of: Wilson interval of the mean accuracy, for there\n"
-    "are only so many validation pictures. By loss: accuracy of the epoch with the lowest\n"
+    "are only so many validation images. By loss: accuracy of the epoch with the lowest\n"
     "validation loss, which is how ours is chosen; the first generation's best is chosen by the\n"
     "very accuracy that it is measured by. As left: accuracy of the network that is there in the\n"
     "end; the first generation keeps its last epoch. x first: how many times sooner than the\n"
@@ -126,7 +126,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="of the recipe full, after the head, at most (10)",
     )
-    parser.add_argument("--views", type=rig.number(1), default=2, help="of each picture, ours (2)")
+    parser.add_argument("--views", type=rig.number(1), default=2, help="of each image, ours (2)")
     options = parser.parse_args(arguments)
     options.weights = rig.weights_of(options)
     options.first_generation_epochs = min(options.first_generation_epochs, FIRST_EPOCHS)
@@ -241,7 +241,7 @@ def remark(result: Mapping[str, Any]) -> str:
     """Say what the first generation's times are, and what nobody's time is."""
     shared = [run for found in result["runs"].values() for run in found]
     seconds = statistics.fmean(run["check_seconds"] + run["build_seconds"] for run in shared)
-    lines = [f"Not counted for any: {seconds:.1f} s for checking pictures and building."]
+    lines = [f"Not counted for any: {seconds:.1f} s for checking images and building."]
     for first in result["runs"].get(FIRST, [])[:1]:
         if first["is_projected"]:
             lines.append(

@@ -1,4 +1,4 @@
-"""Plates of food seen from above, for pictures of plates and for menus with pictures."""
+"""Plates of food seen from above, for images of plates and for menus with images."""
 
 import math
 

@@ -333,14 +333,14 @@ def _fill_page(pen: Pen, size: Size, top: float, style: Style, sections, rng) ->
     for index, (left, right) in enumerate(edges):
         column = Column(pen, left, right, top, bottom, style, letter_size, rng, is_centred)
         if index and chance(rng, 0.25):
-            _draw_small_picture(column)
+            _draw_small_image(column)
         column.fill(sections)
         if has_lines and index:
             x = left - margin * 0.45
             pen.line([(x, top), (x, bottom)], style.accent, 1)
 
 
-def _draw_small_picture(column: Column) -> None:
+def _draw_small_image(column: Column) -> None:
     radius = min(column.width * 0.3, (column.bottom - column.y) * 0.14)
     middle = (column.left + column.right) / 2
     draw = draw_glass if column.style.cheap else draw_plate
@@ -397,8 +397,8 @@ def _hang_in_wood(board: Image.Image, rng: np.random.Generator) -> Image.Image:
     return frame
 
 
-def paint_picture_menu(size: Size, rng: np.random.Generator) -> Image.Image:
-    """A snack bar's menu: a grid of pictures, each with a name and a price."""
+def paint_image_menu(size: Size, rng: np.random.Generator) -> Image.Image:
+    """A snack bar's menu: a grid of images, each with a name and a price."""
     style = draw_style(rng, is_drinks=False)
     sheet = paper(size, style.paper, rng)
     pen = ImageDraw.Draw(sheet)
@@ -526,7 +526,7 @@ MENU_PAINTERS = {
     paint_list: 0.44,
     paint_card: 0.14,
     paint_board: 0.16,
-    paint_picture_menu: 0.1,
+    paint_image_menu: 0.1,
     paint_drinks_table: 0.1,
     paint_price_strip: 0.06,
 }

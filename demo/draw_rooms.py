@@ -39,7 +39,7 @@ def paint_room(size: Size, rng: np.random.Generator) -> Image.Image:
         rng,
     )
     if chance(rng, 0.6):
-        _draw_wall_picture(
+        _draw_wall_image(
             pen, left + (right - left) * 0.76, top + (floor - top) * 0.3, min(size) * 0.12, rng
         )
     pick(rng, (_draw_sofa, _draw_dining_table, _draw_shelf, _draw_bed))(pen, size, floor, rng)
@@ -65,7 +65,7 @@ def _draw_window(pen: Pen, x: float, y: float, width: float, height: float, rng)
     box(pen, x, y + height * 0.45, width, edge, (240, 238, 232))
 
 
-def _draw_wall_picture(pen: Pen, x: float, y: float, side: float, rng) -> None:
+def _draw_wall_image(pen: Pen, x: float, y: float, side: float, rng) -> None:
     box(pen, x, y, side, side * 1.2, (60, 46, 36))
     box(pen, x + side * 0.08, y + side * 0.08, side * 0.84, side * 1.04, (240, 236, 226))
     for _ in range(4):

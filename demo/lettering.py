@@ -1,6 +1,6 @@
-"""Typefaces and the writing of text on a picture.
+"""Typefaces and the writing of text on an image.
 
-The fonts are those that matplotlib ships, and Pillow's own, so that the pictures look the same on
+The fonts are those that matplotlib ships, and Pillow's own, so that the images look the same on
 every machine, whatever fonts the system has.
 """
 

@@ -1,7 +1,7 @@
 """Turn a painted sheet or scene into something that a camera or a scanner could have taken.
 
 Both classes go through the same functions with the same chances, so that neither the shape of the
-picture, nor the table under it, nor the light tells the class.
+image, nor the table under it, nor the light tells the class.
 """
 
 import math
@@ -38,14 +38,14 @@ SHOT_CHANCES = {"table": 0.55, "close-up": 0.25, "scan": 0.2}
 
 
 def choose_frame(rng: np.random.Generator) -> Size:
-    """Width and height of a picture: portrait or landscape alike, 350 to 900 pixels a side."""
+    """Width and height of an image: portrait or landscape alike, 350 to 900 pixels a side."""
     long = int(rng.integers(460, MAX_SIDE + 1))
     short = max(MIN_SIDE, round(long * pick(rng, FRAME_RATIOS)))
     return (short, long) if chance(rng, 0.5) else (long, short)
 
 
 def photograph_sheet(paint: Painter, rng: np.random.Generator) -> Image.Image:
-    """Paint a sheet, lay it on a table or hang it on a wall, and take its picture."""
+    """Paint a sheet, lay it on a table or hang it on a wall, and take its image."""
     frame = choose_frame(rng)
     kind = str(rng.choice(list(SHOT_CHANCES), p=list(SHOT_CHANCES.values())))
     if kind == "scan":
@@ -60,7 +60,7 @@ def photograph_sheet(paint: Painter, rng: np.random.Generator) -> Image.Image:
 
 
 def photograph_scene(paint: Painter, rng: np.random.Generator) -> Image.Image:
-    """Take the picture of a scene, or of a print of it that lies or hangs somewhere."""
+    """Take the image of a scene, or of a print of it that lies or hangs somewhere."""
     if chance(rng, 0.3):
         return photograph_sheet(_with_white_border(paint), rng)
     frame = choose_frame(rng)
@@ -165,7 +165,7 @@ def _perspective(corners: np.ndarray, sheet: Size) -> list[float]:
 
 
 def _expose(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """What light, lens and sensor do to a picture."""
+    """What light, lens and sensor do to an image."""
     image = _develop(_blur(image, rng), rng)
     levels = np.asarray(image, np.float32) * _light(image.size, rng)
     return _add_noise(levels, float(rng.uniform(0.5, 7)), rng)
@@ -190,7 +190,7 @@ def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _light(size: Size, rng: np.random.Generator) -> np.ndarray:
-    """Brightness of the light over the picture, shape (height, width, 1), about 0.5 to 1.2."""
+    """Brightness of the light over the image, shape (height, width, 1), about 0.5 to 1.2."""
     x, y = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 32))
     angle = rng.uniform(0, 2 * math.pi)
     slope = x * math.cos(angle) + y * math.sin(angle)

@@ -2,8 +2,8 @@
 
     python demo/run.py --port 8133
 
-Draws sample pictures, checks them, trains InceptionV3 on them, and serves the model. A second run
-finds pictures and model where the first left them, in demo/out/.
+Draws sample images, checks them, trains InceptionV3 on them, and serves the model. A second run
+finds images and model where the first left them, in demo/out/.
 """
 
 import os
@@ -16,12 +16,13 @@ from typing import NoReturn
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))  # run as a script, only demo/ is on the path
 
-from draw_pictures import draw_data_folder  # noqa: E402
+from draw_images import draw_data_folder  # noqa: E402
 
-from classifier import bundle, console, logs  # noqa: E402
-from classifier.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
-from classifier.learning.options import FEEDBACK  # noqa: E402
-from classifier.serving.server import listen  # noqa: E402
+from imagesieve import console, logs  # noqa: E402
+from imagesieve.errors import ClassifierError, ModelNotFoundError, WeightsError  # noqa: E402
+from imagesieve.learning.options import FEEDBACK  # noqa: E402
+from imagesieve.model import versions  # noqa: E402
+from imagesieve.serving.server import listen  # noqa: E402
 
 BACKBONE = "InceptionV3"
 TRAIN_IMAGES = 250  # of each class
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     os.chdir(PROJECT)
     listen("127.0.0.1", options.port).close()  # a port that is taken must show before the training
     logs.start_logging("demo")
-    say(1, f"Sample pictures in {DATA}/")
+    say(1, f"Sample images in {DATA}/")
     draw_data_folder(DATA, num_train=TRAIN_IMAGES, num_validation=VALIDATION_IMAGES, seed=0)
     say(2, "Check")
     run("trainMyDataWithKerasModel.py", "--data", DATA, "--check-only")
@@ -56,7 +57,7 @@ def say(number: int, what: str) -> None:
 
 
 def train_unless_done() -> None:
-    """Train on the sample pictures, or find the model that an earlier run made of them."""
+    """Train on the sample images, or find the model that an earlier run made of them."""
     version = find_trained()
     if version is None:
         arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
@@ -67,12 +68,12 @@ def train_unless_done() -> None:
     print(f"(Delete {WORK}/ to start anew.)")
 
 
-def find_trained() -> bundle.ModelVersion | None:
-    """Give the current model if it was trained on just these pictures, or further since then."""
-    from classifier.learning.dataset import read_dataset
+def find_trained() -> versions.ModelVersion | None:
+    """Give the current model if it was trained on just these images, or further since then."""
+    from imagesieve.learning.data.dataset import read_dataset
 
     try:
-        version = bundle.load(MODELS)
+        version = versions.load(MODELS)
     except ModelNotFoundError:
         return None
     is_same = version.manifest.data["fingerprint"] == read_dataset(DATA).fingerprint()
@@ -81,7 +82,7 @@ def find_trained() -> bundle.ModelVersion | None:
 
 def choose_weights() -> str:
     """Give `imagenet` if the weights can be had; else say so and give `random`."""
-    from classifier.learning import backbones, weights
+    from imagesieve.learning.networks import backbones, weights
 
     try:
         with logs.native_messages_in_log():
@@ -96,8 +97,8 @@ def choose_weights() -> str:
 def serve(port: int) -> NoReturn:
     """Become the service; two lines to try come first."""
     for name in ("menu", "not-menu"):
-        picture = min((DATA / "validation" / name).glob("*.jpg"))
-        print(f"Try: curl --data-binary @{picture} http://127.0.0.1:{port}/v1/predict")
+        image = min((DATA / "validation" / name).glob("*.jpg"))
+        print(f"Try: curl --data-binary @{image} http://127.0.0.1:{port}/v1/predict")
     print(f"The page: http://127.0.0.1:{port}/   (Ctrl-C ends the demo)", flush=True)
     # Corrections lie with the data, where a retraining of the demo's model finds them.
     options = ["--model", MODELS, "--port", port, "--feedback", DATA / FEEDBACK]

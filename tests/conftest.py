@@ -1,4 +1,4 @@
-"""Small real inputs that many tests share: painted pictures, and a model version without Keras."""
+"""Small real inputs that many tests share: painted images, and a model version without Keras."""
 
 import logging
 import signal
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from painted import COLOURS
 
-from classifier import bundle, engines, files, golden, logs
-from classifier.decisions import DecisionPolicy
+from imagesieve import files, logs
+from imagesieve.model import engines, golden, versions
+from imagesieve.model.decisions import DecisionPolicy
 
 LONGEST = ("test_training_scripts.py",)
 
@@ -51,7 +52,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _loggers_restored() -> Iterator[None]:
     """Put the loggers back: scripts take them over, and pytest listens on the root logger."""
-    loggers = [logging.getLogger(), logging.getLogger("classifier")]
+    loggers = [logging.getLogger(), logging.getLogger("imagesieve")]
     before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers = []
@@ -68,7 +69,7 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
     It averages each channel and compares the averages, so it is a real model that runs in
     milliseconds and needs no TensorFlow to be made. Optional: the name before the time, `softness`
-    of its answers, and `golden`, which gets the model's answers to golden pictures, one of each
+    of its answers, and `golden`, which gets the model's answers to golden images, one of each
     colour, and gives those to store. All other arguments go into the manifest.
     """
 
@@ -81,8 +82,8 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         **changes: object,
     ) -> Path:
         model_dir = model_dir or tmp_path_factory.mktemp("modelFile")
-        path = bundle.new_version_path(model_dir, name)
-        manifest = bundle.Manifest(
+        path = versions.new_version_path(model_dir, name)
+        manifest = versions.Manifest(
             **{
                 "classes": tuple(COLOURS),
                 "backbone": "SmallCNN",
@@ -94,11 +95,11 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         )
         with files.new_folder(path) as partial:
             (partial / "openvino").mkdir()
-            _write_colour_model(partial / bundle.OPENVINO_MODEL, manifest.image_size, softness)
+            _write_colour_model(partial / versions.OPENVINO_MODEL, manifest.image_size, softness)
             if golden:
                 _write_golden(partial, manifest.image_size, golden)
-            bundle.seal(partial, manifest)
-        bundle.promote(bundle.load(path))
+            versions.seal(partial, manifest)
+        versions.promote(versions.load(path))
         return path
 
     return make
@@ -116,8 +117,8 @@ def _write_golden(
     pixels = np.stack(
         [np.full((*image_size, 3), colour, dtype=np.uint8) for colour in COLOURS.values()]
     )
-    found = engines.OpenVINOEngine(folder / bundle.OPENVINO_MODEL).run(pixels)
-    golden.write(folder / bundle.GOLDEN, golden.Golden(pixels, answers(found)))
+    found = engines.OpenVINOEngine(folder / versions.OPENVINO_MODEL).run(pixels)
+    golden.write(folder / versions.GOLDEN, golden.Golden(pixels, answers(found)))
 
 
 def _write_colour_model(path: Path, image_size: tuple[int, int], softness: float) -> None:

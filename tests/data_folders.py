@@ -1,4 +1,4 @@
-"""Small data folders of painted pictures."""
+"""Small data folders of painted images."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,12 +17,12 @@ def fill(
     first: int = 0,
     size: tuple[int, int] = (64, 48),
 ) -> Path:
-    """Paint `count` pictures into each class of a split, none of them twice; gives `folder`."""
+    """Paint `count` images into each class of a split, none of them twice; gives `folder`."""
     for name in classes:
         class_folder = folder / split / name
         class_folder.mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
-            # Validation pictures must not be the training pictures.
+            # Validation images must not be the training images.
             seed = number + 1000 * sorted(COLOURS).index(name) + 100_000 * (split != "train")
             paint(COLOURS[name], size=size, seed=seed).save(class_folder / f"{number:03}.png")
     return folder

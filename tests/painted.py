@@ -1,4 +1,4 @@
-"""Small painted pictures for tests."""
+"""Small painted images for tests."""
 
 import io
 
@@ -11,13 +11,13 @@ COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 50), "red": (210, 40, 30)}
 def paint(
     colour: tuple[int, int, int], *, size: tuple[int, int] = (64, 48), seed: int = 0
 ) -> Image.Image:
-    """Paint a noisy picture of one colour; `size` is (width, height)."""
+    """Paint a noisy image of one colour; `size` is (width, height)."""
     noise = np.random.default_rng(seed).integers(-25, 26, (size[1], size[0], 3))
     return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
 
 
-def encode(image: Image.Image, picture_format: str = "JPEG", **options: object) -> bytes:
-    """Give the bytes of a picture file."""
+def encode(image: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:
+    """Give the bytes of an image file."""
     buffer = io.BytesIO()
-    image.save(buffer, picture_format, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from classifier import bundle, files
-from classifier.decisions import DecisionPolicy
-from classifier.errors import (
+from imagesieve import files
+from imagesieve.errors import (
     ModelDamagedError,
     ModelNotFoundError,
     ModelTooNewError,
     OutputError,
     UsageError,
 )
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
 
 
 @pytest.fixture
@@ -25,17 +26,17 @@ def version(version_path: Path, tmp_path: Path) -> Path:
 
 
 def manifest_of(version: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((version / bundle.MANIFEST).read_bytes())
+    value: dict[str, Any] = json.loads((version / versions.MANIFEST).read_bytes())
     return value
 
 
 def change_manifest(version: Path, **changes: object) -> None:
     value = manifest_of(version) | changes
-    (version / bundle.MANIFEST).write_text(json.dumps(value))
+    (version / versions.MANIFEST).write_text(json.dumps(value))
 
 
 def test_a_version_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    saved = bundle.Manifest(
+    saved = versions.Manifest(
         classes=("menu", "not-menu"),
         backbone="InceptionV3",
         image_size=(299, 300),
@@ -48,47 +49,47 @@ def test_a_version_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         libraries={"keras": "3.15.1"},
         parent="model-20260101-000000",
     )
-    path = bundle.new_version_path(tmp_path, "model")
+    path = versions.new_version_path(tmp_path, "model")
     with files.new_folder(path) as partial:
         (partial / "report").mkdir()
-        (partial / bundle.REPORT).write_text("<p>good</p>")
+        (partial / versions.REPORT).write_text("<p>good</p>")
         (partial / ".hidden").write_text("not part of it")
-        bundle.seal(partial, saved)
+        versions.seal(partial, saved)
 
-    loaded = bundle.load(path)
+    loaded = versions.load(path)
     for field in ("classes", "backbone", "image_size", "policy", "temperature", "metrics"):
         assert getattr(loaded.manifest, field) == getattr(saved, field)
     for field in ("engines", "settings", "data", "libraries", "parent", "pixel_contract"):
         assert getattr(loaded.manifest, field) == getattr(saved, field)
     assert loaded.manifest.created.endswith("Z")
-    assert list(loaded.manifest.files) == [bundle.REPORT]
+    assert list(loaded.manifest.files) == [versions.REPORT]
     assert loaded.name == path.name
-    assert loaded.digest == files.sha256_of(path / bundle.MANIFEST)
-    assert loaded.file(bundle.REPORT) == path / bundle.REPORT
-    assert loaded.file(bundle.KERAS_MODEL) is None
+    assert loaded.digest == files.sha256_of(path / versions.MANIFEST)
+    assert loaded.file(versions.REPORT) == path / versions.REPORT
+    assert loaded.file(versions.KERAS_MODEL) is None
 
 
 def test_a_model_folder_gives_its_current_version(version: Path) -> None:
-    assert bundle.load(version.parent) == bundle.load(version)
-    assert bundle.current_name(version.parent) == version.name
+    assert versions.load(version.parent) == versions.load(version)
+    assert versions.current_name(version.parent) == version.name
 
 
 def test_a_version_may_be_the_working_directory(
     version: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(version)
-    loaded = bundle.load(Path())
+    loaded = versions.load(Path())
     assert loaded.name == version.name
     (version.parent / "current.json").unlink()
-    bundle.promote(loaded)
-    assert bundle.load(version.parent).name == version.name
+    versions.promote(loaded)
+    assert versions.load(version.parent).name == version.name
 
 
 def test_a_place_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "missing", tmp_path / "file", tmp_path):
         with pytest.raises(ModelNotFoundError) as caught:
-            bundle.load(place)
+            versions.load(place)
         assert str(place) in str(caught.value)
         assert "train one with trainMyDataWithKerasModel.py" in str(caught.value)
 
@@ -97,7 +98,7 @@ def test_a_model_folder_without_a_current_version_offers_those_it_has(version: P
     (version.parent / "current.json").unlink()
     shutil.copytree(version, version.parent / ".partial-colours-20260101-000000")
     with pytest.raises(ModelNotFoundError) as caught:
-        bundle.load(version.parent)
+        versions.load(version.parent)
     assert f"with --model ({version.name})" in str(caught.value)
 
 
@@ -125,26 +126,26 @@ BROKEN_POINTERS: dict[str, bytes] = {
 def test_a_broken_pointer_is_named_with_the_versions_to_choose(version: Path, name: str) -> None:
     (version.parent / "current.json").write_bytes(BROKEN_POINTERS[name])
     with pytest.raises(ModelDamagedError) as caught:
-        bundle.load(version.parent)
+        versions.load(version.parent)
     assert str(caught.value).startswith(str(version.parent / "current.json"))
     assert f"with --model ({version.name})" in str(caught.value)
-    assert bundle.load(version).name == version.name  # the version itself is as good as ever
+    assert versions.load(version).name == version.name  # the version itself is as good as ever
 
 
 def test_a_pointer_that_is_a_folder_is_named(version: Path) -> None:
     (version.parent / "current.json").unlink()
     (version.parent / "current.json").mkdir()
     with pytest.raises(ModelDamagedError, match=r"current\.json is unreadable"):
-        bundle.load(version.parent)
+        versions.load(version.parent)
 
 
 def test_every_missing_file_is_found(version: Path) -> None:
     for relative in manifest_of(version)["files"]:
         moved = (version / relative).rename(version.parent / "elsewhere")
         with pytest.raises(ModelDamagedError, match=f"incomplete: {relative} is missing"):
-            bundle.load(version)
+            versions.load(version)
         moved.rename(version / relative)
-    assert bundle.load(version)
+    assert versions.load(version)
 
 
 def test_every_changed_byte_is_found(version: Path) -> None:
@@ -153,36 +154,36 @@ def test_every_changed_byte_is_found(version: Path) -> None:
         good = path.read_bytes()
         path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
         with pytest.raises(ModelDamagedError, match=f"altered: the checksum of {relative}"):
-            bundle.load(version)
+            versions.load(version)
         path.write_bytes(good)
-    assert bundle.load(version)
+    assert versions.load(version)
 
 
 @pytest.mark.parametrize("add", [-1, 1])
 def test_a_file_of_another_size_is_found(version: Path, add: int) -> None:
-    path = version / bundle.OPENVINO_MODEL
+    path = version / versions.OPENVINO_MODEL
     path.write_bytes((path.read_bytes() + b" ")[: path.stat().st_size + add])
     with pytest.raises(ModelDamagedError, match="copy the folder again"):
-        bundle.load(version)
+        versions.load(version)
 
 
 def test_a_folder_in_the_place_of_a_file_is_found(version: Path) -> None:
-    (version / bundle.OPENVINO_MODEL).unlink()
-    (version / bundle.OPENVINO_MODEL).mkdir()
+    (version / versions.OPENVINO_MODEL).unlink()
+    (version / versions.OPENVINO_MODEL).mkdir()
     with pytest.raises(ModelDamagedError, match="copy the"):
-        bundle.load(version)
+        versions.load(version)
 
 
 def test_a_half_copied_version_is_damaged_not_absent(version: Path) -> None:
-    (version / bundle.MANIFEST).unlink()
+    (version / versions.MANIFEST).unlink()
     with pytest.raises(ModelDamagedError, match="missing or incomplete: train one"):
-        bundle.load(version.parent)
+        versions.load(version.parent)
 
 
 def test_a_manifest_of_a_later_release_says_so(version: Path) -> None:
-    change_manifest(version, schema=bundle.SCHEMA + 1, brand_new_field=1)
+    change_manifest(version, schema=versions.SCHEMA + 1, brand_new_field=1)
     with pytest.raises(ModelTooNewError, match="update this program") as caught:
-        bundle.load(version)
+        versions.load(version)
     assert version.name in str(caught.value)
 
 
@@ -229,7 +230,7 @@ BAD_FIELDS: dict[str, dict[str, object]] = {
 def test_a_manifest_that_makes_no_sense_is_named(version: Path, name: str) -> None:
     change_manifest(version, **BAD_FIELDS[name])
     with pytest.raises(ModelDamagedError) as caught:
-        bundle.load(version)
+        versions.load(version)
     assert str(version) in str(caught.value)
     assert any(advice in str(caught.value) for advice in ("again", "choose another version"))
 
@@ -240,35 +241,35 @@ def test_a_manifest_that_makes_no_sense_is_named(version: Path, name: str) -> No
 def test_a_missing_field_is_named(version: Path, field: str) -> None:
     value = manifest_of(version)
     del value[field]
-    (version / bundle.MANIFEST).write_text(json.dumps(value))
+    (version / versions.MANIFEST).write_text(json.dumps(value))
     with pytest.raises(ModelDamagedError, match=rf"manifest\.json .*{field}"):
-        bundle.load(version)
+        versions.load(version)
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"[" * 100_000, b"\0" * 100]
 )
 def test_a_manifest_that_is_none_is_named(version: Path, raw: bytes) -> None:
-    (version / bundle.MANIFEST).write_bytes(raw)
+    (version / versions.MANIFEST).write_bytes(raw)
     with pytest.raises(ModelDamagedError, match=r"manifest\.json is no manifest"):
-        bundle.load(version)
+        versions.load(version)
 
 
 def test_every_shortened_manifest_is_damaged(version: Path) -> None:
-    raw = (version / bundle.MANIFEST).read_bytes().rstrip()
+    raw = (version / versions.MANIFEST).read_bytes().rstrip()
     for length in range(0, len(raw), 40):
-        (version / bundle.MANIFEST).write_bytes(raw[:length])
+        (version / versions.MANIFEST).write_bytes(raw[:length])
         with pytest.raises(ModelDamagedError):
-            bundle.load(version)
+            versions.load(version)
 
 
 def test_promoting_replaces_the_pointer_whole(make_version: Callable[..., Path]) -> None:
     first = make_version()
     second = make_version(first.parent)
-    assert bundle.current_name(first.parent) == second.name != first.name
-    bundle.promote(bundle.load(first))
+    assert versions.current_name(first.parent) == second.name != first.name
+    versions.promote(versions.load(first))
     pointer = json.loads((first.parent / "current.json").read_bytes())
-    assert pointer == {"version": first.name, "digest": bundle.load(first).digest}
+    assert pointer == {"version": first.name, "digest": versions.load(first).digest}
     assert sorted(path.name for path in first.parent.iterdir()) == [
         *sorted([first.name, second.name]),
         "current.json",
@@ -279,69 +280,69 @@ def test_a_failed_promotion_keeps_the_old_pointer(
     version: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (version.parent / "current.json").read_bytes()
-    loaded = bundle.load(version)
+    loaded = versions.load(version)
 
     def fail(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OutputError, match=r"current\.json: no space is left"):
-        bundle.promote(loaded)
+        versions.promote(loaded)
     assert (version.parent / "current.json").read_bytes() == before
     assert not list(version.parent.glob(".*"))
 
 
 def test_a_new_version_gets_a_path_of_its_own(tmp_path: Path) -> None:
-    first = bundle.new_version_path(tmp_path, "menu")
+    first = versions.new_version_path(tmp_path, "menu")
     first.mkdir()
-    second = bundle.new_version_path(tmp_path, "menu")
+    second = versions.new_version_path(tmp_path, "menu")
     assert first != second
     assert {first.parent, second.parent} == {tmp_path}
     assert second.name.startswith("menu-2")
 
 
 def test_a_version_that_is_just_being_written_keeps_its_path(tmp_path: Path) -> None:
-    first = bundle.new_version_path(tmp_path, "menu")
+    first = versions.new_version_path(tmp_path, "menu")
     with files.new_folder(first):
-        assert bundle.new_version_path(tmp_path, "menu") != first
+        assert versions.new_version_path(tmp_path, "menu") != first
 
 
 def test_a_model_name_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
-    assert bundle.new_version_path(tmp_path, "x" * 200).parent == tmp_path
+    assert versions.new_version_path(tmp_path, "x" * 200).parent == tmp_path
     with pytest.raises(UsageError, match="longer than 200 bytes"):
-        bundle.new_version_path(tmp_path, "菜" * 67)
+        versions.new_version_path(tmp_path, "菜" * 67)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", ".hidden", "a/", "a\nb"])
 def test_a_model_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no folder name"):
-        bundle.new_version_path(tmp_path, name)
+        versions.new_version_path(tmp_path, name)
 
 
 def test_an_edited_manifest_of_the_current_version_is_refused(
     make_version: Callable[..., Path],
 ) -> None:
     path = make_version()
-    manifest = path / bundle.MANIFEST
+    manifest = path / versions.MANIFEST
     manifest.write_text(manifest.read_text().replace('"argmax"', '"argmax" '))
     with pytest.raises(ModelDamagedError, match=r"was altered: its manifest\.json"):
-        bundle.load(path.parent)
-    assert bundle.load(path).name == path.name
+        versions.load(path.parent)
+    assert versions.load(path).name == path.name
 
 
 def test_a_promotion_while_a_version_is_loaded_is_no_damage(
     make_version: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_version(tmp_path)
-    second = bundle.load(make_version(tmp_path))
-    bundle.promote(bundle.load(first))
+    second = versions.load(make_version(tmp_path))
+    versions.promote(versions.load(first))
     read = Path.read_bytes
 
     def read_and_promote(self: Path) -> bytes:
-        if self == first / bundle.MANIFEST:
-            bundle.promote(second)
+        if self == first / versions.MANIFEST:
+            versions.promote(second)
         return read(self)
 
     monkeypatch.setattr(Path, "read_bytes", read_and_promote)
-    assert bundle.load(tmp_path).name == first.name
-    assert bundle.load(tmp_path).name == second.name
+    assert versions.load(tmp_path).name == first.name
+    assert versions.load(tmp_path).name == second.name

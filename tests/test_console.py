@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier import console
+from imagesieve import console
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, os.environ["REPOSITORY"])
-from classifier import console, errors, logs
+from imagesieve import console, errors, logs
 
 def main(arguments):
     parser = console.argument_parser("Do something.", "  do.py --number 1")
@@ -29,7 +29,7 @@ def main(arguments):
     if options.do == "print":
         print("x" * 100_000)
     if options.do == "fail":
-        raise errors.DataError("There are no pictures\\n  in data/train.")
+        raise errors.DataError("There are no images\\n  in data/train.")
     if options.do == "wait":
         try:
             print("waiting", flush=True)
@@ -73,7 +73,7 @@ def run(script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     [
         ([], 0, ""),
         (["--do", "partly"], 1, ""),
-        (["--do", "fail"], 1, "error: There are no pictures in data/train.\n"),
+        (["--do", "fail"], 1, "error: There are no images in data/train.\n"),
         (
             ["--do", "eat"],
             1,
@@ -184,8 +184,8 @@ def test_without_a_log_file_the_traceback_is_shown_once(script: Path) -> None:
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:
-    assert console.table(["class", "pictures"], [["menu", 7], ["not-menu", 1200]]).split("\n") == [
-        "class      pictures",
+    assert console.table(["class", "images"], [["menu", 7], ["not-menu", 1200]]).split("\n") == [
+        "class      images",
         "───────────────────",
         "menu              7",
         "not-menu       1200",
@@ -209,7 +209,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     with (
-        caplog.at_level(logging.INFO, "classifier"),
+        caplog.at_level(logging.INFO, "imagesieve"),
         console.progress("reading", 100) as known,
         console.progress("searching", None) as unknown,
     ):
@@ -236,7 +236,7 @@ def test_quiet_progress_says_nothing(
 
 def test_progress_on_a_terminal_is_a_bar_with_the_text_as_it_stands() -> None:
     code = (
-        "from classifier import console\n"
+        "from imagesieve import console\n"
         "with console.progress('fetching [menus]', 2) as advance: advance(2)"
     )
     terminal, end = pty.openpty()

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from classifier import cores
+from imagesieve import cores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_the_cpu_count_is_that_of_the_affinity() -> None:
     code = (
-        "import os; from classifier import cores\n"
+        "import os; from imagesieve import cores\n"
         "before = cores.cpu_count()\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "print(before >= 1, cores.cpu_count())"

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from classifier.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy
-from classifier.errors import UsageError
+from imagesieve.errors import UsageError
+from imagesieve.model.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy
 
 RULES = ("neutral", "political", "porn", "terrorism")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from classifier.serving.limits import ServingLimits
+from imagesieve.serving.limits import ServingLimits
 
 PROJECT = Path(__file__).resolve().parent.parent
-UNIT = PROJECT / "deploy" / "picture-sorter.service"
+UNIT = PROJECT / "deploy" / "imagesieve.service"
 NGINX = PROJECT / "deploy" / "nginx.conf"
 DOCKERFILE = PROJECT / "Dockerfile"
 README = PROJECT / "deploy" / "README.md"
@@ -56,7 +56,7 @@ def command_lines() -> dict[str, list[str]]:
     return {
         "the unit": shlex.split(start),
         "the Dockerfile": json.loads(instruction("ENTRYPOINT")),
-        "the README's container": ["main.py", *run.rpartition(" picture-sorter ")[2].split()],
+        "the README's container": ["main.py", *run.rpartition(" imagesieve ")[2].split()],
     }
 
 

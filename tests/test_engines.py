@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from painted import COLOURS, paint
 
-from classifier import bundle, engines, files
-from classifier.decisions import DecisionPolicy
-from classifier.engines import OpenVINOEngine, OpenVINORunner
-from classifier.errors import EngineError, ModelDamagedError, UsageError
+from imagesieve import files
+from imagesieve.errors import EngineError, ModelDamagedError, UsageError
+from imagesieve.model import engines, versions
+from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.model.engines import OpenVINOEngine, OpenVINORunner
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -24,12 +25,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def version(version_path: Path) -> bundle.ModelVersion:
-    return bundle.load(version_path)
+def version(version_path: Path) -> versions.ModelVersion:
+    return versions.load(version_path)
 
 
 @pytest.fixture(scope="module")
-def keras_version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
+def keras_version(tmp_path_factory: pytest.TempPathFactory) -> versions.ModelVersion:
     """Give a version that has a tiny Keras model and no OpenVINO one."""
     import keras
 
@@ -42,13 +43,13 @@ def keras_version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersi
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    path = bundle.new_version_path(tmp_path_factory.mktemp("modelFile"), "keras")
+    path = versions.new_version_path(tmp_path_factory.mktemp("modelFile"), "keras")
     with files.new_folder(path) as partial:
-        model.save(partial / bundle.KERAS_MODEL)
-        bundle.seal(
-            partial, bundle.Manifest(tuple(COLOURS), "SmallCNN", (32, 40), DecisionPolicy())
+        model.save(partial / versions.KERAS_MODEL)
+        versions.seal(
+            partial, versions.Manifest(tuple(COLOURS), "SmallCNN", (32, 40), DecisionPolicy())
         )
-    return bundle.load(path)
+    return versions.load(path)
 
 
 def batch(count: int = 3) -> np.ndarray:
@@ -59,7 +60,7 @@ def batch(count: int = 3) -> np.ndarray:
     )
 
 
-def with_manifest(version: bundle.ModelVersion, **changes: Any) -> bundle.ModelVersion:
+def with_manifest(version: versions.ModelVersion, **changes: Any) -> versions.ModelVersion:
     return dataclasses.replace(version, manifest=dataclasses.replace(version.manifest, **changes))
 
 
@@ -84,7 +85,7 @@ def child(code: str) -> str:
 
 
 @pytest.mark.parametrize("engine", ["auto", "openvino"])
-def test_a_version_with_an_ir_runs_in_openvino(version: bundle.ModelVersion, engine: str) -> None:
+def test_a_version_with_an_ir_runs_in_openvino(version: versions.ModelVersion, engine: str) -> None:
     opened = engines.open_engine(version, engine)
     assert opened.name == "openvino-f32"
     assert opened.image_size == (32, 40)
@@ -94,10 +95,10 @@ def test_a_version_with_an_ir_runs_in_openvino(version: bundle.ModelVersion, eng
     assert outputs.argmax(axis=1).tolist() == [0, 1, 2]
 
 
-def test_a_version_without_an_ir_runs_in_keras(keras_version: bundle.ModelVersion) -> None:
+def test_a_version_without_an_ir_runs_in_keras(keras_version: versions.ModelVersion) -> None:
     import keras
 
-    path = keras_version.file(bundle.KERAS_MODEL)
+    path = keras_version.file(versions.KERAS_MODEL)
     expected = keras.saving.load_model(path)(batch().astype(np.float32)).numpy()
     for engine in ("auto", "keras"):
         opened = engines.open_engine(keras_version, engine)
@@ -108,7 +109,7 @@ def test_a_version_without_an_ir_runs_in_keras(keras_version: bundle.ModelVersio
 
 
 def test_an_engine_the_version_lacks_is_refused_with_the_missing_file(
-    version: bundle.ModelVersion, keras_version: bundle.ModelVersion
+    version: versions.ModelVersion, keras_version: versions.ModelVersion
 ) -> None:
     with pytest.raises(EngineError, match=r"has no model\.keras"):
         engines.open_engine(version, "keras")
@@ -118,13 +119,13 @@ def test_an_engine_the_version_lacks_is_refused_with_the_missing_file(
 
 @pytest.mark.parametrize(("engine", "precision"), [("onnx", "auto"), ("auto", "f16"), ("", "")])
 def test_an_unknown_choice_is_refused_with_those_that_exist(
-    version: bundle.ModelVersion, engine: str, precision: str
+    version: versions.ModelVersion, engine: str, precision: str
 ) -> None:
     with pytest.raises(UsageError, match="use auto, openvino, keras and auto, f32, bf16, int8"):
         engines.open_engine(version, engine, precision)
 
 
-def test_keras_runs_in_f32_only(keras_version: bundle.ModelVersion) -> None:
+def test_keras_runs_in_f32_only(keras_version: versions.ModelVersion) -> None:
     for engine in ("auto", "keras"):
         for precision in ("bf16", "int8"):
             with pytest.raises(UsageError, match=f"f32 only, not {precision}"):
@@ -136,7 +137,7 @@ def test_keras_runs_in_f32_only(keras_version: bundle.ModelVersion) -> None:
     [{}, {"openvino-bf16": {}}, {"openvino-bf16": {"passed": False}}, {"keras": {"passed": True}}],
 )
 def test_auto_stays_with_f32_without_a_passed_gate(
-    version: bundle.ModelVersion, gates: dict[str, Any]
+    version: versions.ModelVersion, gates: dict[str, Any]
 ) -> None:
     gated = with_manifest(version, engines=gates)
     assert engines.choose_precision(gated) == "f32"
@@ -144,7 +145,7 @@ def test_auto_stays_with_f32_without_a_passed_gate(
 
 
 def test_auto_takes_bf16_after_a_passed_gate_where_the_cpu_has_it(
-    version: bundle.ModelVersion,
+    version: versions.ModelVersion,
 ) -> None:
     gated = with_manifest(version, engines={"openvino-bf16": {"passed": True}})
     expected = "bf16" if engines.cpu_has_bf16() else "f32"
@@ -153,7 +154,7 @@ def test_auto_takes_bf16_after_a_passed_gate_where_the_cpu_has_it(
     assert engines.open_engine(gated, precision="f32").name == "openvino-f32"
 
 
-def test_bf16_on_request_agrees_with_f32_or_is_refused(version: bundle.ModelVersion) -> None:
+def test_bf16_on_request_agrees_with_f32_or_is_refused(version: versions.ModelVersion) -> None:
     if not engines.cpu_has_bf16():  # what it says then is all there is to test on this CPU
         with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
             engines.open_engine(version, precision="bf16")
@@ -165,7 +166,7 @@ def test_bf16_on_request_agrees_with_f32_or_is_refused(version: bundle.ModelVers
 
 
 def test_bf16_on_request_is_refused_where_the_cpu_lacks_it(
-    version: bundle.ModelVersion, monkeypatch: pytest.MonkeyPatch
+    version: versions.ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "cpu_has_bf16", lambda: False)
     with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
@@ -177,7 +178,7 @@ def passed(milliseconds: object = None) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def int8_version(version: bundle.ModelVersion, tmp_path_factory: Any) -> bundle.ModelVersion:
+def int8_version(version: versions.ModelVersion, tmp_path_factory: Any) -> versions.ModelVersion:
     """Give a version that passed the gate of int8; its int8 IR takes blue for red.
 
     It has to be told from the other one, and a network of one multiplication is not quantised.
@@ -186,20 +187,20 @@ def int8_version(version: bundle.ModelVersion, tmp_path_factory: Any) -> bundle.
     with files.new_folder(path) as partial:
         (partial / "openvino").mkdir()
         for suffix in (".xml", ".bin"):
-            data = (version.path / bundle.OPENVINO_MODEL).with_suffix(suffix).read_bytes()
-            (partial / bundle.OPENVINO_MODEL).with_suffix(suffix).write_bytes(data)
+            data = (version.path / versions.OPENVINO_MODEL).with_suffix(suffix).read_bytes()
+            (partial / versions.OPENVINO_MODEL).with_suffix(suffix).write_bytes(data)
 
         def swapped(ops: Any, pixels: Any) -> Any:
             means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False)
             return ops.softmax(ops.multiply(means, ops.constant(np.float32(1 / 60))), 1)
 
-        write_ir(partial / bundle.OPENVINO_INT8_MODEL, swapped, (-1, 32, 40, 3))
+        write_ir(partial / versions.OPENVINO_INT8_MODEL, swapped, (-1, 32, 40, 3))
         gates = {"openvino-int8": passed()}
-        bundle.seal(partial, dataclasses.replace(version.manifest, engines=gates))
-    return bundle.load(path)
+        versions.seal(partial, dataclasses.replace(version.manifest, engines=gates))
+    return versions.load(path)
 
 
-def test_int8_is_served_from_its_own_file(int8_version: bundle.ModelVersion) -> None:
+def test_int8_is_served_from_its_own_file(int8_version: versions.ModelVersion) -> None:
     for precision in ("auto", "int8"):
         opened = engines.open_engine(int8_version, precision=precision)
         assert opened.name == "openvino-int8"
@@ -220,7 +221,7 @@ def test_int8_is_served_from_its_own_file(int8_version: bundle.ModelVersion) -> 
     ],
 )
 def test_auto_takes_what_was_measured_to_be_quickest(
-    int8_version: bundle.ModelVersion,
+    int8_version: versions.ModelVersion,
     monkeypatch: pytest.MonkeyPatch,
     times: tuple[Any, ...],
     expected: str,
@@ -232,8 +233,8 @@ def test_auto_takes_what_was_measured_to_be_quickest(
 
 
 def test_auto_leaves_out_what_was_refused_or_is_not_there(
-    version: bundle.ModelVersion,
-    int8_version: bundle.ModelVersion,
+    version: versions.ModelVersion,
+    int8_version: versions.ModelVersion,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gates = {
@@ -252,16 +253,16 @@ def test_auto_leaves_out_what_was_refused_or_is_not_there(
 
 @pytest.mark.parametrize("odd", [5, None, "yes", ["passed"], {"passed": 1}])
 def test_a_gate_that_makes_no_sense_is_no_passed_one(
-    int8_version: bundle.ModelVersion, odd: object
+    int8_version: versions.ModelVersion, odd: object
 ) -> None:
     odd_version = with_manifest(int8_version, engines={"openvino-int8": odd})
     assert engines.choose_precision(odd_version) == "f32"
 
 
 def test_int8_that_was_refused_is_refused_with_the_gate_s_reason(
-    version: bundle.ModelVersion,
+    version: versions.ModelVersion,
 ) -> None:
-    reason = "it loses 9 of 21 validation pictures"
+    reason = "it loses 9 of 21 validation images"
     gated = with_manifest(version, engines={"openvino-int8": {"passed": False, "reason": reason}})
     with pytest.raises(UsageError) as caught:
         engines.open_engine(gated, precision="int8")
@@ -307,14 +308,14 @@ def test_a_runner_gives_every_output_in_the_model_s_order(tmp_path: Path) -> Non
     ],
 )
 def test_a_model_of_other_shapes_than_its_manifest_is_refused(
-    version: bundle.ModelVersion, changes: dict[str, Any]
+    version: versions.ModelVersion, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(ModelDamagedError, match="its manifest says") as caught:
         engines.open_engine(with_manifest(version, **changes))
     assert str(version.path) in str(caught.value)
 
 
-def test_a_keras_model_of_other_shapes_is_refused(keras_version: bundle.ModelVersion) -> None:
+def test_a_keras_model_of_other_shapes_is_refused(keras_version: versions.ModelVersion) -> None:
     with pytest.raises(ModelDamagedError, match="its manifest says"):
         engines.open_engine(with_manifest(keras_version, image_size=(64, 64)))
 
@@ -325,7 +326,7 @@ ODD_MODELS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int, ...]]] = {
         lambda ops, pixels: ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False),
         (-1, -1, 40, 3),
     ),
-    "an output of pictures": (lambda ops, pixels: ops.relu(pixels), (-1, 32, 40, 3)),
+    "an output of images": (lambda ops, pixels: ops.relu(pixels), (-1, 32, 40, 3)),
     "an output without classes": (
         lambda ops, pixels: ops.reduce_mean(pixels, ops.constant([1, 2, 3], np.int64), False),
         (-1, 32, 40, 3),
@@ -354,9 +355,9 @@ CORRUPT: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", CORRUPT)
 def test_a_corrupt_ir_is_an_engine_error_in_one_line(
-    version: bundle.ModelVersion, tmp_path: Path, name: str
+    version: versions.ModelVersion, tmp_path: Path, name: str
 ) -> None:
-    source = version.path / bundle.OPENVINO_MODEL
+    source = version.path / versions.OPENVINO_MODEL
     xml = tmp_path / "model.xml"
     for suffix in (".xml", ".bin"):
         xml.with_suffix(suffix).write_bytes(source.with_suffix(suffix).read_bytes())
@@ -385,14 +386,14 @@ def test_a_keras_model_that_carries_code_is_refused(tmp_path: Path) -> None:
         engines.KerasEngine.from_file(tmp_path / "model.keras")
 
 
-def test_pictures_of_a_wrong_size_are_an_engine_error(version: bundle.ModelVersion) -> None:
+def test_images_of_a_wrong_size_are_an_engine_error(version: versions.ModelVersion) -> None:
     opened = engines.open_engine(version)
     with pytest.raises(EngineError, match="openvino-f32 failed"):
         opened.run(np.zeros((1, 40, 32, 3), np.uint8))
     assert opened.run(batch()).argmax(axis=1).tolist() == [0, 1, 2]  # the request was given back
 
 
-def test_more_failures_than_requests_do_not_block_an_engine(version: bundle.ModelVersion) -> None:
+def test_more_failures_than_requests_do_not_block_an_engine(version: versions.ModelVersion) -> None:
     opened = engines.open_engine(version)
     for _ in range(opened.num_streams + 1):
         with pytest.raises(EngineError):
@@ -400,22 +401,22 @@ def test_more_failures_than_requests_do_not_block_an_engine(version: bundle.Mode
     assert len(opened.run(batch())) == 3
 
 
-def test_threads_give_the_answers_of_one_thread(version: bundle.ModelVersion) -> None:
+def test_threads_give_the_answers_of_one_thread(version: versions.ModelVersion) -> None:
     opened = engines.open_engine(version)
     assert opened.num_streams >= 1
-    pictures = batch(60)
-    alone = [opened.run(picture[np.newaxis]) for picture in pictures]
+    images = batch(60)
+    alone = [opened.run(image[np.newaxis]) for image in images]
     with concurrent.futures.ThreadPoolExecutor(4 * opened.num_streams) as pool:
-        together = list(pool.map(lambda picture: opened.run(picture[np.newaxis]), pictures))
+        together = list(pool.map(lambda image: opened.run(image[np.newaxis]), images))
     np.testing.assert_array_equal(together, alone)
 
 
-def test_threads_may_bring_the_first_pictures_together(version_path: Path) -> None:
+def test_threads_may_bring_the_first_images_together(version_path: Path) -> None:
     code = (
         "import sys, threading; from pathlib import Path; import numpy as np\n"
-        "from classifier import bundle, engines\n"
+        "from imagesieve.model import engines, versions\n"
         "sys.setswitchinterval(1e-6)\n"  # the more turns, the sooner two of them would lock
-        f"engine = engines.open_engine(bundle.load(Path({str(version_path)!r})))\n"
+        f"engine = engines.open_engine(versions.load(Path({str(version_path)!r})))\n"
         "start = threading.Barrier(8)\n"
         "def run():\n"
         "    start.wait()\n"
@@ -428,7 +429,7 @@ def test_threads_may_bring_the_first_pictures_together(version_path: Path) -> No
     assert child(code) == "answered"
 
 
-def test_an_answer_is_not_overwritten_by_the_next(version: bundle.ModelVersion) -> None:
+def test_an_answer_is_not_overwritten_by_the_next(version: versions.ModelVersion) -> None:
     opened = engines.open_engine(version)
     first = [opened.run(batch()[:1]) for _ in range(opened.num_streams)]
     kept = [answer.copy() for answer in first]
@@ -437,11 +438,11 @@ def test_an_answer_is_not_overwritten_by_the_next(version: bundle.ModelVersion) 
     np.testing.assert_array_equal(first, kept)
 
 
-def test_batches_of_any_size_and_layout_are_taken(version: bundle.ModelVersion) -> None:
+def test_batches_of_any_size_and_layout_are_taken(version: versions.ModelVersion) -> None:
     opened = engines.open_engine(version)
     whole = opened.run(batch(5))
-    for picture, answer in zip(batch(5), whole, strict=True):
-        np.testing.assert_allclose(opened.run(picture[np.newaxis])[0], answer, atol=1e-6)
+    for image, answer in zip(batch(5), whole, strict=True):
+        np.testing.assert_allclose(opened.run(image[np.newaxis])[0], answer, atol=1e-6)
     backwards = np.asfortranarray(batch(5))[::-1]
     np.testing.assert_allclose(opened.run(backwards), whole[::-1], atol=1e-6)
 
@@ -449,8 +450,8 @@ def test_batches_of_any_size_and_layout_are_taken(version: bundle.ModelVersion) 
 def test_openvino_never_imports_tensorflow(version_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from classifier import bundle, engines\n"
-        f"engine = engines.open_engine(bundle.load(Path({str(version_path)!r})))\n"
+        "from imagesieve.model import engines, versions\n"
+        f"engine = engines.open_engine(versions.load(Path({str(version_path)!r})))\n"
         "engine.run(np.zeros((1, 32, 40, 3), np.uint8))\n"
         "print(sorted({'tensorflow', 'keras', 'torch', 'jax', 'nncf'} & set(sys.modules)))"
     )
@@ -459,7 +460,7 @@ def test_openvino_never_imports_tensorflow(version_path: Path) -> None:
 
 def test_importing_the_engines_imports_no_framework() -> None:
     code = (
-        "import sys; import classifier.engines\n"
+        "import sys; import imagesieve.model.engines\n"
         "print(sorted({'tensorflow', 'keras', 'openvino'} & set(sys.modules)))"
     )
     assert child(code) == "[]"
@@ -467,7 +468,7 @@ def test_importing_the_engines_imports_no_framework() -> None:
 
 def test_openvinos_telemetry_cannot_be_imported() -> None:
     code = (
-        "from classifier import engines; engines.import_openvino()\n"
+        "from imagesieve.model import engines; engines.import_openvino()\n"
         "import sys\n"
         "try: import openvino_telemetry\n"
         "except ImportError: print('blocked')\n"
@@ -479,7 +480,7 @@ def test_openvinos_telemetry_cannot_be_imported() -> None:
 def test_a_missing_openvino_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['openvino'] = None\n"
-        "from classifier import engines, errors\n"
+        "from imagesieve.model import engines, errors\n"
         "try: engines.import_openvino()\n"
         "except errors.EngineError as error: print(error)"
     )

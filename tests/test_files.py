@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from classifier import files
-from classifier.errors import OutputError
+from imagesieve import files
+from imagesieve.errors import OutputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from classifier import files
+from imagesieve import files
 with files.new_folder(Path(sys.argv[1])) as partial:
     (partial / "half").write_text("half")
     print("writing", flush=True)
@@ -147,7 +147,7 @@ def test_a_living_writers_folder_is_kept(tmp_path: Path) -> None:
 
 def test_a_writer_killed_while_it_flushes_is_cleaned_up_too(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from classifier import files\n"
+        "import os, signal, sys; from pathlib import Path; from imagesieve import files\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "with files.new_folder(Path(sys.argv[1])) as partial: (partial / 'a').touch()"
     )
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
 
 def test_a_file_over_the_systems_limit_leaves_nothing(tmp_path: Path) -> None:
     code = (
-        "import resource, signal, sys; from pathlib import Path; from classifier import files\n"
+        "import resource, signal, sys; from pathlib import Path; from imagesieve import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: files.write_bytes(Path(sys.argv[1]), bytes(5000))\n"

@@ -1,4 +1,4 @@
-"""Copies are recognised, pictures that only resemble each other are not."""
+"""Copies are recognised, images that only resemble each other are not."""
 
 import io
 
@@ -6,19 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from classifier import images
-from classifier.fingerprints import CHECK_SIZE, NUM_BYTES, FingerprintIndex, fingerprint, near_pairs
+from imagesieve import images
+from imagesieve.images.fingerprints import (
+    CHECK_SIZE,
+    NUM_BYTES,
+    FingerprintIndex,
+    fingerprint,
+    near_pairs,
+)
 
 
 def draw(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
-    """Draw a picture of soft blots that no other seed gives; `size` is (width, height)."""
+    """Draw an image of soft blots that no other seed gives; `size` is (width, height)."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def print_of(image: Image.Image, picture_format: str = "PNG", **options: int) -> bytes:
+def print_of(image: Image.Image, image_format: str = "PNG", **options: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, picture_format, **options)
+    image.save(buffer, image_format, **options)
     return fingerprint(images.decode(buffer.getvalue(), image_size=CHECK_SIZE).pixels)
 
 
@@ -28,7 +34,7 @@ def are_near(one: bytes, other: bytes) -> bool:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
-    ("scale", "picture_format", "options"),
+    ("scale", "image_format", "options"),
     [
         (1.0, "JPEG", {"quality": 30}),
         (0.5, "JPEG", {"quality": 85}),
@@ -39,20 +45,20 @@ def are_near(one: bytes, other: bytes) -> bool:
     ],
 )
 def test_a_copy_is_near(
-    seed: int, scale: float, picture_format: str, options: dict[str, int]
+    seed: int, scale: float, image_format: str, options: dict[str, int]
 ) -> None:
     original = draw(seed)
     size = (round(original.width * scale), round(original.height * scale))
-    copy = print_of(original.resize(size), picture_format, **options)
+    copy = print_of(original.resize(size), image_format, **options)
     assert len(copy) == NUM_BYTES
     assert are_near(print_of(original), copy)
 
 
-def test_different_pictures_are_not_near() -> None:
+def test_different_images_are_not_near() -> None:
     assert near_pairs([print_of(draw(seed), compress_level=0) for seed in range(300)]) == []
 
 
-def test_flat_pictures_are_near_only_when_equal() -> None:
+def test_flat_images_are_near_only_when_equal() -> None:
     colours = [(200, 30, 30), (203, 30, 30), (255, 255, 255)]
     prints = [print_of(Image.new("RGB", (90, 90), colour)) for colour in [*colours, colours[2]]]
     assert near_pairs(prints) == [(2, 3)]
@@ -81,7 +87,7 @@ def test_pairs_are_found_across_blocks() -> None:
     assert near_pairs([row.tobytes() for row in rows]) == [(3, 599), (10, 500)]
 
 
-def test_no_pictures_have_no_pairs() -> None:
+def test_no_images_have_no_pairs() -> None:
     assert near_pairs([]) == []
 
 

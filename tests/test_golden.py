@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier import bundle, engines, golden
-from classifier.errors import ModelDamagedError
+from imagesieve.errors import ModelDamagedError
+from imagesieve.model import engines, golden, versions
 
 
 def same(answers: np.ndarray) -> np.ndarray:
@@ -16,13 +16,13 @@ def same(answers: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def version(make_version: Callable[..., Path]) -> bundle.ModelVersion:
-    """Give a version with golden pictures, whose file the tests of this module spoil."""
-    return bundle.load(make_version(golden=same))
+def version(make_version: Callable[..., Path]) -> versions.ModelVersion:
+    """Give a version with golden images, whose file the tests of this module spoil."""
+    return versions.load(make_version(golden=same))
 
 
 @pytest.fixture(scope="module")
-def right(version: bundle.ModelVersion) -> golden.Golden:
+def right(version: versions.ModelVersion) -> golden.Golden:
     """Give what was in the file at first."""
     found = golden.read(version)
     assert found is not None
@@ -47,24 +47,24 @@ class Answers(engines.Engine):
         return next(self.answers)[np.newaxis]
 
 
-def test_golden_pictures_come_back_as_they_were_written(
-    right: golden.Golden, version: bundle.ModelVersion
+def test_golden_images_come_back_as_they_were_written(
+    right: golden.Golden, version: versions.ModelVersion
 ) -> None:
     assert right.pixels.shape == (3, 32, 40, 3)
     assert right.pixels.dtype == np.uint8
     assert right.probabilities.shape == (3, 3)
     assert right.probabilities.dtype == np.float32
-    assert bundle.GOLDEN in version.manifest.files
+    assert versions.GOLDEN in version.manifest.files
 
 
-def test_the_same_pictures_give_the_same_bytes(right: golden.Golden, tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_bytes(right: golden.Golden, tmp_path: Path) -> None:
     for name in ("a", "b"):
         golden.write(tmp_path / name, right)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_version_of_an_earlier_release_has_none(version_path: Path) -> None:
-    assert golden.read(bundle.load(version_path)) is None
+    assert golden.read(versions.load(version_path)) is None
 
 
 PIXELS = np.zeros((3, 32, 40, 3), np.uint8)
@@ -82,9 +82,9 @@ BROKEN: dict[str, bytes] = {
     "pixels of another size": packed(pixels=PIXELS[:, :31], probabilities=ANSWERS),
     "one class less": packed(pixels=PIXELS, probabilities=ANSWERS[:, :2]),
     "one answer less": packed(pixels=PIXELS, probabilities=ANSWERS[:2]),
-    "no picture": packed(pixels=PIXELS[:0], probabilities=ANSWERS[:0]),
+    "no image": packed(pixels=PIXELS[:0], probabilities=ANSWERS[:0]),
     "a number": packed(pixels=np.uint8(1), probabilities=ANSWERS),
-    "nine pictures": packed(
+    "nine images": packed(
         pixels=np.repeat(PIXELS, 3, axis=0), probabilities=np.repeat(ANSWERS, 3, axis=0)
     ),
     "no numbers": packed(pixels=PIXELS, probabilities=ANSWERS * np.nan),
@@ -96,26 +96,26 @@ BROKEN: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_file_that_holds_something_else_is_damaged(
-    version: bundle.ModelVersion, name: str
+    version: versions.ModelVersion, name: str
 ) -> None:
-    (version.path / bundle.GOLDEN).write_bytes(BROKEN[name])
-    with pytest.raises(ModelDamagedError, match=r"golden\.npz holds no golden pictures"):
+    (version.path / versions.GOLDEN).write_bytes(BROKEN[name])
+    with pytest.raises(ModelDamagedError, match=r"golden\.npz holds no golden images"):
         golden.read(version)
 
 
 def test_a_large_file_is_refused_before_it_is_unpacked(
-    version: bundle.ModelVersion, monkeypatch: pytest.MonkeyPatch
+    version: versions.ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (version.path / bundle.GOLDEN).write_bytes(BROKEN["a hundred megabytes of nothing"])
+    (version.path / versions.GOLDEN).write_bytes(BROKEN["a hundred megabytes of nothing"])
     monkeypatch.setattr(np, "load", None)
     with pytest.raises(ModelDamagedError, match=r"'pixels.npy' has 100,0\d\d,\d\d\d bytes"):
         golden.read(version)
 
 
 def test_no_change_of_a_byte_does_more_harm_than_being_found(
-    version: bundle.ModelVersion, right: golden.Golden
+    version: versions.ModelVersion, right: golden.Golden
 ) -> None:
-    path = version.path / bundle.GOLDEN
+    path = version.path / versions.GOLDEN
     golden.write(path, right)
     good = path.read_bytes()
     num_found = 0
@@ -133,7 +133,7 @@ def test_no_change_of_a_byte_does_more_harm_than_being_found(
 
 
 def test_the_engine_of_the_version_answers_as_it_should(
-    version: bundle.ModelVersion, right: golden.Golden
+    version: versions.ModelVersion, right: golden.Golden
 ) -> None:
     engine = engines.open_engine(version)
     assert golden.difference(engine, right) < 1e-3
@@ -155,7 +155,7 @@ def test_each_precision_has_its_tolerance(
     assert golden.fault(off_by(tolerance * 0.98), right) is None
     found = golden.fault(off_by(tolerance * 1.02), right)
     assert found == (
-        f"on its golden pictures {name} differs by up to {tolerance * 1.02:.3f} of a probability "
+        f"on its golden images {name} differs by up to {tolerance * 1.02:.3f} of a probability "
         f"from what Keras answered, where {tolerance:g} is allowed"
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of every format and mode are decoded to the colours a person sees, at any size."""
+"""Images of every format and mode are decoded to the colours a person sees, at any size."""
 
 import concurrent.futures
 import hashlib
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from painted import COLOURS, encode, paint
-from picture_files import (
+from image_files import (
     FORMATS,
-    PICTURE,
+    IMAGE,
     PNG,
     RED,
     SIZES,
@@ -19,26 +18,27 @@ from picture_files import (
     photograph,
     scene,
 )
+from painted import COLOURS, encode, paint
 from PIL import Image
 
-from classifier import images
+from imagesieve import images
 
 
 def mean_colour(pixels: np.ndarray) -> np.ndarray:
     return pixels.reshape(-1, 3).mean(axis=0)
 
 
-def animation(picture_format: str) -> bytes:
+def animation(image_format: str) -> bytes:
     others = [paint(COLOURS["blue"], seed=seed) for seed in (1, 2)]
-    return encode(PICTURE, picture_format, save_all=True, append_images=others, duration=100)
+    return encode(IMAGE, image_format, save_all=True, append_images=others, duration=100)
 
 
 @pytest.mark.parametrize("image_size", SIZES)
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_same_picture(
+def test_every_format_gives_the_same_image(
     tmp_path: Path, name: str, image_size: tuple[int, int] | None
 ) -> None:
-    path = tmp_path / "picture.txt"  # the name must not matter
+    path = tmp_path / "image.txt"  # the name must not matter
     path.write_bytes(FORMATS[name])
     image = images.decode(path, image_size=image_size)
     height, width = image_size or (48, 64)
@@ -51,10 +51,10 @@ def test_every_format_gives_the_same_picture(
 
 
 def test_a_png_named_jpg_is_a_png(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(PNG)
     assert images.decode(path).format == "PNG"
-    assert (images.decode(str(path)).pixels == np.asarray(PICTURE)).all()
+    assert (images.decode(str(path)).pixels == np.asarray(IMAGE)).all()
 
 
 def test_the_digest_is_that_of_the_bytes() -> None:
@@ -72,7 +72,7 @@ def grey16(value: int) -> Image.Image:
 
 
 WHITE = (255, 255, 255)
-# Name -> encoded picture, and its one colour under the contract.
+# Name -> encoded image, and its one colour under the contract.
 MODES: dict[str, tuple[bytes, tuple[int, int, int]]] = {
     "RGBA, transparent red": (encode(Image.new("RGBA", (64, 48), (*RED, 0)), "PNG"), WHITE),
     "RGBA, half transparent black": (
@@ -129,11 +129,11 @@ def test_16_bit_grey_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize("image_size", SIZES)
-@pytest.mark.parametrize("picture_format", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP"])
 def test_of_an_animation_the_first_frame_counts(
-    picture_format: str, image_size: tuple[int, int] | None
+    image_format: str, image_size: tuple[int, int] | None
 ) -> None:
-    pixels = images.decode(animation(picture_format), image_size=image_size).pixels
+    pixels = images.decode(animation(image_format), image_size=image_size).pixels
     assert np.abs(mean_colour(pixels) - RED).max() < 4
 
 
@@ -151,9 +151,9 @@ def test_decoding_small_agrees_with_decoding_whole_and_resizing(
     assert difference(image.pixels, resized) < 1.0
 
 
-def test_a_small_picture_is_enlarged() -> None:
+def test_a_small_image_is_enlarged() -> None:
     pixels = images.decode(PNG, image_size=(96, 128)).pixels
-    expected = PICTURE.resize((128, 96), Image.Resampling.BILINEAR)
+    expected = IMAGE.resize((128, 96), Image.Resampling.BILINEAR)
     assert (pixels == np.asarray(expected)).all()
 
 

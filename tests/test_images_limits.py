@@ -1,4 +1,4 @@
-"""Limits: pixels, sides, bytes and blocks, and how many large pictures are decoded at once."""
+"""Limits: pixels, sides, bytes and blocks, and how many large images are decoded at once."""
 
 import os
 import struct
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from hostile import announcing, chunk
+from image_files import FORMATS, GIF, IMAGE, JPEG, PNG, SIZES, png_of
 from painted import encode
-from picture_files import FORMATS, GIF, JPEG, PICTURE, PNG, SIZES, png_of
 from PIL import Image
 
-from classifier import errors, images
+from imagesieve import errors, images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -54,7 +54,7 @@ def test_pixel_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None
         (tmp_path / str(number)).write_bytes(data)
     # The peak of a process cannot be reset, so a fresh one is measured.
     code = (
-        "import sys; from pathlib import Path; from classifier import errors, images\n"
+        "import sys; from pathlib import Path; from imagesieve import errors, images\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return int(next(line for line in lines if 'VmHWM' in line).split()[1])\n"
@@ -86,11 +86,11 @@ def test_a_jpegs_cap_is_another_than_that_of_lossless_formats() -> None:
 
 
 def test_the_shortest_side_allowed_is_accepted() -> None:
-    assert images.decode(encode(PICTURE.resize((16, 16)))).height == 16
+    assert images.decode(encode(IMAGE.resize((16, 16)))).height == 16
 
 
 def test_too_many_bytes_are_refused_without_reading_them_all(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(JPEG)
     assert images.decode(path, images.Limits(max_bytes=len(JPEG))).num_bytes == len(JPEG)
     for source in (path, JPEG):
@@ -101,7 +101,7 @@ def test_too_many_bytes_are_refused_without_reading_them_all(tmp_path: Path) -> 
         images.decode(path, images.Limits(max_bytes=100_000))
 
 
-def test_a_picture_beyond_pillows_own_limit_is_told_ours() -> None:
+def test_a_image_beyond_pillows_own_limit_is_told_ours() -> None:
     header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
     with pytest.raises(errors.TooManyPixelsError, match="a PNG may have at most 25,000,000"):
@@ -124,7 +124,7 @@ def test_a_png_with_countless_compressed_extras_is_refused_at_once(
         images.decode(flood)
 
 
-def test_large_pictures_wait_for_each_other_and_small_ones_do_not(
+def test_large_images_wait_for_each_other_and_small_ones_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lane = threading.BoundedSemaphore(1)

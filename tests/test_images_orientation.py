@@ -1,28 +1,28 @@
-"""EXIF: every orientation shows the same scene, and bad blocks lose no picture."""
+"""EXIF: every orientation shows the same scene, and bad blocks lose no image."""
 
 import numpy as np
 import pytest
 from hostile import chunk
+from image_files import IMAGE, TURNED, difference, oriented, photograph, scene
 from painted import encode
-from picture_files import PICTURE, TURNED, difference, oriented, photograph, scene
 from PIL import Image
 
-from classifier import images
+from imagesieve import images
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("image_size", [None, (20, 32), (32, 20)])
 @pytest.mark.parametrize("value", TURNED)
 def test_every_orientation_shows_the_same_scene(
-    value: int, image_size: tuple[int, int] | None, picture_format: str
+    value: int, image_size: tuple[int, int] | None, image_format: str
 ) -> None:
     turned = TURNED[value](scene())
-    if picture_format == "PNG":
+    if image_format == "PNG":
         exif = Image.Exif()
         exif[0x0112] = value
         data = encode(turned, "PNG", exif=exif)
     else:
-        data = oriented(turned, value, picture_format)
+        data = oriented(turned, value, image_format)
     image = images.decode(data, image_size=image_size)
     upright = images.decode(encode(scene(), "PNG"), image_size=image_size)
     assert (image.width, image.height, image.orientation) == (256, 160, value)
@@ -51,17 +51,17 @@ def test_exif_behind_a_pngs_pixels_counts() -> None:
     ids=["empty", "only its name", "offset outside", "all ones", "endless table", "other text"],
 )
 def test_bad_exif_is_ignored(exif: bytes) -> None:
-    image = images.decode(encode(PICTURE, exif=exif))
+    image = images.decode(encode(IMAGE, exif=exif))
     assert image.orientation == 1
     assert image.pixels.shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("value", [0, 9, 99, 65535])
 def test_an_orientation_that_does_not_exist_is_ignored(value: int) -> None:
-    assert images.decode(oriented(PICTURE, value)).orientation == 1
+    assert images.decode(oriented(IMAGE, value)).orientation == 1
 
 
-def test_altered_exif_never_loses_a_picture() -> None:
+def test_altered_exif_never_loses_a_image() -> None:
     random = np.random.default_rng(5)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x011A] = 6, "text", 72.0
@@ -70,7 +70,7 @@ def test_altered_exif_never_loses_a_picture() -> None:
         altered = bytearray(block)
         for place in random.integers(6, len(block), 4):
             altered[place] = random.integers(256)
-        assert images.decode(encode(PICTURE, exif=bytes(altered))).num_bytes
+        assert images.decode(encode(IMAGE, exif=bytes(altered))).num_bytes
 
 
 @pytest.mark.parametrize("image_size", [(75, 200), (200, 75)])

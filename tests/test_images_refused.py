@@ -1,4 +1,4 @@
-"""What is no whole picture, or cannot be read, is refused by name and with nothing else."""
+"""What is no whole image, or cannot be read, is refused by name and with nothing else."""
 
 import os
 import zlib
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import chunk
+from image_files import FORMATS, GIF, IMAGE, JPEG, PNG, RED, SIZES, png_of
 from painted import COLOURS, encode, paint
-from picture_files import FORMATS, GIF, JPEG, PICTURE, PNG, RED, SIZES, png_of
 from PIL import Image
 
-from classifier import errors, images
-from classifier.errors import ImageError
+from imagesieve import errors, images
+from imagesieve.errors import ImageError
 
 REFUSED: dict[str, tuple[bytes, type[ImageError], str]] = {
     "nothing": (b"", errors.EmptyImageError, "empty (0 bytes)"),
@@ -25,10 +25,10 @@ REFUSED: dict[str, tuple[bytes, type[ImageError], str]] = {
     "SVG": (b"<svg/>", errors.UnsupportedImageFormatError, "text such as HTML or SVG"),
     "JSON": (b'{"error": 1}', errors.UnsupportedImageFormatError, "text such as JSON"),
     "PDF": (b"%PDF-1.7", errors.UnsupportedImageFormatError, "a PDF"),
-    "TIFF": (encode(PICTURE, "TIFF"), errors.UnsupportedImageFormatError, "a TIFF"),
+    "TIFF": (encode(IMAGE, "TIFF"), errors.UnsupportedImageFormatError, "a TIFF"),
     "Motorola TIFF": (b"MM\0*" + bytes(99), errors.UnsupportedImageFormatError, "a TIFF"),
     "ZIP": (b"PK\3\4" + bytes(99), errors.UnsupportedImageFormatError, "a ZIP"),
-    "ICO": (encode(PICTURE, "ICO"), errors.UnsupportedImageFormatError, "an ICO"),
+    "ICO": (encode(IMAGE, "ICO"), errors.UnsupportedImageFormatError, "an ICO"),
     "PSD": (b"8BPS" + bytes(99), errors.UnsupportedImageFormatError, "a PSD"),
     "AVIF": (b"\0\0\0\x1cftypavif", errors.UnsupportedImageFormatError, "an AVIF, HEIC or video"),
     "RIFF, but sound": (b"RIFF\0\0\0\0WAVE", errors.UnsupportedImageFormatError, "b'RIFF"),
@@ -52,19 +52,19 @@ REFUSED: dict[str, tuple[bytes, type[ImageError], str]] = {
     "PNG with a wrong checksum": (
         PNG[:29] + b"\0\0\0\0" + PNG[33:], errors.UndecodableImageError, "the PNG "),
     "PNG without width": (png_of(0, 48), ImageError, "the PNG "),
-    "1 × 1": (encode(PICTURE.resize((1, 1)), "PNG"), errors.ImageTooSmallError, "1×1 pixels"),
+    "1 × 1": (encode(IMAGE.resize((1, 1)), "PNG"), errors.ImageTooSmallError, "1×1 pixels"),
     "one side too short": (
-        encode(PICTURE.resize((15, 400))), errors.ImageTooSmallError, "at least 16"),
+        encode(IMAGE.resize((15, 400))), errors.ImageTooSmallError, "at least 16"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("image_size", SIZES)
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_whole_picture_is_refused_by_name(
+def test_what_is_no_whole_image_is_refused_by_name(
     tmp_path: Path, name: str, image_size: tuple[int, int] | None
 ) -> None:
     data, kind, words = REFUSED[name]
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError) as caught:
         images.decode(path, image_size=image_size)
@@ -74,18 +74,18 @@ def test_what_is_no_whole_picture_is_refused_by_name(
     assert str(caught.value) == f"{path}: {caught.value.reason}"
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_a_picture_cut_anywhere_before_its_last_pixels_is_refused(picture_format: str) -> None:
-    data = FORMATS[picture_format]
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_a_image_cut_anywhere_before_its_last_pixels_is_refused(image_format: str) -> None:
+    data = FORMATS[image_format]
     for part in range(1, 20):
         with pytest.raises(ImageError):
             images.decode(data[: len(data) * part // 20])
 
 
 def test_a_name_stands_for_bytes_in_errors() -> None:
-    with pytest.raises(errors.EmptyImageError, match=r"^upload 7: the picture is empty"):
+    with pytest.raises(errors.EmptyImageError, match=r"^upload 7: the image is empty"):
         images.decode(b"", name="upload 7")
-    with pytest.raises(errors.EmptyImageError, match=r"^the picture is empty"):
+    with pytest.raises(errors.EmptyImageError, match=r"^the image is empty"):
         images.decode(b"")
 
 
@@ -107,11 +107,11 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             images.decode(path)
         assert caught.value.source == str(path)
     with pytest.raises(ImageError, match="null byte"):
-        images.decode("picture\0.jpg")
+        images.decode("image\0.jpg")
 
 
 def test_a_file_without_read_permission_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(JPEG)
     path.chmod(0)
     user = os.geteuid()
@@ -124,7 +124,7 @@ def test_a_file_without_read_permission_is_named(tmp_path: Path) -> None:
         os.seteuid(user)
 
 
-def test_want_of_memory_is_not_blamed_on_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_want_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(self: Image.Image) -> None:
         raise MemoryError
 
@@ -134,7 +134,7 @@ def test_want_of_memory_is_not_blamed_on_the_picture(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_altered_pictures_raise_nothing_but_image_errors(seed: int) -> None:
+def test_altered_images_raise_nothing_but_image_errors(seed: int) -> None:
     random = np.random.default_rng(seed)
     small = paint(RED, size=(40, 32))
     exif = Image.Exif()

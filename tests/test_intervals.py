@@ -2,7 +2,7 @@
 
 import pytest
 
-from classifier.intervals import wilson_interval
+from imagesieve.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(

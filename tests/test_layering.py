@@ -13,25 +13,21 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in REPOSITORY.glob("*.py"))
 MODULES = sorted(
-    path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("classifier/**/*.py")
+    path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("imagesieve/**/*.py")
 )
 
-# Each room may import those before it on its own floor, and everything on the floors below.
-GROUND_FLOOR = ("errors", "cores", "files", "logs", "console")
-# Here the order does not matter, as long as nobody goes in circles.
-FIRST_FLOOR = (
-    "decisions",
-    "intervals",
-    "picture_blocks",
-    "images",
-    "frames",
-    "feedback_lines",
-    "fingerprints",
-    "bundle",
-    "engines",
-    "golden",
-    "web",
-)
+# What each part of the package may import: itself, and what is named here.
+BASE = ("errors", "cores", "files", "logs", "console")
+PARTS = {
+    **{name: BASE[:number] for number, name in enumerate(BASE)},
+    "intervals": (),
+    "web": BASE,
+    "images": BASE,
+    "model": (*BASE, "images"),
+    "prediction": (*BASE, "images", "model"),
+    "explaining": (*BASE, "images", "model"),
+    "feedback": BASE,
+}
 WINGS = ("collecting", "learning", "serving")
 
 FRAMEWORKS = ("tensorflow", "keras", "nncf", "ray", "matplotlib", "h5py")
@@ -50,8 +46,8 @@ def package_of(path: str) -> list[str]:
 def imported(path: str, nodes: Iterator[ast.AST]) -> set[str]:
     """Give the dotted names that these statements of a file may import.
 
-    `from classifier import images` may mean a module or a name, so it counts as
-    `classifier.images`.
+    `from imagesieve import images` may mean a module or a name, so it counts as
+    `imagesieve.images`.
     """
     names = set()
     for node in nodes:
@@ -88,9 +84,9 @@ def imports_on_loading(path: str) -> set[str]:
 
 
 def room_of(dotted: str) -> str | None:
-    """Give `images` for `classifier.images.decode`, None for other packages."""
+    """Give `images` for `imagesieve.images.decoding.decode`, None for other packages."""
     parts = dotted.split(".")
-    return parts[1] if parts[0] == "classifier" and len(parts) > 1 else None
+    return parts[1] if parts[0] == "imagesieve" and len(parts) > 1 else None
 
 
 def rooms_used(path: str) -> set[str]:
@@ -99,28 +95,24 @@ def rooms_used(path: str) -> set[str]:
 
 
 def may_use(room: str) -> set[str]:
-    """Give the rooms that a room may import from, itself included."""
-    if room in GROUND_FLOOR:
-        return set(GROUND_FLOOR[: GROUND_FLOOR.index(room) + 1])
-    if room in FIRST_FLOOR:
-        return {*GROUND_FLOOR, *FIRST_FLOOR[: FIRST_FLOOR.index(room) + 1]}
-    return {*GROUND_FLOOR, *FIRST_FLOOR, room}
+    """Return the parts that a part may import from, itself included."""
+    return {*PARTS, room} if room in WINGS else {*PARTS[room], room}
 
 
-def test_every_room_has_its_place() -> None:
-    found = {Path(path).relative_to("classifier").parts[0].removesuffix(".py") for path in MODULES}
-    assert found == {*GROUND_FLOOR, *FIRST_FLOOR, *WINGS, "__init__"}
+def test_every_part_has_its_place() -> None:
+    found = {Path(path).relative_to("imagesieve").parts[0].removesuffix(".py") for path in MODULES}
+    assert found == {*PARTS, *WINGS, "__init__"}
     assert "main.py" in SCRIPTS
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path != "classifier/__init__.py"])
+@pytest.mark.parametrize("path", [path for path in MODULES if path != "imagesieve/__init__.py"])
 def test_a_module_imports_only_from_below_and_from_its_own_wing(path: str) -> None:
-    room = Path(path).relative_to("classifier").parts[0].removesuffix(".py")
+    room = Path(path).relative_to("imagesieve").parts[0].removesuffix(".py")
     assert rooms_used(path) <= may_use(room)
 
 
 def test_the_package_itself_imports_nothing() -> None:
-    assert all_imports("classifier/__init__.py") == set()
+    assert all_imports("imagesieve/__init__.py") == set()
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -148,7 +140,7 @@ def test_a_script_does_nothing_when_imported(script: str) -> None:
 @pytest.mark.parametrize("path", [*SCRIPTS, *MODULES])
 def test_frameworks_are_not_imported_on_loading(path: str) -> None:
     roots = {name.split(".")[0] for name in imports_on_loading(path)}
-    inside = "learning" in Path(path).parts
+    inside = {"learning", "explaining"} & set(Path(path).parts)
     assert not roots & set(() if inside else FRAMEWORKS)
 
 
@@ -176,30 +168,30 @@ def test_importing_all_of_serving_imports_no_framework() -> None:
 def test_the_reader_of_imports_sees_every_way_to_write_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "classifier" / "serving").mkdir(parents=True)
-    (tmp_path / "classifier" / "serving" / "x.py").write_text(
+    (tmp_path / "imagesieve" / "serving").mkdir(parents=True)
+    (tmp_path / "imagesieve" / "serving" / "x.py").write_text(
         "import os.path, keras as k\n"
-        "from classifier import learning\n"
+        "from imagesieve import learning\n"
         "from . import app\n"
         "from .. import images\n"
-        "from ..collecting.fetch import get\n"
+        "from ..web.fetch import get\n"
         "try:\n    import one\nexcept ImportError:\n    import two\n"
         "class A:\n    import three\n"
         "def f():\n    import tensorflow\n"
         "if TYPE_CHECKING:\n    import four\nelse:\n    import five\n"
     )
     monkeypatch.setattr(f"{__name__}.REPOSITORY", tmp_path)
-    path = "classifier/serving/x.py"
+    path = "imagesieve/serving/x.py"
     on_loading = imports_on_loading(path)
     everything = all_imports(path)
     tree.cache_clear()
     assert on_loading == {
         "os.path",
         "keras",
-        "classifier.learning",
-        "classifier.serving.app",
-        "classifier.images",
-        "classifier.collecting.fetch.get",
+        "imagesieve.learning",
+        "imagesieve.serving.app",
+        "imagesieve.images",
+        "imagesieve.web.fetch.get",
         *("one", "two", "three", "five"),
     }
     assert everything == on_loading | {"tensorflow", "four"}
@@ -207,7 +199,7 @@ def test_the_reader_of_imports_sees_every_way_to_write_one(
         "learning",
         "serving",
         "images",
-        "collecting",
+        "web",
         None,
     }
 

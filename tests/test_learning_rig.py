@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from learning_rig import first_generation, intervals, ours
 
-from classifier.learning.fitting import Fit
+from imagesieve.learning.training.fitting import Fit
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 11])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from classifier import logs
-from classifier.errors import OutputError
+from imagesieve import logs
+from imagesieve.errors import OutputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,7 +21,7 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, shown: str
 ) -> None:
     path = logs.start_logging("train", quiet=quiet, folder=tmp_path / "log")
-    log = logging.getLogger("classifier.room")
+    log = logging.getLogger("imagesieve.room")
     log.debug("one")
     log.info("two")
     log.warning("three")
@@ -31,7 +31,7 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     assert err == shown
     lines = path.read_text().splitlines()
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["one", "two", "three"]
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG classifier\.room ", lines[0])
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG imagesieve\.room ", lines[0])
 
 
 def test_the_log_file_carries_script_and_time(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_starting_twice_writes_each_line_once(
 ) -> None:
     logs.start_logging("first", folder=tmp_path)
     path = logs.start_logging("second", folder=tmp_path)
-    logging.getLogger("classifier").info("once")
+    logging.getLogger("imagesieve").info("once")
     assert capsys.readouterr().err == "once\n"
     assert path.read_text().count("once") == 1
 
@@ -65,7 +65,7 @@ def test_a_file_name_that_is_no_utf8_can_be_logged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = logs.start_logging("train", folder=tmp_path, quiet=True)
-    logging.getLogger("classifier").info("left out: %s", os.fsdecode(b"photo-\xff.jpg"))
+    logging.getLogger("imagesieve").info("left out: %s", os.fsdecode(b"photo-\xff.jpg"))
     assert "photo-\\udcff.jpg" in path.read_text()
     assert capsys.readouterr().err == ""  # logging would print a traceback
 
@@ -85,7 +85,7 @@ def test_a_full_disk_ends_the_log_file_with_one_line(
     assert handler.stream
     handler.stream.close()
     handler.stream = open("/dev/full", "w")  # noqa: SIM115 (the handler closes it)
-    log = logging.getLogger("classifier.room")
+    log = logging.getLogger("imagesieve.room")
     log.warning("one")
     log.warning("two")
     lines = capsys.readouterr().err.splitlines()
@@ -99,7 +99,7 @@ def test_a_log_that_grows_is_cut_into_files_and_the_oldest_goes(
     monkeypatch.setattr(logs, "MAX_FILE_BYTES", 2000)
     path = logs.start_logging("main", folder=tmp_path, quiet=True)
     for number in range(1000):
-        logging.getLogger("classifier.room").debug("request %04d", number)
+        logging.getLogger("imagesieve.room").debug("request %04d", number)
     files = sorted(tmp_path.iterdir(), key=lambda file: (len(file.name), file.name))
     older = [f"{path.name}.{number}" for number in range(1, 1 + logs.NUM_OLDER_FILES)]
     assert [file.name for file in files] == [path.name, *older]
@@ -111,7 +111,7 @@ def test_a_log_that_grows_is_cut_into_files_and_the_oldest_goes(
 
 def test_native_messages_go_to_the_log_and_back_to_the_terminal(tmp_path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from classifier import logs\n"
+        "import os; from pathlib import Path; from imagesieve import logs\n"
         f"path = logs.start_logging('train', folder=Path({str(tmp_path)!r}))\n"
         "try:\n"
         "    with logs.native_messages_in_log():\n"

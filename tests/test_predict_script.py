@@ -13,21 +13,21 @@ import pytest
 from painted import COLOURS, encode, paint
 
 import predictWithMyModel
-from classifier.errors import OutputError
-from classifier.serving import judging
+from imagesieve.errors import OutputError
+from imagesieve.prediction import files
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
     for name, colour in COLOURS.items():
         (folder / f"{name}.jpg").write_bytes(encode(paint(colour)))
     (folder / "deep" / "red.jpg").write_bytes(encode(paint(COLOURS["red"], seed=1)))
     (folder / "broken.jpg").write_bytes(encode(paint(COLOURS["red"]))[:300])
-    (folder / ".hidden.jpg").write_bytes(b"no picture")
+    (folder / ".hidden.jpg").write_bytes(b"no image")
     return folder
 
 
@@ -41,9 +41,9 @@ def run(
 
 
 def test_json_lines_keep_the_order_given_and_name_what_failed(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
-    paths = [pictures / name for name in ("red.jpg", "broken.jpg", "blue.jpg", "none.jpg")]
+    paths = [images / name for name in ("red.jpg", "broken.jpg", "blue.jpg", "none.jpg")]
     result = run(tmp_path, "--json", "--model", version_path, *paths)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.returncode == 0, result.stderr
@@ -58,26 +58,24 @@ def test_json_lines_keep_the_order_given_and_name_what_failed(
 
 
 def test_a_folder_is_read_at_any_depth_without_hidden_files(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
-    result = run(tmp_path, "--model", version_path, pictures)
+    result = run(tmp_path, "--model", version_path, images)
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 5
     assert "hidden" not in result.stdout
-    assert "5 pictures: 1 blue, 1 green, 2 red, 1 unusable" in result.stderr
+    assert "5 images: 1 blue, 1 green, 2 red, 1 unusable" in result.stderr
 
 
-def test_a_list_comes_on_standard_input(version_path: Path, pictures: Path, tmp_path: Path) -> None:
-    given = f"{pictures / 'green.jpg'}\n\n{pictures / 'red.jpg'}\n"
+def test_a_list_comes_on_standard_input(version_path: Path, images: Path, tmp_path: Path) -> None:
+    given = f"{images / 'green.jpg'}\n\n{images / 'red.jpg'}\n"
     result = run(tmp_path, "-", "--json", "--model", version_path, given=given)
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     assert labels == ["green", "red"]
 
 
-def test_csv_holds_a_row_for_every_picture(
-    version_path: Path, pictures: Path, tmp_path: Path
-) -> None:
-    run(tmp_path, "--quiet", "--csv", "out/answers.csv", "--model", version_path, pictures)
+def test_csv_holds_a_row_for_every_image(version_path: Path, images: Path, tmp_path: Path) -> None:
+    run(tmp_path, "--quiet", "--csv", "out/answers.csv", "--model", version_path, images)
     with open(tmp_path / "out" / "answers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == [
@@ -94,48 +92,48 @@ def test_csv_holds_a_row_for_every_picture(
 
 
 def test_sort_into_copies_by_decision_and_overwrites_nothing(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):  # a second run adds nothing
-        result = run(tmp_path, "--sort-into", "out", "--model", version_path, pictures)
+        result = run(tmp_path, "--sort-into", "out", "--model", version_path, images)
         assert result.returncode == 0, result.stderr
     found = sorted(
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")
     )
     assert found == ["blue/blue.jpg", "green/green.jpg", "red/red-2.jpg", "red/red.jpg"]
-    assert (pictures / "red.jpg").exists()
+    assert (images / "red.jpg").exists()
 
 
 def test_sort_into_an_input_folder_is_refused(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
-    target = pictures / "sorted"
-    result = run(tmp_path, "--sort-into", target, "--model", version_path, pictures)
+    target = images / "sorted"
+    result = run(tmp_path, "--sort-into", target, "--model", version_path, images)
     assert result.returncode == 2
     assert "lies inside the input" in result.stderr
     assert not target.exists()
 
 
 def test_an_unsure_answer_is_the_fallback_class(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
     policy = ["--decision", "confident", "--min-confidence", "0.999", "--fallback-class", "unsure"]
-    result = run(tmp_path, "--json", *policy, "--model", version_path, pictures / "red.jpg")
+    result = run(tmp_path, "--json", *policy, "--model", version_path, images / "red.jpg")
     answer = json.loads(result.stdout)
     assert (answer["label"], answer["decision"]) == ("red", "unsure")
 
 
-def test_it_fails_only_if_no_picture_could_be_judged(
-    version_path: Path, pictures: Path, tmp_path: Path
+def test_it_fails_only_if_no_image_could_be_judged(
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
-    assert run(tmp_path, "--model", version_path, pictures / "broken.jpg").returncode == 1
+    assert run(tmp_path, "--model", version_path, images / "broken.jpg").returncode == 1
     nothing = run(tmp_path, "--model", version_path, "-", given="")
     assert nothing.returncode == 1
-    assert nothing.stderr.startswith("error: No picture was found in -")
+    assert nothing.stderr.startswith("error: No image was found in -")
 
 
-def test_a_missing_model_is_one_line(pictures: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, pictures)
+def test_a_missing_model_is_one_line(images: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, images)
     assert result.returncode == 1
     assert result.stderr == (
         "error: There is no model at modelFile: train one with trainMyDataWithKerasModel.py.\n"
@@ -152,16 +150,16 @@ def installed(version_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return folder
 
 
-def test_the_path_function_gives_class_and_probability(installed: Path, pictures: Path) -> None:
-    class_name, probability = predictWithMyModel.predictWithImagePath(pictures / "green.jpg")
+def test_the_path_function_gives_class_and_probability(installed: Path, images: Path) -> None:
+    class_name, probability = predictWithMyModel.predictWithImagePath(images / "green.jpg")
     assert class_name == "green"
     assert 0.5 < probability <= 1
 
 
 def test_the_base64_function_gives_code_message_class_and_probability(
-    installed: Path, pictures: Path
+    installed: Path, images: Path
 ) -> None:
-    text = base64.b64encode((pictures / "blue.jpg").read_bytes()).decode()
+    text = base64.b64encode((images / "blue.jpg").read_bytes()).decode()
     for form in (text, f"data:image/jpeg;base64,{text}"):
         code, message, class_name, probability = predictWithMyModel.predictWithImageBase64(form)
         assert (code, message, class_name) == ("00", "图片检测成功，类别是：blue", "blue")
@@ -205,7 +203,7 @@ def test_any_file_name_is_read_answered_and_written(
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )
         assert result.returncode == 0, result.stderr
-        assert result.stderr == b"9 pictures: 9 red\n"
+        assert result.stderr == b"9 images: 9 red\n"
         if options:  # every line is JSON in valid UTF-8, and gives the very name back
             answers = [json.loads(line.decode()) for line in result.stdout.splitlines()]
             paths = {os.fsencode(answer["path"]).removeprefix(b"in/") for answer in answers}
@@ -215,21 +213,21 @@ def test_any_file_name_is_read_answered_and_written(
         assert len(list(csv.reader(file))) == 10
 
 
-def test_a_closed_standard_input_holds_no_picture(version_path: Path, tmp_path: Path) -> None:
+def test_a_closed_standard_input_holds_no_image(version_path: Path, tmp_path: Path) -> None:
     script = PROJECT / "predictWithMyModel.py"
     command = f"'{sys.executable}' '{script}' - --model '{version_path}' <&-"
     result = subprocess.run(
         command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
-    assert (result.returncode, result.stderr) == (1, "error: No picture was found in -.\n")
+    assert (result.returncode, result.stderr) == (1, "error: No image was found in -.\n")
 
 
 @pytest.mark.parametrize("name", ["in", "pipe"])
 def test_a_csv_replaces_only_a_file(
-    version_path: Path, pictures: Path, tmp_path: Path, name: str
+    version_path: Path, images: Path, tmp_path: Path, name: str
 ) -> None:
     os.mkfifo(tmp_path / "pipe")  # like /dev/null, which no failing test shall harm
-    result = run(tmp_path, "--csv", name, "--model", version_path, pictures)
+    result = run(tmp_path, "--csv", name, "--model", version_path, images)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: --csv {name} is no file: choose another name.\n"
     assert (tmp_path / "pipe").is_fifo()
@@ -238,16 +236,16 @@ def test_a_csv_replaces_only_a_file(
 
 def test_a_csv_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
-    with pytest.raises(OutputError, match="Cannot write"), judging.csv_writer(path, ["a", "b"]):
+    with pytest.raises(OutputError, match="Cannot write"), files.csv_writer(path, ["a", "b"]):
         path.mkdir()
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_sort_into_goes_round_a_folder_of_the_same_name(
-    version_path: Path, pictures: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out/blue/blue.jpg").mkdir(parents=True)
-    picture = pictures / "blue.jpg"
-    result = run(tmp_path, "--sort-into", "out", "--model", version_path, picture)
+    image = images / "blue.jpg"
+    result = run(tmp_path, "--sort-into", "out", "--model", version_path, image)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out/blue/blue-2.jpg").read_bytes() == picture.read_bytes()
+    assert (tmp_path / "out/blue/blue-2.jpg").read_bytes() == image.read_bytes()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from painted import COLOURS, encode, paint
 
-from classifier import images
+from imagesieve import images
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -86,25 +86,25 @@ def read_request(stream: io.BufferedReader) -> bytes | None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     path = tmp_path / "red.jpg"
     path.write_bytes(encode(RED))
     return str(path)
 
 
-def scenario(port: int, picture: str, **changes: object) -> load.Scenario:
+def scenario(port: int, image: str, **changes: object) -> load.Scenario:
     given = {
         **{"port": port, "path": "/", "form": load.RAW, "expected": "label"},
-        **{"pictures": [picture], "num_clients": 3, "seconds": 0.3, "warm_up_seconds": 0.05},
+        **{"images": [image], "num_clients": 3, "seconds": 0.3, "warm_up_seconds": 0.05},
         **changes,
     }
     return load.Scenario(**given)
 
 
-def test_only_judged_pictures_count(picture: str) -> None:
+def test_only_judged_images_count(image: str) -> None:
     answers = [GOOD, BUSY, ODD, GOOD, None, (413, b"no", False)]
     with scripted(lambda number: answers[number % 6]) as port:
-        found = runs.run_load(scenario(port, picture, busy_seconds=0.001))
+        found = runs.run_load(scenario(port, image, busy_seconds=0.001))
     outcomes = found["outcomes"]
     assert set(outcomes) == {"200", "503", load.WRONG, load.RESET, "413"}
     rate = found["good_per_second"] * found["seconds"]
@@ -115,21 +115,21 @@ def test_only_judged_pictures_count(picture: str) -> None:
     assert found["num_unanswered"] == 0
 
 
-def test_no_content_is_sent_twice(picture: str) -> None:
+def test_no_content_is_sent_twice(image: str) -> None:
     seen: list[bytes] = []
     for form in (load.RAW, load.BASE64):
-        requests = load.requests(scenario(1, picture, form=form))
+        requests = load.requests(scenario(1, image, form=form))
         seen += [b"".join(next(requests)[1:]) for _ in range(3)]
-    again = load.requests(scenario(1, picture))
+    again = load.requests(scenario(1, image))
     seen.append(b"".join(next(again)[1:]))
     assert len(set(seen)) == 7
 
 
-@pytest.mark.parametrize("picture_format", FORMATS)
+@pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("form", [load.RAW, load.BASE64])
-def test_what_is_sent_is_still_the_picture(tmp_path: Path, form: str, picture_format: str) -> None:
-    path = tmp_path / "picture"
-    path.write_bytes(encode(RED, picture_format))
+def test_what_is_sent_is_still_the_image(tmp_path: Path, form: str, image_format: str) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(encode(RED, image_format))
     head, *rest = next(load.requests(scenario(1, str(path), form=form)))
     body = b"".join(rest)
     assert f"Content-Length: {len(body)}\r\n".encode() in head
@@ -141,25 +141,25 @@ def test_what_is_sent_is_still_the_picture(tmp_path: Path, form: str, picture_fo
     assert sent.sha256 != original.sha256
 
 
-def test_a_server_that_is_silent_is_given_up(picture: str) -> None:
+def test_a_server_that_is_silent_is_given_up(image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        found = runs.run_load(scenario(port, picture, patience_seconds=0.3, seconds=0.9))
+        found = runs.run_load(scenario(port, image, patience_seconds=0.3, seconds=0.9))
     assert set(found["outcomes"]) == {load.SILENT}
     assert found["good_per_second"] == 0
     assert found["p50_ms"] is None
 
 
-def test_a_server_that_is_not_there_is_counted_as_such(picture: str) -> None:
+def test_a_server_that_is_not_there_is_counted_as_such(image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    found = runs.run_load(scenario(port, picture))
+    found = runs.run_load(scenario(port, image))
     assert set(found["outcomes"]) == {load.RESET}
 
 
-def test_answers_of_the_cache_are_told(picture: str) -> None:
+def test_answers_of_the_cache_are_told(image: str) -> None:
     with scripted(lambda _: (200, b'{"label": "red", "cached": true}', True)) as port:
-        found = runs.run_load(scenario(port, picture))
+        found = runs.run_load(scenario(port, image))
     assert found["num_cached"] == found["outcomes"]["200"] > 0
 
 
@@ -178,9 +178,9 @@ def test_slow_callers_are_held_and_come_back_when_thrown_out() -> None:
     assert openings[1].endswith(b"Content-Length: 500000\r\n\r\n")
 
 
-def test_a_program_that_fails_is_an_error(picture: str) -> None:
+def test_a_program_that_fails_is_an_error(image: str) -> None:
     with pytest.raises(runs.ProgramError, match=r"load\.py failed"):
-        runs.run_load(scenario(1, "no-such-picture"))
+        runs.run_load(scenario(1, "no-such-image"))
 
 
 class OneSided:
@@ -211,7 +211,7 @@ def test_the_first_generation_answers_as_it_did(probability: float, expected: st
     }
 
 
-@pytest.mark.parametrize("text", [None, "", "no Base64!", base64.b64encode(b"no picture").decode()])
+@pytest.mark.parametrize("text", [None, "", "no Base64!", base64.b64encode(b"no image").decode()])
 def test_the_first_generation_says_98(text: str | None) -> None:
     assert json.loads(first_generation.detected(OneSided(1), ["a", "b"], text))["code"] == "98"
 
@@ -222,13 +222,13 @@ def test_the_share_that_a_percentile_names_is_not_above_it() -> None:
     assert load.percentile([], 0.5) is None
 
 
-def test_usable_pictures_leave_out_what_nobody_can_judge(tmp_path: Path) -> None:
+def test_usable_images_leave_out_what_nobody_can_judge(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(encode(RED))
     (tmp_path / "broken.jpg").write_bytes(encode(RED)[:-50])
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert len(runs.usable_pictures(tmp_path, 100)) == 3
-    assert len(runs.usable_pictures(tmp_path, 1)) <= 1
+    (tmp_path / "notes.txt").write_text("no image")
+    assert len(runs.usable_images(tmp_path, 100)) == 3
+    assert len(runs.usable_images(tmp_path, 1)) <= 1
 
 
 def test_ratios_are_those_of_the_medians() -> None:
@@ -250,7 +250,7 @@ def test_ratios_are_those_of_the_medians() -> None:
 
 
 def test_the_benchmark_runs_from_end_to_end(tmp_path: Path, version_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name, colour in COLOURS.items():
         (folder / f"{name}.jpg").write_bytes(encode(paint(colour)))
@@ -311,7 +311,7 @@ def test_the_verdict_names_what_is_not_well(fault: dict, expected: list[str]) ->
 
 
 def test_a_round_of_the_mixture_holds_every_kind_and_no_content_twice() -> None:
-    requests = mixture.Mixture(mixture.painted_pictures(2))
+    requests = mixture.Mixture(mixture.painted_images(2))
     found = [next(requests) for _ in range(3 * len(mixture.KINDS))]
     for start in range(0, len(found), len(mixture.KINDS)):
         names = {request.name for request in found[start : start + len(mixture.KINDS)]}

@@ -17,7 +17,7 @@ import h5py
 import pytest
 from data_folders import fill
 
-from classifier import bundle
+from imagesieve.model import versions
 
 ROOT = Path(__file__).parents[1]
 TRAIN = "trainMyDataWithKerasModel.py"
@@ -88,8 +88,8 @@ class Place:
     def models(self) -> Path:
         return self.folder / "modelFile"
 
-    def current(self) -> bundle.ModelVersion:
-        return bundle.load(self.models)
+    def current(self) -> versions.ModelVersion:
+        return versions.load(self.models)
 
     def copy(self, folder: Path) -> Path:
         for name in ("data", "modelFile"):
@@ -99,7 +99,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Train SmallCNN on 24 painted pictures of three colours."""
+    """Train SmallCNN on 24 painted images of three colours."""
     folder = tmp_path_factory.mktemp("trained")
     fill(folder / "data", 8)
     return Place(folder, run(folder, TRAIN, *SMALL))
@@ -133,7 +133,7 @@ def _killed(folder: Path) -> Result:
                     time.sleep(0.01)
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        bundle.load(folder / "modelFile")
+        versions.load(folder / "modelFile")
         found = contents(folder / "modelFile")
         assert {k: v for k, v in found.items() if not k.startswith(".")} == before
     assert list((folder / "modelFile").glob(".partial-*"))
@@ -164,7 +164,7 @@ def _fine_tuned(folder: Path) -> Result:
 
 
 def _mix_up(folder: Path) -> None:
-    """Keep the validation pictures aside, then give every training picture a wrong label."""
+    """Keep the validation images aside, then give every training image a wrong label."""
     fill(folder / "data", 4, split="validation")
     train = folder / "data/train"
     (train / "red").rename(train / "was-red")
@@ -228,7 +228,7 @@ def test_training_makes_a_version_the_current_one_and_closes_with_a_line(trained
     (line,) = trained.result.stdout.splitlines()
     assert re.fullmatch(
         r"modelFile/model-\d{8}-\d{6}: validation accuracy [\d.]+ % "
-        r"\(95 % interval [\d.]+ to [\d.]+\) on 6 pictures",
+        r"\(95 % interval [\d.]+ to [\d.]+\) on 6 images",
         line,
     )
     version = trained.current()
@@ -236,14 +236,14 @@ def test_training_makes_a_version_the_current_one_and_closes_with_a_line(trained
     assert version.manifest.classes == ("blue", "green", "red")
     assert version.manifest.settings["epochs"] == 4
     assert version.manifest.data["validation_taken_from_train"] is True
-    assert (version.path / bundle.REPORT).is_file()
+    assert (version.path / versions.REPORT).is_file()
     assert [path.name for path in trained.models.glob(".*")] == []
 
 
 def test_progress_goes_to_standard_error_and_the_log_file(trained: Place) -> None:
     err = trained.result.stderr
     assert "network: epoch 4 of 4" in err
-    assert "note: The class 'blue' has 6 pictures in train" in err
+    assert "note: The class 'blue' has 6 images in train" in err
     assert "WARNING" not in err
     assert "Traceback" not in err
     logs = list((trained.folder / "log").glob("train-*.log"))
@@ -275,7 +275,7 @@ def _empty_class(folder: Path) -> None:
     (folder / "data/train/yellow").mkdir()
 
 
-def _one_picture(folder: Path) -> None:
+def _one_image(folder: Path) -> None:
     for path in sorted((folder / "data/train/red").iterdir())[1:]:
         path.unlink()
 
@@ -296,7 +296,7 @@ BAD_INPUTS = {
     "no data folder": (_no_data, TRAIN, (), 1, "no data folder data"),
     "one class": (_one_class, TRAIN, (), 1, "only the class 'blue'"),
     "empty class": (_empty_class, TRAIN, (), 1, "yellow is empty"),
-    "one picture": (_one_picture, TRAIN, (), 1, "red holds 1 .*picture"),
+    "one image": (_one_image, TRAIN, (), 1, "red holds 1 .*image"),
     "other validation": (_other_validation, TRAIN, (), 1, "missing in validation: red"),
     "broken split file": (_broken_split, TRAIN, (), 1, r"\.split\.json is unreadable"),
     "unknown backbone": (_nothing, TRAIN, ("--backbone", "inceptionv4"), 2, "mean InceptionV3"),
@@ -306,7 +306,7 @@ BAD_INPUTS = {
     "negative seed": (_nothing, TRAIN, ("--seed", "-1"), 2, "--seed"),
     "huge seed": (_nothing, TRAIN, ("--seed", str(2**32)), 2, "--seed is 4294967296"),
     "learning rate": (_nothing, TRAIN, ("--learning-rate", "nan"), 2, "--learning-rate"),
-    "tiny pictures": (_nothing, TRAIN, ("--image-size", "8"), 2, "--image-size is 8"),
+    "tiny images": (_nothing, TRAIN, ("--image-size", "8"), 2, "--image-size is 8"),
     "name": (_nothing, TRAIN, ("--name", "a/b"), 2, "'a/b' is no folder name"),
     "confidence": (
         _nothing,
@@ -342,7 +342,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
 
 def test_a_tampered_model_is_not_trained_further(trained: Place, tmp_path: Path) -> None:
     trained.copy(tmp_path)
-    path = bundle.load(tmp_path / "modelFile").path / bundle.KERAS_MODEL
+    path = versions.load(tmp_path / "modelFile").path / versions.KERAS_MODEL
     data = bytearray(path.read_bytes())
     data[1000] ^= 1
     path.write_bytes(data)

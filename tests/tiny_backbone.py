@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.learning.backbones import Backbone
+from imagesieve.learning.networks.backbones import Backbone
 
 
 def _build(images: Any, include_top: bool) -> Any:

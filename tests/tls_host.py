@@ -10,7 +10,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from classifier.web import connections
+from imagesieve.web import connections
 
 # For the name `localhost`, until 2126.
 LOCALHOST = """\
@@ -31,8 +31,8 @@ AgKEMAoGCCqGSM49BAMCA0cAMEQCICCASYh00ZjNFF75Ckma8IwOMoMuicQemu6l
 wPVF/PVNAiBf1I5obBB/ZgUeigF4EzHC32oR/R8/YxtiPTVuurh5lw==
 -----END CERTIFICATE-----
 """
-# For the name `pictures.example`, until 2126.
-PICTURES = """\
+# For the name `images.example`, until 2126.
+IMAGES = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3LpC546zYJ1ejk1S
 G+hGsxqkd0sGHb6FP/YMnC1/4ImhRANCAASOnFYa6TeqVUQlYm3mwL/FZnoBtpZY

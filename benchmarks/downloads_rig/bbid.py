@@ -3,7 +3,7 @@
     python bbid.py BASE_URL QUERY FOLDER LIMIT
 
 One thread for each link, twenty of which work at a time; links are cut out of the page by a regular
-expression; a wait on a socket ends after two seconds; a picture is known by its first bytes, and
+expression; a wait on a socket ends after two seconds; an image is known by its first bytes, and
 written straight under its name.
 """
 
@@ -34,7 +34,7 @@ class Pool:
         self._names: set[str] = set()
 
     def download(self, link: str) -> None:
-        """Fetch one picture and write it; what a thread does."""
+        """Fetch one image and write it; what a thread does."""
         with self._places:
             try:
                 data = fetch(urllib.parse.quote(link, safe=":/%?=&;+,@"))
@@ -57,7 +57,7 @@ class Pool:
         return is_new
 
     def _new_path(self, link: str, ending: str) -> Path:
-        stem = Path(urllib.parse.urlsplit(link).path).stem[:36] or "picture"
+        stem = Path(urllib.parse.urlsplit(link).path).stem[:36] or "image"
         with self._lock:
             name, number = f"{stem}.{ending}", 1
             while name in self._names:

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classifier import console
 from downloads_rig import verdict
 from downloads_rig.runs import Rig, running_web
 from downloads_rig.tools import Tool
+from imagesieve import console
 
 MAX_SECONDS = 120.0
 
@@ -23,7 +23,7 @@ _LINE = 100  # characters
 
 
 def measure(rig: Rig, tools: Sequence[Tool], without: Sequence[str]) -> dict[str, Any]:
-    """Run one setting of every downloader, with a limit that no number of pictures can reach.
+    """Run one setting of every downloader, with a limit that no number of images can reach.
 
     Args:
         rig: where.

@@ -1,4 +1,4 @@
-"""What the fake Bing lists: many ordinary pictures, or the hostile set."""
+"""What the fake Bing lists: many ordinary images, or the hostile set."""
 
 import base64
 import dataclasses
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from downloads_rig import pictures
+from downloads_rig import images
 from downloads_rig.answers import (
     Answer,
     drip,
@@ -33,9 +33,9 @@ class Link:
         answer: of its host.
         is_good: whether a downloader should keep it.
         sha256s: of the files that it may become on disk; none if it can become no whole file.
-        md5: Bing's digest of the picture; from the name when no picture is behind it.
+        md5: Bing's digest of the image; from the name when no image is behind it.
         endings: of a file name that fit its content.
-        copy_of: the name of the link that shows the same picture, or "".
+        copy_of: the name of the link that shows the same image, or "".
         others: further paths of its host, for redirects.
     """
 
@@ -62,60 +62,60 @@ class Link:
 def throughput_set(num_links: int) -> list[Link]:
     """Give ordinary JPEGs, no two alike."""
     return [
-        _good(f"picture {number}", f"/pictures/{number}.jpg", pictures.jpeg(number))
+        _good(f"image {number}", f"/images/{number}.jpg", images.jpeg(number))
         for number in range(num_links)
     ]
 
 
 def hostile_set() -> list[Link]:
     """Give what the web is like: one result page, with what takes longest at its end."""
-    return [*_ordinary(), *_odd_pictures(), *_odd_answers(), *_not_pictures(), *_traps(), *_slow()]
+    return [*_ordinary(), *_odd_images(), *_odd_answers(), *_not_images(), *_traps(), *_slow()]
 
 
 def _ordinary() -> list[Link]:
     return [
-        _good(f"JPEG {number}", f"/ordinary/{number}.jpg", pictures.jpeg(10_000 + number))
+        _good(f"JPEG {number}", f"/ordinary/{number}.jpg", images.jpeg(10_000 + number))
         for number in range(6)
     ]
 
 
-def _odd_pictures() -> list[Link]:
-    png = pictures.encode(pictures.noise(11_000), "PNG")
-    webp = pictures.encode(pictures.noise(11_001), "WEBP")
+def _odd_images() -> list[Link]:
+    png = images.encode(images.noise(11_000), "PNG")
+    webp = images.encode(images.noise(11_001), "WEBP")
     return [
         _good("PNG behind .jpg", "/really-png.jpg", png, endings=_PNG),
         _good("WebP behind .jpg", "/really-webp.jpg", webp, endings=_WEBP),
-        _good("16-bit PNG", "/deep.png", pictures.deep_png(11_002), endings=_PNG),
-        _good("Adobe CMYK JPEG", "/cmyk.jpg", pictures.cmyk_jpeg(11_003)),
-        _good("EXIF-rotated JPEG", "/rotated.jpg", pictures.rotated_jpeg(11_004)),
-        _good("& in the address", "/of.jpg?a=1&b=2", pictures.jpeg(11_005)),
-        _good("non-ASCII address", "/Grüße/寿司.jpg", pictures.jpeg(11_006)),
-        _good("no ending in the address", "/picture/42", pictures.jpeg(11_007)),
+        _good("16-bit PNG", "/deep.png", images.deep_png(11_002), endings=_PNG),
+        _good("Adobe CMYK JPEG", "/cmyk.jpg", images.cmyk_jpeg(11_003)),
+        _good("EXIF-rotated JPEG", "/rotated.jpg", images.rotated_jpeg(11_004)),
+        _good("& in the address", "/of.jpg?a=1&b=2", images.jpeg(11_005)),
+        _good("non-ASCII address", "/Grüße/寿司.jpg", images.jpeg(11_006)),
+        _good("no ending in the address", "/image/42", images.jpeg(11_007)),
     ]
 
 
 def _odd_answers() -> list[Link]:
     busy = send(b"later", 503, Content_Type="text/plain")
     wait = send(b"later", 429, Content_Type="text/plain", Retry_After="1")
-    once, again, moved = (pictures.jpeg(seed) for seed in (12_000, 12_001, 12_002))
+    once, again, moved = (images.jpeg(seed) for seed in (12_000, 12_001, 12_002))
     there = (("/moved/there.jpg", send(moved)),)
     go_there = redirect("/moved/there.jpg")
     return [
         _good("503 once, then there", "/busy.jpg", once, in_turn(busy, send(once))),
         _good("429 with Retry-After: 1", "/wait.jpg", again, in_turn(wait, send(again))),
-        _good("redirect to a picture", "/moved.jpg", moved, go_there, others=there),
+        _good("redirect to an image", "/moved.jpg", moved, go_there, others=there),
     ]
 
 
-def _not_pictures() -> list[Link]:
-    whole = pictures.jpeg(13_000)
+def _not_images() -> list[Link]:
+    whole = images.jpeg(13_000)
     page = b"<!DOCTYPE html><html><body>Please subscribe.</body></html>"
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"><rect/></svg>'
-    dot = pictures.encode(pictures.noise(13_001, (1, 1)), "PNG")
+    dot = images.encode(images.noise(13_001, (1, 1)), "PNG")
     gone = send(b"gone", 404, Content_Type="text/html")
     return [
         _bad("truncated JPEG", "/half.jpg", whole[: len(whole) // 2]),
-        _bad("JPEG without its last byte", "/almost.jpg", pictures.jpeg(13_002)[:-1]),
+        _bad("JPEG without its last byte", "/almost.jpg", images.jpeg(13_002)[:-1]),
         _bad("HTML as image/jpeg", "/page.jpg", page),
         _bad("SVG", "/drawing.svg", svg, send(svg, Content_Type="image/svg+xml")),
         _bad("0 bytes", "/nothing.jpg", b""),
@@ -125,14 +125,14 @@ def _not_pictures() -> list[Link]:
 
 
 def _traps() -> list[Link]:
-    first, shrunk = pictures.jpeg(10_000), pictures.smaller(pictures.noise(10_001))
-    bomb, secret, large = pictures.png_bomb(), pictures.jpeg(14_000), pictures.jpeg(14_001)
-    zipped = pictures.gzip_bomb(large, _INFLATED_MIB)
-    small = pictures.encode(shrunk)
+    first, shrunk = images.jpeg(10_000), images.smaller(images.noise(10_001))
+    bomb, secret, large = images.png_bomb(), images.jpeg(14_000), images.jpeg(14_001)
+    zipped = images.gzip_bomb(large, _INFLATED_MIB)
+    small = images.encode(shrunk)
     to_loop = (("/loop/b.jpg", redirect("/loop/a.jpg")),)
-    send_large = send_pieces(lambda: pictures.padded(large, _LARGE_MIB), _LARGE_MIB * 2**20)
-    large_digest = _digest(pictures.padded(large, _LARGE_MIB))
-    zipped_digests = (_digest([zipped]), _digest(pictures.padded(large, _INFLATED_MIB)))
+    send_large = send_pieces(lambda: images.padded(large, _LARGE_MIB), _LARGE_MIB * 2**20)
+    large_digest = _digest(images.padded(large, _LARGE_MIB))
+    zipped_digests = (_digest([zipped]), _digest(images.padded(large, _INFLATED_MIB)))
     send_zipped = send(zipped, Content_Encoding="gzip")
     return [
         _bad("same bytes again", "/copies/first.jpg", first, copy_of="JPEG 0"),
@@ -147,7 +147,7 @@ def _traps() -> list[Link]:
 
 
 def _slow() -> list[Link]:
-    start = pictures.jpeg(15_000)
+    start = images.jpeg(15_000)
     return [
         _bad("1 byte a second", "/drip.jpg", start[:24], drip(start[:24], 1.0)),
         Link("never answers", "/hang.jpg", hang, False),

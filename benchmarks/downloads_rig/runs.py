@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier.errors import ClassifierError
 from downloads_rig import measure, verdict
 from downloads_rig.tools import TOOLS, InstallError, Job, Tool, command, python_of
+from imagesieve.errors import ClassifierError
 
 _BENCHMARKS = Path(__file__).resolve().parent.parent
 
@@ -115,11 +115,11 @@ class Rig:
     def run(self, tool: Tool, web: Web, limit: int, max_seconds: float) -> Run:
         """Let a tool fill a new folder."""
         if not self.quiet:
-            print(f"{tool.name}: {limit} pictures", file=sys.stderr, flush=True)
+            print(f"{tool.name}: {limit} images", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            pictures = Path(folder) / "pictures"
-            job = Job(web.base_url, pictures, limit)
+            images = Path(folder) / "images"
+            job = Job(web.base_url, images, limit)
             words = command(tool, python_of(tool, self.cache), job, self.downloader)
             web.seen()  # of a killed tool's last moments
             cost = measure.run(words, Path(folder), max_seconds)
-            return Run(cost, verdict.files_in(pictures), **web.seen())
+            return Run(cost, verdict.files_in(images), **web.seen())

@@ -1,14 +1,14 @@
-"""Part "throughput": how many pictures a second, and what each costs."""
+"""Part "throughput": how many images a second, and what each costs."""
 
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classifier import console
 from downloads_rig import verdict
 from downloads_rig.runs import Rig, Run, Web, running_web
 from downloads_rig.tools import Tool
+from imagesieve import console
 
 MAX_SECONDS = 300.0
 SPARE_LINKS = 1.25  # as in the world, there is more to be found than is wanted
@@ -29,15 +29,15 @@ class Settings:
     """What a throughput run is like.
 
     Attributes:
-        num_pictures: that the quick tools are asked for; the slow ones get their share of it.
+        num_images: that the quick tools are asked for; the slow ones get their share of it.
         num_hosts: that serve them, up to 254.
         num_runs: of every tool.
         page_seconds: that a result page takes. A tool that reads pages one after another, each of
-            35 results, can have no more than 35 / page_seconds pictures a second.
+            35 results, can have no more than 35 / page_seconds images a second.
     """
 
-    num_pictures: int = 1000  # about as many as Bing has for a query
-    num_hosts: int = 100  # a thousand pictures of a search come from some hundred hosts
+    num_images: int = 1000  # about as many as Bing has for a query
+    num_hosts: int = 100  # a thousand images of a search come from some hundred hosts
     num_runs: int = 3
     page_seconds: float = 0.0
 
@@ -46,7 +46,7 @@ def measure(rig: Rig, tools: Sequence[Tool], settings: Settings) -> dict[str, di
     """Run every tool in turn, several times; gives the medians of each, and how it ended."""
     figures: dict[str, list[dict[str, float]]] = {tool.name: [] for tool in tools}
     ends: dict[str, list[str]] = {tool.name: [] for tool in tools}
-    num_links = round(settings.num_pictures * SPARE_LINKS)
+    num_links = round(settings.num_images * SPARE_LINKS)
     words = {
         "--links": num_links,
         "--hosts": settings.num_hosts,
@@ -55,7 +55,7 @@ def measure(rig: Rig, tools: Sequence[Tool], settings: Settings) -> dict[str, di
     with running_web("throughput", *(str(word) for pair in words.items() for word in pair)) as web:
         for _ in range(settings.num_runs):
             for tool in tools:
-                limit = max(1, round(settings.num_pictures * tool.share))
+                limit = max(1, round(settings.num_images * tool.share))
                 run = rig.run(tool, web, limit, MAX_SECONDS)
                 figures[tool.name].append(_figures(run, web, limit))
                 ends[tool.name].append(run.cost.end)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from classifier.errors import ClassifierError
+from imagesieve.errors import ClassifierError
 
 QUERY = "red panda"
 
@@ -28,7 +28,7 @@ class Tool:
         name: for `--only` and the tables.
         package: from PyPI, in the version that was looked at; "" for what needs none.
         threads: downloads at the same time.
-        share: of the pictures of a throughput run, so that slow ones end too; their rate is the
+        share: of the images of a throughput run, so that slow ones end too; their rate is the
             same with fewer.
         is_in_hostile: whether this setting meets the hostile set; one of each downloader does.
     """

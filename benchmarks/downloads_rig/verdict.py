@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# What a downloader writes for itself beside the pictures.
+# What a downloader writes for itself beside the images.
 _RECORDS = frozenset({".jsonl", ".json", ".csv", ".txt", ".lock", ".log"})
 
 
@@ -95,7 +95,7 @@ def judge(
 
 
 def _families(links: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Give, by the name of the first, the digests of all that show the same picture."""
+    """Give, by the name of the first, the digests of all that show the same image."""
     families: dict[str, set[str]] = collections.defaultdict(set)
     for link in links:
         families[link["copy_of"] or link["name"]].update(link["sha256s"])

@@ -155,7 +155,7 @@ def _item(number: int, link: Link, origin: str, bing: str) -> str:
         "murl": origin + link.path,
         "turl": f"{bing}/th?id={link.thumbnail_id}&pid=15.1",
         "md5": link.md5,
-        "t": f"Picture {number}",
+        "t": f"Image {number}",
         "desc": "",
     }
     metadata = html.escape(json.dumps(fields, separators=(",", ":"), ensure_ascii=False))

@@ -1,16 +1,16 @@
-"""Many small pictures in little time, each unlike all others, in two classes."""
+"""Many small images in little time, each unlike all others, in two classes."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from classifier.learning.dataset import TRAIN, VALIDATION
+from imagesieve.learning.data.dataset import TRAIN, VALIDATION
 
 CLASSES = ("plain", "striped")
 
 _SIZE = (200, 150)  # (width, height) in pixels
-_PATCHES = (10, 8)  # of colour; with so many no two pictures are near-duplicates
+_PATCHES = (10, 8)  # of colour; with so many no two images are near-duplicates
 
 
 def draw_data_folder(folder: Path, num_train: int, num_validation: int, seed: int) -> None:
@@ -18,7 +18,7 @@ def draw_data_folder(folder: Path, num_train: int, num_validation: int, seed: in
 
     Args:
         folder: the data folder.
-        num_train: pictures of all classes together.
+        num_train: images of all classes together.
         num_validation: the same.
         seed: of everything.
     """
@@ -33,10 +33,10 @@ def draw_data_folder(folder: Path, num_train: int, num_validation: int, seed: in
 
 def _draw(rng: np.random.Generator, *, is_striped: bool) -> Image.Image:
     patches = rng.integers(0, 256, (_PATCHES[1], _PATCHES[0], 3), dtype=np.uint8)
-    picture = Image.fromarray(patches).resize(_SIZE, Image.Resampling.BICUBIC)
+    image = Image.fromarray(patches).resize(_SIZE, Image.Resampling.BICUBIC)
     if not is_striped:
-        return picture
-    pixels = np.array(picture)
+        return image
+    pixels = np.array(image)
     start, step = int(rng.integers(0, 8)), int(rng.integers(8, 16))
     pixels[start::step] = 255 - pixels[start::step]
     return Image.fromarray(pixels)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from classifier import bundle, engines, images
-from classifier.errors import ClassifierError
-from classifier.learning.dataset import Sample, read_dataset
+from imagesieve import images
+from imagesieve.errors import ClassifierError
+from imagesieve.learning.data.dataset import Sample, read_dataset
+from imagesieve.model import engines, versions
 
 PREDICT = "keras-predict"
 
-_KERAS_BATCH = 32  # pictures at once, where Keras may have many
+_KERAS_BATCH = 32  # images at once, where Keras may have many
 
 Judge = Callable[[np.ndarray], np.ndarray]
 
@@ -25,7 +26,7 @@ class _Row:
 
     Attributes:
         one: (1, height, width, 3) uint8 -> (1, classes).
-        many: the same for many pictures, as quick as the engine can.
+        many: the same for many images, as quick as the engine can.
         num_bytes: of its files.
     """
 
@@ -42,14 +43,14 @@ def engine(model: str, data: str, num_rounds: int, num_timed: int) -> dict[str, 
 
     Args:
         model: a model folder or a version.
-        data: a data folder, whose validation pictures are judged.
+        data: a data folder, whose validation images are judged.
         num_rounds: of each.
-        num_timed: pictures in a round.
+        num_timed: images in a round.
 
     Returns:
         JSON values.
     """
-    version = bundle.load(Path(model))
+    version = versions.load(Path(model))
     samples = read_dataset(Path(data)).validation
     labels = np.array([sample.class_index for sample in samples])
     pixels = np.stack(list(_decoded(samples, version.manifest.image_size)))
@@ -84,7 +85,7 @@ def engine(model: str, data: str, num_rounds: int, num_timed: int) -> dict[str, 
     }
 
 
-def _open_all(version: bundle.ModelVersion) -> tuple[dict[str, _Row], dict[str, str]]:
+def _open_all(version: versions.ModelVersion) -> tuple[dict[str, _Row], dict[str, str]]:
     """Give what can be opened by name, and of the others the reason why not."""
     rows = {PREDICT: _predict(version)}
     missing = {}
@@ -101,11 +102,11 @@ def _open_all(version: bundle.ModelVersion) -> tuple[dict[str, _Row], dict[str, 
     return rows, missing
 
 
-def _predict(version: bundle.ModelVersion) -> _Row:
-    """Give `model.predict`, as the first generation called it for each picture."""
+def _predict(version: versions.ModelVersion) -> _Row:
+    """Give `model.predict`, as the first generation called it for each image."""
     import keras
 
-    path = version.path / bundle.KERAS_MODEL
+    path = version.path / versions.KERAS_MODEL
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def judge(pixels: np.ndarray) -> np.ndarray:
@@ -124,25 +125,25 @@ def _in_batches(judge: Judge) -> Judge:
 
 
 def _on_all_streams(opened: engines.Engine) -> Judge:
-    # One thread more than there are streams: while they compute, the next picture gets ready.
+    # One thread more than there are streams: while they compute, the next image gets ready.
     pool = concurrent.futures.ThreadPoolExecutor(opened.num_streams + 1)
     return lambda pixels: np.concatenate(
-        list(pool.map(opened.run, (picture[np.newaxis] for picture in pixels)))
+        list(pool.map(opened.run, (image[np.newaxis] for image in pixels)))
     )
 
 
 def _alone(row: _Row, pixels: np.ndarray) -> float:
-    """Give the median of milliseconds that one picture takes when there is no other."""
+    """Give the median of milliseconds that one image takes when there is no other."""
     times = []
-    for picture in pixels:
+    for image in pixels:
         start = time.perf_counter()
-        row.one(picture[np.newaxis])
+        row.one(image[np.newaxis])
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 
 
 def _busy(row: _Row, pixels: np.ndarray) -> float:
-    """Give the milliseconds a picture when there are always more of them."""
+    """Give the milliseconds an image when there are always more of them."""
     start = time.perf_counter()
     row.many(pixels)
     return 1000 * (time.perf_counter() - start) / len(pixels)
@@ -153,13 +154,13 @@ def _decoded(samples: Sequence[Sample], image_size: tuple[int, int]) -> Iterator
         yield images.decode(sample.path, image_size=image_size).pixels
 
 
-def _size(version: bundle.ModelVersion, kind: str, precision: str) -> int:
+def _size(version: versions.ModelVersion, kind: str, precision: str) -> int:
     """Give the bytes of an engine's files."""
     if kind == "keras":
-        folder, stem = Path(), Path(bundle.KERAS_MODEL).stem
+        folder, stem = Path(), Path(versions.KERAS_MODEL).stem
     else:
         is_int8 = precision == "int8"
-        xml = Path(bundle.OPENVINO_INT8_MODEL if is_int8 else bundle.OPENVINO_MODEL)
+        xml = Path(versions.OPENVINO_INT8_MODEL if is_int8 else versions.OPENVINO_MODEL)
         folder, stem = xml.parent, xml.stem
     return sum(
         about["bytes"]

@@ -1,4 +1,4 @@
-"""Pictures through a frozen base: ours from files, the bare engine, and Keras's own way."""
+"""Images through a frozen base: ours from files, the bare engine, and Keras's own way."""
 
 import shutil
 import time
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from classifier import engines
-from classifier.learning.dataset import TRAIN
-from classifier.learning.extraction import Extractor
-from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
+from imagesieve.learning.data.dataset import TRAIN
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
+from imagesieve.learning.features.extraction import Extractor
+from imagesieve.model import engines
 from learning_rig.folders import link_as_folders
 from learning_rig.problem import Prepared, Problem, prepare
 
@@ -27,7 +27,7 @@ def extraction(
     Args:
         problem: values of a `Problem`.
         num_rounds: of each.
-        num_views: of each picture, for the row of several views.
+        num_views: of each image, for the row of several views.
         with_keras: whether Keras's own way is measured too.
 
     Returns:
@@ -37,11 +37,11 @@ def extraction(
     folder = prepared.store.folder
     start = time.perf_counter()
     with Extractor(prepared.network, prepared.store) as extractor:
-        extractor.open(_pictures(prepared))
+        extractor.open(_images(prepared))
         engine = extractor.base.engine
     open_seconds = time.perf_counter() - start
     ways: dict[str, Callable[[], tuple[int, float]]] = {
-        "bare engine": _bare_engine(folder, engine, _pictures(prepared)),
+        "bare engine": _bare_engine(folder, engine, _images(prepared)),
         "ours, 1 view": lambda: _ours(prepared, folder, 1, maps=False),
         f"ours, {num_views} views": lambda: _ours(prepared, folder, num_views, maps=False),
         f"ours, {num_views} views, maps": lambda: _ours(prepared, folder, num_views, maps=True),
@@ -55,13 +55,13 @@ def extraction(
             rates[name].append(num_passes / seconds)
     return {
         "engine": engine,
-        "num_pictures": len(prepared.dataset.train),
-        "open_seconds": open_seconds,  # converting and compiling, before the first picture
+        "num_images": len(prepared.dataset.train),
+        "open_seconds": open_seconds,  # converting and compiling, before the first image
         "passes_per_second": rates,
     }
 
 
-def _pictures(prepared: Prepared) -> PictureIterator:
+def _images(prepared: Prepared) -> ImageIterator:
     return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
         prepared.dataset.train,
         prepared.dataset.classes,
@@ -76,21 +76,21 @@ def _ours(prepared: Prepared, folder: Path, num_views: int, *, maps: bool) -> tu
     """Extract everything from the files, into a store that has the converted network only."""
     for shelf in {rows.parent for rows in folder.glob("*/*.rows")}:
         shutil.rmtree(shelf)
-    pictures = _pictures(prepared)
+    images = _images(prepared)
     with Extractor(prepared.network, prepared.store) as extractor:
-        extractor.open(pictures)
+        extractor.open(images)
         start = time.perf_counter()
         if maps:
-            extractor.maps(pictures, num_views)
+            extractor.maps(images, num_views)
         else:
-            extractor.pooled(pictures, num_views)
+            extractor.pooled(images, num_views)
     return extractor.num_computed, time.perf_counter() - start  # now it is on the disk
 
 
 def _bare_engine(
-    folder: Path, engine: str, pictures: PictureIterator
+    folder: Path, engine: str, images: ImageIterator
 ) -> Callable[[], tuple[int, float]]:
-    """Give a run of OpenVINO's own queue of requests over decoded pictures.
+    """Give a run of OpenVINO's own queue of requests over decoded images.
 
     A few of them take turns: they need not fit into memory all at once.
     """
@@ -107,8 +107,8 @@ def _bare_engine(
             "INFERENCE_PRECISION_HINT": engine.removeprefix("openvino-"),
         },
     )
-    num_passes = max(_MIN_PASSES, pictures.n)
-    ready = [pictures.picture(number, 0)[np.newaxis] for number in range(min(64, pictures.n))]
+    num_passes = max(_MIN_PASSES, images.n)
+    ready = [images.image(number, 0)[np.newaxis] for number in range(min(64, images.n))]
 
     def run() -> tuple[int, float]:
         queue = ov.AsyncInferQueue(compiled)  # as many requests as the engine thinks best
@@ -126,11 +126,11 @@ def _keras(prepared: Prepared) -> Callable[[], tuple[int, float]]:
     from tensorflow.keras.preprocessing import image
 
     height, width = prepared.network.base.input_shape[1:3]
-    names = link_as_folders(prepared.dataset, Path("pictures"))
+    names = link_as_folders(prepared.dataset, Path("images"))
 
     def run() -> tuple[int, float]:
-        pictures = image.ImageDataGenerator().flow_from_directory(
-            str(Path("pictures") / TRAIN),
+        images = image.ImageDataGenerator().flow_from_directory(
+            str(Path("images") / TRAIN),
             (height, width),
             classes=names,
             batch_size=_KERAS_BATCH,
@@ -138,8 +138,8 @@ def _keras(prepared: Prepared) -> Callable[[], tuple[int, float]]:
             shuffle=False,
         )
         start = time.perf_counter()
-        prepared.network.base.predict(pictures, verbose=0)
-        return pictures.n, time.perf_counter() - start
+        prepared.network.base.predict(images, verbose=0)
+        return images.n, time.perf_counter() - start
 
     run()  # builds its graph
     return run

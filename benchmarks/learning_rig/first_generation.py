@@ -1,15 +1,15 @@
 """The recipe of the first generation, re-written for Keras 3.
 
-The frozen backbone stands in the graph and sees every picture again in every epoch; on top of it
+The frozen backbone stands in the graph and sees every image again in every epoch; on top of it
 global average pooling, Dense 512 with ReLU, and a softmax. RMSprop at 0.001, categorical
 cross-entropy, 20 epochs of Keras's own `ImageDataGenerator` (shear, zoom, flip) in batches of 32,
 fed by one worker, with Keras's own defaults for everything else (nearest-neighbour resizing among
 them).
 
 What differs, all of it to its advantage: it gets our backbone with the same weights, which for
-random ones are fitted to the pictures; all validation pictures are judged, in a fixed order; no
+random ones are fitted to the images; all validation images are judged, in a fixed order; no
 `steps_per_epoch`, with which Keras 3 loses every second epoch; a frozen batch normalisation uses
-its own statistics; no compilation by XLA, which costs more than it saves on a CPU; pictures that
+its own statistics; no compilation by XLA, which costs more than it saves on a CPU; images that
 Keras would overlook by their ending are there, and what cannot be read was left out.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.learning.dataset import TRAIN, VALIDATION, Dataset
+from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset
 from learning_rig.folders import link_as_folders
 from learning_rig.problem import Problem, prepare
 
@@ -53,7 +53,7 @@ def first_generation(
     is_right = right_scaling or asked.weights == "random"
     keras.utils.set_random_seed(asked.seed)
     model = _model(prepared.network.base, len(prepared.dataset.classes), is_right)
-    names = link_as_folders(prepared.dataset, folder := Path("pictures"))
+    names = link_as_folders(prepared.dataset, folder := Path("images"))
     train = ImageDataGenerator(
         rescale=1 / 255, shear_range=0.2, zoom_range=0.2, horizontal_flip=True
     ).flow_from_directory(
@@ -172,4 +172,4 @@ def _unscaled(base: Any, right_scaling: bool) -> Any:
 
 def _check_complete(dataset: Dataset, train: Any, validation: Any) -> None:
     if (train.n, validation.n) != (len(dataset.train), len(dataset.validation)):
-        raise RuntimeError(f"Keras found {train.n} and {validation.n} pictures: some are missing.")
+        raise RuntimeError(f"Keras found {train.n} and {validation.n} images: some are missing.")

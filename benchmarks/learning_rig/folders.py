@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.learning.dataset import TRAIN, VALIDATION, Dataset, Sample
+from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset, Sample
 
 
 def link_as_folders(dataset: Dataset, folder: Path) -> list[str]:
-    """Lay the pictures out as `folder/<split>/<number of the class>/<number>.jpg`, by links.
+    """Lay the images out as `folder/<split>/<number of the class>/<number>.jpg`, by links.
 
-    Keras goes by a file's ending, the decoder behind it by content: so every picture counts.
+    Keras goes by a file's ending, the decoder behind it by content: so every image counts.
 
     Returns:
         the names of the class folders, in the order of the classes.
@@ -25,7 +25,7 @@ def link_as_folders(dataset: Dataset, folder: Path) -> list[str]:
 
 
 def copy(samples: Sequence[Sample], classes: Sequence[str], folder: Path) -> None:
-    """Copy pictures to `folder/<class>/`; their names say what they are copies of."""
+    """Copy images to `folder/<class>/`; their names say what they are copies of."""
     for sample in samples:
         path = folder / classes[sample.class_index] / f"{sample.sha256}{sample.path.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

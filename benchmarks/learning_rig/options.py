@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from classifier import console
-from classifier.cores import cpu_count
-from classifier.errors import UsageError
-from classifier.files import write_json
+from imagesieve import console
+from imagesieve.cores import cpu_count
+from imagesieve.errors import UsageError
+from imagesieve.files import write_json
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

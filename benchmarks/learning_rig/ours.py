@@ -14,19 +14,20 @@ def ours(problem: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         problem: values of a `Problem`.
-        settings: fields of `recipes.TrainSettings`, besides the seed.
+        settings: fields of `train_run.TrainSettings`, besides the seed.
 
     Returns:
-        JSON values; times in seconds from the first look at a picture on.
+        JSON values; times in seconds from the first look at an image on.
     """
-    from classifier.learning import recipes, training
+    from imagesieve.learning import train_run
+    from imagesieve.learning.training import fine_tuning
 
     asked = Problem(**problem)
-    training.make_reproducible(asked.seed)
+    fine_tuning.make_reproducible(asked.seed)
     prepared = prepare(asked)
-    chosen = recipes.TrainSettings(seed=asked.seed, **settings)
+    chosen = train_run.TrainSettings(seed=asked.seed, **settings)
     start = time.perf_counter()
-    trained = recipes.train(
+    trained = train_run.train(
         prepared.network,
         prepared.dataset,
         chosen,

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from classifier.learning import backbones
-from classifier.learning.dataset import Dataset, read_dataset
-from classifier.learning.feature_store import FeatureStore
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.networks import backbones
 
 NO_LIMIT = 2**62  # bytes
 
@@ -50,10 +50,10 @@ class Prepared:
     """A checked data folder and an untrained network: the same for every recipe, so nobody's time.
 
     Attributes:
-        network: `recipes.build_network`'s; with random weights its base is fitted to the pictures
+        network: `train_run.build_network`'s; with random weights its base is fitted to the images
             in mean and deviation.
         store: as empty as at the beginning of the first training, but for that.
-        check_seconds: reading and checking the pictures.
+        check_seconds: reading and checking the images.
         build_seconds: building the network.
     """
 
@@ -66,14 +66,14 @@ class Prepared:
 
 def prepare(problem: Problem) -> Prepared:
     """Read the data folder and build the network."""
-    from classifier.learning import recipes
+    from imagesieve.learning import train_run
 
     start = time.perf_counter()
     dataset = read_dataset(Path(problem.data))
     checked = time.perf_counter()
     store = FeatureStore(Path("store"), NO_LIMIT)  # in the folder of the run
-    settings = recipes.TrainSettings(seed=problem.seed)
-    network = recipes.build_network(
+    settings = train_run.TrainSettings(seed=problem.seed)
+    network = train_run.build_network(
         dataset, problem.row, problem.weights, problem.image_size, settings, store
     )
     built = time.perf_counter()

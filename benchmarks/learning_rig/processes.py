@@ -13,7 +13,7 @@ from typing import Any
 
 from downloads_rig import measure
 
-from classifier.errors import ClassifierError
+from imagesieve.errors import ClassifierError
 
 _WORKER = Path(__file__).resolve().with_name("worker.py")
 _MAX_SECONDS = 24 * 3600.0

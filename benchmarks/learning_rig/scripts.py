@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from classifier.learning.feature_store import FOLDER_NAME, FeatureStore
+from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore
 from learning_rig.problem import NO_LIMIT
 
 TRAIN = "trainMyDataWithKerasModel"
@@ -36,7 +36,7 @@ def run_script(script: str, arguments: list[str], folder: str) -> dict[str, Any]
     start = time.perf_counter()
     _load_libraries()
     steps: dict[str, float] = {}
-    _put_clocks_on(importlib.import_module("classifier.learning.training_script"), steps)
+    _put_clocks_on(importlib.import_module("imagesieve.learning.script"), steps)
     main = importlib.import_module(script).main
     load_seconds = time.perf_counter() - start
     printed = io.StringIO()
@@ -57,8 +57,8 @@ def _load_libraries() -> None:
     # What either script loads on its way, so that `seconds` is of work alone.
     import tensorflow  # noqa: F401
 
-    from classifier import engines
-    from classifier.learning import recipes  # noqa: F401
+    from imagesieve.learning import train_run  # noqa: F401
+    from imagesieve.model import engines
 
     engines.import_openvino()
 

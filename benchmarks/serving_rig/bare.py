@@ -2,7 +2,7 @@
 
     python bare.py < arguments.json
 
-Arguments: `model` (a version's path), `pictures` (paths) and `seconds` of each part. Prints its
+Arguments: `model` (a version's path), `images` (paths) and `seconds` of each part. Prints its
 figures as JSON.
 """
 
@@ -21,19 +21,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from load import percentile
 
-from classifier.serving.predictor import Predictor
+from imagesieve.prediction.predictor import Predictor
 
-_KEPT = 64  # decoded pictures for the inference alone
+_KEPT = 64  # decoded images for the inference alone
 
 
-def measure(model: str, pictures: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Measure one after another: a picture at a time, as many as the engine likes, no decoding."""
+def measure(model: str, images: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Measure one after another: an image at a time, as many as the engine likes, no decoding."""
     predictor = Predictor.load(Path(model))
     num_threads = predictor.engine.num_streams + 1  # as `Predictor.judge_files` has it
-    pixels = [predictor.decode(path).pixels[np.newaxis] for path in pictures[:_KEPT]]
-    _through(predictor, pictures[: 4 * num_threads], 60.0)
-    alone = _alone(predictor, pictures, seconds)
-    judged_per_second, judged_cpu_ms = _through(predictor, itertools.cycle(pictures), seconds)
+    pixels = [predictor.decode(path).pixels[np.newaxis] for path in images[:_KEPT]]
+    _through(predictor, images[: 4 * num_threads], 60.0)
+    alone = _alone(predictor, images, seconds)
+    judged_per_second, judged_cpu_ms = _through(predictor, itertools.cycle(images), seconds)
     return {
         "engine": predictor.engine.name,
         "num_streams": predictor.engine.num_streams,
@@ -46,11 +46,11 @@ def measure(model: str, pictures: Sequence[str], seconds: float) -> dict[str, An
     }
 
 
-def _alone(predictor: Predictor, pictures: Sequence[str], seconds: float) -> list[float]:
-    """Give milliseconds of one picture after another, decoding included."""
+def _alone(predictor: Predictor, images: Sequence[str], seconds: float) -> list[float]:
+    """Give milliseconds of one image after another, decoding included."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    for path in itertools.cycle(pictures):
+    for path in itertools.cycle(images):
         start = time.perf_counter()
         predictor.judge(predictor.decode(path))
         now = time.perf_counter()
@@ -60,9 +60,9 @@ def _alone(predictor: Predictor, pictures: Sequence[str], seconds: float) -> lis
     return times
 
 
-def _through(predictor: Predictor, pictures: Iterable[str], seconds: float) -> tuple[float, float]:
-    """Give pictures a second through `Predictor.judge_files`, and milliseconds of CPU for each."""
-    judged = predictor.judge_files(pictures)
+def _through(predictor: Predictor, images: Iterable[str], seconds: float) -> tuple[float, float]:
+    """Give images a second through `Predictor.judge_files`, and milliseconds of CPU for each."""
+    judged = predictor.judge_files(images)
     next(judged)  # from here on as many are ahead of the answers as there are in the end
     start, cpu, count = time.perf_counter(), time.process_time(), 0
     for count, _ in enumerate(judged, 1):  # noqa: B007 (used behind the loop)
@@ -75,7 +75,7 @@ def _through(predictor: Predictor, pictures: Iterable[str], seconds: float) -> t
 def _inferred_per_second(
     predictor: Predictor, pixels: Sequence[np.ndarray], num_threads: int, seconds: float
 ) -> float:
-    """Give pictures a second through the engine, decoded before."""
+    """Give images a second through the engine, decoded before."""
     start = time.perf_counter()
     end = start + seconds
 

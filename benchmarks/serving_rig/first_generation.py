@@ -3,7 +3,7 @@
     python first_generation.py MODEL.keras PORT CLASS...
 
 Flask's own server with one thread; a form field with Base64; Pillow decodes and resizes the whole
-picture; `model.predict` for each request. Its JSON and its texts are those of then.
+image; `model.predict` for each request. Its JSON and its texts are those of then.
 
 What differs: the model takes pixels from 0 to 255 as ours does, so nothing is divided; an answer
 below 0.75 is `neutral` as it was meant, and not every answer below 1; no line is logged for each
@@ -74,12 +74,12 @@ def detected(model: Any, classes: Sequence[str], text: str | None) -> str:
     )
 
 
-def read(picture: bytes, height: int, width: int) -> Any:
+def read(encoded: bytes, height: int, width: int) -> Any:
     """Give (1, height, width, 3) float32, 0 to 255, as Keras's `load_img` would."""
     import numpy as np
     from PIL import Image
 
-    with Image.open(io.BytesIO(picture)) as image:
+    with Image.open(io.BytesIO(encoded)) as image:
         resized = image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(resized, np.float32)[np.newaxis]
 

@@ -4,7 +4,7 @@
 
 Prints what came of it as JSON. It stands on the standard library alone, and all clients live in one
 thread on sockets that never block: it has to cost little beside a server on the same cores. Each
-picture is sent with a number of its own behind its end, so that no cache knows its content.
+image is sent with a number of its own behind its end, so that no cache knows its content.
 """
 
 import base64
@@ -28,7 +28,7 @@ RAW, BASE64, GET = "raw", "base64", "get"
 
 RESET = "reset"  # the connection was refused, or ended before the answer did
 SILENT = "silent"  # no answer within `patience_seconds`
-WRONG = "wrong"  # status 200 over something else than a judged picture
+WRONG = "wrong"  # status 200 over something else than a judged image
 
 _NONCE_BYTES = 8
 _COUNTER_BYTES = 7  # with the nonce a multiple of three, so that Base64 needs no padding
@@ -43,10 +43,10 @@ class Scenario:
     Attributes:
         port: on 127.0.0.1.
         path: where to.
-        form: `raw` posts the picture's bytes, `base64` the first generation's form field, `get`
+        form: `raw` posts the image's bytes, `base64` the first generation's form field, `get`
             nothing.
         expected: a text that stands in every good answer.
-        pictures: paths of the pictures, sent in turn.
+        images: paths of the images, sent in turn.
         num_clients: as many requests are under way at once.
         seconds: of counting. Before it the clients ask until each has had an answer, after it
             they wait for what is still under way.
@@ -61,7 +61,7 @@ class Scenario:
     path: str
     form: str
     expected: str
-    pictures: Sequence[str] = ()
+    images: Sequence[str] = ()
     num_clients: int = 1
     seconds: float = 5.0
     warm_up_seconds: float = 1.0
@@ -110,7 +110,7 @@ def requests(scenario: Scenario) -> Iterator[list[bytes]]:
         yield from itertools.repeat([f"GET {scenario.path} HTTP/1.1\r\n{host}\r\n".encode()])
     is_raw = scenario.form == RAW
     kind = "application/octet-stream" if is_raw else "application/x-www-form-urlencoded"
-    bodies = [_body(Path(path).read_bytes(), is_raw) for path in scenario.pictures]
+    bodies = [_body(Path(path).read_bytes(), is_raw) for path in scenario.images]
     start = f"POST {scenario.path} HTTP/1.1\r\n{host}Content-Type: {kind}\r\nContent-Length: "
     for number in itertools.count():
         body = bodies[number % len(bodies)]
@@ -120,10 +120,10 @@ def requests(scenario: Scenario) -> Iterator[list[bytes]]:
         yield [f"{start}{len(body) + len(end)}\r\n\r\n".encode(), body, end]
 
 
-def _body(picture: bytes, is_raw: bool) -> bytes:
+def _body(image: bytes, is_raw: bool) -> bytes:
     if is_raw:
-        return picture
-    padded = picture + bytes(-len(picture) % 3)
+        return image
+    padded = image + bytes(-len(image) % 3)
     return b"imageBase64String=" + urllib.parse.quote_plus(base64.b64encode(padded)).encode()
 
 

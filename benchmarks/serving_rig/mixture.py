@@ -15,7 +15,7 @@ from PIL import Image
 OK, REFUSED, LEFT = "ok", "refused", "left"  # 2xx; 4xx; the caller does not wait for an answer
 
 _BOUNDARY = "x-soak-x"
-_SIDE = 480  # pixels of painted pictures
+_SIDE = 480  # pixels of painted images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,25 +33,25 @@ class Request:
     expected: str
 
 
-Make = Callable[[bytes], bytes]  # a picture -> a whole request
+Make = Callable[[bytes], bytes]  # an image -> a whole request
 
 
-def painted_pictures(number: int) -> list[bytes]:
-    """Give JPEGs of coloured noise, for when there is no folder of pictures."""
+def painted_images(number: int) -> list[bytes]:
+    """Give JPEGs of coloured noise, for when there is no folder of images."""
     chance = random.Random(0)
-    pictures = []
+    images = []
     for _ in range(number):
         colour = tuple(chance.randrange(256) for _ in range(3))
         noise = Image.effect_noise((_SIDE, _SIDE * 3 // 4), 60).convert("RGB")
-        pictures.append(_encoded(Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6)))
-    return pictures
+        images.append(_encoded(Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6)))
+    return images
 
 
 class Mixture:
-    """Gives requests in a random but repeatable order, each picture with content of its own."""
+    """Gives requests in a random but repeatable order, each image with content of its own."""
 
-    def __init__(self, pictures: Sequence[bytes], seed: int = 0) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Sequence[bytes], seed: int = 0) -> None:
+        self._images = images
         self._chance = random.Random(seed)
         self._prefix = seed.to_bytes(4)
         self._count = 0
@@ -65,8 +65,8 @@ class Mixture:
         name = self._names.pop()
         make, expected = KINDS[name]
         self._count += 1
-        picture = self._pictures[self._count % len(self._pictures)]
-        return Request(name, make(picture + self._prefix + self._count.to_bytes(8)), expected)
+        image = self._images[self._count % len(self._images)]
+        return Request(name, make(image + self._prefix + self._count.to_bytes(8)), expected)
 
 
 def request(
@@ -81,18 +81,18 @@ def request(
 
 
 def _raw(path: str = "/v1/predict", kind: str = "image/jpeg") -> Make:
-    return lambda picture: request("POST", path, picture, kind)
+    return lambda image: request("POST", path, image, kind)
 
 
 def _fixed(
     method: str, path: str, body: bytes = b"", kind: str = "", length: int | None = None
 ) -> Make:
-    return lambda _picture: request(method, path, body, kind, length)
+    return lambda _image: request(method, path, body, kind, length)
 
 
 def _form(path: str, **fields: str) -> Make:
-    def make(picture: bytes) -> bytes:
-        text = base64.b64encode(picture)
+    def make(image: bytes) -> bytes:
+        text = base64.b64encode(image)
         body = urllib.parse.urlencode({"imageBase64String": text, **fields}).encode()
         return request("POST", path, body, "application/x-www-form-urlencoded")
 
@@ -100,8 +100,8 @@ def _form(path: str, **fields: str) -> Make:
 
 
 def _json(path: str, shape: Callable[[str], object]) -> Make:
-    def make(picture: bytes) -> bytes:
-        value = shape(base64.b64encode(picture).decode())
+    def make(image: bytes) -> bytes:
+        value = shape(base64.b64encode(image).decode())
         return request("POST", path, json.dumps(value).encode(), "application/json")
 
     return make
@@ -110,9 +110,9 @@ def _json(path: str, shape: Callable[[str], object]) -> Make:
 def _parts(path: str, parts: Callable[[bytes], Sequence[tuple[str, str | None, bytes]]]) -> Make:
     """Give a maker of multipart bodies; a part is name, file name or None, and content."""
 
-    def make(picture: bytes) -> bytes:
+    def make(image: bytes) -> bytes:
         body = b""
-        for name, file, content in parts(picture):
+        for name, file, content in parts(image):
             quoted = f'; filename="{file}"' if file is not None else ""
             head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{quoted}\r\n\r\n'
             body += head.encode() + content + b"\r\n"
@@ -122,21 +122,21 @@ def _parts(path: str, parts: Callable[[bytes], Sequence[tuple[str, str | None, b
     return make
 
 
-def _of(picture: bytes, picture_format: str) -> bytes:
-    with Image.open(io.BytesIO(picture)) as image:
+def _of(encoded: bytes, image_format: str) -> bytes:
+    with Image.open(io.BytesIO(encoded)) as image:
         image.thumbnail((200, 200))
-        return _encoded(image.convert("RGB"), picture_format)
+        return _encoded(image.convert("RGB"), image_format)
 
 
-def _encoded(image: Image.Image, picture_format: str = "JPEG") -> bytes:
+def _encoded(image: Image.Image, image_format: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, picture_format)
+    image.save(buffer, image_format)
     return buffer.getvalue()
 
 
-def _as(picture_format: str) -> Make:
-    return lambda picture: request(
-        "POST", "/v1/predict", _of(picture, picture_format), "application/octet-stream"
+def _as(image_format: str) -> Make:
+    return lambda image: request(
+        "POST", "/v1/predict", _of(image, image_format), "application/octet-stream"
     )
 
 
@@ -176,7 +176,7 @@ KINDS: Mapping[str, tuple[Make, str]] = {
     "batch as JSON": (
         _json(_BATCH, lambda text: {"images": [{"image": text}, {"image": text[:40]}]}), OK),
     "old route": (_form(_OLD), OK),
-    "old route, no picture": (_fixed("POST", _OLD, b"a=b", _URLENCODED), OK),  # code 98
+    "old route, no image": (_fixed("POST", _OLD, b"a=b", _URLENCODED), OK),  # code 98
     "greeting": (_fixed("GET", "/helloWorld"), OK),
     "model": (_fixed("GET", "/v1/model"), OK),
     "health": (_fixed("GET", "/healthz"), OK),
@@ -187,11 +187,11 @@ KINDS: Mapping[str, tuple[Make, str]] = {
     "inference protocol": (_fixed("GET", "/v2/health/ready"), OK),
 
     "text as JPEG": (_fixed("POST", _PREDICT, b"hello", "image/jpeg"), REFUSED),
-    "half a picture": (lambda data: request("POST", _PREDICT, data[: len(data) // 2]), REFUSED),
+    "half an image": (lambda data: request("POST", _PREDICT, data[: len(data) // 2]), REFUSED),
     "81 megapixels": (_fixed("POST", _PREDICT, _png(9000, 9000)), REFUSED),
     "text that inflates": (_fixed("POST", _PREDICT, _BOMB), REFUSED),
     "no body": (_fixed("POST", _PREDICT, length=0), REFUSED),
-    "two pictures": (_parts(_PREDICT, lambda data: [("image", "a", data)] * 2), REFUSED),
+    "two images": (_parts(_PREDICT, lambda data: [("image", "a", data)] * 2), REFUSED),
     "unknown option": (_raw("/v1/predict?topk=1"), REFUSED),
     "a million fields": (_fixed("POST", _PREDICT, b"a&" * 1_000_000, _URLENCODED), REFUSED),
     "a thousand parts": (_parts(_PREDICT, lambda _: [("a", None, b"b")] * 1000), REFUSED),

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier import images
-from classifier.errors import ClassifierError, DataError, ImageError
-from classifier.files import list_files
-from classifier.serving.limits import ServingLimits
+from imagesieve.errors import ClassifierError, DataError, ImageError
+from imagesieve.files import list_files
+from imagesieve.images import decode
+from imagesieve.serving.limits import ServingLimits
 from serving_rig import load
 
 NUM_SLOW = 300  # a third each: headers, bodies, nothing
@@ -27,8 +27,8 @@ class ProgramError(ClassifierError):
     """A program of the rig failed."""
 
 
-def usable_pictures(folder: Path, number: int) -> list[str]:
-    """Give at most so many pictures of a folder that can be judged, shuffled, always the same ones.
+def usable_images(folder: Path, number: int) -> list[str]:
+    """Give at most so many images of a folder that can be judged, shuffled, always the same ones.
 
     Whoever comes no further than the first few has then met the same mixture as everybody else.
 
@@ -39,13 +39,13 @@ def usable_pictures(folder: Path, number: int) -> list[str]:
     random.Random(0).shuffle(found)
     usable = [str(path.resolve()) for path in found[:number] if _is_usable(path)]
     if not usable:
-        raise DataError(f"There is no picture in {folder} that the service would judge.")
+        raise DataError(f"There is no image in {folder} that the service would judge.")
     return usable
 
 
 def _is_usable(path: Path) -> bool:
     try:
-        images.decode(path, ServingLimits().pictures, image_size=(32, 32))
+        decode(path, ServingLimits().images, image_size=(32, 32))
     except ImageError:
         return False
     return True

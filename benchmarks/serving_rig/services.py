@@ -16,8 +16,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from classifier import bundle
-from classifier.errors import ClassifierError
+from imagesieve.errors import ClassifierError
+from imagesieve.model import versions
 from serving_rig import first_generation, load
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -88,9 +88,9 @@ class Service:
         """Tell whether the process still runs."""
         return self.process.poll() is None
 
-    def judges(self, picture: bytes) -> bool:
-        """Ask about a picture; tells whether the answer was a good one."""
-        return _ask(self.port, self.kind, picture)
+    def judges(self, image: bytes) -> bool:
+        """Ask about an image; tells whether the answer was a good one."""
+        return _ask(self.port, self.kind, image)
 
     def asked_as(self, kind: Kind) -> "Service":
         """Give the same server, asked in another way."""
@@ -126,16 +126,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def ours(
     model: Path,
-    picture: bytes,
+    image: bytes,
     folder: Path,
     options: Sequence[str] = (),
     python: str = sys.executable,
 ) -> Iterator[Service]:
-    """Give our server, which has answered one picture.
+    """Give our server, which has answered one image.
 
     Args:
         model: a model folder or a version.
-        picture: what it is asked about.
+        image: what it is asked about.
         folder: it runs there, so its log lies there.
         options: more of `main.py`.
         python: what runs it.
@@ -146,25 +146,25 @@ def ours(
     port = free_port()
     command = [python, str(_PROJECT / "main.py"), "--quiet", "--model", str(model.resolve())]
     command += ["--port", str(port), *options]
-    with _running(command, folder, port, OURS, picture) as service:
+    with _running(command, folder, port, OURS, image) as service:
         yield service
 
 
 @contextlib.contextmanager
-def of_the_first_generation(model: Path, picture: bytes, folder: Path) -> Iterator[Service]:
-    """Give the first generation's server, which has answered one picture.
+def of_the_first_generation(model: Path, image: bytes, folder: Path) -> Iterator[Service]:
+    """Give the first generation's server, which has answered one image.
 
     Raises:
         ServiceError: it did not answer, or the version has no Keras model.
     """
     port = free_port()
-    version = bundle.load(model)
-    path = version.file(bundle.KERAS_MODEL)
+    version = versions.load(model)
+    path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise ServiceError(f"{version.path} has no Keras model.")
     script = str(_RIG / "first_generation.py")
     command = [sys.executable, script, str(path.resolve()), str(port), *version.manifest.classes]
-    with _running(command, folder, port, OLD_ROUTE, picture) as service:
+    with _running(command, folder, port, OLD_ROUTE, image) as service:
         yield service
 
 
@@ -177,7 +177,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _running(
-    command: Sequence[str], folder: Path, port: int, kind: Kind, picture: bytes
+    command: Sequence[str], folder: Path, port: int, kind: Kind, image: bytes
 ) -> Iterator[Service]:
     output = folder / f"output-{port}.txt"
     with output.open("wb") as file:
@@ -186,11 +186,11 @@ def _running(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file
         )
     try:
-        while not _ask(port, kind, picture):
+        while not _ask(port, kind, image):
             if process.poll() is not None or time.perf_counter() - start > _START_SECONDS:
                 lines = output.read_text(errors="replace").strip().splitlines()
                 words = lines[-1] if lines else "no word"
-                raise ServiceError(f"{Path(command[1]).name} judged no picture: {words}")
+                raise ServiceError(f"{Path(command[1]).name} judged no image: {words}")
             time.sleep(0.02)
         yield Service(port, kind, process, time.perf_counter() - start)
     finally:
@@ -199,11 +199,11 @@ def _running(
         process.wait()
 
 
-def _ask(port: int, kind: Kind, picture: bytes) -> bool:
-    """Tell whether a picture gets a good answer."""
-    body, content_type = picture, "application/octet-stream"
+def _ask(port: int, kind: Kind, image: bytes) -> bool:
+    """Tell whether an image gets a good answer."""
+    body, content_type = image, "application/octet-stream"
     if kind.form == load.BASE64:
-        body = urllib.parse.urlencode({first_generation.FIELD: b64encode(picture)}).encode()
+        body = urllib.parse.urlencode({first_generation.FIELD: b64encode(image)}).encode()
         content_type = "application/x-www-form-urlencoded"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:

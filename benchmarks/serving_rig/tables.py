@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classifier import console
+from imagesieve import console
 from serving_rig.load import RESET
 from serving_rig.names import AIM_PROBE_MS, AIM_TO_BARE, AIM_TO_FIRST, BARE, FIRST, OURS
 from serving_rig.runs import total
@@ -110,7 +110,7 @@ def aims(best: Mapping[str, float], found: Mapping[str, Any]) -> list[dict[str, 
 def text(result: Mapping[str, Any]) -> str:
     """Lay everything out."""
     run = result["run"]
-    parts = [f"{result['num_pictures']} pictures of {result['data']}."]
+    parts = [f"{result['num_images']} images of {result['data']}."]
     parts += [f"Without the {name}: {reason}." for name, reason in run["missing"].items()]
     if result["points"]:
         parts.append(_points_table(result["points"]))
@@ -175,7 +175,7 @@ def _bare_table(bare: Mapping[str, float], run: Mapping[str, Any]) -> str:
         ),
         (f"inference alone, {many}", f"{bare['inferred_per_second']:.1f}", "-"),
     ]
-    return console.table([f"bare engine ({run['engine']})", "pictures/s", "CPU, ms"], rows)
+    return console.table([f"bare engine ({run['engine']})", "images/s", "CPU, ms"], rows)
 
 
 def _slow_table(slow: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:

@@ -9,10 +9,10 @@ from fake_bing import FakeBing
 from shelving import Run, Start
 
 import bing_downloader
-from classifier import console
-from classifier.collecting.journal import Journal
-from classifier.collecting.search import ImageSearch, SearchSettings
-from classifier.collecting.targets import Target
+from imagesieve import console
+from imagesieve.collecting.bing.search import ImageSearch, SearchSettings
+from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.targets import Target
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def image_search(bing: FakeBing) -> ImageSearch:
 @pytest.fixture
 def _closed_logs() -> Iterator[None]:
     """Undo what `start_logging` does to the process."""
-    root, ours = logging.getLogger(), logging.getLogger("classifier")
+    root, ours = logging.getLogger(), logging.getLogger("imagesieve")
     before = (root.handlers[:], ours.handlers[:], root.level, ours.level)
     yield
     for handler in {*root.handlers, *ours.handlers} - {*before[0], *before[1]}:

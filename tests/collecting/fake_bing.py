@@ -1,4 +1,4 @@
-"""A Bing of our own on 127.0.0.1: result pages in its wire format, and pictures of every kind."""
+"""A Bing of our own on 127.0.0.1: result pages in its wire format, and images of every kind."""
 
 import html
 import io
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 from web_host import Answer, Handler, WebHost, send
 
 _CAPTCHA = "<html><title>Bing</title><div class='captcha'>One last step</div></html>"
-_CHANGED = "<html>" + "<div class='newGrid' data-pic='x'>picture</div>" * 200 + "</html>"
+_CHANGED = "<html>" + "<div class='newGrid' data-pic='x'>image</div>" * 200 + "</html>"
 _EMPTY = "<html><div>There are no results for this.</div></html>"
 
 
-def draw(seed: int, picture_format: str = "JPEG", size: tuple[int, int] = (96, 80)) -> bytes:
-    """Draw a picture that no other seed gives; `size` is (width, height)."""
+def draw(seed: int, image_format: str = "JPEG", size: tuple[int, int] = (96, 80)) -> bytes:
+    """Draw an image that no other seed gives; `size` is (width, height)."""
     dice = random.Random(seed)
     image = Image.new("RGB", size, tuple(dice.randrange(256) for _ in range(3)))
     pen = ImageDraw.Draw(image)
@@ -26,7 +26,7 @@ def draw(seed: int, picture_format: str = "JPEG", size: tuple[int, int] = (96, 8
             fill=tuple(dice.randrange(256) for _ in range(3)),
         )
     buffer = io.BytesIO()
-    image.save(buffer, picture_format)
+    image.save(buffer, image_format)
     return buffer.getvalue()
 
 
@@ -36,7 +36,7 @@ def item(url: str, **fields: str) -> dict[str, str]:
 
 
 class FakeBing(WebHost):
-    """A host of pictures that also answers searches for them.
+    """A host of images that also answers searches for them.
 
     Attributes:
         items: results of every query that is not in `items_of`, in order.
@@ -69,7 +69,7 @@ class FakeBing(WebHost):
         return super().find(path, host)
 
     @property
-    def picture_requests(self) -> list[str]:
+    def image_requests(self) -> list[str]:
         others = ("/images/async", "/robots.txt")
         return [path for path in self.requests if not path.startswith(others)]
 
@@ -105,10 +105,10 @@ class FakeBing(WebHost):
         items.append(item(url, **fields))
         return url
 
-    def add_pictures(
+    def add_images(
         self, count: int, start: int = 0, *, query: str | None = None, num_hosts: int = 20
     ) -> None:
-        """Serve and list good pictures, spread over hosts so that none is asked too often."""
+        """Serve and list good images, spread over hosts so that none is asked too often."""
         for number in range(start, start + count):
             host = 1 + number % num_hosts if num_hosts else None
             self.add(f"/{number}.jpg", draw(number), query=query, host=host)

@@ -1,4 +1,4 @@
-"""Shelves for tests: pictures to put upon them, and runs as `collect` starts them."""
+"""Shelves for tests: images to put upon them, and runs as `collect` starts them."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,34 +8,35 @@ import numpy as np
 from painted import encode
 from PIL import Image
 
-from classifier import fingerprints, images
-from classifier.collecting.candidates import Candidate, examine
-from classifier.collecting.collect import CollectSettings
-from classifier.collecting.fetch import Fetched
-from classifier.collecting.journal import Journal
-from classifier.collecting.memory import Memory
-from classifier.collecting.queries import Query
-from classifier.collecting.result_page import SearchResult
-from classifier.collecting.shelf import Place, Refusal, Shelf
-from classifier.collecting.targets import Side, Target, split_target
+from imagesieve import images
+from imagesieve.collecting.bing.queries import Query
+from imagesieve.collecting.bing.result_page import SearchResult
+from imagesieve.collecting.candidates import Candidate, examine
+from imagesieve.collecting.class_folder import Place, Refusal, Shelf
+from imagesieve.collecting.download_history import Memory
+from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.run import CollectSettings
+from imagesieve.collecting.targets import Side, Target, split_target
+from imagesieve.images import fingerprints
+from imagesieve.web.fetch import Fetched
 
 LIMITS = images.Limits(min_side=16)
 MANY = 1_000_000
 
 
 def photo(seed: int, width: int = 240) -> Image.Image:
-    """Give a picture of soft blots that no other seed gives, in the shape 4 to 3."""
+    """Give an image of soft blots that no other seed gives, in the shape 4 to 3."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return Image.fromarray(noise).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
 
 
-def real(seed: int, width: int = 240, picture_format: str = "JPEG", **options: int) -> Candidate:
-    return examine(encode(photo(seed, width), picture_format, **options), LIMITS)
+def real(seed: int, width: int = 240, image_format: str = "JPEG", **options: int) -> Candidate:
+    return examine(encode(photo(seed, width), image_format, **options), LIMITS)
 
 
 def made_up(number: int) -> Candidate:
     """Give a candidate in no time: nobody decodes a file that is what the journal says."""
-    data = f"picture {number}".encode()
+    data = f"image {number}".encode()
     digest = hashlib.sha256(data).hexdigest()
     fingerprint = np.random.default_rng(number).bytes(fingerprints.NUM_BYTES - 1) + b"\xff"
     return Candidate(data, digest, "JPEG", 100, 80, fingerprint)
@@ -50,14 +51,14 @@ def split(output: Path, limit: int = MANY, fraction: float = 0.2, name: str = "x
 
 
 class Run:
-    """A run as `collect` starts it, into which a test puts pictures by hand."""
+    """A run as `collect` starts it, into which a test puts images by hand."""
 
     def __init__(self, target: Target, journals: dict[Path, Journal], **options: object) -> None:
         self.shelf = Shelf(target, **{"limits": LIMITS, **options})
         self.memory = Memory(target, journals, self.shelf, CollectSettings())
 
     def note(self, candidate: Candidate) -> Place | Refusal:
-        """Place a picture and write its line, but not its file."""
+        """Place an image and write its line, but not its file."""
         place = self.shelf.place(candidate)
         result = SearchResult(f"http://h/{candidate.sha256}", query="x")
         fetched = Fetched(result.url, candidate.data, 200, 0.1)
@@ -68,7 +69,7 @@ class Run:
         return place
 
     def keep(self, candidate: Candidate) -> Place | Refusal:
-        """Place a picture, and write it if it is wanted."""
+        """Place an image, and write it if it is wanted."""
         place = self.note(candidate)
         if isinstance(place, Place):
             # Quicker than `files.write_bytes`, which waits for the disk.

@@ -20,30 +20,30 @@ from fake_bing import FakeBing, draw, page_of
 from web_host import later, send
 
 import bing_downloader
-from classifier import images
-from classifier.errors import UsageError
+from imagesieve import images
+from imagesieve.errors import UsageError
 
 SCRIPT = Path(bing_downloader.__file__)
 Start = Callable[..., int]
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_filled_folder_exits_0_with_a_table(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     bing.add("/dead.jpg", send(b"", 404))
     bing.add("/same.jpg", draw(0))
     bing.add("/3.jpg", draw(3))
     assert start("-s", "red panda", "-o", "out", "--limit", "4", "--threads", "1") == 0
-    assert len(pictures_in(tmp_path / "out")) == 4
+    assert len(images_in(tmp_path / "out")) == 4
     out = capsys.readouterr().out
     rows = {line.rpartition(" ")[0].strip(): line.split()[-1] for line in out.splitlines() if line}
     assert (rows["kept"], rows["duplicates"], rows["failed: http status 404"]) == ("4", "1", "1")
-    assert out.endswith("4 pictures in out; 1 of 1 filled.\n")
+    assert out.endswith("4 images in out; 1 of 1 filled.\n")
 
 
 def test_search_string_goes_out_as_typed_with_the_filters(bing: FakeBing, start: Start) -> None:
@@ -63,13 +63,13 @@ def test_search_file_fills_a_folder_for_each_line(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "queries.txt").write_text("\ufeffred panda\n\n a/b \n寿司\n", encoding="utf-8")
-    bing.add_pictures(2)
+    bing.add_images(2)
     assert start("-f", "queries.txt", "-o", "out", "--limit", "2") == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["a_b", "red_panda", "寿司"]
-    assert all(len(pictures_in(path)) == 2 for path in (tmp_path / "out").iterdir())
+    assert all(len(images_in(path)) == 2 for path in (tmp_path / "out").iterdir())
     shown = capsys.readouterr()
-    assert "6 pictures in 3 folders; 3 of 3 filled." in shown.out
+    assert "6 images in 3 folders; 3 of 3 filled." in shown.out
     assert "are in other classes too" in shown.err
 
 
@@ -77,14 +77,14 @@ def test_blocked_query_does_not_stop_the_others(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "queries.txt").write_text("a\nb\nc\n")
-    bing.add_pictures(2)
+    bing.add_images(2)
     bing.search_answer_of["b"] = send(b"captcha")
     assert start("-f", "queries.txt", "--limit", "2") == 4
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["a", "c"]
 
 
 def test_exhausted_results_exit_3(bing: FakeBing, start: Start) -> None:
-    bing.add_pictures(2)
+    bing.add_images(2)
     assert start("-s", "x", "--limit", "5") == 3
 
 
@@ -117,11 +117,11 @@ def test_nobody_listening_exits_6(start: Start, capsys: pytest.CaptureFixture[st
 def test_json_is_one_object_and_nothing_else(
     bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(2)
+    bing.add_images(2)
     bing.add("/a.jpg", b"<html>")
     assert start("-s", "x", "--limit", "3", "--json", "-o", "out") == 3
     found = json.loads(capsys.readouterr().out)
-    assert (found["kept"], found["failed"], found["exit_code"]) == (2, {"not a picture": 1}, 3)
+    assert (found["kept"], found["failed"], found["exit_code"]) == (2, {"not an image": 1}, 3)
     assert found["classes"][0]["folders"] == [{"path": "out", "limit": 3}]
 
 
@@ -129,7 +129,7 @@ def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> No
     bing.add("/small.jpg", draw(0, size=(200, 99)))
     bing.add("/large.jpg", draw(1, size=(200, 100)))
     assert start("-s", "x", "--min-side", "100", "--limit", "2", "-o", "out") == 3
-    assert [images.decode(path).height for path in pictures_in(tmp_path / "out")] == [100]
+    assert [images.decode(path).height for path in images_in(tmp_path / "out")] == [100]
 
 
 @pytest.mark.parametrize(
@@ -221,19 +221,19 @@ def wait_for(is_reached: Callable[[], bool]) -> None:
 
 
 def test_ctrl_c_stops_soon_with_nothing_half_written(bing: FakeBing, tmp_path: Path) -> None:
-    bing.add_pictures(5)
+    bing.add_images(5)
     for number in range(5, 40):
         bing.add(f"/{number}.jpg", later(send(draw(number)), 15.0), host=number)
     with run_apart(bing, tmp_path, "-s", "x", "-o", "out", "--threads", "8") as process:
-        wait_for(lambda: len(bing.picture_requests) >= 13)
+        wait_for(lambda: len(bing.image_requests) >= 13)
         stop = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=20)
     assert time.monotonic() - stop < 4.0  # 0.3 s on a quiet machine
     assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted")
-    assert "5 pictures in out; 0 of 1 filled." in out
+    assert "5 images in out; 0 of 1 filled." in out
     assert list((tmp_path / "out").glob(".partial-*")) == []
-    kept = pictures_in(tmp_path / "out")
+    kept = images_in(tmp_path / "out")
     assert len(kept) == 5
     for path in kept:
         images.decode(path)
@@ -244,16 +244,16 @@ def test_killed_runs_resume_exactly(bing: FakeBing, start: Start, tmp_path: Path
     for number in range(150):
         bing.add(f"/{number}.jpg", later(send(draw(number)), 0.03), host=1 + number % 20)
     for _ in range(4):
-        already = len(bing.picture_requests)
+        already = len(bing.image_requests)
         with run_apart(bing, tmp_path, "-s", "x", "-o", "out", "--limit", "120") as process:
             wanted = already + dice.randrange(5, 30)
-            wait_for(lambda wanted=wanted: len(bing.picture_requests) >= wanted)
+            wait_for(lambda wanted=wanted: len(bing.image_requests) >= wanted)
             process.kill()
             process.communicate()
         check_that_nothing_kept_is_asked_for_again(bing, tmp_path / "out")
     assert start("-s", "x", "-o", "out", "--limit", "120") == 0
     check_that_nothing_kept_is_asked_for_again(bing, tmp_path / "out")
-    kept = pictures_in(tmp_path / "out")
+    kept = images_in(tmp_path / "out")
     assert len({path.read_bytes() for path in kept}) == len(kept) == 120
     assert list((tmp_path / "out").glob(".partial-*")) == []
     for path in kept:
@@ -266,11 +266,11 @@ _kept_earlier: dict[Path, tuple[set[str], int]] = {}
 def check_that_nothing_kept_is_asked_for_again(bing: FakeBing, folder: Path) -> None:
     """Compare the requests since the last call with what lay on disk then."""
     kept, num_requests = _kept_earlier.get(folder, (set(), 0))
-    asked = set(bing.picture_requests[num_requests:])
+    asked = set(bing.image_requests[num_requests:])
     assert kept & asked == set()
-    on_disk = {path.read_bytes() for path in pictures_in(folder)} if folder.is_dir() else set()
+    on_disk = {path.read_bytes() for path in images_in(folder)} if folder.is_dir() else set()
     now = {f"/{number}.jpg" for number in range(150) if draw(number) in on_disk}
-    _kept_earlier[folder] = (now, len(bing.picture_requests))
+    _kept_earlier[folder] = (now, len(bing.image_requests))
 
 
 def test_two_runs_at_once_do_not_share_a_folder(
@@ -278,28 +278,28 @@ def test_two_runs_at_once_do_not_share_a_folder(
 ) -> None:
     bing.add("/a.jpg", later(send(draw(0)), 5.0))
     with run_apart(bing, tmp_path, "-s", "x", "-o", "out") as process:
-        wait_for(lambda: bool(bing.picture_requests))
+        wait_for(lambda: bool(bing.image_requests))
         assert start("-s", "x", "-o", "out") == 1
         assert "Another bing_downloader.py fills" in capsys.readouterr().err
         process.kill()
         process.communicate()
 
 
-def test_dry_run_prints_addresses_and_asks_for_no_picture(
+def test_dry_run_prints_addresses_and_asks_for_no_image(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(50)
+    bing.add_images(50)
     assert start("-s", "x", "--dry-run", "--limit", "40") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t") for line in lines] == [["x", i["murl"]] for i in bing.items[:40]]
-    assert bing.picture_requests == []
+    assert bing.image_requests == []
     assert not (tmp_path / "data").exists()
 
 
 def test_export_and_verify_tell_of_what_was_kept(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     bing.add("/dead.jpg", send(b"", 404))
     start("-s", "x", "-o", "out", "--limit", "4")
     capsys.readouterr()
@@ -310,7 +310,7 @@ def test_export_and_verify_tell_of_what_was_kept(
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert collections.Counter(row["status"] for row in rows) == {"kept": 3, "failed": 1}
     assert start("--verify", "-o", "out") == 0
-    victim = pictures_in(tmp_path / "out")[0]
+    victim = images_in(tmp_path / "out")[0]
     victim.write_bytes(victim.read_bytes()[:-7])
     capsys.readouterr()
     assert start("--verify", "-o", "out", "--json") == 1
@@ -321,30 +321,30 @@ def test_export_and_verify_tell_of_what_was_kept(
 
 
 def test_saved_pages_stand_in_for_bing(bing: FakeBing, start: Start, tmp_path: Path) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     (tmp_path / "saved.html").write_text(page_of(bing.items))
     assert start("-s", "x", "-o", "out", "--limit", "3", "--page-file", "saved.html") == 0
     assert bing.page_requests == []
-    assert len(pictures_in(tmp_path / "out")) == 3
+    assert len(images_in(tmp_path / "out")) == 3
 
 
 def test_the_first_generations_history_is_taken_over(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     (tmp_path / "out").mkdir()
     tried = [bing.items[0]["murl"], bing.items[1]["murl"]]
     history = pickle.dumps(tried) + pickle.dumps({"0" * 32: "cat.jpg"})
     (tmp_path / "out" / "download_history.pickle").write_bytes(history)
     assert start("-s", "x", "-o", "out", "--limit", "3") == 3
-    assert bing.picture_requests == ["/2.jpg"]
+    assert bing.image_requests == ["/2.jpg"]
     assert start("-s", "x", "-o", "out", "--limit", "3", "--retry-failed") == 0
 
 
 def test_a_history_that_carries_code_is_refused(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     (tmp_path / "out").mkdir()
     attack = b"cos\nsystem\n(S'touch pwned'\ntR."
     (tmp_path / "out" / "download_history.pickle").write_bytes(attack)
@@ -356,7 +356,7 @@ def test_a_history_that_carries_code_is_refused(
 def test_a_place_that_cannot_be_written_to_is_named(
     bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     assert start("-s", "x", "-o", "/proc/nowhere", "--limit", "3") == 1
     assert "Cannot write /proc/nowhere" in capsys.readouterr().err
 
@@ -392,14 +392,14 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_sentence(
     assert done.returncode == 1
     assert "error: Cannot write out/" in done.stderr
     assert "Traceback" not in done.stderr
-    assert pictures_in(tmp_path / "out") == []
+    assert images_in(tmp_path / "out") == []
     assert list((tmp_path / "out").glob(".partial-*")) == []
 
 
 def test_the_current_folder_can_be_filled_again(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
-    bing.add_pictures(6)
+    bing.add_images(6)
     assert start("-s", "x", "-o", ".", "--limit", "3") == 0
     assert start("-s", "x", "-o", ".", "--limit", "5") == 0
     assert len(list(tmp_path.glob("*.jpg"))) == 5
@@ -421,7 +421,7 @@ def test_an_interrupted_plan_tells_of_every_class(bing: FakeBing, tmp_path: Path
     )
     bing.add("/a.jpg", later(send(draw(0)), 15.0))
     with run_apart(bing, tmp_path, "--plan", "plan.toml", "--json") as process:
-        wait_for(lambda: bool(bing.picture_requests))
+        wait_for(lambda: bool(bing.image_requests))
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
     summary = json.loads(out)
@@ -430,7 +430,7 @@ def test_an_interrupted_plan_tells_of_every_class(bing: FakeBing, tmp_path: Path
 
 
 def test_closed_streams_are_no_bug(bing: FakeBing, tmp_path: Path) -> None:
-    bing.add_pictures(2)
+    bing.add_images(2)
     command = f"{sys.executable} {SCRIPT} --allow-private-hosts -s x --limit 2 -o out"
     for streams in (">&-", "2>&-", ">&- 2>&-", "--json 2>&-"):
         done = subprocess.run(
@@ -461,7 +461,7 @@ def test_large_bodies_are_few_in_memory(bing: FakeBing, tmp_path: Path) -> None:
 def test_dry_run_as_json_gives_an_object_a_line(
     bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bing.add_pictures(3)
+    bing.add_images(3)
     assert start("-s", "x", "--dry-run", "--json", "--limit", "2") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["url"] for line in lines] == [fields["murl"] for fields in bing.items[:2]]

@@ -1,4 +1,4 @@
-"""Every kind of picture and of rubbish: kept under its right name, or refused for its reason."""
+"""Every kind of image and of rubbish: kept under its right name, or refused for its reason."""
 
 import contextlib
 import hashlib
@@ -18,9 +18,9 @@ from fake_bing import draw
 from painted import encode, paint
 from PIL import Image
 
-from classifier import images
-from classifier.collecting.candidates import JPEG, KEEP, Candidate, examine, reason_of
-from classifier.errors import ImageError
+from imagesieve import images
+from imagesieve.collecting.candidates import JPEG, KEEP, Candidate, examine, reason_of
+from imagesieve.errors import ImageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = images.Limits(min_side=32, max_bytes=2**20)
@@ -77,12 +77,12 @@ def bombs() -> Iterable[tuple[str, bytes, str]]:
 BOMBS = {name: (data, reason) for name, data, reason in bombs()}
 
 
-@pytest.mark.parametrize("picture_format", images.FORMATS)
-def test_extension_is_that_of_the_content(picture_format: str) -> None:
-    data = draw(3, picture_format)
+@pytest.mark.parametrize("image_format", images.FORMATS)
+def test_extension_is_that_of_the_content(image_format: str) -> None:
+    data = draw(3, image_format)
     candidate = examine(data, LIMITS)
-    assert candidate.format == picture_format
-    assert candidate.file_name == candidate.sha256[:16] + images.EXTENSIONS[picture_format]
+    assert candidate.format == image_format
+    assert candidate.file_name == candidate.sha256[:16] + images.EXTENSIONS[image_format]
     assert candidate.sha256 == hashlib.sha256(data).hexdigest()
     assert (candidate.data, candidate.source_sha256) == (data, "")
     assert (candidate.width, candidate.height, candidate.num_pixels) == (96, 80, 7680)
@@ -92,15 +92,15 @@ def test_extension_is_that_of_the_content(picture_format: str) -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"<html><body>404</body></html>", "not a picture"),
-        (b'  \n{"error": 1}', "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a picture"),
-        (b"\0\0\0 ftypavif" + bytes(200), "not a picture"),
-        (b"\0\0\0\x18ftypheic" + bytes(200), "not a picture"),
-        (encode(paint((9, 9, 9), size=(64, 64)), "ICO"), "not a picture"),
-        (encode(paint((9, 9, 9)), "TIFF"), "not a picture"),
-        (b"%PDF-1.7", "not a picture"),
-        (bytes(1000), "not a picture"),
+        (b"<html><body>404</body></html>", "not an image"),
+        (b'  \n{"error": 1}', "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not an image"),
+        (b"\0\0\0 ftypavif" + bytes(200), "not an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(200), "not an image"),
+        (encode(paint((9, 9, 9), size=(64, 64)), "ICO"), "not an image"),
+        (encode(paint((9, 9, 9)), "TIFF"), "not an image"),
+        (b"%PDF-1.7", "not an image"),
+        (bytes(1000), "not an image"),
         (draw(0, size=(1, 1)), "too small"),
         (draw(0, "GIF", (1, 1)), "too small"),
         (draw(0, size=(400, 31)), "too small"),
@@ -117,10 +117,10 @@ def test_rubbish_is_refused_for_its_reason(data: bytes, reason: str) -> None:
     assert reason_for(data) == reason
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
-def test_half_a_picture_is_refused(picture_format: str, part: float) -> None:
-    data = draw(1, picture_format)
+def test_half_a_image_is_refused(image_format: str, part: float) -> None:
+    data = draw(1, image_format)
     assert reason_for(data[: int(part * len(data))]) in ("truncated", "damaged")
 
 
@@ -148,9 +148,9 @@ def test_bombs_and_large_photos_take_little_memory(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from classifier import images
-from classifier.collecting.candidates import examine
-from classifier.errors import ImageError
+from imagesieve import images
+from imagesieve.collecting.candidates import examine
+from imagesieve.errors import ImageError
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 paths = sorted(Path(sys.argv[1]).iterdir())
@@ -216,12 +216,12 @@ def test_transparency_becomes_white_in_a_jpeg() -> None:
     assert opened(examine(data, LIMITS, file_format=JPEG)).getpixel((40, 40)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_counts(picture_format: str) -> None:
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_counts(image_format: str) -> None:
     frames = [Image.new("RGB", (60, 50), colour) for colour in ("red", "lime", "blue")]
-    data = encode(frames[0], picture_format, save_all=True, append_images=frames[1:], duration=50)
+    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
     kept = examine(data, LIMITS)
-    assert (kept.data, kept.format) == (data, picture_format)
+    assert (kept.data, kept.format) == (data, image_format)
     red, green, blue = opened(examine(data, LIMITS, file_format=JPEG)).getpixel((30, 25))
     assert red > 200 > 50 > max(green, blue)
 
@@ -256,20 +256,20 @@ def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
         ((1000, 333), 100, (100, 33)),
     ],
 )
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
 def test_no_side_is_longer_than_asked_for(
-    size: tuple[int, int], max_side: int, expected: tuple[int, int], picture_format: str
+    size: tuple[int, int], max_side: int, expected: tuple[int, int], image_format: str
 ) -> None:
-    candidate = examine(draw(2, picture_format, size), LIMITS, max_side=max_side)
+    candidate = examine(draw(2, image_format, size), LIMITS, max_side=max_side)
     assert (candidate.width, candidate.height) == opened(candidate).size == expected
     is_scaled = size != expected
-    assert candidate.format == ("JPEG" if is_scaled else picture_format)
+    assert candidate.format == ("JPEG" if is_scaled else image_format)
     assert bool(candidate.source_sha256) == is_scaled
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
-def test_a_picture_that_scaling_makes_too_small_is_refused(picture_format: str) -> None:
-    data = draw(2, picture_format, (640, 100))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_a_image_that_scaling_makes_too_small_is_refused(image_format: str) -> None:
+    data = draw(2, image_format, (640, 100))
     assert reason_for(data, max_side=128) == "too small"
     assert examine(data, LIMITS, max_side=320).height == 50
 
@@ -305,10 +305,10 @@ def test_every_error_has_a_reason_of_its_own() -> None:
     assert reason_of(ImageError("x", "a.jpg")) == "damaged"
 
 
-@pytest.mark.parametrize("picture_format", images.FORMATS)
-def test_no_damage_is_more_than_an_image_error(picture_format: str) -> None:
-    dice = random.Random(picture_format)
-    data = draw(6, picture_format, (60, 50))
+@pytest.mark.parametrize("image_format", images.FORMATS)
+def test_no_damage_is_more_than_an_image_error(image_format: str) -> None:
+    dice = random.Random(image_format)
+    data = draw(6, image_format, (60, 50))
     for _ in range(60):
         damaged = bytearray(data)
         for _ in range(dice.randrange(1, 6)):

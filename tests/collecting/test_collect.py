@@ -1,4 +1,4 @@
-"""The run: exactly as many good pictures as asked for, each once, and every loss named."""
+"""The run: exactly as many good images as asked for, each once, and every loss named."""
 
 import io
 import itertools
@@ -13,21 +13,21 @@ from fake_bing import FakeBing, draw, item, page_of
 from PIL import Image
 from web_host import drip, in_turn, later, redirect, send
 
-from classifier import images
-from classifier.collecting import collect
-from classifier.collecting.collect import CollectSettings
-from classifier.collecting.fetch import FetchSettings
-from classifier.collecting.hosts import HostSettings
-from classifier.collecting.journal import JOURNAL_NAME, Entry, read_entries
-from classifier.collecting.outcome import Outcome
-from classifier.collecting.queries import Query
-from classifier.collecting.search import BlockedError, ImageSearch
-from classifier.collecting.targets import Side, Target
-from classifier.errors import OutputError
+from imagesieve import images
+from imagesieve.collecting import run as collecting_run
+from imagesieve.collecting.bing.queries import Query
+from imagesieve.collecting.bing.search import BlockedError, ImageSearch
+from imagesieve.collecting.hosts import HostSettings
+from imagesieve.collecting.journal import JOURNAL_NAME, Entry, read_entries
+from imagesieve.collecting.outcome import Outcome
+from imagesieve.collecting.run import CollectSettings
+from imagesieve.collecting.targets import Side, Target
+from imagesieve.errors import OutputError
+from imagesieve.web.fetch import FetchSettings
 
 Run = Callable[..., Outcome]
 FETCH = FetchSettings(allow_private_hosts=True, total_seconds=5.0, grace_seconds=0.3)
-# Most tests are not about manners, and all their pictures may come from one host.
+# Most tests are not about manners, and all their images may come from one host.
 HOSTS = HostSettings(max_connections=64, seconds_between_requests=0.0)
 
 
@@ -40,12 +40,12 @@ def run(image_search: ImageSearch, tmp_path: Path) -> Run:
         settings = CollectSettings(**{**usual, **changes})
         side = Side(tmp_path / "class", limit)
         target = Target("x", tuple(Query(text) for text in queries), side)
-        return collect.collect_all([target], image_search, settings)[0]
+        return collecting_run.collect_all([target], image_search, settings)[0]
 
     return run_once
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -55,10 +55,10 @@ def journal_of(folder: Path) -> list[Entry]:
 
 @pytest.mark.parametrize("limit", [1, 7, 35, 36, 50, 1000])
 def test_limit_is_exact(bing: FakeBing, run: Run, tmp_path: Path, limit: int) -> None:
-    bing.add_pictures(limit + 30)
+    bing.add_images(limit + 30)
     done = run(limit)
     assert (done.kept, done.exit_code) == (limit, 0)
-    assert len(pictures_in(tmp_path / "class")) == limit
+    assert len(images_in(tmp_path / "class")) == limit
 
 
 def test_limit_is_exact_though_a_third_of_the_links_fail(
@@ -67,39 +67,39 @@ def test_limit_is_exact_though_a_third_of_the_links_fail(
     for number in range(70):
         bing.add(f"/{number}.jpg", draw(number) if number % 3 else send(b"", 404))
     done = run(35)
-    assert len(pictures_in(tmp_path / "class")) == done.kept == 35
+    assert len(images_in(tmp_path / "class")) == done.kept == 35
     assert 0 < done.failed["http status 404"] <= 24
 
 
 def test_few_requests_are_made_for_a_small_limit(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(35)
+    bing.add_images(35)
     run(1)
-    assert len(bing.picture_requests) <= 3
+    assert len(bing.image_requests) <= 3
     assert len(bing.page_requests) == 1
 
 
 def test_every_file_is_whole_and_named_after_its_content(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
-    bing.add_pictures(5)
+    bing.add_images(5)
     run(5)
-    for path in pictures_in(tmp_path / "class"):
+    for path in images_in(tmp_path / "class"):
         assert images.decode(path).sha256.startswith(path.stem)
 
 
-@pytest.mark.parametrize("picture_format", sorted(images.FORMATS))
+@pytest.mark.parametrize("image_format", sorted(images.FORMATS))
 def test_extension_comes_from_the_content(
-    bing: FakeBing, run: Run, tmp_path: Path, picture_format: str
+    bing: FakeBing, run: Run, tmp_path: Path, image_format: str
 ) -> None:
-    bing.add("/a.jpg", send(draw(0, picture_format), Content_Type="image/jpeg"))
+    bing.add("/a.jpg", send(draw(0, image_format), Content_Type="image/jpeg"))
     run(1)
-    assert pictures_in(tmp_path / "class")[0].suffix == images.EXTENSIONS[picture_format]
+    assert images_in(tmp_path / "class")[0].suffix == images.EXTENSIONS[image_format]
 
 
 def test_ampersand_in_an_address_arrives_as_one(bing: FakeBing, run: Run) -> None:
     bing.add("/a?w=1&h=2&name=a%26b", draw(0))
     assert run(1).kept == 1
-    assert bing.picture_requests == ["/a?w=1&h=2&name=a%26b"]
+    assert bing.image_requests == ["/a?w=1&h=2&name=a%26b"]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_ampersand_in_an_address_arrives_as_one(bing: FakeBing, run: Run) -> Non
     [
         (draw(0)[:-40], "truncated"),
         (draw(0)[:-1], "truncated"),
-        (b"<html>hello</html>", "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<html>hello</html>", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         (b"", "empty"),
         (draw(0, size=(96, 63)), "too small"),
         (draw(0, "PNG")[:60], "truncated"),
@@ -124,14 +124,14 @@ def test_useless_answer_is_counted_by_its_reason(
     bing.add("/good.jpg", draw(1))
     done = run(2)
     assert (done.kept, dict(done.failed), done.exit_code) == (1, {reason: 1}, 3)
-    assert len(pictures_in(tmp_path / "class")) == 1
+    assert len(images_in(tmp_path / "class")) == 1
     failure = next(entry for entry in journal_of(tmp_path / "class") if entry["url"] == url)
     assert (failure["status"], failure["reason"]) == ("failed", reason)
 
 
 def test_slow_link_does_not_hold_up_the_others(bing: FakeBing, run: Run) -> None:
     bing.add("/slow.jpg", later(send(draw(99)), 30.0))
-    bing.add_pictures(10)
+    bing.add_images(10)
     start = time.monotonic()
     assert run(10).kept == 10
     assert time.monotonic() - start < 4.0  # the slow one alone would take its 5 s deadline
@@ -144,7 +144,7 @@ def test_same_bytes_at_two_addresses_are_kept_once(
         bing.add(path, draw(0))
     done = run(3)
     assert (done.kept, done.duplicates, done.exit_code) == (1, 2, 3)
-    assert len(pictures_in(tmp_path / "class")) == 1
+    assert len(images_in(tmp_path / "class")) == 1
 
 
 def test_same_digest_by_bing_needs_no_second_request(bing: FakeBing, run: Run) -> None:
@@ -152,7 +152,7 @@ def test_same_digest_by_bing_needs_no_second_request(bing: FakeBing, run: Run) -
         bing.add(path, draw(0), md5="f" * 32)
     done = run(2, threads=1)
     assert (done.kept, done.duplicates) == (1, 1)
-    assert bing.picture_requests == ["/a.jpg"]
+    assert bing.image_requests == ["/a.jpg"]
 
 
 def test_second_address_stands_in_when_the_first_is_dead(bing: FakeBing, run: Run) -> None:
@@ -162,13 +162,13 @@ def test_second_address_stands_in_when_the_first_is_dead(bing: FakeBing, run: Ru
 
 
 def test_exhausted_results_are_short_not_failed(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(40)
+    bing.add_images(40)
     done = run(100)
     assert (done.kept, done.exit_code, done.error) == (40, 3, None)
 
 
 def test_rerun_of_a_full_folder_asks_nobody(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(10)
+    bing.add_images(10)
     run(10)
     bing.requests.clear()
     again = run(10)
@@ -177,56 +177,56 @@ def test_rerun_of_a_full_folder_asks_nobody(bing: FakeBing, run: Run) -> None:
 
 
 def test_rerun_with_a_larger_limit_fetches_only_the_rest(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(20)
+    bing.add_images(20)
     run(20)
     bing.requests.clear()
-    bing.add_pictures(10, start=20)
+    bing.add_images(10, start=20)
     more = run(30)
     assert (more.before, more.kept, more.known, more.duplicates) == (20, 10, 20, 0)
-    assert sorted(bing.picture_requests) == sorted(f"/{number}.jpg" for number in range(20, 30))
+    assert sorted(bing.image_requests) == sorted(f"/{number}.jpg" for number in range(20, 30))
 
 
 def test_lower_limit_deletes_nothing(bing: FakeBing, run: Run, tmp_path: Path) -> None:
-    bing.add_pictures(5)
+    bing.add_images(5)
     run(5)
     assert run(2).exit_code == 0
-    assert len(pictures_in(tmp_path / "class")) == 5
+    assert len(images_in(tmp_path / "class")) == 5
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x" * 99)])
 def test_lost_or_damaged_file_is_fetched_again(
     bing: FakeBing, run: Run, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
-    bing.add_pictures(5)
+    bing.add_images(5)
     run(5)
-    victim = pictures_in(tmp_path / "class")[2]
+    victim = images_in(tmp_path / "class")[2]
     damage(victim)
     again = run(5)
     assert (again.before, again.kept, again.unusable) == (4, 1, [])
     images.decode(victim)
 
 
-def test_files_that_are_no_pictures_are_named_and_left_alone(
+def test_files_that_are_no_images_are_named_and_left_alone(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "class").mkdir()
     note = tmp_path / "class" / "notes.txt"
     note.write_text("mine")
-    bing.add_pictures(2)
+    bing.add_images(2)
     assert run(2).unusable == [note]
     assert note.read_text() == "mine"
 
 
-def test_picture_on_disk_is_not_kept_again(bing: FakeBing, run: Run, tmp_path: Path) -> None:
+def test_image_on_disk_is_not_kept_again(bing: FakeBing, run: Run, tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "holiday.jpg").write_bytes(draw(0))
-    bing.add_pictures(3)
+    bing.add_images(3)
     done = run(3)
     assert (done.before, done.kept, done.duplicates) == (1, 2, 1)
 
 
-def test_pictures_found_before_a_block_are_kept(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(35)
+def test_images_found_before_a_block_are_kept(bing: FakeBing, run: Run) -> None:
+    bing.add_images(35)
     page = send(page_of(bing.items, 36).encode())
     bing.search_answer = in_turn(page, send(b"", 429))
     done = run(100)
@@ -234,18 +234,18 @@ def test_pictures_found_before_a_block_are_kept(bing: FakeBing, run: Run) -> Non
     assert isinstance(done.error, BlockedError)
 
 
-def test_private_pictures_are_refused_unless_allowed(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(3)
+def test_private_images_are_refused_unless_allowed(bing: FakeBing, run: Run) -> None:
+    bing.add_images(3)
     done = run(3, fetch=FetchSettings())
     assert (done.kept, dict(done.failed)) == (0, {"private address": 3})
-    assert bing.picture_requests == []
+    assert bing.image_requests == []
 
 
 def test_unwritable_folder_ends_the_run_with_its_name(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "class").write_text("a file is in the way")
-    bing.add_pictures(3)
+    bing.add_images(3)
     with pytest.raises(OutputError, match="class"):
         run(3)
 
@@ -272,17 +272,17 @@ def test_every_later_address_of_a_digest_is_tried_until_one_is_good(
         bing.add(f"/{number}.jpg", answer, md5="a" * 32)
     done = run(2)
     assert (done.kept, done.failed["http status 404"], done.duplicates) == (1, 2, 1)
-    assert bing.picture_requests == ["/0.jpg", "/1.jpg", "/2.jpg"]
+    assert bing.image_requests == ["/0.jpg", "/1.jpg", "/2.jpg"]
 
 
-def test_a_picture_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, run: Run) -> None:
+def test_a_image_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, run: Run) -> None:
     href = "/images/search?mediaurl=x&amp;exph=50&amp;expw=400"
     page = page_of([item(bing.url + "/a.jpg")]).replace(
         'href="/images/search?q=x"', f'href="{href}"'
     )
     bing.search_answer = in_turn(send(page.encode()), send(page_of([]).encode()))
     assert dict(run(1).failed) == {"too small": 1}
-    assert bing.picture_requests == []
+    assert bing.image_requests == []
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_copy_in_another_size_or_encoding_is_kept_once(
     bing.add("/a.jpg", original)
     bing.add("/b.jpg", buffer.getvalue())
     done = run(2, threads=1)
-    assert done.kept == len(pictures_in(tmp_path / "class")) == 1
+    assert done.kept == len(images_in(tmp_path / "class")) == 1
     assert done.near_duplicates + done.enlarged == 1
 
 
@@ -314,7 +314,7 @@ def test_the_larger_of_two_copies_stays(bing: FakeBing, run: Run, tmp_path: Path
     bing.add("/large.jpg", draw(3, size=(960, 720)))
     done = run(2, threads=1)
     assert (done.kept, done.enlarged, done.exit_code) == (1, 1, 3)
-    (kept,) = pictures_in(tmp_path / "class")
+    (kept,) = images_in(tmp_path / "class")
     assert images.decode(kept).width == 960
     bing.requests.clear()
     assert run(1).before == 1
@@ -334,7 +334,7 @@ def test_a_passing_failure_is_tried_again(bing: FakeBing, run: Run, status: int)
     bing.add("/a.jpg", in_turn(send(b"", status), send(draw(0))))
     done = run(1)
     assert (done.kept, done.failed.total()) == (1, 0)
-    assert bing.picture_requests == ["/a.jpg", "/a.jpg"]
+    assert bing.image_requests == ["/a.jpg", "/a.jpg"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
@@ -342,9 +342,9 @@ def test_a_lasting_failure_is_not_tried_again(bing: FakeBing, run: Run, status: 
     bing.add("/a.jpg", send(b"", status))
     assert dict(run(1).failed) == {f"http status {status}": 1}
     assert run(1).known == 1
-    assert bing.picture_requests == ["/a.jpg"]
+    assert bing.image_requests == ["/a.jpg"]
     assert dict(run(1, retries_failed=True).failed) == {f"http status {status}": 1}
-    assert bing.picture_requests == ["/a.jpg", "/a.jpg"]
+    assert bing.image_requests == ["/a.jpg", "/a.jpg"]
 
 
 def test_retry_after_is_kept_to(bing: FakeBing, run: Run) -> None:
@@ -357,13 +357,13 @@ def test_retry_after_is_kept_to(bing: FakeBing, run: Run) -> None:
 def test_a_host_that_asks_for_a_long_wait_is_left_alone(bing: FakeBing, run: Run) -> None:
     bing.add("/a.jpg", send(b"", 503, Retry_After="3600"))
     assert dict(run(1).failed) == {"http status 503": 1}
-    assert bing.picture_requests == ["/a.jpg"]
+    assert bing.image_requests == ["/a.jpg"]
 
 
 def test_a_short_body_is_tried_again_and_then_given_up(bing: FakeBing, run: Run) -> None:
     bing.add("/a.jpg", send(draw(0), 200, Content_Length="99999"))
     assert dict(run(1).failed) == {"connection lost": 1}
-    assert bing.picture_requests == ["/a.jpg"] * 3
+    assert bing.image_requests == ["/a.jpg"] * 3
     assert run(1).known == 0  # it may pass until the next run
 
 
@@ -413,7 +413,7 @@ def test_a_page_is_marked_by_its_header_before_its_body_is_read(bing: FakeBing, 
 
 def test_queries_take_turns(bing: FakeBing, run: Run, tmp_path: Path) -> None:
     for query in ("a", "b", "c"):
-        bing.add_pictures(60, start=100 * ord(query), query=query)
+        bing.add_images(60, start=100 * ord(query), query=query)
     done = run(30, queries=("a", "b", "c"), threads=2)
     assert done.kept == 30
     shares = [entry["query"] for entry in journal_of(tmp_path / "class")]
@@ -421,8 +421,8 @@ def test_queries_take_turns(bing: FakeBing, run: Run, tmp_path: Path) -> None:
 
 
 def test_a_query_that_runs_dry_leaves_its_share_to_the_others(bing: FakeBing, run: Run) -> None:
-    bing.add_pictures(3, query="a")
-    bing.add_pictures(60, start=100, query="b")
+    bing.add_images(3, query="a")
+    bing.add_images(60, start=100, query="b")
     assert run(30, queries=("a", "b")).kept == 30
 
 
@@ -436,12 +436,12 @@ def test_the_run_ends_with_its_time(bing: FakeBing, run: Run) -> None:
     assert "the time is over" in done.explanation
 
 
-def test_pictures_can_be_scaled_down_and_written_as_jpeg(
+def test_images_can_be_scaled_down_and_written_as_jpeg(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
     bing.add("/a.png", draw(0, "PNG", size=(900, 600)))
     assert run(1, max_side=300, file_format="jpg").kept == 1
-    (path,) = pictures_in(tmp_path / "class")
+    (path,) = images_in(tmp_path / "class")
     kept = images.decode(path)
     assert (path.suffix, kept.width, kept.height, kept.mode) == (".jpg", 300, 200, "RGB")
     bing.requests.clear()
@@ -449,14 +449,14 @@ def test_pictures_can_be_scaled_down_and_written_as_jpeg(
     assert bing.requests == []
 
 
-def test_the_journal_tells_where_a_picture_came_from(
+def test_the_journal_tells_where_a_image_came_from(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
     url = bing.add("/a.jpg", redirect("/b.jpg"), md5="b" * 32, purl="http://p.example/", t="Ünï")
     bing.routes["/b.jpg"] = send(draw(0))
     run(1)
     (entry,) = journal_of(tmp_path / "class")
-    (path,) = pictures_in(tmp_path / "class")
+    (path,) = images_in(tmp_path / "class")
     assert entry["url"] == url
     assert entry["final_url"] == bing.url + "/b.jpg"
     assert (entry["page_url"], entry["title"]) == ("http://p.example/", "Ünï")
@@ -499,7 +499,7 @@ def test_random_bytes_are_never_kept(bing: FakeBing, run: Run, tmp_path: Path, s
         bing.add(f"/{number}", bytes(data), host=1 + number % 40)
         bing.add(f"/random{number}", dice.randbytes(dice.randrange(3000)), host=1 + number % 40)
     run(80)
-    for path in pictures_in(tmp_path / "class") if (tmp_path / "class").exists() else []:
+    for path in images_in(tmp_path / "class") if (tmp_path / "class").exists() else []:
         images.decode(path)
 
 
@@ -508,11 +508,11 @@ def test_a_host_is_not_blamed_for_where_it_sends_us(bing: FakeBing, run: Run) ->
         pass
     for number in range(12):
         bing.add(f"/{number}.jpg", redirect(f"{gone.url}/{number}.jpg"))
-    bing.add_pictures(12, start=20, num_hosts=0)
+    bing.add_images(12, start=20, num_hosts=0)
     assert run(24, threads=1, attempts=1).kept == 12
 
 
-def test_a_picture_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run: Run) -> None:
+def test_a_image_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run: Run) -> None:
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw(3, size=(960, 720)))).resize((320, 240)).save(buffer, "JPEG")
     bing.add("/small.jpg", buffer.getvalue())
@@ -520,4 +520,4 @@ def test_a_picture_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run:
     assert run(2, threads=1).enlarged == 1
     bing.requests.clear()
     assert run(2, threads=1).known == 2
-    assert bing.picture_requests == []
+    assert bing.image_requests == []

@@ -11,9 +11,9 @@ import pytest
 from fake_bing import FakeBing
 from web_host import Answer, drip, later, redirect, send, send_in_parts, send_raw
 
-from classifier.collecting.consent import Consent, ConsentSettings, Robots, opted_out, parse_robots
-from classifier.collecting.fetch import Fetcher, FetchError, FetchSettings
-from classifier.web.connections import AGENT_TOKEN
+from imagesieve.collecting.robots import Consent, ConsentSettings, Robots, opted_out, parse_robots
+from imagesieve.web.connections import AGENT_TOKEN
+from imagesieve.web.fetch import Fetcher, FetchError, FetchSettings
 
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
 QUICK = ConsentSettings(robots_seconds=0.4)
@@ -38,11 +38,11 @@ def fetcher() -> Fetcher:
         (["all, noarchive ,NOIMAGEAI"], "noimageai"),
         (["noarchive; noai"], "noai"),
         (["all", "noindex"], "noindex"),
-        (["picture-sorter: noai"], "noai"),
-        (["Picture-Sorter/0.1 : nofollow, noai"], "noai"),
+        (["imagesieve: noai"], "noai"),
+        (["Image-Sorter/0.1 : nofollow, noai"], "noai"),
         (["*: noai"], "noai"),
-        (["otherbot: noai", "picture-sorter: noml"], "noml"),
-        (["otherbot: noai, picture-sorter: noml"], "noml"),
+        (["otherbot: noai", "imagesieve: noml"], "noml"),
+        (["otherbot: noai, imagesieve: noml"], "noml"),
         (["max-image-preview:large, noai"], "noai"),
         (["max-snippet: 20, max-video-preview:-1, noindex"], "noindex"),
         (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], "noai"),
@@ -54,7 +54,7 @@ def fetcher() -> Fetcher:
         (["noairplanes"], ""),
         (["otherbot: noai"], ""),
         (["otherbot: nofollow, noai"], ""),
-        (["my-picture-sorter: noai"], ""),
+        (["my-imagesieve: noai"], ""),
         (["max-image-preview:none"], ""),
         (["unavailable_after: 25 Jun 2010 15:00:00 PST"], ""),
     ],
@@ -82,7 +82,7 @@ def test_reservation_of_text_and_data_mining_forbids(value: str, directive: str)
     [
         [("X-Robots-Tag", "noai")],
         [("X-Robots-Tag", "NOAI")],
-        [("X-Robots-Tag", "picture-sorter: noai")],
+        [("X-Robots-Tag", "imagesieve: noai")],
         [("X-Robots-Tag", "otherbot: noai"), ("x-robots-tag", "noindex")],
         [("tdm-reservation", "1")],
     ],
@@ -116,7 +116,7 @@ def test_host_is_left_alone_after_three_opt_outs() -> None:
     assert consent.refuses("http://other.example/") == ""
 
 
-def test_pictures_that_may_be_used_are_not_held_against_a_host() -> None:
+def test_images_that_may_be_used_are_not_held_against_a_host() -> None:
     consent = Consent()
     for _ in range(5):
         consent.check("http://h.example/", [("X-Robots-Tag", "all")])
@@ -126,7 +126,7 @@ def test_pictures_that_may_be_used_are_not_held_against_a_host() -> None:
 def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
     bing.robots["127.0.0.1"] = send(
         b"\xef\xbb\xbfUser-agent: otherbot\r\nDisallow: /\r\n\r\n"
-        b"User-agent: Picture-Sorter # that is us\r\nDisallow: /private/\r\n"
+        b"User-agent: Image-Sorter # that is us\r\nDisallow: /private/\r\n"
         b"Allow: /private/open\r\nDisallow: /*.png$\r\n\r\n"
         b"User-agent: *\r\nDisallow: /all/\r\n"
     )
@@ -212,7 +212,7 @@ def test_of_a_huge_file_the_start_counts(bing: FakeBing, fetcher: Fetcher) -> No
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\xe2\x80\xa8"], ids=["LF", "CR", "LS"])
 def test_file_of_many_agents_does_not_fill_the_memory(end: bytes) -> None:
     agents = [b"User-agent: %d" % number for number in range(2000)]
-    agents += [b"user agent " + b"*" * number + b"picture-sorter" for number in range(100)]
+    agents += [b"user agent " + b"*" * number + b"imagesieve" for number in range(100)]
     rules = [b"Disallow: /%d/" % number for number in range(1500)]
     tracemalloc.start()
     try:

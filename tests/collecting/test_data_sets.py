@@ -1,4 +1,4 @@
-"""Whole data sets: a plan fills every folder, and no picture lies on two sides of a split."""
+"""Whole data sets: a plan fills every folder, and no image lies on two sides of a split."""
 
 import io
 import subprocess
@@ -12,18 +12,19 @@ from PIL import Image
 from web_host import send
 
 import bing_downloader
-from classifier import fingerprints, images
+from imagesieve import images
+from imagesieve.images import fingerprints
 
 ROOT = Path(bing_downloader.__file__).parent
 Start = Callable[..., int]
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
 
 
 def copy_of(number: int) -> bytes:
-    """Give the picture that `draw(number)` draws in another encoding."""
+    """Give the image that `draw(number)` draws in another encoding."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw(number))).save(buffer, "PNG")
     return buffer.getvalue()
@@ -50,8 +51,8 @@ def test_a_plan_fills_a_data_set_that_training_finds_nothing_wrong_with(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
     for number, query in enumerate(QUERIES):
-        bing.add_pictures(45, start=100 * number, query=query)
-    # What leaks: a validation query that finds pictures of training again, whole and re-encoded.
+        bing.add_images(45, start=100 * number, query=query)
+    # What leaks: a validation query that finds images of training again, whole and re-encoded.
     for number in range(5):
         bing.add(f"/again{number}.jpg", draw(number), query="cafe menu")
         bing.add(f"/copy{number}.png", copy_of(10 + number), query="street")
@@ -61,7 +62,7 @@ def test_a_plan_fills_a_data_set_that_training_finds_nothing_wrong_with(
 
     assert start("--plan", "plan.toml") == 0
     counts = {
-        f"{folder.parent.name}/{folder.name}": len(pictures_in(folder))
+        f"{folder.parent.name}/{folder.name}": len(images_in(folder))
         for folder in sorted((tmp_path / "data").glob("*/*"))
     }
     assert counts == {
@@ -91,7 +92,7 @@ def prints_of(folder: Path) -> list[bytes]:
     size = fingerprints.CHECK_SIZE
     return [
         fingerprints.fingerprint(images.decode(path, image_size=size).pixels)
-        for path in pictures_in(folder)
+        for path in images_in(folder)
     ]
 
 
@@ -107,16 +108,16 @@ def test_a_fraction_splits_and_a_rerun_moves_nothing(
     train, validation = (
         tmp_path / "data" / split / "red_panda" for split in ("train", "validation")
     )
-    before = {path: path.read_bytes() for path in (*pictures_in(train), *pictures_in(validation))}
-    assert (len(pictures_in(train)), len(pictures_in(validation))) == (30, 10)
+    before = {path: path.read_bytes() for path in (*images_in(train), *images_in(validation))}
+    assert (len(images_in(train)), len(images_in(validation))) == (30, 10)
 
     assert start(*arguments, "56") == 0
-    assert (len(pictures_in(train)), len(pictures_in(validation))) == (42, 14)
+    assert (len(images_in(train)), len(images_in(validation))) == (42, 14)
     assert all(path.read_bytes() == data for path, data in before.items())
     assert fingerprints.near_pairs(prints_of(train) + prints_of(validation)) == []
 
 
-def test_a_picture_of_another_split_is_left_out_of_any_class(
+def test_a_image_of_another_split_is_left_out_of_any_class(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
     bing.add("/a.jpg", draw(0))
@@ -126,11 +127,11 @@ def test_a_picture_of_another_split_is_left_out_of_any_class(
     bing.add("/copy.png", copy_of(0))
     bing.add("/b.jpg", draw(1))
     assert start("-s", "x", "-o", "data/validation/not-menu", "--limit", "2") == 3
-    (kept,) = pictures_in(tmp_path / "data/validation/not-menu")
+    (kept,) = images_in(tmp_path / "data/validation/not-menu")
     assert kept.read_bytes() == draw(1)
 
 
-def test_a_picture_of_another_class_is_kept_with_a_warning(
+def test_a_image_of_another_class_is_kept_with_a_warning(
     bing: FakeBing,
     start: Start,
     tmp_path: Path,
@@ -149,8 +150,8 @@ def test_classes_after_a_blocked_one_are_filled(
 ) -> None:
     (tmp_path / "queries.txt").write_text("\n".join("abc"))
     for number, query in enumerate("abc"):
-        bing.add_pictures(60, start=100 * number, query=query)
+        bing.add_images(60, start=100 * number, query=query)
     bing.search_answer_of["b"] = send(b"", 403)
     assert start("-f", "queries.txt", "-o", "out", "--limit", "50", "--host-interval", "0.01") == 4
-    assert {name: len(pictures_in(tmp_path / "out" / name)) for name in "ac"} == {"a": 50, "c": 50}
+    assert {name: len(images_in(tmp_path / "out" / name)) for name in "ac"} == {"a": 50, "c": 50}
     assert not (tmp_path / "out/b").exists()

@@ -16,9 +16,9 @@ import pytest
 from fake_bing import FakeBing
 from web_host import bytes_sent, drip, in_turn, later, redirect, send, send_in_parts, send_raw
 
-from classifier.collecting.fetch import Fetched, Fetcher, FetchError, FetchSettings
-from classifier.errors import UsageError
-from classifier.web import addresses
+from imagesieve.errors import UsageError
+from imagesieve.web import urls
+from imagesieve.web.fetch import Fetched, Fetcher, FetchError, FetchSettings
 
 HEADER = b"HTTP/1.0 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
@@ -411,8 +411,8 @@ def test_one_private_address_among_public_ones_refuses_the_host(
 def test_redirect_to_a_private_host_is_refused(
     bing: FakeBing, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    is_private = addresses.is_private
-    monkeypatch.setattr(addresses, "is_private", lambda ip: ip != "127.0.0.1" and is_private(ip))
+    is_private = urls.is_private
+    monkeypatch.setattr(urls, "is_private", lambda ip: ip != "127.0.0.1" and is_private(ip))
     bing.routes["/a"] = redirect(f"http://{host}/latest/meta-data/")
     error = error_of(f"{bing.url}/a", allow_private_hosts=False)
     assert (error.reason, error.is_passing) == ("private address", False)
@@ -443,7 +443,7 @@ def test_check_sees_every_header_line_before_the_body(bing: FakeBing) -> None:
     assert bytes_sent(bing) < len(LARGE) // 2
 
 
-def test_check_is_asked_only_about_pictures(bing: FakeBing) -> None:
+def test_check_is_asked_only_about_images(bing: FakeBing) -> None:
     bing.routes |= {"/a": send(b"", 404), "/b": send(b"yes")}
     seen: list[str] = []
     with pytest.raises(FetchError):

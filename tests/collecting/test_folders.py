@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from classifier.collecting.folders import distinct, folder_name
-from classifier.errors import UsageError
+from imagesieve.collecting.folders import distinct, folder_name
+from imagesieve.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from classifier.collecting import history
-from classifier.collecting.history import History, read_history
-from classifier.errors import UsageError
+from imagesieve.collecting import original_history
+from imagesieve.collecting.original_history import History, read_history
+from imagesieve.errors import UsageError
 
 URLS = ["http://a.example/1.jpg", "https://b.example/%C3%A9%20&x=1.png", "http://c.example/a?b"]
 MD5S = {"0123456789abcdef" * 2: "1.jpg", "fedcba9876543210" * 2: "菜单_1.png"}
@@ -193,7 +193,7 @@ TRICKS = {
 }
 DAMAGES = {
     "no pickle": b"<html>not here</html>",
-    "a picture": b"\xff\xd8\xff\xe0\x00\x10JFIF",
+    "an image": b"\xff\xd8\xff\xe0\x00\x10JFIF",
     "zeros": bytes(1000),
     "a text announced with 2**62 bytes": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
     "a text announced with 2**64 - 1 bytes": b"\x80\x04\x8d" + b"\xff" * 8 + b"x.",
@@ -296,14 +296,14 @@ def test_a_bomb_takes_little_memory(write: Callable[[bytes], Path], name: str) -
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2 * history.MAX_BYTES
+    assert peak < 2 * original_history.MAX_BYTES
 
 
 def test_a_file_that_is_too_large_is_not_parsed(
     write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pickle.dumps(URLS)
-    monkeypatch.setattr(history, "MAX_BYTES", len(data))
+    monkeypatch.setattr(original_history, "MAX_BYTES", len(data))
     assert read_history(write(data)).urls == tuple(URLS)
     with pytest.raises(UsageError, match="has more than"):
         read_history(write(data + b"."))
@@ -312,7 +312,7 @@ def test_a_file_that_is_too_large_is_not_parsed(
 def test_a_file_with_too_many_instructions_is_given_up(
     write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "MAX_INSTRUCTIONS", 100)
+    monkeypatch.setattr(original_history, "MAX_INSTRUCTIONS", 100)
     with pytest.raises(UsageError, match="more than 100 instructions"):
         read_history(write(b"](" + b"N" * 97 + b"e." + b"}."))
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from classifier.collecting import hosts
-from classifier.collecting.hosts import Hosts, HostSettings, host_of
+from imagesieve.collecting import hosts
+from imagesieve.collecting.hosts import Hosts, HostSettings, host_of
 
 AT_ONCE = HostSettings(seconds_between_requests=0.0)
 SOON = 10.0  # seconds; long enough for a busy machine, and nothing that works takes as long

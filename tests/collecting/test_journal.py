@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from classifier.collecting import journal
-from classifier.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, Journal
-from classifier.errors import OutputError
-from classifier.files import PARTIAL_PREFIX
+from imagesieve.collecting import journal
+from imagesieve.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, Journal
+from imagesieve.errors import OutputError
+from imagesieve.files import PARTIAL_PREFIX
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -135,7 +135,7 @@ def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
 
 def test_busy_folder_keeps_the_unfinished_files_of_its_writer(tmp_path: Path) -> None:
     with Journal(tmp_path):
-        unfinished = tmp_path / f"{PARTIAL_PREFIX}picture"
+        unfinished = tmp_path / f"{PARTIAL_PREFIX}image"
         unfinished.touch()
         with pytest.raises(BusyError), Journal(tmp_path):
             pass
@@ -146,10 +146,10 @@ def test_another_process_is_kept_out_and_a_killed_one_lets_go(tmp_path: Path) ->
     code = """
 import sys
 from pathlib import Path
-from classifier.collecting.journal import Journal
+from imagesieve.collecting.journal import Journal
 with Journal(Path(sys.argv[1])) as journal:
     journal.add({"url": "http://h/child", "status": "kept"})
-    (journal.folder / ".partial-picture").write_bytes(b"half")
+    (journal.folder / ".partial-image").write_bytes(b"half")
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -159,12 +159,12 @@ with Journal(Path(sys.argv[1])) as journal:
             assert child.stdout.readline() == "open\n"
             with pytest.raises(BusyError, match=r"Another bing_downloader\.py"), Journal(tmp_path):
                 pass
-            assert (tmp_path / ".partial-picture").exists()
+            assert (tmp_path / ".partial-image").exists()
         finally:
             child.send_signal(signal.SIGKILL)
             child.wait(10)
     with Journal(tmp_path) as one:
-        assert not (tmp_path / ".partial-picture").exists()
+        assert not (tmp_path / ".partial-image").exists()
         one.add({"url": "http://h/parent", "status": KEPT})
     assert urls_of(tmp_path) == ["http://h/child", "http://h/parent"]
 
@@ -246,8 +246,8 @@ def test_a_full_disk_is_an_error_and_the_lines_before_it_stay(tmp_path: Path) ->
     code = """
 import resource, signal, sys
 from pathlib import Path
-from classifier.collecting.journal import Journal
-from classifier.errors import OutputError
+from imagesieve.collecting.journal import Journal
+from imagesieve.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
@@ -273,7 +273,7 @@ def test_killed_at_any_moment_the_lines_are_whole(tmp_path: Path) -> None:
     code = """
 import itertools, sys
 from pathlib import Path
-from classifier.collecting.journal import Journal
+from imagesieve.collecting.journal import Journal
 with Journal(Path(sys.argv[1])) as journal:
     for number in itertools.count():
         journal.add({"url": f"http://h/{number}", "status": "kept", "title": "x" * 5000})

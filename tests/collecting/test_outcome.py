@@ -18,14 +18,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from classifier.collecting import outcome as outcomes_module
-from classifier.collecting import view
-from classifier.collecting.outcome import EXIT_SHORT, Outcome, summary, summary_table
-from classifier.collecting.queries import Query
-from classifier.collecting.search import BlockedError, MarkupChangedError, NetworkDownError
-from classifier.collecting.targets import Side, Target, split_target
+from imagesieve.collecting import outcome as outcomes_module
+from imagesieve.collecting import view
+from imagesieve.collecting.bing.queries import Query
+from imagesieve.collecting.bing.search import BlockedError, MarkupChangedError, NetworkDownError
+from imagesieve.collecting.outcome import EXIT_SHORT, Outcome, summary, summary_table
+from imagesieve.collecting.targets import Side, Target, split_target
 
-FAILED = collections.Counter({"http status 404": 120, "not a picture": 12, "timeout": 40})
+FAILED = collections.Counter({"http status 404": 120, "not an image": 12, "timeout": 40})
 NAMES = ["menu", "寿司" * 30, "a" * 100, "[red]x[/red]_:smile:", "مطعم" * 20, "👨👩👧" * 20]
 
 
@@ -99,9 +99,9 @@ def test_an_error_counts_more_than_a_short_class() -> None:
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({"kept": 12}, "menu: 12 of 300 pictures: no more were found."),
-        ({"before": 3, "kept": 9, "is_out_of_time": True}, "12 of 300 pictures: the time is over."),
-        ({"error": BlockedError("Bing asks for a captcha.")}, "0 of 300 pictures: Bing asks for a"),
+        ({"kept": 12}, "menu: 12 of 300 images: no more were found."),
+        ({"before": 3, "kept": 9, "is_out_of_time": True}, "12 of 300 images: the time is over."),
+        ({"error": BlockedError("Bing asks for a captcha.")}, "0 of 300 images: Bing asks for a"),
     ],
 )
 def test_a_short_class_says_why(counts: dict[str, object], sentence: str) -> None:
@@ -112,20 +112,20 @@ def test_a_short_class_says_why(counts: dict[str, object], sentence: str) -> Non
 
 
 def test_summary_is_json_and_adds_up() -> None:
-    pictures = [
+    images = [
         done("a", before=10, kept=5, found=50, duplicates=2, failed=FAILED, known=3, leaks=1),
         done("b", kept=300, found=400, near_duplicates=7, enlarged=4, seconds=1.23456),
         Outcome(split_target("c", (Query("c"),), Path("data"), 10, 0.2), error=BlockedError("no")),
     ]
-    pictures[0].also_in[Path("data/a/1.jpg")] = (Path("data/b/2.jpg"),)
-    pictures[0].unusable.append(Path("data/a/notes.txt"))
-    found = json.loads(json.dumps(summary(pictures)))
+    images[0].also_in[Path("data/a/1.jpg")] = (Path("data/b/2.jpg"),)
+    images[0].unusable.append(Path("data/a/notes.txt"))
+    found = json.loads(json.dumps(summary(images)))
     assert {name: found[name] for name in found if name != "classes"} == {
-        "pictures": 315,
+        "images": 315,
         "kept": 305,
         "duplicates": 2,
         "near_duplicates": 7,
-        "failed": {"http status 404": 120, "timeout": 40, "not a picture": 12},
+        "failed": {"http status 404": 120, "timeout": 40, "not an image": 12},
         "exit_code": 4,
     }
     first, second, third = found["classes"]
@@ -242,7 +242,7 @@ def test_without_a_terminal_a_line_comes_now_and_then(
 ) -> None:
     monkeypatch.setattr(view, "_PLAIN_SECONDS", 0.02)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    caplog.set_level(logging.INFO, "classifier")
+    caplog.set_level(logging.INFO, "imagesieve")
     outcome = done("menu", kept=7)
     with view.watching(outcome):
         end = time.monotonic() + 5.0

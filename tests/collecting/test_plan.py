@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from classifier.collecting.folders import folder_name
-from classifier.collecting.plan import read_plan
-from classifier.collecting.queries import Query, SearchOptions
-from classifier.collecting.targets import Side, Target
-from classifier.errors import UsageError
+from imagesieve.collecting.bing.queries import Query, SearchOptions
+from imagesieve.collecting.folders import folder_name
+from imagesieve.collecting.plan import read_plan
+from imagesieve.collecting.targets import Side, Target
+from imagesieve.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "menu-or-not.toml"
@@ -58,7 +58,7 @@ def test_the_shipped_example_fills_four_folders(tmp_path: Path) -> None:
 def test_a_plan_is_read_in_the_order_of_its_classes(write: Write) -> None:
     path = write(
         """
-        output = "pictures"
+        output = "images"
         limit = 300
         validation_fraction = 0.2
         type = "photo"
@@ -74,7 +74,7 @@ def test_a_plan_is_read_in_the_order_of_its_classes(write: Write) -> None:
     )
     photo = SearchOptions(type="photo")
     large = SearchOptions(type="photo", size="large")
-    train, validation = Path("pictures/train"), Path("pictures/validation")
+    train, validation = Path("images/train"), Path("images/validation")
     assert read_plan(path) == [
         Target(
             "menu",

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from fake_bing import FakeBing
 
-from classifier.collecting.queries import FILTERS, Query, SearchOptions, page_headers, page_url
-from classifier.collecting.search import ImageSearch
-from classifier.errors import UsageError
+from imagesieve.collecting.bing.queries import FILTERS, Query, SearchOptions, page_headers, page_url
+from imagesieve.collecting.bing.search import ImageSearch
+from imagesieve.errors import UsageError
 
 BASE = "https://www.bing.com"
 START = "q=menu&first=1&count=35&mmasync=1&adlt=moderate&safeSearch=Moderate"

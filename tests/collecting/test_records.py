@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from fake_bing import draw
 
-from classifier import images
-from classifier.collecting import records
-from classifier.collecting.journal import JOURNAL_NAME
-from classifier.collecting.result_page import SearchResult
-from classifier.errors import UsageError
+from imagesieve import images
+from imagesieve.collecting import export
+from imagesieve.collecting.bing.result_page import SearchResult
+from imagesieve.collecting.journal import JOURNAL_NAME
+from imagesieve.errors import UsageError
 
-URL = "http://pictures.example/{}.jpg"
+URL = "http://images.example/{}.jpg"
 
 
 class Shelf:
-    """A class folder with pictures and a journal, written as a run writes them."""
+    """A class folder with images and a journal, written as a run writes them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,18 +49,18 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     out = io.StringIO()
-    records.export(folder, "csv", out)
+    export.export(folder, "csv", out)
     return list(csv.DictReader(io.StringIO(out.getvalue())))
 
 
 def addresses(folder: Path) -> list[str]:
     out = io.StringIO()
-    records.export(folder, "urls", out)
+    export.export(folder, "urls", out)
     return out.getvalue().splitlines()
 
 
 def problems(folder: Path) -> list[tuple[str, Path]]:
-    found = [problem for check in records.verify(folder) for problem in check.problems]
+    found = [problem for check in export.verify(folder) for problem in check.problems]
     return [(problem.kind, problem.path) for problem in found]
 
 
@@ -68,17 +68,17 @@ def test_journals_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("b", "b/validation/x", "a/train/y")]
     for folder in folders:
         Shelf(folder) if not folder.exists() else None
-    assert records.journals(tmp_path) == [
+    assert export.journals(tmp_path) == [
         tmp_path / name / JOURNAL_NAME for name in ("a/train/y", "b", "b/validation/x")
     ]
-    assert records.journals(tmp_path / "b/validation/x") == [folders[1] / JOURNAL_NAME]
+    assert export.journals(tmp_path / "b/validation/x") == [folders[1] / JOURNAL_NAME]
 
 
 def test_a_folder_without_journal_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no journal"):
-        records.journals(tmp_path)
+        export.journals(tmp_path)
     with pytest.raises(UsageError, match="is no folder"):
-        records.journals(tmp_path / "none")
+        export.journals(tmp_path / "none")
 
 
 def test_the_last_line_about_an_address_counts(shelf: Shelf) -> None:
@@ -86,7 +86,7 @@ def test_the_last_line_about_an_address_counts(shelf: Shelf) -> None:
     shelf.note(2, "failed", reason="timeout")
     shelf.note(3, "failed", reason="http status 404")
     shelf.keep(1)
-    found = [(entry["url"], entry["status"]) for entry in records.last_words(shelf.journal)]
+    found = [(entry["url"], entry["status"]) for entry in export.last_words(shelf.journal)]
     assert found == [
         (URL.format(2), "failed"),
         (URL.format(3), "failed"),
@@ -117,7 +117,7 @@ def test_csv_has_a_row_for_each_address_under_stable_columns(shelf: Shelf, tmp_p
     shelf.keep(3, robots=None).unlink()
     shelf.note(4, "kept", path="../../../outside.jpg")
     kept, failed, gone, outside = rows(tmp_path)
-    assert tuple(kept) == records.COLUMNS
+    assert tuple(kept) == export.COLUMNS
     assert "new_field" not in kept
     assert kept["file"] == f"data/train/menu/{path.name}"
     assert (kept["on_disk"], kept["title"]) == ("yes", 'Menu, "the best"\nof all')
@@ -149,7 +149,7 @@ def test_no_cell_is_a_formula_and_all_can_be_written(
     assert rows(shelf.folder)[0]["title"] == cell
 
 
-def test_urls_are_those_of_pictures_on_disk(shelf: Shelf, tmp_path: Path) -> None:
+def test_urls_are_those_of_images_on_disk(shelf: Shelf, tmp_path: Path) -> None:
     other = Shelf(tmp_path / "data" / "validation" / "menu")
     other.keep(9)
     shelf.keep(1)
@@ -162,7 +162,7 @@ def test_urls_are_those_of_pictures_on_disk(shelf: Shelf, tmp_path: Path) -> Non
 
 def test_another_form_is_refused(shelf: Shelf) -> None:
     with pytest.raises(UsageError, match="'xml' is no form of export: use csv or urls"):
-        records.export(shelf.folder, "xml", io.StringIO())
+        export.export(shelf.folder, "xml", io.StringIO())
 
 
 def test_failed_and_tried_addresses_come_back_as_results_in_order(shelf: Shelf) -> None:
@@ -176,7 +176,7 @@ def test_failed_and_tried_addresses_come_back_as_results_in_order(shelf: Shelf) 
     shelf.note(1, "failed", page_url="http://page.example/", **known)
     with open(shelf.journal, "a") as file:
         file.write('{"url": "file:///etc/passwd", "status": "failed"}\n')
-    assert records.failed_results(shelf.journal) == [
+    assert export.failed_results(shelf.journal) == [
         SearchResult(URL.format(2)),
         SearchResult(
             URL.format(1),
@@ -196,8 +196,8 @@ def test_a_folder_in_order_has_no_problem(shelf: Shelf) -> None:
     (shelf.folder / ".hidden").write_bytes(b"x")
     (shelf.folder / "sub").mkdir()
     advanced: list[int] = []
-    (check,) = records.verify(shelf.folder, advance=advanced.append)
-    assert check == records.FolderCheck(shelf.folder, 4, 1, ())
+    (check,) = export.verify(shelf.folder, advance=advanced.append)
+    assert check == export.FolderCheck(shelf.folder, 4, 1, ())
     assert sum(advanced) == 4
 
 
@@ -210,16 +210,16 @@ def test_verify_tells_missing_changed_and_damaged_files_apart(shelf: Shelf) -> N
     leftover = shelf.folder / ".partial-abc"
     leftover.write_bytes(b"half")
     text = shelf.folder / "notes.txt"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     before = {path: path.read_bytes() for path in shelf.folder.iterdir()}
-    (check,) = records.verify(shelf.folder)
+    (check,) = export.verify(shelf.folder)
     assert {(problem.kind, problem.path) for problem in check.problems} == {
-        (records.MISSING, missing),
-        (records.CHANGED, changed),
-        (records.UNUSABLE, truncated),
-        (records.UNUSABLE, emptied),
-        (records.UNUSABLE, text),
-        (records.LEFTOVER, leftover),
+        (export.MISSING, missing),
+        (export.CHANGED, changed),
+        (export.UNUSABLE, truncated),
+        (export.UNUSABLE, emptied),
+        (export.UNUSABLE, text),
+        (export.LEFTOVER, leftover),
     }
     assert (check.num_good, check.num_unknown) == (1, 1)
     assert {path: path.read_bytes() for path in shelf.folder.iterdir()} == before
@@ -233,31 +233,31 @@ def test_equal_bytes_are_found_across_all_folders(shelf: Shelf, tmp_path: Path) 
     twin = Shelf(tmp_path / "data" / "validation" / "menu").keep(1)
     copy = shelf.folder / "zz_copy.jpg"
     copy.write_bytes(path.read_bytes())
-    checks = records.verify(tmp_path)
+    checks = export.verify(tmp_path)
     assert [check.num_good for check in checks] == [2, 1]
     assert [problem for check in checks for problem in check.problems] == [
-        records.Problem(records.SAME_BYTES, copy, f"as {path}"),
-        records.Problem(records.SAME_BYTES, twin, f"as {path}"),
+        export.Problem(export.SAME_BYTES, copy, f"as {path}"),
+        export.Problem(export.SAME_BYTES, twin, f"as {path}"),
     ]
 
 
-def test_a_replaced_picture_is_not_missing(shelf: Shelf) -> None:
+def test_a_replaced_image_is_not_missing(shelf: Shelf) -> None:
     small = shelf.keep(1)
     shelf.keep(2, replaces=small.name)
     small.unlink()
     assert problems(shelf.folder) == []
 
 
-def test_a_picture_is_not_replaced_before_the_larger_one_is_there(shelf: Shelf) -> None:
+def test_a_image_is_not_replaced_before_the_larger_one_is_there(shelf: Shelf) -> None:
     small = shelf.keep(1)
     large = shelf.keep(2, replaces=small.name)
     large.unlink()  # as after a crash between the line and the file
-    (check,) = records.verify(shelf.folder)
+    (check,) = export.verify(shelf.folder)
     assert check.num_unknown == 0
     assert [problem.path for problem in check.problems] == [large]
 
 
-def test_a_picture_that_was_lost_and_failed_later_is_not_missing(shelf: Shelf) -> None:
+def test_a_image_that_was_lost_and_failed_later_is_not_missing(shelf: Shelf) -> None:
     shelf.keep(1).unlink()
     shelf.note(1, "failed", reason="http status 404")
     assert problems(shelf.folder) == []
@@ -276,9 +276,9 @@ def test_a_journal_cannot_point_out_of_its_folder(shelf: Shelf, name: str) -> No
 
 def test_limits_decide_what_can_be_used(shelf: Shelf) -> None:
     path = shelf.keep(1)
-    (check,) = records.verify(shelf.folder, images.Limits(min_side=500))
+    (check,) = export.verify(shelf.folder, images.Limits(min_side=500))
     (problem,) = check.problems
-    assert (problem.kind, problem.path) == (records.UNUSABLE, path)
+    assert (problem.kind, problem.path) == (export.UNUSABLE, path)
     assert "96×80 pixels" in problem.detail
 
 
@@ -286,11 +286,11 @@ def test_the_table_has_a_row_for_each_folder(shelf: Shelf, tmp_path: Path) -> No
     shelf.keep(1)
     shelf.keep(2).unlink()
     other = Shelf(tmp_path / "data" / "validation" / "menu")
-    header, _, *body = records.verify_table(records.verify(tmp_path)).splitlines()
+    header, _, *body = export.verify_table(export.verify(tmp_path)).splitlines()
     assert header.split("  ")[0] == "folder"
     assert [cell.strip() for cell in header.split("  ") if cell.strip()] == [
         *("folder", "good", "not in the journal"),
-        *records.PROBLEMS,
+        *export.PROBLEMS,
     ]
     assert [line.split() for line in body] == [
         [str(shelf.folder), "1", "0", "1", "0", "0", "0", "0"],
@@ -303,8 +303,8 @@ def test_memory_holds_the_addresses_of_a_journal_and_no_more(shelf: Shelf) -> No
         shelf.note(number % 6_000, "skipped", title="x" * 3_000)
     tracemalloc.start()
     try:
-        records.export(shelf.folder, "urls", io.StringIO())
-        assert records.failed_results(shelf.journal) == []
+        export.export(shelf.folder, "urls", io.StringIO())
+        assert export.failed_results(shelf.journal) == []
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

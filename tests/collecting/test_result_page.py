@@ -11,19 +11,19 @@ import pytest
 from fake_bing import FakeBing, item, page_of
 from web_host import send
 
-from classifier.collecting.fetch import Fetcher, FetchSettings
-from classifier.collecting.result_page import (
+from imagesieve.collecting.bing.result_page import (
     ResultPage,
     SearchResult,
     clean_url,
     decode_page,
     parse_page,
 )
+from imagesieve.web.fetch import Fetcher, FetchSettings
 
-URL = "http://pictures.example/a.jpg"
+URL = "http://images.example/a.jpg"
 RAW = f'{{"cid":"1","murl":"{URL}","t":"x"}}'
 QUOTED = html.escape(RAW)
-LINK = "/images/search?view=detailV2&amp;mediaurl=http%3a%2f%2fpictures.example%2fa.jpg"
+LINK = "/images/search?view=detailV2&amp;mediaurl=http%3a%2f%2fimages.example%2fa.jpg"
 DIGEST = "00112233445566778899aabbccddeeff"
 
 
@@ -99,7 +99,7 @@ def test_address_comes_out_as_it_is_sent(url: str, sent: str | None) -> None:
         ["http://h.example/a.jpg"],
     ],
 )
-def test_what_is_no_address_of_a_picture_is_left_out(url: object) -> None:
+def test_what_is_no_address_of_a_image_is_left_out(url: object) -> None:
     assert clean_url(url) is None
 
 
@@ -172,7 +172,7 @@ def test_deepest_rung_is_recorded() -> None:
     assert (urls_of(page), parse_page(page).rung) == (["http://h.example/1.jpg", URL], "link")
 
 
-def test_same_picture_in_a_second_element_is_no_second_item() -> None:
+def test_same_image_in_a_second_element_is_no_second_item() -> None:
     page = page_of([item(URL)]) + f'<a class="more" href="{LINK}">{QUOTED}</a>'
     assert parse_page(page).num_items == len(parse_page(page).results) == 1
 

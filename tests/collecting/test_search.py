@@ -13,9 +13,9 @@ import pytest
 from fake_bing import FakeBing, item, page_of
 from web_host import Answer, Handler, in_turn, redirect, send
 
-from classifier.collecting.queries import Query
-from classifier.collecting.result_page import SearchResult
-from classifier.collecting.search import (
+from imagesieve.collecting.bing.queries import Query
+from imagesieve.collecting.bing.result_page import SearchResult
+from imagesieve.collecting.bing.search import (
     BASE_URL,
     BROWSER,
     BlockedError,
@@ -25,10 +25,10 @@ from classifier.collecting.search import (
     SavedPages,
     SearchSettings,
 )
-from classifier.errors import SearchError, UsageError
+from imagesieve.errors import SearchError, UsageError
 
 X = Query("x")
-URL = "http://pictures.example/a.jpg"
+URL = "http://images.example/a.jpg"
 
 
 class Clock:
@@ -46,7 +46,7 @@ class Clock:
 
 
 def add_links(bing: FakeBing, count: int) -> list[str]:
-    bing.items = [item(f"http://pictures.example/{number}.jpg") for number in range(count)]
+    bing.items = [item(f"http://images.example/{number}.jpg") for number in range(count)]
     return [fields["murl"] for fields in bing.items]
 
 
@@ -93,7 +93,7 @@ def test_same_address_comes_only_once_for_each_query(
     assert urls_found(image_search, Query("another query")) == urls
 
 
-def test_another_address_of_the_same_picture_comes_too(
+def test_another_address_of_the_same_image_comes_too(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
     bing.items = [item(f"http://{host}.example/", md5="0" * 32) for host in ("one", "two")]
@@ -119,9 +119,7 @@ def test_unreadable_items_count_for_the_offset(bing: FakeBing, image_search: Ima
     assert offsets_asked(bing) == ["1", "36", "51"]
 
 
-def test_overlapping_pages_give_each_picture_once(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
+def test_overlapping_pages_give_each_image_once(bing: FakeBing, image_search: ImageSearch) -> None:
     urls = add_links(bing, 70)
     bing.search_answer = pages(
         page_of(bing.items[:34], next_first=35),
@@ -269,11 +267,11 @@ def test_redirect_in_a_circle_is_told_as_blocked(bing: FakeBing, image_search: I
     assert len(bing.requests) <= 6
 
 
-@pytest.mark.parametrize("num_pictures", [1, 500])
+@pytest.mark.parametrize("num_images", [1, 500])
 def test_changed_markup_is_told_and_keeps_the_page(
-    bing: FakeBing, image_search: ImageSearch, num_pictures: int
+    bing: FakeBing, image_search: ImageSearch, num_images: int
 ) -> None:
-    page = "<div class='newGrid'><img src='//h.example/a.jpg'></div>" * num_pictures
+    page = "<div class='newGrid'><img src='//h.example/a.jpg'></div>" * num_images
     bing.show(page)
     with pytest.raises(MarkupChangedError, match="changed") as caught:
         urls_found(image_search)
@@ -327,7 +325,7 @@ def test_page_that_fails_for_a_moment_is_asked_for_again(
     [
         (send(b"<div class=captcha>"), BlockedError),
         (send(b"", 429), BlockedError),
-        (send(b"<div class=newGrid>picture</div>" * 300), MarkupChangedError),
+        (send(b"<div class=newGrid>image</div>" * 300), MarkupChangedError),
         (send(b"<img src=a.jpg>"), MarkupChangedError),
         (hang_up, NetworkDownError),
         (send(b"", 500), SearchError),
@@ -468,7 +466,7 @@ def test_stopped_search_asks_for_nothing(bing: FakeBing, image_search: ImageSear
     assert bing.requests == []
 
 
-def test_stop_ends_the_search_before_the_next_picture(
+def test_stop_ends_the_search_before_the_next_image(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
     add_links(bing, 70)
@@ -564,7 +562,7 @@ def test_missing_saved_pages_are_a_usage_error(tmp_path: Path, name: str) -> Non
         SavedPages(tmp_path / name)
 
 
-def test_saved_pages_without_a_picture_are_told_as_changed_markup(tmp_path: Path) -> None:
+def test_saved_pages_without_a_image_are_told_as_changed_markup(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<title>something else</title>")
     (tmp_path / "b.html").write_text("")
     with pytest.raises(MarkupChangedError, match="Nothing can be read") as caught:

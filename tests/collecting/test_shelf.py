@@ -1,4 +1,4 @@
-"""The shelf: exact counts, and no picture on two sides."""
+"""The shelf: exact counts, and no image on two sides."""
 
 import random
 import threading
@@ -9,7 +9,7 @@ import pytest
 from painted import encode
 from shelving import Start, folder_of, made_up, names_in, one_folder, photo, real, reason_of, split
 
-from classifier.collecting.shelf import DUPLICATE, NO_ROOM, Place, Refusal, Shelf
+from imagesieve.collecting.class_folder import DUPLICATE, NO_ROOM, Place, Refusal, Shelf
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
@@ -31,9 +31,9 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
 
 def test_no_more_places_are_given_than_there_are(tmp_path: Path) -> None:
     shelf = Shelf(one_folder(tmp_path, 100))
-    pictures = [made_up(number) for number in range(500)]
+    images = [made_up(number) for number in range(500)]
     decisions: list[Place | Refusal] = []
-    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in pictures[n::16]))
+    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in images[n::16]))
     assert len(decisions) == 500
     assert [d.reason for d in decisions if isinstance(d, Refusal)] == [NO_ROOM] * 400
     assert shelf.num_missing == 0
@@ -42,18 +42,18 @@ def test_no_more_places_are_given_than_there_are(tmp_path: Path) -> None:
 def test_both_sides_are_filled_exactly(tmp_path: Path) -> None:
     target = split(tmp_path, 100, 0.2)
     shelf = Shelf(target)
-    pictures = [made_up(number) for number in range(500)]
+    images = [made_up(number) for number in range(500)]
     decisions: list[Place | Refusal] = []
-    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in pictures[n::16]))
+    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in images[n::16]))
     given = [d.folder for d in decisions if isinstance(d, Place)]
     assert [given.count(side.folder) for side in target.sides] == [80, 20]
 
 
-def test_the_same_picture_from_many_threads_has_one_place(tmp_path: Path) -> None:
+def test_the_same_image_from_many_threads_has_one_place(tmp_path: Path) -> None:
     shelf = Shelf(split(tmp_path))
-    pictures = [made_up(number) for number in range(30)]
+    images = [made_up(number) for number in range(30)]
     decisions: list[Place | Refusal] = []
-    in_threads(16, lambda _: decisions.extend(shelf.place(one) for one in pictures))
+    in_threads(16, lambda _: decisions.extend(shelf.place(one) for one in images))
     refusals = [d for d in decisions if isinstance(d, Refusal)]
     assert len(decisions) - len(refusals) == 30
     assert {refusal.reason for refusal in refusals} == {DUPLICATE}
@@ -114,39 +114,39 @@ def test_each_side_gets_its_part(tmp_path: Path, fraction: float) -> None:
     assert given.count(target.sides[1].folder) / 1000 == pytest.approx(fraction, abs=0.02)
 
 
-def test_a_thousand_pictures_never_move(start_run: Start, tmp_path: Path) -> None:
-    pictures = [made_up(number) for number in range(1000)]
+def test_a_thousand_images_never_move(start_run: Start, tmp_path: Path) -> None:
+    images = [made_up(number) for number in range(1000)]
     small, large = split(tmp_path, 500), split(tmp_path, 1000)
     run = start_run(small)
-    first = {one.sha256: run.keep(one) for one in pictures[:700]}
+    first = {one.sha256: run.keep(one) for one in images[:700]}
     kept = {sha: d.folder for sha, d in first.items() if isinstance(d, Place)}
     assert [list(kept.values()).count(side.folder) for side in small.sides] == [400, 100]
 
     again = start_run(small).shelf
     assert (again.num_before, again.num_missing, again.unusable) == (500, 0, [])
-    random.Random(0).shuffle(pictures)
+    random.Random(0).shuffle(images)
     grown = start_run(large)
-    for one in pictures:
+    for one in images:
         decision = grown.keep(one)
         if one.sha256 in kept:
             assert reason_of(decision) == DUPLICATE
-    for one in pictures[:200]:
+    for one in images[:200]:
         if one.sha256 in kept:
             assert (kept[one.sha256] / one.file_name).read_bytes() == one.data
     assert [len(names_in(side.folder)) for side in large.sides] == [800, 200]
 
 
 def test_the_content_alone_prefers_a_side(tmp_path: Path) -> None:
-    pictures = [made_up(number) for number in range(300)]
+    images = [made_up(number) for number in range(300)]
     shelf = Shelf(split(tmp_path))
-    sides = {one.sha256: folder_of(shelf.place(one)) for one in pictures}
+    sides = {one.sha256: folder_of(shelf.place(one)) for one in images}
     assert len(set(sides.values())) == 2
     fresh = Shelf(split(tmp_path))
-    for one in reversed(pictures):
+    for one in reversed(images):
         assert folder_of(fresh.place(one)) == sides[one.sha256]
 
 
-def test_a_full_side_leaves_its_pictures_to_the_other(tmp_path: Path) -> None:
+def test_a_full_side_leaves_its_images_to_the_other(tmp_path: Path) -> None:
     target = split(tmp_path, 10, 0.5)
     shelf = Shelf(target)
     for number in range(10):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from shelving import MANY, Start, folder_of, one_folder, real, reason_of, split
 
-from classifier.collecting.shelf import DUPLICATE, NEAR_DUPLICATE, OTHER_SPLIT, Place, Shelf
+from imagesieve.collecting.class_folder import DUPLICATE, NEAR_DUPLICATE, OTHER_SPLIT, Place, Shelf
 
 COPIES = {
     "half the size": (120, "JPEG", {}),
@@ -18,13 +18,13 @@ COPIES = {
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_is_refused_in_the_class(tmp_path: Path, copy: str) -> None:
-    width, picture_format, options = COPIES[copy]
+    width, image_format, options = COPIES[copy]
     shelf = Shelf(split(tmp_path))
     for seed in range(20):
         original = real(seed)
         assert isinstance(shelf.place(original), Place)
         assert reason_of(shelf.place(original)) == DUPLICATE
-        refusal = shelf.place(real(seed, width, picture_format, **options))
+        refusal = shelf.place(real(seed, width, image_format, **options))
         assert reason_of(refusal) == NEAR_DUPLICATE
         assert refusal.twin is not None
         assert refusal.twin.sha256 == original.sha256
@@ -37,10 +37,10 @@ def test_a_copy_is_refused_in_the_class(tmp_path: Path, copy: str) -> None:
 def test_a_copy_of_another_split_is_refused(
     start_run: Start, tmp_path: Path, copy: str, here: str, there: str
 ) -> None:
-    width, picture_format, options = COPIES.get(copy, (240, "JPEG", {}))
+    width, image_format, options = COPIES.get(copy, (240, "JPEG", {}))
     start_run(one_folder(tmp_path / there / "x")).keep(real(1))
     shelf = start_run(one_folder(tmp_path / here / "x")).shelf
-    refusal = shelf.place(real(1, width, picture_format, **options))
+    refusal = shelf.place(real(1, width, image_format, **options))
     assert reason_of(refusal) == OTHER_SPLIT
     assert refusal.twin is not None
     assert refusal.twin.path.parent == tmp_path / there / "x"

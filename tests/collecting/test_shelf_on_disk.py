@@ -8,18 +8,19 @@ import pytest
 from painted import encode
 from shelving import LIMITS, Start, made_up, one_folder, photo, real
 
-from classifier import files, fingerprints, images
-from classifier.collecting import on_disk
-from classifier.collecting.journal import DUPLICATE as NOTED_DUPLICATE
-from classifier.collecting.journal import JOURNAL_NAME, read_entries
-from classifier.collecting.shelf import Place, scan
-from classifier.errors import ImageError
+from imagesieve import files, images
+from imagesieve.collecting import on_disk
+from imagesieve.collecting.class_folder import Place, scan
+from imagesieve.collecting.journal import DUPLICATE as NOTED_DUPLICATE
+from imagesieve.collecting.journal import JOURNAL_NAME, read_entries
+from imagesieve.errors import ImageError
+from imagesieve.images import fingerprints
 
 
 def test_a_file_changed_by_hand_is_noticed_though_its_size_is_the_same(
     start_run: Start, tmp_path: Path
 ) -> None:
-    candidate, other = real(1, picture_format="BMP"), real(2, picture_format="BMP")
+    candidate, other = real(1, image_format="BMP"), real(2, image_format="BMP")
     assert len(candidate.data) == len(other.data)
     start_run(one_folder(tmp_path)).keep(candidate)
     (tmp_path / candidate.file_name).write_bytes(other.data)
@@ -77,16 +78,16 @@ def test_only_files_that_show_are_looked_at(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(encode(photo(1)))
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone")
     good, unusable = scan(tmp_path, LIMITS)
-    assert ([picture.path.name for picture in good], unusable) == (["a.jpg"], [])
+    assert ([image.path.name for image in good], unusable) == (["a.jpg"], [])
     assert not good[0].is_ours
 
 
 def test_files_come_in_order_of_their_names(tmp_path: Path) -> None:
     for seed, name in enumerate("cab"):
         (tmp_path / f"{name}.jpg").write_bytes(encode(photo(seed)))
-        (tmp_path / f"{name}.txt").write_text("no picture")
+        (tmp_path / f"{name}.txt").write_text("no image")
     good, unusable = scan(tmp_path, LIMITS)
-    assert [picture.path.name for picture in good] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [image.path.name for image in good] == ["a.jpg", "b.jpg", "c.jpg"]
     assert [path.name for path in unusable] == ["a.txt", "b.txt", "c.txt"]
 
 
@@ -123,13 +124,11 @@ def test_a_line_that_is_not_as_we_write_it_does_no_harm(
     path = tmp_path / JOURNAL_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}) + "\n")
     good, unusable = scan(tmp_path, LIMITS)
-    assert ([picture.sha256 for picture in good], unusable) == ([real(1).sha256], [])
+    assert ([image.sha256 for image in good], unusable) == ([real(1).sha256], [])
     assert start_run(one_folder(tmp_path)).shelf.num_before == 1
 
 
-def test_a_file_that_has_gone_meanwhile_is_one_picture_less(
-    start_run: Start, tmp_path: Path
-) -> None:
+def test_a_file_that_has_gone_meanwhile_is_one_image_less(start_run: Start, tmp_path: Path) -> None:
     start_run(one_folder(tmp_path)).keep(real(1))
     entry = next(read_entries(tmp_path / JOURNAL_NAME))
     for line in (entry, None):
@@ -137,7 +136,7 @@ def test_a_file_that_has_gone_meanwhile_is_one_picture_less(
             on_disk._look(tmp_path / "gone.jpg", line, LIMITS, trusting=False)
 
 
-def test_files_of_the_run_are_no_pictures(start_run: Start, tmp_path: Path) -> None:
+def test_files_of_the_run_are_no_images(start_run: Start, tmp_path: Path) -> None:
     run = start_run(one_folder(tmp_path))
     run.keep(real(1))
     files.write_bytes(tmp_path / ".partial-x", b"half")

@@ -7,8 +7,8 @@ import pytest
 from painted import encode
 from shelving import Start, folder_of, names_in, one_folder, photo, real, reason_of, split
 
-from classifier.collecting.journal import JOURNAL_NAME, read_entries
-from classifier.collecting.shelf import DUPLICATE, NEAR_DUPLICATE, Place
+from imagesieve.collecting.class_folder import DUPLICATE, NEAR_DUPLICATE, Place
+from imagesieve.collecting.journal import JOURNAL_NAME, read_entries
 
 # A larger copy
 
@@ -73,7 +73,7 @@ def test_a_users_file_under_our_name_is_not_written_over(start_run: Start, tmp_p
     assert shelf.num_missing == 4
 
 
-def test_a_picture_that_is_just_being_written_is_not_replaced(
+def test_a_image_that_is_just_being_written_is_not_replaced(
     start_run: Start, tmp_path: Path
 ) -> None:
     run = start_run(one_folder(tmp_path))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from shelving import one_folder, split
 
-from classifier.collecting.targets import Side, neighbours
+from imagesieve.collecting.targets import Side, neighbours
 
 
 @pytest.mark.parametrize(

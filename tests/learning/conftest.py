@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from data_folders import fill
 
-from classifier import bundle
-from classifier.decisions import DecisionPolicy
-from classifier.learning.dataset import Dataset, read_dataset
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
 
 SIZE = (32, 32)
 HOSTILE_CLASS = "<b>x"
@@ -19,10 +19,10 @@ HOSTILE_CLASS = "<b>x"
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Give a read data folder: three colour classes, 10 training and 4 validation pictures each."""
+    """Give a read data folder: three colour classes, 10 training and 4 validation images each."""
     folder = fill(tmp_path_factory.mktemp("colours"), 10)
     fill(folder, 4, split="validation")
-    (folder / "train/red/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (folder / "train/red/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     return read_dataset(folder)
 
 
@@ -33,7 +33,7 @@ def make_network() -> Callable[..., Any]:
     Building takes a second, so a network of the same seed is used again, with its first weights,
     unless a `fresh` one is asked for.
     """
-    from classifier.learning import backbones, network
+    from imagesieve.learning.networks import backbones, network
 
     known: dict[tuple[int, str], tuple[Any, list[np.ndarray]]] = {}
 
@@ -58,34 +58,35 @@ class TinyRun:
 
     trained: Any
     dataset: Dataset
-    version: bundle.ModelVersion
+    version: versions.ModelVersion
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Train SmallCNN on three colours, one of them in a folder with an ill-meant name."""
-    from classifier.learning import backbones, recipes
-    from classifier.learning.feature_store import FeatureStore
+    from imagesieve.learning import train_run
+    from imagesieve.learning.features.store import FeatureStore
+    from imagesieve.learning.networks import backbones
 
     root = tmp_path_factory.mktemp("tiny")
     folder = fill(root / "data", 8)
     fill(folder, 3, split="validation")
-    (folder / "train/red/half.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (folder / "train/red/half.jpg").write_bytes(b"\xff\xd8\xff no image")
     for split in ("train", "validation"):
         (folder / split / "red").rename(folder / split / HOSTILE_CLASS)
     dataset = read_dataset(folder)
-    settings = recipes.TrainSettings(epochs=3, batch_size=8)
+    settings = train_run.TrainSettings(epochs=3, batch_size=8)
     store = FeatureStore(root / "store", limit=1e9)
-    built = recipes.build_network(
+    built = train_run.build_network(
         dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings, store
     )
-    trained = recipes.train(built, dataset, settings, root / "log", store=store, quiet=True)
-    version = recipes.save(
+    trained = train_run.train(built, dataset, settings, root / "log", store=store, quiet=True)
+    version = train_run.save(
         trained,
         dataset,
         DecisionPolicy.default_for(dataset.classes),
         {"epochs": 3, "seed": 0},
-        bundle.new_version_path(root / "modelFile", "tiny"),
+        versions.new_version_path(root / "modelFile", "tiny"),
     )
     return TinyRun(trained, dataset, version)
 
@@ -93,7 +94,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 @pytest.fixture(scope="session")
 def blobs() -> Callable[..., Any]:
     """Give a function that makes features of 1280 numbers in which three classes lie apart."""
-    from classifier.learning.features import Features
+    from imagesieve.learning.features.batches import Features
 
     def make(counts: tuple[int, ...], seed: int, spread: float = 1.0, views: int = 1) -> Any:
         centres = np.random.default_rng(99).normal(0, 1, (3, 1280))

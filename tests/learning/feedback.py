@@ -1,4 +1,4 @@
-"""Corrections as the service leaves them: pictures encoded again, and a journal."""
+"""Corrections as the service leaves them: images encoded again, and a journal."""
 
 import hashlib
 import io
@@ -19,13 +19,13 @@ class Feedback:
         folder.mkdir(parents=True, exist_ok=True)
 
     def correct(self, sent: bytes, label: str, predicted: str | None = None) -> Path:
-        """Store a picture under its right class; gives the file."""
+        """Store an image under its right class; gives the file."""
         path = self.store(sent, label)
         self.note("correct", sent, label, predicted)
         return path
 
     def store(self, sent: bytes, label: str) -> Path:
-        """Store a picture, and say nothing of it in the journal."""
+        """Store an image, and say nothing of it in the journal."""
         path = self.folder / label / f"{hashlib.sha256(sent).hexdigest()[:16]}.jpg"
         path.parent.mkdir(exist_ok=True)
         with Image.open(io.BytesIO(sent)) as image:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.learning import backbones, network, training
-from classifier.learning.checkpoints import Checkpoint
-from classifier.learning.dataset import read_dataset
-from classifier.learning.features import Features
-from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator
+from imagesieve.learning.data.dataset import read_dataset
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
+from imagesieve.learning.features.batches import Features
+from imagesieve.learning.networks import backbones, network
+from imagesieve.learning.training import fine_tuning
+from imagesieve.learning.training.checkpoints import Checkpoint
 
 
 def maps(built: network.Network, num_views: int, count: int, seed: int) -> Features:
@@ -22,17 +23,19 @@ def maps(built: network.Network, num_views: int, count: int, seed: int) -> Featu
     return Features(values.astype(np.float16), labels)
 
 
-def fine_tune(settings: training.FitSettings) -> tuple[training.Fit, network.Network]:
+def fine_tune(settings: fine_tuning.FitSettings) -> tuple[fine_tuning.Fit, network.Network]:
     """Fine-tune MobileNetV2 on maps in two views, with dropout."""
     built = network.build(
         backbones.find("MobileNetV2"), 2, (32, 32), weights_path=None, seed=settings.seed
     )
     train, validation = maps(built, 2, 60, 1), maps(built, 1, 12, 3)
-    return training.fine_tune(built, train, validation, settings), built
+    return fine_tuning.fine_tune(built, train, validation, settings), built
 
 
-def from_pixels(data: Path, settings: training.FitSettings) -> tuple[training.Fit, network.Network]:
-    """Train SmallCNN on augmented pictures; every fourth validation picture has a wrong label."""
+def from_pixels(
+    data: Path, settings: fine_tuning.FitSettings
+) -> tuple[fine_tuning.Fit, network.Network]:
+    """Train SmallCNN on augmented images; every fourth validation image has a wrong label."""
     dataset = read_dataset(data)
     judged = [
         dataclasses.replace(sample, class_index=(sample.class_index + (number % 4 == 0)) % 3)
@@ -54,13 +57,13 @@ def from_pixels(data: Path, settings: training.FitSettings) -> tuple[training.Fi
     built = network.build(
         backbones.find("SmallCNN"), 3, (48, 48), weights_path=None, seed=settings.seed
     )
-    return training.train_from_scratch(built, train, validation, settings), built
+    return fine_tuning.train_from_scratch(built, train, validation, settings), built
 
 
-def run(kind: str, data: Path, folder: Path) -> tuple[training.Fit, network.Network]:
+def run(kind: str, data: Path, folder: Path) -> tuple[fine_tuning.Fit, network.Network]:
     """Run one fit whose state is kept in a folder."""
-    training.make_reproducible(3)
-    settings = training.FitSettings(
+    fine_tuning.make_reproducible(3)
+    settings = fine_tuning.FitSettings(
         epochs=8,
         learning_rate=3e-3,
         batch_size=8,

@@ -3,9 +3,9 @@ from pathlib import Path
 
 from data_folders import draw_scene, fill
 
-from classifier.learning import audit
-from classifier.learning.audit import Finding
-from classifier.learning.dataset import read_dataset
+from imagesieve.learning.data import audit
+from imagesieve.learning.data.audit import Finding
+from imagesieve.learning.data.dataset import read_dataset
 
 
 def findings(folder: Path, word: str) -> list[Finding]:
@@ -31,7 +31,7 @@ def test_unreadable_files_are_grouped_by_reason_and_all_named(tmp_path: Path) ->
     assert any(each.message.startswith("1 file is left out") for each in found)
 
 
-def test_a_picture_in_train_and_validation_is_a_leak_even_when_encoded_again(
+def test_a_image_in_train_and_validation_is_a_leak_even_when_encoded_again(
     tmp_path: Path,
 ) -> None:
     fill(tmp_path, 3)
@@ -39,7 +39,7 @@ def test_a_picture_in_train_and_validation_is_a_leak_even_when_encoded_again(
     draw_scene(1).save(tmp_path / "train/red/scene.png")
     draw_scene(1).save(tmp_path / "validation/red/other-name.jpg", quality=70)
     (leak,) = findings(tmp_path, "train as well as in validation")
-    assert leak.message.startswith("1 picture lies in")
+    assert leak.message.startswith("1 image lies in")
     assert {path.name for path in leak.paths} == {"scene.png", "other-name.jpg"}
 
 
@@ -70,7 +70,7 @@ def test_thin_classes_are_named_with_their_count(tmp_path: Path) -> None:
     fill(tmp_path, 19, split="validation")
     thin = [found.message for found in findings(tmp_path, "expect poor")]
     assert len(thin) == 3
-    assert thin[0].startswith("The class 'blue' has 19 pictures in validation")
+    assert thin[0].startswith("The class 'blue' has 19 images in validation")
 
 
 def test_unbalanced_classes_are_told_with_their_ratio(tmp_path: Path) -> None:

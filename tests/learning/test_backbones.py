@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-from classifier.errors import DataError, UsageError, WeightsError
-from classifier.learning import backbones, random_weights, weights
-from classifier.learning.backbones import BACKBONES, Backbone
-from classifier.learning.weights import WeightsDownload
+from imagesieve.errors import DataError, UsageError, WeightsError
+from imagesieve.learning.networks import backbones, random_weights, weights
+from imagesieve.learning.networks.backbones import BACKBONES, Backbone
+from imagesieve.learning.networks.weights import WeightsDownload
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -43,8 +43,8 @@ def built(name: str) -> Any:
     return backbones.build(backbone, (backbone.min_side, backbone.min_side), seed=1)
 
 
-def pictures(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Give float32 (count, height, width, 3) pictures, each noise around a colour of its own."""
+def noise_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Give float32 (count, height, width, 3) images, each noise around a colour of its own."""
     random = np.random.default_rng(seed)
     colours = random.uniform(0, 255, (count, 1, 1, 3))
     noise = random.normal(0, 30, (count, *size, 3))
@@ -53,7 +53,7 @@ def pictures(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 def test_importing_the_table_does_not_import_keras() -> None:
     code = (
-        "import sys; from classifier.learning import backbones; backbones.find('Xception');"
+        "import sys; from imagesieve.learning import backbones; backbones.find('Xception');"
         "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'h5py')))"
     )
     root = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_what_lies_before_and_behind_the_cut_is_the_whole() -> None:
     model = built("InceptionV3")
     cut = model.get_layer("mixed8").output
     trunk, tail = keras.Model(model.input, cut), keras.Model(cut, model.output)
-    images = pictures(2, (75, 75))
+    images = noise_images(2, (75, 75))
     np.testing.assert_array_equal(tail(trunk(images)), model(images))
 
 
@@ -158,7 +158,7 @@ def test_a_saved_resnext_predicts_what_it_predicted(tmp_path: Path) -> None:
 
     model = built("ResNeXt50")
     model.save(tmp_path / "model.keras")
-    images = pictures(2, (32, 32))
+    images = noise_images(2, (32, 32))
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)
 
@@ -166,7 +166,7 @@ def test_a_saved_resnext_predicts_what_it_predicted(tmp_path: Path) -> None:
 def test_the_grouped_convolution_equals_that_of_keras() -> None:
     import keras
 
-    from classifier.learning.resnext import _grouped_convolution
+    from imagesieve.learning.networks.resnext import _grouped_convolution
 
     pixels = keras.Input((9, 9, 64))
     ours = keras.Model(pixels, _grouped_convolution(pixels, 64, 2, "ours"))
@@ -232,7 +232,7 @@ def test_both_formats_give_the_features_of_the_plain_network(name: str, tmp_path
         plain.save_weights(tmp_path / "plain.weights.h5")
         (tmp_path / "plain.weights.h5").rename(path)
     model = backbones.build(MOBILE, (32, 32), weights_path=path, seed=0)
-    images = pictures(3, (32, 32))
+    images = noise_images(3, (32, 32))
     expected = plain(keras.applications.mobilenet_v2.preprocess_input(images.copy()))
     np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-5)
 
@@ -440,7 +440,7 @@ def _output_moments(model: Any, images: np.ndarray) -> Iterator[tuple[Any, np.nd
 
 def test_one_batch_is_normalised_exactly() -> None:
     model = backbones.build(MOBILE, (64, 64), seed=0)
-    images = pictures(32, (64, 64))
+    images = noise_images(32, (64, 64))
     for layer in model.layers:
         if hasattr(layer, "gamma"):
             layer.gamma.assign(np.full(layer.gamma.shape, 1.5))
@@ -454,12 +454,12 @@ def test_one_batch_is_normalised_exactly() -> None:
         )
 
 
-def test_several_batches_count_by_their_pictures() -> None:
+def test_several_batches_count_by_their_images() -> None:
     import keras
 
     pixels = keras.Input((6, 5, 3))
     model = keras.Model(pixels, keras.layers.BatchNormalization()(pixels))
-    images = pictures(80, (6, 5))
+    images = noise_images(80, (6, 5))
     random_weights.set_batch_norm_statistics(model, iter([images[:32], images[32:64], images[64:]]))
     np.testing.assert_allclose(model.layers[-1].moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(model.layers[-1].moving_variance, images.var((0, 1, 2)), rtol=1e-4)
@@ -472,21 +472,21 @@ def test_frozen_layers_are_set_and_left_frozen_and_dropout_adds_no_noise() -> No
     dropped = keras.layers.Dropout(0.4)(pixels)
     model = keras.Model(pixels, keras.layers.BatchNormalization(momentum=0.9)(dropped))
     model.trainable = False
-    images = pictures(16, (6, 5))
+    images = noise_images(16, (6, 5))
     random_weights.set_batch_norm_statistics(model, [images])
     _, dropout, batch_norm = model.layers
     np.testing.assert_allclose(batch_norm.moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     assert (dropout.rate, batch_norm.momentum, batch_norm.trainable) == (0.4, 0.9, False)
 
 
-def test_settings_come_back_when_the_pictures_fail() -> None:
+def test_settings_come_back_when_the_images_fail() -> None:
     import keras
 
     pixels = keras.Input((6, 5, 3))
     model = keras.Model(pixels, keras.layers.BatchNormalization()(pixels))
 
     def failing() -> Iterator[np.ndarray]:
-        yield pictures(2, (6, 5))
+        yield noise_images(2, (6, 5))
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
@@ -494,8 +494,8 @@ def test_settings_come_back_when_the_pictures_fail() -> None:
     assert model.layers[-1].momentum == 0.99
 
 
-def test_no_picture_is_an_error_and_no_batch_norm_needs_none() -> None:
-    with pytest.raises(DataError, match="No picture"):
+def test_no_image_is_an_error_and_no_batch_norm_needs_none() -> None:
+    with pytest.raises(DataError, match="No image"):
         random_weights.set_batch_norm_statistics(built("MobileNetV2"), [])
     random_weights.set_batch_norm_statistics(built("SmallCNN"), [])
     random_weights.set_batch_norm_statistics(built("ConvNeXtTiny"), [])

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.learning.feature_shelf import row_key
-from classifier.learning.feature_store import FOLDER_NAME, FeatureStore
+from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore
+from imagesieve.learning.features.table import row_key
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "openvino", "nncf", "matplotlib", "scipy"}

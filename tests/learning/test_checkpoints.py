@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.errors import DataError, OutputError
-from classifier.learning.checkpoints import Checkpoint, Progress
+from imagesieve.errors import DataError, OutputError
+from imagesieve.learning.training.checkpoints import Checkpoint, Progress
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    return Checkpoint(tmp_path / "new folder" / "fit.checkpoint", "pictures 1, network 2")
+    return Checkpoint(tmp_path / "new folder" / "fit.checkpoint", "images 1, network 2")
 
 
 def progress(*losses: float, start_loss: float = 1.0) -> Progress:
@@ -52,7 +52,7 @@ def test_there_may_be_none(checkpoint: Checkpoint) -> None:
 
 def test_another_key_is_not_gone_on_with(checkpoint: Checkpoint) -> None:
     checkpoint.save(progress(0.5), ARRAYS.items())
-    assert Checkpoint(checkpoint.path, "pictures 2").load() is None
+    assert Checkpoint(checkpoint.path, "images 2").load() is None
     assert checkpoint.load() is not None
 
 

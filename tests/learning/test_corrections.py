@@ -1,4 +1,4 @@
-"""Pictures that people corrected: what is taken in, what is left out, and that it is learned."""
+"""Images that people corrected: what is taken in, what is left out, and that it is learned."""
 
 import json
 import shutil
@@ -13,10 +13,11 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 from tiny_backbone import TINY
 
-from classifier import bundle
-from classifier.errors import DataError
-from classifier.learning import audit, backbones, corrections
-from classifier.learning.dataset import Dataset, read_dataset
+from imagesieve.errors import DataError
+from imagesieve.learning.data import audit, corrections
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.networks import backbones
+from imagesieve.model import versions
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a data folder of three colours, 8 training and 3 validation pictures each."""
+    """Give a data folder of three colours, 8 training and 3 validation images each."""
     return fill(fill(tmp_path / "data", 8), 3, split="validation")
 
 
@@ -41,12 +42,12 @@ def take_in(data: Path, weight: float = 2.0, max_share: float = 0.5) -> Dataset:
 
 
 def new(name: str, number: int = 0) -> bytes:
-    """Give a picture of a colour that lies in no folder."""
+    """Give an image of a colour that lies in no folder."""
     return encode(paint(COLOURS[name], seed=7000 + number), "PNG")
 
 
 def flat(seed: int) -> Image.Image:
-    """Paint hardly more than a colour: encoded anew, such a picture is not known again."""
+    """Paint hardly more than a colour: encoded anew, such an image is not known again."""
     noise = np.random.default_rng(seed).integers(-3, 4, (48, 64, 3))
     return Image.fromarray((np.array(COLOURS["blue"]) + noise).astype(np.uint8))
 
@@ -110,11 +111,11 @@ def test_what_is_measured_on_is_not_learned_from(
     found = take_in(data)
     assert paths(found.corrections) == {wrong}
     assert reasons(found) == {
-        right: "the same or nearly so as a picture in validation or test",
+        right: "the same or nearly so as an image in validation or test",
     }
 
 
-def test_a_correction_of_a_validation_picture_tells_what_to_do(
+def test_a_correction_of_a_validation_image_tells_what_to_do(
     data: Path, feedback: Feedback
 ) -> None:
     path = feedback.correct((data / "validation/blue/000.png").read_bytes(), "red")
@@ -171,7 +172,7 @@ def test_the_newest_are_taken_up_to_a_share_of_the_class_s_weight(
     assert share <= max_share or max_share == 1
 
 
-def test_a_picture_on_which_the_model_was_right_counts_once(data: Path, feedback: Feedback) -> None:
+def test_a_image_on_which_the_model_was_right_counts_once(data: Path, feedback: Feedback) -> None:
     said = [("red", "red"), ("red", "blue"), ("red", None)]
     sent = [
         feedback.correct(new("red", number), label, predicted)
@@ -193,7 +194,7 @@ def test_an_older_file_that_was_corrected_again_counts_as_new(
     assert first in paths(take_in(data).corrections)
 
 
-def test_without_a_journal_pictures_are_taken_with_a_warning_and_count_as_the_oldest(
+def test_without_a_journal_images_are_taken_with_a_warning_and_count_as_the_oldest(
     data: Path, feedback: Feedback, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = [feedback.correct(new("red", number), "red") for number in range(3)]
@@ -233,7 +234,7 @@ def test_hidden_files_and_folders_are_no_corrections(data: Path, feedback: Feedb
     assert paths(take_in(data).corrections) == {path}
 
 
-def test_of_a_picture_in_two_classes_the_one_of_the_journal_counts(
+def test_of_a_image_in_two_classes_the_one_of_the_journal_counts(
     data: Path, feedback: Feedback
 ) -> None:
     sent = new("green")
@@ -253,7 +254,7 @@ def test_a_file_that_was_moved_by_hand_has_the_class_of_its_folder(
     assert found.counts(found.corrections) == [0, 0, 1]
 
 
-def test_a_rejected_picture_is_left_out_of_train_until_that_is_undone(
+def test_a_rejected_image_is_left_out_of_train_until_that_is_undone(
     data: Path, feedback: Feedback
 ) -> None:
     path = data / "train/blue/000.png"
@@ -265,9 +266,7 @@ def test_a_rejected_picture_is_left_out_of_train_until_that_is_undone(
     assert take_in(data).train == read_dataset(data).train
 
 
-def test_a_stored_picture_that_was_rejected_since_is_left_out(
-    data: Path, feedback: Feedback
-) -> None:
+def test_a_stored_image_that_was_rejected_since_is_left_out(data: Path, feedback: Feedback) -> None:
     path = feedback.correct(new("red"), "red")
     feedback.note("reject", new("red"))
     found = take_in(data)
@@ -275,7 +274,7 @@ def test_a_stored_picture_that_was_rejected_since_is_left_out(
     assert reasons(found) == {path: f"in no class, by {feedback.journal}"}
 
 
-def test_a_rejected_picture_that_is_measured_on_is_named_and_stays(
+def test_a_rejected_image_that_is_measured_on_is_named_and_stays(
     data: Path, feedback: Feedback, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = data / "validation/blue/000.png"
@@ -287,13 +286,13 @@ def test_a_rejected_picture_that_is_measured_on_is_named_and_stays(
 def test_a_class_that_is_corrected_away_is_an_error(data: Path, feedback: Feedback) -> None:
     for path in sorted((data / "train/blue").iterdir()):
         feedback.correct(path.read_bytes(), "red")
-    with pytest.raises(DataError, match=r"no picture in .*blue is left .*--no-feedback"):
+    with pytest.raises(DataError, match=r"no image in .*blue is left .*--no-feedback"):
         take_in(data)
 
 
 def test_count_files_is_what_taking_in_advances_by(data: Path, feedback: Feedback) -> None:
     for name in ("red", "blue", "amber"):
-        feedback.correct(new("green"), name).with_suffix(".txt").write_text("no picture")
+        feedback.correct(new("green"), name).with_suffix(".txt").write_text("no image")
     steps: list[int] = []
     corrections.take_in(
         read_dataset(data), data / "feedback", weight=1, max_share=1, advance=steps.append
@@ -304,13 +303,14 @@ def test_count_files_is_what_taking_in_advances_by(data: Path, feedback: Feedbac
 PURPLE = (150, 30, 170)
 
 
-def judge(version: bundle.ModelVersion, pictures: list[bytes]) -> list[str]:
-    """Give the labels that a version's OpenVINO model has for pictures."""
-    from classifier import engines, images
+def judge(version: versions.ModelVersion, images: list[bytes]) -> list[str]:
+    """Give the labels that a version's OpenVINO model has for images."""
+    from imagesieve.images import decode
+    from imagesieve.model import engines
 
     engine = engines.open_engine(version, "openvino", "f32")
     size = version.manifest.image_size
-    pixels = np.stack([images.decode(data, image_size=size).pixels for data in pictures])
+    pixels = np.stack([decode(data, image_size=size).pixels for data in images])
     return [version.manifest.classes[index] for index in engine.run(pixels).argmax(axis=1)]
 
 
@@ -326,32 +326,32 @@ def test_a_retraining_learns_what_people_corrected_and_its_version_is_used(
     monkeypatch.chdir(data.parent)
     monkeypatch.setitem(backbones.BACKBONES, TINY.name, TINY)
     purple = [encode(paint(PURPLE, seed=seed)) for seed in range(20)]
-    for number, picture in enumerate(purple[:4]):
-        (data / f"validation/red/purple-{number}.jpg").write_bytes(picture)
+    for number, image in enumerate(purple[:4]):
+        (data / f"validation/red/purple-{number}.jpg").write_bytes(image)
     network = ["--backbone", TINY.name, "--weights", "random", "--image-size", "32"]
     few = ["--data", "data", "--views", "1", "--no-int8"]
     assert train([*network, *few, "--quiet"]) == 0
-    before = bundle.load(Path("modelFile"))
+    before = versions.load(Path("modelFile"))
     assert before.manifest.data["corrections"] == {"blue": 0, "green": 0, "red": 0}
     assert "correction" not in capsys.readouterr().out
     assert "red" not in judge(before, purple[16:])
 
     feedback = Feedback(data / "feedback")
-    for picture in purple[4:8]:
-        feedback.correct(picture, "red")
+    for image in purple[4:8]:
+        feedback.correct(image, "red")
     feedback.correct(purple[0], "red")
     assert retrain(few) == 0
-    after = bundle.load(Path("modelFile"))
+    after = versions.load(Path("modelFile"))
     assert after.manifest.parent == before.name
     assert judge(after, purple[16:]) == ["red"] * 4
     assert after.manifest.data["corrections"] == {"blue": 0, "green": 0, "red": 4}
     assert after.manifest.data["train"] == {"blue": 8, "green": 8, "red": 12}
     assert after.manifest.data["fingerprint"] == take_in(Path("data")).fingerprint()
     told = capsys.readouterr()
-    assert told.out.endswith(", trained on 24 pictures and 4 corrections from data/feedback\n")
+    assert told.out.endswith(", trained on 24 images and 4 corrections from data/feedback\n")
     assert "In train are 4 corrections from data/feedback (red 4), which count as 8" in told.err
-    assert "1 file is left out: the same or nearly so as a picture in validation" in told.err
-    assert "4\nare corrections that people made" in (after.path / bundle.REPORT).read_text()
+    assert "1 file is left out: the same or nearly so as an image in validation" in told.err
+    assert "4\nare corrections that people made" in (after.path / versions.REPORT).read_text()
 
 
 @pytest.mark.usefixtures("_loggers_restored")

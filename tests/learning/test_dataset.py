@@ -12,9 +12,9 @@ import pytest
 from data_folders import draw_scene, fill
 from painted import COLOURS, encode, paint
 
-from classifier.errors import DataError
-from classifier.learning import dataset
-from classifier.learning.dataset import Sample, read_dataset
+from imagesieve.errors import DataError
+from imagesieve.learning.data import dataset
+from imagesieve.learning.data.dataset import Sample, read_dataset
 
 NOBODY = 65534
 
@@ -45,7 +45,7 @@ def test_classes_are_alphabetical_and_samples_point_to_their_class(tmp_path: Pat
         assert sample.path.parent.name == found.classes[sample.class_index]
 
 
-def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path: Path) -> None:
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path: Path) -> None:
     fill(tmp_path, 4)
     shutil.copytree(tmp_path / "train/red", tmp_path / "train/.cache")
     (tmp_path / "train/red/.DS_Store").write_bytes(b"x")
@@ -56,7 +56,7 @@ def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path: Path)
     assert not found.rejects
 
 
-def test_corrected_and_held_pictures_are_no_split_and_are_not_read(tmp_path: Path) -> None:
+def test_corrected_and_held_images_are_no_split_and_are_not_read(tmp_path: Path) -> None:
     fill(fill(tmp_path, 4), 2, split="validation")
     plain = read_dataset(tmp_path)
     fill(tmp_path, 5, split="feedback", first=50)
@@ -80,19 +80,19 @@ def _one_class(folder: Path) -> None:
     shutil.rmtree(folder / "train/green")
 
 
-def _one_picture(folder: Path) -> None:
+def _one_image(folder: Path) -> None:
     for path in sorted((folder / "train/red").iterdir())[1:]:
         path.unlink()
 
 
-def _one_picture_twice(folder: Path) -> None:
-    _one_picture(folder)
+def _one_image_twice(folder: Path) -> None:
+    _one_image(folder)
     shutil.copy(folder / "train/red/000.png", folder / "train/red/again.png")
 
 
 def _nothing_readable(folder: Path) -> None:
     for path in (folder / "train/red").iterdir():
-        path.write_text("no picture")
+        path.write_text("no image")
 
 
 def _other_validation_classes(folder: Path) -> None:
@@ -102,12 +102,12 @@ def _other_validation_classes(folder: Path) -> None:
 
 
 BAD_FOLDERS = {
-    _no_folder: "There is no folder .*train: put pictures into",
-    _empty_class: "class folder .*yellow is empty: add pictures to it or remove it",
+    _no_folder: "There is no folder .*train: put images into",
+    _empty_class: "class folder .*yellow is empty: add images to it or remove it",
     _one_class: "holds only the class 'blue': at least two",
-    _one_picture: "class folder .*red holds 1 .*picture: at least 2",
-    _one_picture_twice: "class folder .*red holds 1 .*picture: at least 2",
-    _nothing_readable: "class folder .*red holds 0 .*pictures: at least 2",
+    _one_image: "class folder .*red holds 1 .*image: at least 2",
+    _one_image_twice: "class folder .*red holds 1 .*image: at least 2",
+    _nothing_readable: "class folder .*red holds 0 .*images: at least 2",
     _other_validation_classes: "missing in validation: red; missing in train: purple",
 }
 IDS = [spoil.__name__.strip("_") for spoil in BAD_FOLDERS]
@@ -154,7 +154,7 @@ def test_a_fifth_of_each_class_is_set_aside_and_remembered(tmp_path: Path) -> No
     found = read_dataset(fill(tmp_path, 10))
     assert found.split_by_content
     assert found.counts(found.validation) == [2, 2, 2]
-    remembered = json.loads((tmp_path / ".split.json").read_text())["pictures"]
+    remembered = json.loads((tmp_path / ".split.json").read_text())["images"]
     assert {key for key, side in remembered.items() if side == "validation"} == shas(
         found.validation
     )
@@ -166,7 +166,7 @@ def test_what_is_remembered_outranks_what_would_be_chosen(tmp_path: Path) -> Non
     moved = next(iter(shas(before.train)))
     path = tmp_path / ".split.json"
     value = json.loads(path.read_text())
-    value["pictures"][moved] = "validation"
+    value["images"][moved] = "validation"
     path.write_text(json.dumps(value))
     assert moved in shas(read_dataset(tmp_path).validation)
 
@@ -195,7 +195,7 @@ def test_the_choice_among_equal_groups_does_not_depend_on_names(tmp_path: Path) 
     assert shas(read_dataset(tmp_path).validation) == shas(before.validation)
 
 
-def test_adding_pictures_never_moves_an_old_one(tmp_path: Path) -> None:
+def test_adding_images_never_moves_an_old_one(tmp_path: Path) -> None:
     before = read_dataset(fill(tmp_path, 5))
     fill(tmp_path, 25, first=5)
     after = read_dataset(tmp_path)
@@ -204,7 +204,7 @@ def test_adding_pictures_never_moves_an_old_one(tmp_path: Path) -> None:
     assert after.counts(after.validation) == [6, 6, 6]
 
 
-def test_a_picture_that_was_away_comes_back_to_its_side(tmp_path: Path) -> None:
+def test_a_image_that_was_away_comes_back_to_its_side(tmp_path: Path) -> None:
     before = read_dataset(fill(tmp_path, 6))
     away = before.validation[0].path
     data = away.read_bytes()
@@ -236,7 +236,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, seed: int) -> None:
     assert min(found.counts(found.validation)) >= 1
 
 
-def test_different_pictures_are_no_near_duplicates(tmp_path: Path) -> None:
+def test_different_images_are_no_near_duplicates(tmp_path: Path) -> None:
     found = read_dataset(fill(tmp_path, 10))
     assert dataset.near_duplicates([*found.train, *found.validation]) == []
 
@@ -252,13 +252,13 @@ def test_a_class_of_near_duplicates_alone_keeps_most_for_training(tmp_path: Path
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
-def test_every_class_keeps_a_picture_on_each_side(tmp_path: Path, count: int) -> None:
+def test_every_class_keeps_a_image_on_each_side(tmp_path: Path, count: int) -> None:
     found = read_dataset(fill(tmp_path, count))
     assert min(found.counts(found.train)) >= 1
     assert min(found.counts(found.validation)) >= 1
 
 
-def test_a_class_whose_training_pictures_were_removed_still_has_both_sides(tmp_path: Path) -> None:
+def test_a_class_whose_training_images_were_removed_still_has_both_sides(tmp_path: Path) -> None:
     before = read_dataset(fill(tmp_path, 12))
     for sample in before.train:
         if before.classes[sample.class_index] == "red":
@@ -268,14 +268,14 @@ def test_a_class_whose_training_pictures_were_removed_still_has_both_sides(tmp_p
     assert min(found.counts(found.validation)) >= 1
 
 
-def test_pictures_that_lie_in_two_classes_leave_both_sides_filled(tmp_path: Path) -> None:
+def test_images_that_lie_in_two_classes_leave_both_sides_filled(tmp_path: Path) -> None:
     fill(tmp_path, 20, classes=("blue",))
     read_dataset(fill(tmp_path, 3, classes=("red",)))
     found = read_dataset(tmp_path)
     aside = [sample for sample in found.validation if sample.class_index == 0]
     shutil.rmtree(tmp_path / "train/red")
     (tmp_path / "train/red").mkdir()
-    for sample in aside:  # all of red's pictures are blue's validation pictures
+    for sample in aside:  # all of red's images are blue's validation images
         shutil.copy(sample.path, tmp_path / "train/red")
     (tmp_path / ".split.json").unlink()
     for _ in range(2):  # chosen anew, then from what was remembered
@@ -306,7 +306,7 @@ def test_a_read_only_data_folder_works_with_a_warning(caplog: pytest.LogCaptureF
     assert "permission is denied" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"pictures": []}', "{}", "\ufffd"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', "{}", "\ufffd"])
 def test_a_broken_split_file_is_an_error_that_tells_the_way_out(
     tmp_path: Path, content: str
 ) -> None:

@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from classifier.learning.evaluation import class_weights, evaluate
+from imagesieve.learning.training.evaluation import class_weights, evaluate
 
-# Six pictures of three classes; what each was called stands in the largest column.
+# Six images of three classes; what each was called stands in the largest column.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
     [
@@ -36,7 +36,7 @@ def test_metrics_are_those_counted_by_hand() -> None:
     assert found.log_loss == pytest.approx(by_hand)
 
 
-def test_a_class_without_pictures_gives_zeros_and_no_nan() -> None:
+def test_a_class_without_images_gives_zeros_and_no_nan() -> None:
     found = evaluate(["a", "b"], np.array([0]), np.array([[0.9, 0.1]]))
     assert found.classes[1].recall == found.classes[1].precision == found.classes[1].f1 == 0
     json.dumps(found.to_json(), allow_nan=False)

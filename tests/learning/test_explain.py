@@ -11,10 +11,12 @@ import tensorflow as tf
 from PIL import Image
 from tiny_backbone import TINY
 
-from classifier import bundle, files
-from classifier.decisions import DecisionPolicy
-from classifier.errors import EngineError, UsageError
-from classifier.learning import backbones, explain, network
+from imagesieve import files
+from imagesieve.errors import EngineError, UsageError
+from imagesieve.explaining import grad_cam
+from imagesieve.learning.networks import backbones, network
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
 
 SIZE = (64, 48)
 SQUARES = {0: (8, 8), 1: (40, 24)}  # class -> top and left of its square, 16×16
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def colour_network() -> network.Network:
-    """Give a network whose first three features are how red, green and blue a picture is."""
+    """Give a network whose first three features are how red, green and blue an image is."""
     built = network.build(TINY, 3, SIZE, weights_path=None, seed=0)
     excess = 1.5 * np.eye(3) - 0.5  # of one channel over the other two
     for name, num_inputs, weights in (("stem", 3, excess), ("last", 8, np.eye(3))):
@@ -55,8 +57,8 @@ def with_logistic_head(sureness: float, shift: float = 0.0) -> Any:
     return network.with_logistic_head(colour_network(), kernel, np.zeros(3)).model
 
 
-def picture() -> np.ndarray:
-    """Give a grey picture with a red and a green square; the green one is not quite whole."""
+def image() -> np.ndarray:
+    """Give a grey image with a red and a green square; the green one is not quite whole."""
     pixels = np.full((*SIZE, 3), 90, np.uint8)
     for channel, (top, left) in SQUARES.items():
         pixels[top : top + 16, left : left + 16] = 20
@@ -66,7 +68,7 @@ def picture() -> np.ndarray:
 
 
 def hottest(heat: np.ndarray) -> tuple[float, float]:
-    """Give the place of the maximum in pixels of the picture."""
+    """Give the place of the maximum in pixels of the image."""
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     return (row + 0.5) * SIZE[0] / heat.shape[0], (column + 0.5) * SIZE[1] / heat.shape[1]
 
@@ -74,9 +76,9 @@ def hottest(heat: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("sureness", [10.0, 1e6])
 @pytest.mark.parametrize("head", [with_dense_head, with_logistic_head])
 def test_the_square_that_speaks_for_a_class_is_hottest(head: Any, sureness: float) -> None:
-    explained = explain.GradCam(head(sureness))
+    explained = grad_cam.GradCam(head(sureness))
     for class_index, (top, left) in SQUARES.items():
-        heat = explained.heat_map(picture(), class_index)
+        heat = explained.heat_map(image(), class_index)
         row, column = hottest(heat)
         assert top <= row <= top + 16
         assert left <= column <= left + 16
@@ -91,23 +93,23 @@ def test_the_square_that_speaks_for_a_class_is_hottest(head: Any, sureness: floa
 
 def test_a_sure_answer_has_no_gradient_of_its_probability_but_one_of_its_odds() -> None:
     model = with_logistic_head(1e6)
-    pixels = tf.constant(picture()[np.newaxis], tf.float32)
+    pixels = tf.constant(image()[np.newaxis], tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(pixels)
         probability = tf.reduce_max(model(pixels, training=False))
     assert float(probability) == 1
     assert not np.asarray(tape.gradient(probability, pixels)).any()  # why odds are taken instead
-    assert explain.GradCam(model).heat_map(picture(), 0).max() == 1
+    assert grad_cam.GradCam(model).heat_map(image(), 0).max() == 1
 
 
 def test_what_a_softmax_does_not_notice_changes_nothing() -> None:
-    plain = explain.GradCam(with_logistic_head(10)).heat_map(picture(), 0)
-    shifted = explain.GradCam(with_logistic_head(10, shift=300)).heat_map(picture(), 0)
+    plain = grad_cam.GradCam(with_logistic_head(10)).heat_map(image(), 0)
+    shifted = grad_cam.GradCam(with_logistic_head(10, shift=300)).heat_map(image(), 0)
     np.testing.assert_allclose(shifted, plain, atol=1e-3)
 
 
 def test_a_class_that_nothing_speaks_for_stays_cold() -> None:
-    heat = explain.GradCam(with_logistic_head(10)).heat_map(picture(), CLASS_WITHOUT_SQUARE)
+    heat = grad_cam.GradCam(with_logistic_head(10)).heat_map(image(), CLASS_WITHOUT_SQUARE)
     assert not heat.any()
 
 
@@ -115,7 +117,7 @@ def test_a_class_that_nothing_speaks_for_stays_cold() -> None:
 def test_the_last_maps_of_a_backbone_are_found(name: str, shape: tuple[int, int]) -> None:
     built = network.build(backbones.find(name), 2, (64, 64), weights_path=None, seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    heats = [explain.GradCam(built.model).heat_map(pixels, index) for index in (0, 1)]
+    heats = [grad_cam.GradCam(built.model).heat_map(pixels, index) for index in (0, 1)]
     assert {heat.shape for heat in heats} == {shape}
     assert max(heat.max() for heat in heats) == 1  # of two classes one has the better odds
 
@@ -128,7 +130,7 @@ def test_maps_that_no_layer_made_are_found() -> None:
     pooled = keras.layers.GlobalAveragePooling2D()(trunk + branch)
     features = keras.layers.LayerNormalization()(pooled)
     model = keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(features))
-    assert explain.GradCam(model).heat_map(picture(), 0).shape == (31, 23)
+    assert grad_cam.GradCam(model).heat_map(image(), 0).shape == (31, 23)
 
 
 def test_a_network_that_sees_a_single_place_says_so() -> None:
@@ -136,7 +138,7 @@ def test_a_network_that_sees_a_single_place_says_so() -> None:
     maps = keras.layers.Conv2D(4, SIZE)(pixels)
     answer = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(maps))
     with pytest.raises(UsageError, match=r"single place.*--image-size"):
-        explain.GradCam(keras.Model(pixels, answer))
+        grad_cam.GradCam(keras.Model(pixels, answer))
 
 
 @pytest.mark.parametrize("kind", ["without a softmax", "sequential"])
@@ -145,43 +147,43 @@ def test_a_network_that_this_program_did_not_make_says_so(kind: str) -> None:
     if kind == "sequential":
         foreign = keras.Sequential([foreign, keras.layers.Dense(3, activation="softmax")])
     with pytest.raises(UsageError, match="trained by this program"):
-        explain.GradCam(foreign)
+        grad_cam.GradCam(foreign)
 
 
 def test_a_network_of_broken_numbers_is_no_explanation() -> None:
     model = with_logistic_head(float("nan"))
     with pytest.raises(EngineError, match="not finite"):
-        explain.GradCam(model).heat_map(picture(), 0)
+        grad_cam.GradCam(model).heat_map(image(), 0)
 
 
 def test_a_class_index_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(EngineError):
-        explain.GradCam(with_logistic_head(10)).heat_map(picture(), 7)
+        grad_cam.GradCam(with_logistic_head(10)).heat_map(image(), 7)
 
 
 def test_a_version_without_a_keras_model_cannot_be_explained(version_path: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.keras"):
-        explain.load(bundle.load(version_path))
+        grad_cam.load(versions.load(version_path))
 
 
 def test_a_file_that_keras_cannot_read_is_an_engine_error(tmp_path: Path) -> None:
-    manifest = bundle.Manifest(("a", "b", "c"), "SmallCNN", SIZE, DecisionPolicy())
+    manifest = versions.Manifest(("a", "b", "c"), "SmallCNN", SIZE, DecisionPolicy())
     with files.new_folder(tmp_path / "version") as partial:
-        (partial / bundle.KERAS_MODEL).write_bytes(b"PK\3\4 no model")
-        bundle.seal(partial, manifest)
+        (partial / versions.KERAS_MODEL).write_bytes(b"PK\3\4 no model")
+        versions.seal(partial, manifest)
     with pytest.raises(EngineError, match="cannot load"):
-        explain.load(bundle.load(tmp_path / "version"))
+        grad_cam.load(versions.load(tmp_path / "version"))
 
 
 def test_a_saved_network_explains_as_it_did(tmp_path: Path) -> None:
     model = with_logistic_head(10)
-    manifest = bundle.Manifest(("a", "b", "c"), "Tiny", SIZE, DecisionPolicy())
+    manifest = versions.Manifest(("a", "b", "c"), "Tiny", SIZE, DecisionPolicy())
     with files.new_folder(tmp_path / "version") as partial:
-        model.save(partial / bundle.KERAS_MODEL)
-        bundle.seal(partial, manifest)
-    loaded = explain.load(bundle.load(tmp_path / "version"))
-    expected = explain.GradCam(model).heat_map(picture(), 1)
-    np.testing.assert_allclose(loaded.heat_map(picture(), 1), expected, atol=1e-5)
+        model.save(partial / versions.KERAS_MODEL)
+        versions.seal(partial, manifest)
+    loaded = grad_cam.load(versions.load(tmp_path / "version"))
+    expected = grad_cam.GradCam(model).heat_map(image(), 1)
+    np.testing.assert_allclose(loaded.heat_map(image(), 1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
@@ -189,7 +191,7 @@ def test_an_overlay_is_brightest_where_the_heat_is(grey: int) -> None:
     heat = np.zeros((4, 6), np.float32)
     heat[1, 4] = 1
     pixels = np.full((*SIZE, 3), grey, np.uint8)
-    overlay = explain.overlay(pixels, heat, (300, 200))
+    overlay = grad_cam.overlay(pixels, heat, (300, 200))
     assert overlay.size == (300, 200)
     assert overlay.mode == "RGB"
     lightness = np.asarray(overlay.convert("L"), np.int32)
@@ -199,16 +201,16 @@ def test_an_overlay_is_brightest_where_the_heat_is(grey: int) -> None:
     assert lightness.max() - lightness[180, 20] > 60
 
 
-def test_a_cold_overlay_still_shows_the_picture() -> None:
+def test_a_cold_overlay_still_shows_the_image() -> None:
     pixels = np.zeros((*SIZE, 3), np.uint8)
     pixels[:, 24:] = 255
-    overlay = explain.overlay(pixels, np.zeros((4, 4), np.float32), (48, 64))
+    overlay = grad_cam.overlay(pixels, np.zeros((4, 4), np.float32), (48, 64))
     lightness = np.asarray(overlay.convert("L"), np.int32)
     assert lightness[32, 40] - lightness[32, 8] > 120
 
 
 def test_every_step_of_the_ramp_is_lighter_than_the_last() -> None:
-    steps = Image.fromarray(explain._ramp().round().astype(np.uint8)[np.newaxis]).convert("L")
+    steps = Image.fromarray(grad_cam._ramp().round().astype(np.uint8)[np.newaxis]).convert("L")
     lightness = np.asarray(steps, np.int32)[0]
     assert (np.diff(lightness) >= 0).all()
     assert lightness[-1] - lightness[0] > 200

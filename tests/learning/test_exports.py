@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier import engines
-from classifier.errors import EngineError, UsageError
-from classifier.learning import exports
+from imagesieve.errors import EngineError, UsageError
+from imagesieve.learning.export import other_formats
+from imagesieve.model import engines
 
 SIZE = (24, 32)
 FILES = {"onnx": "model.onnx", "saved_model": "saved_model", "litert": "model.tflite"}
@@ -32,26 +32,26 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", exports.FORMATS)
+@pytest.mark.parametrize("name", other_formats.FORMATS)
 def test_an_export_opens_again_and_answers_like_keras(
-    name: str, model: Any, pictures: np.ndarray, tmp_path: Path
+    name: str, model: Any, images: np.ndarray, tmp_path: Path
 ) -> None:
     if name == "onnx":
         pytest.importorskip("tf2onnx", reason="an extra that no script needs")
-    found = exports.export(model, tmp_path / "export", [name], pictures)
+    found = other_formats.export(model, tmp_path / "export", [name], images)
     assert [path.name for path in (tmp_path / "export").iterdir()] == [FILES[name]]
     path = tmp_path / "export" / FILES[name]
     assert set(found) == {name}
     assert found[name]["passed"] is True
     assert found[name]["max_difference_to_keras"] <= 1e-3
     assert found[name]["bytes"] > 0
-    expected = engines.KerasEngine(model).run(pictures)
-    for batch in (pictures, pictures[:1]):  # of any length, not only that of the proof
-        answers = exports.FORMATS[name].read(path, batch)
+    expected = engines.KerasEngine(model).run(images)
+    for batch in (images, images[:1]):  # of any length, not only that of the proof
+        answers = other_formats.FORMATS[name].read(path, batch)
         np.testing.assert_allclose(answers, expected[: len(batch)], atol=1e-3)
 
 
@@ -59,18 +59,18 @@ def test_an_export_opens_again_and_answers_like_keras(
 def test_an_export_that_differs_is_an_error_with_its_name_and_leaves_nothing(
     name: str,
     model: Any,
-    pictures: np.ndarray,
+    images: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exports, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(other_formats, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(EngineError, match=f"export to {name} gives probabilities that differ"):
-        exports.export(model, tmp_path, [name], pictures)
+        other_formats.export(model, tmp_path, [name], images)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_converter_that_fails_is_an_error_with_the_format_s_name(
-    pictures: np.ndarray, tmp_path: Path
+    images: np.ndarray, tmp_path: Path
 ) -> None:
     import keras
     import tensorflow as tf
@@ -84,18 +84,18 @@ def test_a_converter_that_fails_is_an_error_with_the_format_s_name(
     averages = keras.layers.GlobalAveragePooling2D()(pixels)
     model = keras.Model(pixels, InPython()(averages))  # Python code is in no exported file
     with pytest.raises(EngineError, match="export to litert failed: "):
-        exports.export(model, tmp_path, ["litert"], pictures)
+        other_formats.export(model, tmp_path, ["litert"], images)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_format_is_refused_with_those_there_are(
-    model: Any, pictures: np.ndarray, tmp_path: Path
+    model: Any, images: np.ndarray, tmp_path: Path
 ) -> None:
     sentence = r"no export format 'coreml': use onnx, saved_model, litert\."
     with pytest.raises(UsageError, match=sentence):
-        exports.check(["litert", "coreml"])
+        other_formats.check(["litert", "coreml"])
     with pytest.raises(UsageError, match=sentence):
-        exports.export(model, tmp_path, ["coreml"], pictures)
+        other_formats.export(model, tmp_path, ["coreml"], images)
 
 
 @pytest.mark.parametrize("missing", [{"tf2onnx"}, {"onnx"}, {"tf2onnx", "onnx"}])
@@ -108,7 +108,7 @@ def test_a_missing_package_is_told_before_the_training(
         "find_spec",
         lambda name, *rest: None if name in missing else find_spec(name, *rest),
     )
-    exports.check(["saved_model", "litert"])
+    other_formats.check(["saved_model", "litert"])
     with pytest.raises(UsageError, match=r"run `pip install tf2onnx onnx`\.") as caught:
-        exports.check(["onnx"])
+        other_formats.check(["onnx"])
     assert all(f" {name}" in str(caught.value) for name in missing)

@@ -13,14 +13,15 @@ import pytest
 from data_folders import fill
 from tiny_backbone import TINY
 
-from classifier import engines
-from classifier.errors import DataError, OutputError, WeightsError
-from classifier.learning import frozen, random_weights
-from classifier.learning import network as networks
-from classifier.learning.dataset import Dataset, Sample, read_dataset
-from classifier.learning.extraction import Extractor
-from classifier.learning.feature_store import FeatureStore
-from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
+from imagesieve.errors import DataError, OutputError, WeightsError
+from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
+from imagesieve.learning.features import frozen_base
+from imagesieve.learning.features.extraction import Extractor
+from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.networks import network as networks
+from imagesieve.learning.networks import random_weights
+from imagesieve.model import engines
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def pictures_of(samples: tuple[Sample, ...], seed: int = 5, **changes: Any) -> PictureIterator:
+def images_of(samples: tuple[Sample, ...], seed: int = 5, **changes: Any) -> ImageIterator:
     return ImageDataGenerator(**(FIRST_GENERATION | changes)).flow_from_samples(
         samples,
         ("blue", "green", "red"),
@@ -48,8 +49,8 @@ def build() -> Any:
 def network(colours: Dataset) -> Any:
     """Give a network with random weights whose features do not drown."""
     built = build()
-    plain = pictures_of(colours.train)
-    batch = np.stack([plain.picture(number, 0) for number in range(20)])
+    plain = images_of(colours.train)
+    batch = np.stack([plain.image(number, 0) for number in range(20)])
     random_weights.set_batch_norm_statistics(built.base, [batch])
     return built
 
@@ -59,7 +60,7 @@ def converted(network: Any, colours: Dataset, tmp_path_factory: pytest.TempPathF
     """Give a store that holds the converted network and nothing else."""
     folder = tmp_path_factory.mktemp("converted")
     with Extractor(network, FeatureStore(folder, limit=1e9)) as extractor:
-        extractor.open(pictures_of(colours.train))
+        extractor.open(images_of(colours.train))
     return folder
 
 
@@ -72,44 +73,42 @@ def store(converted: Path, tmp_path: Path) -> FeatureStore:
 
 @pytest.fixture
 def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[collections.Counter[bytes]]:
-    """Count, for each picture by its pixels, how often it goes through the base."""
+    """Count, for each image by its pixels, how often it goes through the base."""
     run = engines.OpenVINORunner.run
     seen: collections.Counter[bytes] = collections.Counter()
     lock = threading.Lock()
 
     def counted(self: engines.OpenVINORunner, batch: np.ndarray) -> Any:
         with lock:
-            seen.update(picture.tobytes() for picture in batch)
+            seen.update(image.tobytes() for image in batch)
         return run(self, batch)
 
     monkeypatch.setattr(engines.OpenVINORunner, "run", counted)
     return seen
 
 
-def pooled(
-    network: Any, store: FeatureStore, pictures: PictureIterator, views: int = 2
-) -> np.ndarray:
+def pooled(network: Any, store: FeatureStore, images: ImageIterator, views: int = 2) -> np.ndarray:
     with Extractor(network, store) as extractor:
-        extractor.open(pictures)
-        return np.asarray(extractor.pooled(pictures, views).values)
+        extractor.open(images)
+        return np.asarray(extractor.pooled(images, views).values)
 
 
 def test_features_are_what_the_model_says_when_it_is_run_directly(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
-    pictures = pictures_of(colours.train)
+    images = images_of(colours.train)
     with Extractor(network, store) as extractor:
-        extractor.open(pictures)
-        maps, found = extractor.maps(pictures, 2)
+        extractor.open(images)
+        maps, found = extractor.maps(images, 2)
         everything = np.repeat([0, 1], 30), np.tile(np.arange(30), 2)
         map_rows = maps.take(*everything)
     assert found.values.shape == (2, 30, 24)
     assert maps.shape == network.lower().output_shape[1:]
-    pixels = np.stack([pictures.picture(n, view) for view in (0, 1) for n in range(30)])
+    pixels = np.stack([images.image(n, view) for view in (0, 1) for n in range(30)])
     direct = np.asarray(network.base(pixels.astype(np.float32), training=False))
-    assert noise(np.asarray(found.values).reshape(60, -1), direct) < frozen.MAX_NOISE
+    assert noise(np.asarray(found.values).reshape(60, -1), direct) < frozen_base.MAX_NOISE
     direct = np.asarray(network.lower()(pixels.astype(np.float32), training=False))
-    assert noise(map_rows, direct) < frozen.MAX_NOISE
+    assert noise(map_rows, direct) < frozen_base.MAX_NOISE
     np.testing.assert_array_equal(found.labels, [sample.class_index for sample in colours.train])
 
 
@@ -118,65 +117,65 @@ def noise(found: np.ndarray, right: np.ndarray) -> float:
     return float(np.sqrt(np.square(found.astype(np.float64) - right).mean()) / signal_)
 
 
-def test_a_second_training_on_the_same_pictures_extracts_nothing(
+def test_a_second_training_on_the_same_images_extracts_nothing(
     network: Any,
     store: FeatureStore,
     colours: Dataset,
     forward_passes: collections.Counter[bytes],
 ) -> None:
-    pictures = pictures_of(colours.train)
-    first = pooled(network, store, pictures)
-    expected = {pictures.picture(number, view).tobytes() for number in range(30) for view in (0, 1)}
+    images = images_of(colours.train)
+    first = pooled(network, store, images)
+    expected = {images.image(number, view).tobytes() for number in range(30) for view in (0, 1)}
     assert set(forward_passes) == expected
     assert set(forward_passes.values()) == {1}
     forward_passes.clear()
-    np.testing.assert_array_equal(pooled(network, store, pictures), first)
+    np.testing.assert_array_equal(pooled(network, store, images), first)
     assert not forward_passes
 
 
-def test_new_pictures_cost_one_pass_each_and_old_ones_nothing(
+def test_new_images_cost_one_pass_each_and_old_ones_nothing(
     network: Any,
     store: FeatureStore,
     colours: Dataset,
     forward_passes: collections.Counter[bytes],
 ) -> None:
-    some = pooled(network, store, pictures_of(colours.train[:24]))
+    some = pooled(network, store, images_of(colours.train[:24]))
     forward_passes.clear()
-    pictures = pictures_of(tuple(reversed(colours.train)))
-    found = pooled(network, store, pictures)
-    new = {pictures.picture(number, view).tobytes() for number in range(6) for view in (0, 1)}
+    images = images_of(tuple(reversed(colours.train)))
+    found = pooled(network, store, images)
+    new = {images.image(number, view).tobytes() for number in range(6) for view in (0, 1)}
     assert forward_passes == dict.fromkeys(new, 1)
     np.testing.assert_array_equal(found[:, :5:-1], some)
 
 
-def test_a_new_view_costs_one_pass_for_each_picture(
+def test_a_new_view_costs_one_pass_for_each_image(
     network: Any,
     store: FeatureStore,
     colours: Dataset,
     forward_passes: collections.Counter[bytes],
 ) -> None:
-    pooled(network, store, pictures_of(colours.train), views=1)
+    pooled(network, store, images_of(colours.train), views=1)
     forward_passes.clear()
-    pooled(network, store, pictures_of(colours.train), views=2)
+    pooled(network, store, images_of(colours.train), views=2)
     assert forward_passes.total() == 30
     forward_passes.clear()
-    pooled(network, store, pictures_of(colours.train, seed=6), views=2)
-    pooled(network, store, pictures_of(colours.train, shear_range=0.3), views=2)
+    pooled(network, store, images_of(colours.train, seed=6), views=2)
+    pooled(network, store, images_of(colours.train, shear_range=0.3), views=2)
     assert forward_passes.total() == 60  # the plain view is the same, whatever the augmentation
 
 
-def test_a_copy_of_a_picture_costs_nothing(
+def test_a_copy_of_a_image_costs_nothing(
     network: Any,
     store: FeatureStore,
     colours: Dataset,
     forward_passes: collections.Counter[bytes],
 ) -> None:
-    found = pooled(network, store, pictures_of(colours.train[:3] + colours.train[:3]))
+    found = pooled(network, store, images_of(colours.train[:3] + colours.train[:3]))
     assert forward_passes.total() == 6
     np.testing.assert_array_equal(found[:, :3], found[:, 3:])
 
 
-def test_what_a_picture_gets_does_not_depend_on_its_neighbours(
+def test_what_a_image_gets_does_not_depend_on_its_neighbours(
     network: Any, converted: Path, colours: Dataset, tmp_path: Path
 ) -> None:
     """Else a training that was interrupted would end otherwise than one that was not."""
@@ -184,9 +183,9 @@ def test_what_a_picture_gets_does_not_depend_on_its_neighbours(
     for name in ("one", "other"):
         subprocess.run(["cp", "-r", converted, tmp_path / name], check=True)
         stores.append(FeatureStore(tmp_path / name, limit=1e9))
-    whole = pooled(network, stores[0], pictures_of(colours.train))
-    pooled(network, stores[1], pictures_of(colours.train[3::7]), views=1)
-    np.testing.assert_array_equal(pooled(network, stores[1], pictures_of(colours.train)), whole)
+    whole = pooled(network, stores[0], images_of(colours.train))
+    pooled(network, stores[1], images_of(colours.train[3::7]), views=1)
+    np.testing.assert_array_equal(pooled(network, stores[1], images_of(colours.train)), whole)
 
 
 def test_maps_are_pooled_when_only_the_top_is_new(
@@ -195,72 +194,70 @@ def test_maps_are_pooled_when_only_the_top_is_new(
     colours: Dataset,
     forward_passes: collections.Counter[bytes],
 ) -> None:
-    pictures = pictures_of(colours.train)
+    images = images_of(colours.train)
     with Extractor(network, store) as extractor:
-        extractor.open(pictures)
-        extractor.maps(pictures, 1)
+        extractor.open(images)
+        extractor.maps(images, 1)
     tuned = build()
     tuned.model.set_weights(network.model.get_weights())
     last = tuned.model.get_layer("last")
     last.set_weights([1.1 * weight for weight in last.get_weights()])
     with Extractor(tuned, store) as extractor:
-        extractor.open(pictures)
+        extractor.open(images)
         forward_passes.clear()
-        found = np.asarray(extractor.pooled(pictures, 1, from_maps=True).values)[0]
+        found = np.asarray(extractor.pooled(images, 1, from_maps=True).values)[0]
     assert not forward_passes
-    pixels = np.stack([pictures.picture(number, 0) for number in range(30)])
+    pixels = np.stack([images.image(number, 0) for number in range(30)])
     direct = np.asarray(tuned.base(pixels.astype(np.float32), training=False))
-    assert noise(found, direct) < frozen.MAX_NOISE
+    assert noise(found, direct) < frozen_base.MAX_NOISE
 
 
 def test_other_weights_get_features_of_their_own(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
-    pictures = pictures_of(colours.train[:4])
-    first = pooled(network, store, pictures)
+    images = images_of(colours.train[:4])
+    first = pooled(network, store, images)
     other = build()
     other.model.set_weights([1.01 * weight for weight in network.model.get_weights()])
-    assert not np.array_equal(pooled(other, store, pictures), first)
-    np.testing.assert_array_equal(pooled(network, store, pictures), first)
+    assert not np.array_equal(pooled(other, store, images), first)
+    np.testing.assert_array_equal(pooled(network, store, images), first)
 
 
 def test_a_digest_says_whether_networks_give_the_same(tmp_path: Path) -> None:
     import keras
 
     built = build()
-    digest = frozen.network_digest(built.base)
+    digest = frozen_base.network_digest(built.base)
     built.base.save(tmp_path / "base.keras")
-    assert frozen.network_digest(keras.saving.load_model(tmp_path / "base.keras")) == digest
+    assert frozen_base.network_digest(keras.saving.load_model(tmp_path / "base.keras")) == digest
     for layer in built.base.layers:
         layer.trainable = False
-    assert frozen.network_digest(built.base) == digest
-    assert frozen.network_digest(built.lower()) != digest
+    assert frozen_base.network_digest(built.base) == digest
+    assert frozen_base.network_digest(built.lower()) != digest
     kernel = built.model.get_layer("last")
     kernel.set_weights([np.nextafter(weight, 2) for weight in kernel.get_weights()])
-    assert frozen.network_digest(built.base) != digest
+    assert frozen_base.network_digest(built.base) != digest
 
 
 def test_progress_counts_every_view_once(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
-    pooled(network, store, pictures_of(colours.train[:10]))
+    pooled(network, store, images_of(colours.train[:10]))
     steps: list[int] = []
-    pictures = pictures_of(colours.train)
+    images = images_of(colours.train)
     with Extractor(network, store) as extractor:
-        extractor.open(pictures)
-        extractor.pooled(pictures, 2, steps.append)
+        extractor.open(images)
+        extractor.pooled(images, 2, steps.append)
         assert extractor.num_computed == 40
     assert steps[0] == 20
     assert sum(steps) == 60
 
 
-def test_a_picture_that_vanished_is_named(
-    network: Any, store: FeatureStore, tmp_path: Path
-) -> None:
+def test_a_image_that_vanished_is_named(network: Any, store: FeatureStore, tmp_path: Path) -> None:
     dataset = read_dataset(fill(tmp_path / "data", 5))
     dataset.train[7].path.unlink()
     with pytest.raises(DataError, match=rf"{dataset.train[7].path}.*do not change the folder"):
-        pooled(network, store, pictures_of(dataset.train))
+        pooled(network, store, images_of(dataset.train))
 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf, 1e9])  # half precision ends at 65504
@@ -271,7 +268,7 @@ def test_weights_that_give_no_numbers_are_refused(
     last = built.model.get_layer("last")
     last.set_weights([np.full_like(weight, factor) for weight in last.get_weights()])
     with pytest.raises(WeightsError, match="not finite numbers"):
-        pooled(built, FeatureStore(tmp_path, limit=1e9), pictures_of(colours.train))
+        pooled(built, FeatureStore(tmp_path, limit=1e9), images_of(colours.train))
 
 
 def test_features_beyond_the_limit_are_refused_at_once(
@@ -281,52 +278,52 @@ def test_features_beyond_the_limit_are_refused_at_once(
     forward_passes: collections.Counter[bytes],
 ) -> None:
     small = FeatureStore(store.folder, limit=2_000)
-    with pytest.raises(OutputError, match=r"of 30 pictures in 2 views take .* --cache-limit"):
-        pooled(network, small, pictures_of(colours.train))
+    with pytest.raises(OutputError, match=r"of 30 images in 2 views take .* --cache-limit"):
+        pooled(network, small, images_of(colours.train))
     assert not forward_passes
 
 
 def test_a_limit_that_was_lowered_does_not_stop_what_adds_nothing(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
-    pictures = pictures_of(colours.train)
-    found = pooled(network, store, pictures)
+    images = images_of(colours.train)
+    found = pooled(network, store, images)
     small = FeatureStore(store.folder, limit=2_000)
-    np.testing.assert_array_equal(pooled(network, small, pictures), found)
+    np.testing.assert_array_equal(pooled(network, small, images), found)
 
 
 def test_int8_features_of_another_calibration_are_features_of_another_kind(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
-    def about(pictures: PictureIterator) -> Any:
+    def about(images: ImageIterator) -> Any:
         with Extractor(network, store) as extractor:
-            extractor.open(pictures, "int8")
+            extractor.open(images, "int8")
             return extractor.base.about(of_maps=False)
 
-    first = about(pictures_of(colours.train))
-    assert about(pictures_of(colours.train[:5])) == first  # it was kept
+    first = about(images_of(colours.train))
+    assert about(images_of(colours.train[:5])) == first  # it was kept
     store.clear()
-    assert about(pictures_of(colours.train)) == first  # and can be made again
+    assert about(images_of(colours.train)) == first  # and can be made again
     store.clear()
-    assert about(pictures_of(colours.train[:5])) != first
+    assert about(images_of(colours.train[:5])) != first
 
 
 KILLED = """
 import os, sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
-from classifier import engines
-from classifier.learning import network
-from classifier.learning.dataset import read_dataset
-from classifier.learning.extraction import Extractor
-from classifier.learning.feature_store import FeatureStore
-from test_extraction import pictures_of
+from imagesieve.model import engines
+from imagesieve.learning import network
+from imagesieve.learning.data.dataset import read_dataset
+from imagesieve.learning.features.extraction import Extractor
+from imagesieve.learning.features.store import FeatureStore
+from test_extraction import images_of
 from tiny_backbone import TINY
 import numpy as np
 
 built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
 dataset = read_dataset(Path(sys.argv[1]))
-pictures = pictures_of(dataset.train)
+images = images_of(dataset.train)
 run, calls = engines.OpenVINORunner.run, 0
 def counted(self, batch):
     global calls
@@ -335,9 +332,9 @@ def counted(self, batch):
         os.kill(os.getpid(), 9)
     return run(self, batch)
 with Extractor(built, FeatureStore(Path(sys.argv[2]), limit=1e9)) as extractor:
-    extractor.open(pictures)
+    extractor.open(images)
     engines.OpenVINORunner.run = counted
-    found = np.asarray(extractor.pooled(pictures, 2).values)
+    found = np.asarray(extractor.pooled(images, 2).values)
     print(extractor.num_computed, float(found.astype(np.float64).sum()))
 """
 
@@ -362,5 +359,5 @@ def test_an_extraction_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> N
     computed, total = rest.stdout.split()
     assert 48 - 20 <= int(computed) <= 48 - 17  # those of the last moment may be lost
     whole = FeatureStore(tmp_path / "other", limit=1e9)
-    found = pooled(build(), whole, pictures_of(read_dataset(folder).train))
+    found = pooled(build(), whole, images_of(read_dataset(folder).train))
     assert float(found.astype(np.float64).sum()) == float(total)

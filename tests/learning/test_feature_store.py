@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.errors import DataError, OutputError
-from classifier.learning.feature_shelf import Shelf, StoredRows, row_key
-from classifier.learning.feature_store import FeatureStore, describe, temporary_store
+from imagesieve.errors import DataError, OutputError
+from imagesieve.learning.features.store import FeatureStore, describe, temporary_store
+from imagesieve.learning.features.table import Shelf, StoredRows, row_key
 
 ABOUT = {"backbone": "B", "image_size": [32, 32], "features": "pooled", "engine": "e"}
 SHAPE = (3, 5)
@@ -158,8 +158,8 @@ import sys, itertools
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from classifier.learning.feature_shelf import row_key
-from classifier.learning.feature_store import FeatureStore
+from imagesieve.learning.features.table import row_key
+from imagesieve.learning.features.store import FeatureStore
 store = FeatureStore(Path(sys.argv[1]), limit=1e12)
 with store.shelf({"a": 1}, (4096,)) as shelf:
     for number in itertools.count():
@@ -238,7 +238,7 @@ def test_over_the_limit_what_was_not_used_for_long_gives_way(tmp_path: Path) -> 
         folder = max(store.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         os.utime(folder, (0, time.time() - 1000 + age))
     with store.shelf({"a": "d"}, SHAPE) as shelf:
-        shelf.make_room(100, "100 pictures")
+        shelf.make_room(100, "100 images")
         assert sorted(holding.about["a"] for holding in store.holdings()) == ["c", "d"]
 
 
@@ -246,9 +246,9 @@ def test_more_than_the_limit_is_told_before_anything_is_computed(tmp_path: Path)
     store = FeatureStore(tmp_path / "store", limit=1000)
     with (
         store.shelf(ABOUT, SHAPE) as shelf,
-        pytest.raises(OutputError, match=r"of 100 pictures take 5\.0 kB, more than .* 1\.0 kB: ra"),
+        pytest.raises(OutputError, match=r"of 100 images take 5\.0 kB, more than .* 1\.0 kB: ra"),
     ):
-        shelf.make_room(100, "100 pictures")
+        shelf.make_room(100, "100 images")
 
 
 def test_room_that_others_use_is_told(tmp_path: Path) -> None:
@@ -257,12 +257,12 @@ def test_room_that_others_use_is_told(tmp_path: Path) -> None:
         for number in range(100):
             one.add(key(number), row(number))
         with pytest.raises(OutputError, match=r"other trainings use .* raise the limit of 6\.0 kB"):
-            other.make_room(50, "50 pictures")
+            other.make_room(50, "50 images")
 
 
 def test_a_disk_that_is_too_small_is_told(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"are free: free some space"):
-        FeatureStore(tmp_path, limit=1e30).make_room(10**18, "many pictures")
+        FeatureStore(tmp_path, limit=1e30).make_room(10**18, "many images")
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_removing_a_shelf_and_opening_it_do_not_get_into_each_others_way(
             assert {"holds": "a file"} in kept
             assert {**ABOUT, "row_shape": [*SHAPE]} in kept
 
-    actions = [use, use, store.clear, store.clear, lambda: store.make_room(1, "a picture")]
+    actions = [use, use, store.clear, store.clear, lambda: store.make_room(1, "an image")]
     threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
     for thread in threads:
         thread.start()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from data_folders import fill
 
-from classifier.errors import DataError
-from classifier.learning.dataset import Dataset, read_dataset
-from classifier.learning.features import FeatureBatches, Features, extract
-from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
+from imagesieve.errors import DataError
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
+from imagesieve.learning.features.batches import FeatureBatches, Features, extract
 
 
-def pictures_of(dataset: Dataset, batch_size: int = 8) -> PictureIterator:
+def images_of(dataset: Dataset, batch_size: int = 8) -> ImageIterator:
     return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
         dataset.train,
         dataset.classes,
@@ -35,27 +35,27 @@ def pixel_means() -> Any:
 def test_features_come_in_order_whatever_the_batch_size(
     colours: Dataset, pixel_means: Any, batch_size: int
 ) -> None:
-    pictures = pictures_of(colours, batch_size)
-    found = extract(pixel_means, pictures)
+    images = images_of(colours, batch_size)
+    found = extract(pixel_means, images)
     assert found.dtype == np.float32
-    right = [pictures.picture(number, 0).mean(axis=(0, 1)) for number in range(pictures.n)]
+    right = [images.image(number, 0).mean(axis=(0, 1)) for number in range(images.n)]
     np.testing.assert_allclose(found, right, atol=1e-3)
 
 
-def test_a_picture_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> None:
+def test_a_image_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> None:
     dataset = read_dataset(fill(tmp_path, 5))
     dataset.train[7].path.unlink()
     with pytest.raises(DataError, match=rf"{dataset.train[7].path}.*do not change the folder"):
-        extract(pixel_means, pictures_of(dataset))
+        extract(pixel_means, images_of(dataset))
 
 
-def numbered(num_views: int, num_pictures: int) -> Features:
-    """Give features that say which view of which picture they are."""
-    view, picture = np.mgrid[:num_views, :num_pictures]
-    return Features(np.stack([view, picture], axis=-1).astype(np.float16), np.arange(num_pictures))
+def numbered(num_views: int, num_images: int) -> Features:
+    """Give features that say which view of which image they are."""
+    view, image = np.mgrid[:num_views, :num_images]
+    return Features(np.stack([view, image], axis=-1).astype(np.float16), np.arange(num_images))
 
 
-def test_an_epoch_has_every_picture_once_in_views_drawn_by_chance() -> None:
+def test_an_epoch_has_every_image_once_in_views_drawn_by_chance() -> None:
     batches = FeatureBatches(numbered(3, 50), 8, seed=1)
     assert len(batches) == 7
     epochs = []
@@ -72,7 +72,7 @@ def test_an_epoch_has_every_picture_once_in_views_drawn_by_chance() -> None:
     assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_weights_go_with_their_pictures() -> None:
+def test_weights_go_with_their_images() -> None:
     plain = numbered(2, 20)
     weights = np.arange(20, dtype=np.float32)
     batches = FeatureBatches(Features(plain.values, plain.labels, weights), 8, seed=1)
@@ -84,7 +84,7 @@ def test_weights_go_with_their_pictures() -> None:
     np.testing.assert_array_equal(unweighted, np.ones(4, np.float32))
 
 
-def test_unshuffled_batches_are_the_plain_pictures_in_order() -> None:
+def test_unshuffled_batches_are_the_plain_images_in_order() -> None:
     batches = FeatureBatches(numbered(3, 10), 4, seed=1, shuffle=False)
     values = np.concatenate([batches[index][0] for index in range(3)])
     np.testing.assert_array_equal(values[:, 0], np.zeros(10))

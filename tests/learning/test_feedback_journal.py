@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from feedback import Feedback
 
-from classifier.learning import feedback_journal
+from imagesieve.learning.data import feedback_journal
 
-FIRST, SECOND = b"one picture", b"another"
+FIRST, SECOND = b"one image", b"another"
 
 
 def held(folder: Path) -> list[str | None]:
@@ -48,7 +48,7 @@ def test_what_holds_is_what_was_said_last_and_not_undone(
     assert held(tmp_path) == holds
 
 
-def test_each_picture_has_a_story_of_its_own_and_is_found_by_the_name_of_its_file(
+def test_each_image_has_a_story_of_its_own_and_is_found_by_the_name_of_its_file(
     tmp_path: Path,
 ) -> None:
     feedback = Feedback(tmp_path)

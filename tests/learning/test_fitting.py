@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import resumed_fit
 
-from classifier.learning import fitting, training
-from classifier.learning.checkpoints import Checkpoint, Progress
-from classifier.learning.dataset import Dataset
-from classifier.learning.network import Network
-from classifier.learning.steps import loss_step, run_epoch
+from imagesieve.learning.data.dataset import Dataset
+from imagesieve.learning.networks.network import Network
+from imagesieve.learning.training import fine_tuning, fitting
+from imagesieve.learning.training.checkpoints import Checkpoint, Progress
+from imagesieve.learning.training.steps import loss_step, run_epoch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 120
@@ -119,7 +119,7 @@ def line() -> keras.Model:
 
 def test_a_fit_that_runs_off_to_infinity_keeps_its_best_epoch(tmp_path: Path) -> None:
     model = line()
-    settings = training.FitSettings(9, 1e-2, 5, 0, tmp_path, patience=3)
+    settings = fine_tuning.FitSettings(9, 1e-2, 5, 0, tmp_path, patience=3)
     fit = fitting.fit("head", model, Points(2), Points(9), np.array([0, 1]), settings)
     assert np.isfinite(fit.history["val_loss"][:2]).all()
     assert np.isnan(fit.history["val_loss"][2:]).all()
@@ -135,7 +135,7 @@ def test_a_state_of_another_network_is_not_gone_on_with(
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     other = {"model-0": np.zeros((4, 3), np.float32)}
     checkpoint.save(Progress(0.1, "float32", {"val_loss": [0.1]}, [1.0]), other.items())
-    settings = training.FitSettings(2, 1e-2, 5, 0, tmp_path, checkpoint=checkpoint)
+    settings = fine_tuning.FitSettings(2, 1e-2, 5, 0, tmp_path, checkpoint=checkpoint)
     fit = fitting.fit("head", line(), Points(2), Points(9), np.array([0, 1]), settings)
     assert f"{checkpoint.path} is of another network" in caplog.text
     assert len(fit.epoch_seconds) == 2
@@ -145,7 +145,7 @@ def test_a_state_of_another_network_is_not_gone_on_with(
 def test_the_rate_is_there_for_tensorboard(tmp_path: Path) -> None:
     from tensorflow.compat.v1.train import summary_iterator
 
-    settings = training.FitSettings(2, 1e-2, 5, 0, tmp_path)
+    settings = fine_tuning.FitSettings(2, 1e-2, 5, 0, tmp_path)
     fitting.fit("full fine-tuning", line(), Points(2), Points(9), np.array([0, 1]), settings)
     noted = {
         f"{file.parent.name}/{value.tag}"

@@ -18,12 +18,12 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 from tensorflow.keras.preprocessing import image as keras_image
 
-from classifier import images
-from classifier.errors import DataError, UnreadableImageError, UsageError
-from classifier.learning.dataset import read_dataset
-from classifier.learning.generator import FIRST_GENERATION, ImageDataGenerator, PictureIterator
+from imagesieve.errors import DataError, UnreadableImageError, UsageError
+from imagesieve.images import decode
+from imagesieve.learning.data.dataset import read_dataset
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
 
-SIDE = 40  # Keras puts the centre of a warp elsewhere when a picture is not square
+SIDE = 40  # Keras puts the centre of a warp elsewhere when an image is not square
 
 TRANSFORMS: dict[str, Mapping[str, Any]] = {
     "nothing": {},
@@ -60,7 +60,7 @@ def scene(seed: int = 1, side: int = SIDE) -> np.ndarray:
 @uses_keras_warp
 @pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
 @pytest.mark.parametrize("parameters", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_float_pictures_are_warped_exactly_as_keras_does(
+def test_float_images_are_warped_exactly_as_keras_does(
     parameters: Mapping[str, Any], fill_mode: str
 ) -> None:
     x = scene().astype(np.float32)
@@ -75,7 +75,7 @@ def test_float_pictures_are_warped_exactly_as_keras_does(
 @uses_keras_warp
 @pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
 @pytest.mark.parametrize("parameters", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_uint8_pictures_are_warped_as_keras_does_within_rounding(
+def test_uint8_images_are_warped_as_keras_does_within_rounding(
     parameters: Mapping[str, Any], fill_mode: str
 ) -> None:
     x = scene()
@@ -98,13 +98,13 @@ def test_brightness_is_keras_s_within_rounding(brightness: float) -> None:
     assert np.abs(found - expected).max() <= 1
 
 
-def test_a_half_turn_of_a_wide_picture_stays_centred() -> None:
+def test_a_half_turn_of_a_wide_image_stays_centred() -> None:
     x = np.asarray(draw_scene(3, (60, 30)))
     found = ImageDataGenerator().apply_transform(x, {"theta": 180})
     assert np.abs(found.astype(int) - x[::-1, ::-1]).max() <= 1
 
 
-def test_constant_fill_puts_cval_where_the_picture_ends() -> None:
+def test_constant_fill_puts_cval_where_the_image_ends() -> None:
     x = np.full((20, 20, 3), 200, np.uint8)
     found = ImageDataGenerator(fill_mode="constant", cval=7).apply_transform(x, {"ty": 10})
     assert (found[:10] == 200).all()
@@ -214,10 +214,10 @@ def test_an_unknown_subset_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_folder_that_is_missing_or_has_no_pictures_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_or_has_no_images_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no folder .*nowhere"):
         ImageDataGenerator().flow_from_directory(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         ImageDataGenerator().flow_from_directory(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_the_pixels_are_those_of_prediction(tmp_path: Path) -> None:
     found = ImageDataGenerator().flow_from_directory(
         tmp_path / "train", target_size=(32, 48), shuffle=False, class_mode=None
     )
-    expected = [images.decode(path, image_size=(32, 48)).pixels for path in found.filepaths]
+    expected = [decode(path, image_size=(32, 48)).pixels for path in found.filepaths]
     np.testing.assert_array_equal(found[0], np.stack(expected))
     assert found[0].dtype == np.float32
 
@@ -287,31 +287,31 @@ def test_rescale_and_a_function_are_applied(tmp_path: Path) -> None:
     changed = ImageDataGenerator(
         rescale=1 / 255, preprocessing_function=lambda x: 255 - x
     ).flow_from_directory(tmp_path / "train", **options)
-    pictures, labels = changed[0]
-    np.testing.assert_allclose(pictures, (255 - plain[0][0]) / 255, rtol=1e-5)
-    np.testing.assert_array_equal(pictures, labels)
+    images, labels = changed[0]
+    np.testing.assert_allclose(images, (255 - plain[0][0]) / 255, rtol=1e-5)
+    np.testing.assert_array_equal(images, labels)
 
 
 def test_validation_split_goes_by_content_without_overlap_or_augmentation(tmp_path: Path) -> None:
     folder = fill(tmp_path, 20) / "train"
     generator = ImageDataGenerator(validation_split=0.25, **FIRST_GENERATION)
 
-    def parts() -> list[PictureIterator]:
+    def parts() -> list[ImageIterator]:
         return [
             generator.flow_from_directory(folder, (32, 32), shuffle=False, seed=1, subset=subset)
             for subset in ("training", "validation")
         ]
 
-    def contents(flow: PictureIterator) -> set[bytes]:
+    def contents(flow: ImageIterator) -> set[bytes]:
         return {Path(path).read_bytes() for path in flow.filepaths}
 
     training, validation = parts()
     assert training.n + validation.n == 60
     assert 0 < validation.n < training.n
     assert not contents(training) & contents(validation)
-    plain = images.decode(validation.filepaths[0], image_size=(32, 32)).pixels
+    plain = decode(validation.filepaths[0], image_size=(32, 32)).pixels
     np.testing.assert_array_equal(validation[0][0][0], plain)
-    plain = images.decode(training.filepaths[0], image_size=(32, 32)).pixels
+    plain = decode(training.filepaths[0], image_size=(32, 32)).pixels
     assert not np.array_equal(training[0][0][0], plain)
 
     before = contents(validation)
@@ -323,29 +323,29 @@ def test_validation_split_goes_by_content_without_overlap_or_augmentation(tmp_pa
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a class folder of 21 pictures, so that the last batch of 4 is a rest."""
+    """Give a class folder of 21 images, so that the last batch of 4 is a rest."""
     return fill(tmp_path_factory.mktemp("few"), 7) / "train"
 
 
-def flow(folder: Path, seed: int = 3, **options: Any) -> PictureIterator:
+def flow(folder: Path, seed: int = 3, **options: Any) -> ImageIterator:
     generator = ImageDataGenerator(rotation_range=20, **FIRST_GENERATION)
     return generator.flow_from_directory(folder, (32, 32), batch_size=4, seed=seed, **options)
 
 
-def test_every_picture_comes_exactly_once_in_an_epoch(few: Path) -> None:
-    pictures = ImageDataGenerator().flow_from_directory(few, (32, 32), batch_size=4, seed=1)
-    assert len(pictures) == 6
+def test_every_image_comes_exactly_once_in_an_epoch(few: Path) -> None:
+    images = ImageDataGenerator().flow_from_directory(few, (32, 32), batch_size=4, seed=1)
+    assert len(images) == 6
     orders = []
     for _ in range(3):
-        batches = [pictures[index][0] for index in range(len(pictures))]
+        batches = [images[index][0] for index in range(len(images))]
         assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 1]
-        orders.append([picture.tobytes() for batch in batches for picture in batch])
+        orders.append([image.tobytes() for batch in batches for image in batch])
         assert len(set(orders[-1])) == 21
-        pictures.on_epoch_end()
+        images.on_epoch_end()
     assert set(orders[0]) == set(orders[1])
     assert orders[0] != orders[1] != orders[2]
     with pytest.raises(IndexError):
-        pictures[6]
+        images[6]
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_one_others(few: Path) -> None:
@@ -359,12 +359,12 @@ def test_the_same_seed_gives_the_same_batches_and_another_one_others(few: Path) 
 
 
 def test_reset_goes_back_to_the_first_epoch(few: Path) -> None:
-    pictures = flow(few)
-    first = pictures[0][0]
-    pictures.on_epoch_end()
-    assert not np.array_equal(pictures[0][0], first)
-    pictures.reset()
-    np.testing.assert_array_equal(pictures[0][0], first)
+    images = flow(few)
+    first = images[0][0]
+    images.on_epoch_end()
+    assert not np.array_equal(images[0][0], first)
+    images.reset()
+    np.testing.assert_array_equal(images[0][0], first)
 
 
 def test_without_a_seed_two_flows_differ(few: Path) -> None:
@@ -373,16 +373,16 @@ def test_without_a_seed_two_flows_differ(few: Path) -> None:
     assert not np.array_equal(first[0][0], second[0][0])
 
 
-def test_view_0_is_the_plain_picture_and_the_others_are_not(few: Path) -> None:
-    pictures = flow(few)
-    plain = images.decode(pictures.filepaths[4], image_size=(32, 32)).pixels
-    views = [pictures.picture(4, view) for view in range(4)]
+def test_view_0_is_the_plain_image_and_the_others_are_not(few: Path) -> None:
+    images = flow(few)
+    plain = decode(images.filepaths[4], image_size=(32, 32)).pixels
+    views = [images.image(4, view) for view in range(4)]
     np.testing.assert_array_equal(views[0], plain)
     assert len({view.tobytes() for view in views}) == 4
     assert all(view.dtype == np.uint8 and view.shape == (32, 32, 3) for view in views)
 
 
-def test_a_view_belongs_to_the_content_wherever_the_picture_stands(tmp_path: Path) -> None:
+def test_a_view_belongs_to_the_content_wherever_the_image_stands(tmp_path: Path) -> None:
     found = read_dataset(fill(tmp_path, 4))
     generator = ImageDataGenerator(**FIRST_GENERATION)
     forwards, backwards = (
@@ -390,7 +390,7 @@ def test_a_view_belongs_to_the_content_wherever_the_picture_stands(tmp_path: Pat
         for samples in (found.train, found.train[::-1])
     )
     last = len(found.train) - 1
-    np.testing.assert_array_equal(forwards.picture(0, 1), backwards.picture(last, 1))
+    np.testing.assert_array_equal(forwards.image(0, 1), backwards.image(last, 1))
 
 
 def test_global_random_state_is_neither_read_nor_changed(few: Path) -> None:
@@ -403,25 +403,25 @@ def test_global_random_state_is_neither_read_nor_changed(few: Path) -> None:
 
 
 class Recorder(keras.layers.Layer):
-    """Passes pictures on and keeps a checksum of every batch that it sees in training."""
+    """Passes images on and keeps a checksum of every batch that it sees in training."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[bytes] = []
 
-    def call(self, pictures: Any) -> Any:
+    def call(self, images: Any) -> Any:
         import tensorflow as tf
 
         def note(values: Any) -> Any:
             self.seen.append(values.numpy().tobytes())
             return values
 
-        noted = tf.py_function(note, [pictures], tf.float32)
-        noted.set_shape(pictures.shape)
+        noted = tf.py_function(note, [images], tf.float32)
+        noted.set_shape(images.shape)
         return keras.ops.stop_gradient(noted)
 
 
-def seen_by_fit(pictures: PictureIterator) -> list[bytes]:
+def seen_by_fit(images: ImageIterator) -> list[bytes]:
     recorder = Recorder()
     model = keras.Sequential(
         [
@@ -432,18 +432,18 @@ def seen_by_fit(pictures: PictureIterator) -> list[bytes]:
         ]
     )
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(pictures, epochs=3, shuffle=False, verbose=0)
+    model.fit(images, epochs=3, shuffle=False, verbose=0)
     return list(recorder.seen)
 
 
-def seen_by_threads(pictures: PictureIterator, num_epochs: int) -> list[bytes]:
+def seen_by_threads(images: ImageIterator, num_epochs: int) -> list[bytes]:
     """What four threads get that ask for the batches of an epoch at once."""
     seen: list[bytes] = []
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for _ in range(num_epochs):
-            batches = pool.map(pictures.__getitem__, range(len(pictures)))
+            batches = pool.map(images.__getitem__, range(len(images)))
             seen += [batch.tobytes() for batch, _ in batches]
-            pictures.on_epoch_end()
+            images.on_epoch_end()
     return seen
 
 
@@ -466,18 +466,18 @@ def test_the_number_of_threads_changes_nothing(few: Path, threads: int) -> None:
         by_number += [alone[index] for index in range(len(alone))]
         alone.on_epoch_end()
     in_a_loop = list(itertools.islice(together, len(by_number)))
-    for (pictures, labels), (same_pictures, same_labels) in zip(by_number, in_a_loop, strict=True):
-        np.testing.assert_array_equal(pictures, same_pictures)
+    for (images, labels), (same_images, same_labels) in zip(by_number, in_a_loop, strict=True):
+        np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
 
 
 def test_a_batch_that_was_looked_at_ahead_is_dropped_when_the_epoch_is_set(few: Path) -> None:
     expected = flow(few)
     expected.epoch = 7
-    pictures = flow(few)
-    batches = iter(pictures)
+    images = flow(few)
+    batches = iter(images)
     next(batches)
-    pictures.epoch = 7
+    images.epoch = 7
     np.testing.assert_array_equal(next(batches)[0], expected[1][0])
 
 
@@ -486,9 +486,9 @@ def threads_left() -> list[str]:
 
 
 def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
-    pictures = flow(few)
-    pictures.threads = 3
-    batches = iter(pictures)
+    images = flow(few)
+    images.threads = 3
+    batches = iter(images)
     next(batches)
     assert threads_left()
     batches.close()
@@ -496,16 +496,16 @@ def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_picture_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
-    pictures = flow(fill(tmp_path, 2) / "train", shuffle=False)
-    pictures.threads = threads
-    gone = Path(pictures.filepaths[1])
+def test_a_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
+    images = flow(fill(tmp_path, 2) / "train", shuffle=False)
+    images.threads = threads
+    gone = Path(images.filepaths[1])
     gone.unlink()
     with pytest.raises(UnreadableImageError, match=gone.name):
-        pictures[0]
+        images[0]
     with pytest.raises(UnreadableImageError, match=gone.name):
-        next(iter(pictures))
-    assert len(pictures[1][0]) == 2
+        next(iter(images))
+    assert len(images[1][0]) == 2
     assert not threads_left()
 
 
@@ -519,19 +519,19 @@ def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, th
             time.sleep(0.2)
             return super().apply_transform(x, transform_parameters)
 
-    pictures = Slow().flow_from_directory(few, (32, 32), batch_size=21, seed=1)
-    pictures.threads = threads
+    images = Slow().flow_from_directory(few, (32, 32), batch_size=21, seed=1)
+    images.threads = threads
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.4, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        next(iter(pictures))
+        next(iter(images))
     assert 0 < len(begun) < 21
     timer.join()
 
 
-def test_standardising_of_a_subclass_is_called_for_each_picture_in_the_caller_s_thread(
+def test_standardising_of_a_subclass_is_called_for_each_image_in_the_caller_s_thread(
     few: Path,
 ) -> None:
     seen = []
@@ -547,11 +547,11 @@ def test_standardising_of_a_subclass_is_called_for_each_picture_in_the_caller_s_
     assert seen == [threading.current_thread()] * 4
 
 
-def straightforward(pictures: PictureIterator, number: int, settings: Mapping[str, Any]) -> Any:
-    """One augmented picture by NumPy's own padding and a matrix that is put together at length."""
-    height, width = pictures.image_shape[:2]
-    pixels = images.decode(pictures.filepaths[number], image_size=(height, width)).pixels
-    seed = (3, pictures.epoch + 1, int(pictures._samples[number].sha256[:16], 16))
+def straightforward(images: ImageIterator, number: int, settings: Mapping[str, Any]) -> Any:
+    """One augmented image by NumPy's own padding and a matrix that is put together at length."""
+    height, width = images.image_shape[:2]
+    pixels = decode(images.filepaths[number], image_size=(height, width)).pixels
+    seed = (3, images.epoch + 1, int(images._samples[number].sha256[:16], 16))
     drawn = ImageDataGenerator(**settings).get_random_transform((height, width, 3), seed)
     angle, shear = math.radians(drawn["theta"] or 0), math.radians(drawn["shear"] or 0)
     turn = np.array(
@@ -579,10 +579,10 @@ def test_the_batches_are_those_of_a_straightforward_way_bit_for_bit(
     few: Path, fill_mode: str
 ) -> None:
     settings = {**FIRST_GENERATION, "rotation_range": 20, "fill_mode": fill_mode}
-    pictures = ImageDataGenerator(**settings).flow_from_directory(
+    images = ImageDataGenerator(**settings).flow_from_directory(
         few, (32, 40), batch_size=21, seed=3, shuffle=False
     )
     for _ in range(3):
-        expected = np.stack([straightforward(pictures, n, settings) for n in range(21)])
-        np.testing.assert_array_equal(pictures[0][0], expected)
-        pictures.on_epoch_end()
+        expected = np.stack([straightforward(images, n, settings) for n in range(21)])
+        np.testing.assert_array_equal(images[0][0], expected)
+        images.on_epoch_end()

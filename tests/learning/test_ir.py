@@ -7,23 +7,24 @@ import numpy as np
 import pytest
 from tiny_backbone import TINY
 
-from classifier import engines
-from classifier.errors import EngineError
-from classifier.learning import ir, network, random_weights
+from imagesieve.errors import EngineError
+from imagesieve.learning.networks import network, random_weights
+from imagesieve.learning.openvino import convert
+from imagesieve.model import engines
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def dense() -> network.Network:
     """Give a network with a dense head, none of whose weights is zero."""
     built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
-    pixels = PICTURES.astype(np.float32)
+    pixels = IMAGES.astype(np.float32)
     random_weights.set_batch_norm_statistics(built.base, [pixels])
     built.standardise(np.asarray(built.base(pixels, training=False)))
     random = np.random.default_rng(1)
@@ -43,7 +44,7 @@ def logistic(dense: network.Network) -> network.Network:
 def base(dense: network.Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Convert the base as `frozen` does: maps first, pooled features last."""
     xml = tmp_path_factory.mktemp("base") / "base.xml"
-    ir.write_ir(keras.Model(dense.base.input, [dense.lower().output, dense.base.output]), xml)
+    convert.write_ir(keras.Model(dense.base.input, [dense.lower().output, dense.base.output]), xml)
     return xml
 
 
@@ -53,22 +54,22 @@ def test_a_head_set_on_a_converted_base_is_the_whole_model(
 ) -> None:
     built = request.getfixturevalue(head)
     xml = tmp_path / "new/model.xml"
-    ir.write_with_head(ir.read(base), built.head, xml)
-    (found,) = engines.OpenVINORunner(xml, "f32").run(PICTURES)
-    expected = np.asarray(built.model(PICTURES.astype(np.float32), training=False))
+    convert.write_with_head(convert.read(base), built.head, xml)
+    (found,) = engines.OpenVINORunner(xml, "f32").run(IMAGES)
+    expected = np.asarray(built.model(IMAGES.astype(np.float32), training=False))
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.ptp(expected, axis=0).max() > 0.2  # the pictures are told apart
+    assert np.ptp(expected, axis=0).max() > 0.2  # the images are told apart
     assert expected.max() < 0.9999  # and no softmax is flat
 
 
 def test_several_heads_go_on_one_base(
     dense: network.Network, logistic: network.Network, base: Path, tmp_path: Path
 ) -> None:
-    read = ir.read(base)
+    read = convert.read(base)
     answers = []
     for number, built in enumerate((dense, logistic, dense)):
-        ir.write_with_head(read, built.head, tmp_path / f"{number}.xml")
-        answers += engines.OpenVINORunner(tmp_path / f"{number}.xml", "f32").run(PICTURES)
+        convert.write_with_head(read, built.head, tmp_path / f"{number}.xml")
+        answers += engines.OpenVINORunner(tmp_path / f"{number}.xml", "f32").run(IMAGES)
     np.testing.assert_array_equal(answers[0], answers[2])
     assert np.abs(answers[0] - answers[1]).max() > 0.01
 
@@ -79,11 +80,11 @@ def test_a_base_that_was_read_stays_whole_when_its_files_are_removed(
     (tmp_path / "copy").mkdir()
     for suffix in (".xml", ".bin"):
         shutil.copy(base.with_suffix(suffix), tmp_path / "copy")
-    read = ir.read(tmp_path / "copy/base.xml")
+    read = convert.read(tmp_path / "copy/base.xml")
     shutil.rmtree(tmp_path / "copy")
-    ir.write_with_head(read, logistic.head, tmp_path / "model.xml")
-    (found,) = engines.OpenVINORunner(tmp_path / "model.xml", "f32").run(PICTURES)
-    expected = np.asarray(logistic.model(PICTURES.astype(np.float32), training=False))
+    convert.write_with_head(read, logistic.head, tmp_path / "model.xml")
+    (found,) = engines.OpenVINORunner(tmp_path / "model.xml", "f32").run(IMAGES)
+    expected = np.asarray(logistic.model(IMAGES.astype(np.float32), training=False))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -100,14 +101,14 @@ def test_a_head_of_unknown_layers_is_refused(layer: Any, base: Path, tmp_path: P
     features = keras.Input((24,))
     head = keras.Model(features, layer(features))
     with pytest.raises(EngineError, match="the head's layer odd has no counterpart"):
-        ir.write_with_head(ir.read(base), head, tmp_path / "model.xml")
+        convert.write_with_head(convert.read(base), head, tmp_path / "model.xml")
     assert not (tmp_path / "model.xml").exists()
 
 
 def test_a_damaged_ir_is_told(base: Path, tmp_path: Path) -> None:
     (tmp_path / "base.xml").write_bytes(base.read_bytes()[:500])
     with pytest.raises(EngineError, match=r"cannot read the network in .*base\.xml"):
-        ir.read(tmp_path / "base.xml")
+        convert.read(tmp_path / "base.xml")
 
 
 def test_an_operation_that_openvino_does_not_know_is_told(tmp_path: Path) -> None:
@@ -120,5 +121,5 @@ def test_an_operation_that_openvino_does_not_know_is_told(tmp_path: Path) -> Non
     features = keras.Input((4,))
     model = keras.Model(features, Odd()(features))
     with pytest.raises(EngineError, match="OpenVINO cannot read the network"):
-        ir.write_ir(model, tmp_path / "model.xml")
+        convert.write_ir(model, tmp_path / "model.xml")
     assert list(tmp_path.iterdir()) == []

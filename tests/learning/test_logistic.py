@@ -8,12 +8,12 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from classifier.errors import DataError
-from classifier.learning import logistic, training
-from classifier.learning.evaluation import class_weights
-from classifier.learning.features import Features
-from classifier.learning.logistic import Logistic, assign_folds, fit
-from classifier.learning.network import Network, with_classes, with_logistic_head
+from imagesieve.errors import DataError
+from imagesieve.learning.features.batches import Features
+from imagesieve.learning.networks.network import Network, with_classes, with_logistic_head
+from imagesieve.learning.training import fine_tuning, head
+from imagesieve.learning.training.evaluation import class_weights
+from imagesieve.learning.training.head import Logistic, assign_folds, fit
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.filterwarnings(
 def clouds(
     counts: tuple[int, ...], num_features: int, *, views: int = 1, apart: float = 0.5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give features (views, pictures, num_features) of classes that overlap, and labels."""
+    """Give features (views, images, num_features) of classes that overlap, and labels."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     centres = random.normal(0, apart, (len(counts), num_features))
-    pictures = centres[labels] + random.normal(0, 1, (len(labels), num_features))
-    values = pictures + random.normal(0, 0.3, (views, *pictures.shape))
+    images = centres[labels] + random.normal(0, 1, (len(labels), num_features))
+    values = images + random.normal(0, 0.3, (views, *images.shape))
     return (0.1 * values).astype(np.float32), labels
 
 
@@ -57,7 +57,7 @@ def parameters(found: Logistic) -> np.ndarray:
     return np.concatenate([found.kernel, [found.bias]]).astype(np.float64).ravel()
 
 
-SHAPES = [  # pictures of each class, features, views
+SHAPES = [  # images of each class, features, views
     ((40, 50), 10, 2),  # more rows than features
     ((20, 25), 120, 2),  # fewer rows than features
     ((60, 20, 10), 30, 1),  # class weights
@@ -99,11 +99,11 @@ def test_another_optimiser_finds_the_same(
     assert found_loss == pytest.approx(reference.fun, abs=1e-6)
 
 
-def test_left_out_pictures_are_judged_by_regressions_that_have_not_seen_them() -> None:
+def test_left_out_images_are_judged_by_regressions_that_have_not_seen_them() -> None:
     values, labels = clouds((30, 24), 12, views=2)
     found = fit(values, labels, 2, seed=3)
-    folds = assign_folds(labels, logistic.NUM_FOLDS, 3)
-    for fold in range(logistic.NUM_FOLDS):
+    folds = assign_folds(labels, head.NUM_FOLDS, 3)
+    for fold in range(head.NUM_FOLDS):
         seen = folds != fold
         reference = scipy.optimize.minimize(
             objective,
@@ -122,7 +122,7 @@ def test_left_out_pictures_are_judged_by_regressions_that_have_not_seen_them() -
 
 
 @pytest.mark.parametrize("counts", [(40, 30), (60, 12)])  # without class weights, and with them
-def test_a_picture_of_weight_two_counts_as_two_copies(counts: tuple[int, int]) -> None:
+def test_a_image_of_weight_two_counts_as_two_copies(counts: tuple[int, int]) -> None:
     values, labels = clouds(counts, 10, views=2)
     times = np.where((np.arange(len(labels)) % 4 == 0) & (labels == 1), 2, 1)
     found = fit(values, labels, 2, seed=0, weights=times.astype(np.float32))
@@ -134,12 +134,12 @@ def test_a_picture_of_weight_two_counts_as_two_copies(counts: tuple[int, int]) -
     assert np.linalg.norm(at_solution) < 1e-3 * np.linalg.norm(at_plain)
 
 
-def test_left_out_pictures_are_judged_by_weight_too() -> None:
+def test_left_out_images_are_judged_by_weight_too() -> None:
     values, labels = clouds((30, 24), 12)
     weights = np.random.default_rng(1).uniform(0.5, 3, len(labels))
     weights[labels == 1] *= weights[labels == 0].sum() / weights[labels == 1].sum()
     found = fit(values, labels, 2, seed=3, weights=weights)
-    folds = assign_folds(labels, logistic.NUM_FOLDS, 3)
+    folds = assign_folds(labels, head.NUM_FOLDS, 3)
     seen = folds != 2
 
     def weighted(flat: np.ndarray) -> float:
@@ -171,12 +171,12 @@ def test_weights_of_one_change_nothing_at_all() -> None:
     assert plain.log_losses == weighted.log_losses
 
 
-def test_copies_of_a_picture_are_left_out_with_it() -> None:
+def test_copies_of_a_image_are_left_out_with_it() -> None:
     # Labels by chance: only who has seen the other view could know them.
     random = np.random.default_rng(0)
     labels = random.permutation(np.repeat([0, 1], 40))
-    picture = random.normal(0, 0.1, (1, 80, 200)).astype(np.float32)
-    found = fit(np.concatenate([picture, picture]), labels, 2, seed=0)
+    image = random.normal(0, 0.1, (1, 80, 200)).astype(np.float32)
+    found = fit(np.concatenate([image, image]), labels, 2, seed=0)
     right = found.out_of_fold[np.arange(80), labels]
     assert np.log(right).mean() < -0.6  # a coin has -0.69
 
@@ -201,7 +201,7 @@ def test_the_penalty_follows_the_data() -> None:
     noise, labels = clouds((40, 40), 100, apart=0.0)
     weak = fit(noise, labels, 2, seed=0)
     assert weak.l2 == max(weak.log_losses)
-    assert len(weak.log_losses) < len(logistic.L2_SWEEP)  # and what can only be worse is not tried
+    assert len(weak.log_losses) < len(head.L2_SWEEP)  # and what can only be worse is not tried
     signal, labels = clouds((40, 40), 100, apart=1.0)
     strong = fit(signal, labels, 2, seed=0)
     assert strong.l2 < max(strong.log_losses)
@@ -223,7 +223,7 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
     assert found[:, 1].mean() > 0.2  # 0.06 without weights
 
 
-def test_two_pictures_of_a_class_are_enough() -> None:
+def test_two_images_of_a_class_are_enough() -> None:
     values, labels = clouds((40, 2), 10, apart=2)
     found = fit(values, labels, 2, seed=0)
     assert found.converged
@@ -231,7 +231,7 @@ def test_two_pictures_of_a_class_are_enough() -> None:
     np.testing.assert_allclose(found.out_of_fold.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_only_picture_of_a_class_is_never_left_out() -> None:
+def test_the_only_image_of_a_class_is_never_left_out() -> None:
     values, labels = clouds((20, 20, 1), 10, apart=2)
     found = fit(values, labels, 3, seed=0)
     assert np.isnan(found.out_of_fold[-1]).all()
@@ -239,9 +239,9 @@ def test_the_only_picture_of_a_class_is_never_left_out() -> None:
     assert found.probabilities(values[0])[-1].argmax() == 2
 
 
-def test_one_picture_of_each_class_is_refused() -> None:
+def test_one_image_of_each_class_is_refused() -> None:
     values, labels = clouds((1, 1), 10)
-    with pytest.raises(DataError, match="only one training picture"):
+    with pytest.raises(DataError, match="only one training image"):
         fit(values, labels, 2, seed=0)
 
 
@@ -286,7 +286,7 @@ def test_half_precision_features_are_accepted() -> None:
 def test_a_fit_that_is_stopped_early_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logistic, "_MAX_ITERATIONS", 2)
+    monkeypatch.setattr(head, "_MAX_ITERATIONS", 2)
     values, labels = clouds((30, 40), 20)
     found = fit(values, labels, 2, seed=0)
     assert not found.converged
@@ -301,7 +301,7 @@ def trained(
     built = make_network(seed=3)
     features = blobs((20, 30, 8), seed=0, spread=8.0, views=2)
     built.standardise(features.values)
-    network, found = logistic.train_head(built, features, seed=0)
+    network, found = head.train_head(built, features, seed=0)
     return network, found, features
 
 
@@ -313,18 +313,18 @@ def test_keras_gives_the_same_probabilities(trained: tuple[Network, Logistic, An
     by_hand = found.probabilities(standardised)
     assert by_hand.max() - by_hand.min() > 0.3
     np.testing.assert_allclose(
-        training.probabilities(network.head, features, 1), by_hand, atol=1e-4
+        fine_tuning.probabilities(network.head, features, 1), by_hand, atol=1e-4
     )
 
 
-def test_the_head_is_fitted_to_the_weights_of_the_pictures(
+def test_the_head_is_fitted_to_the_weights_of_the_images(
     make_network: Callable[..., Any], blobs: Callable[..., Any]
 ) -> None:
     built = make_network(seed=3)
     plain = blobs((9, 9, 9), seed=0, spread=8.0)
     built.standardise(plain.values)
     weights = np.linspace(0.5, 3, 27, dtype=np.float32)
-    _, found = logistic.train_head(built, Features(plain.values, plain.labels, weights), seed=0)
+    _, found = head.train_head(built, Features(plain.values, plain.labels, weights), seed=0)
     values = np.asarray(built.head.layers[1](plain.values[0]))[np.newaxis]
     expected = fit(values, plain.labels, 3, seed=0, weights=weights)
     np.testing.assert_allclose(found.kernel, expected.kernel, atol=1e-4)

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from classifier.errors import DataError, ModelDamagedError
-from classifier.learning import backbones
-from classifier.learning.network import FEATURE_DEVIATION, Network, with_classes
+from imagesieve.errors import DataError, ModelDamagedError
+from imagesieve.learning.networks import backbones
+from imagesieve.learning.networks.network import FEATURE_DEVIATION, Network, with_classes
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(

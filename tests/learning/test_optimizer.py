@@ -2,7 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from classifier.learning.optimizer import LayerwiseAdamW, rates_by_depth, warm_up_and_cosine
+from imagesieve.learning.training.optimizer import (
+    LayerwiseAdamW,
+    rates_by_depth,
+    warm_up_and_cosine,
+)
 
 
 def trained(optimizer: keras.optimizers.Optimizer, steps: int = 5) -> list[np.ndarray]:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UsageError
-from classifier.learning import options
+from imagesieve.errors import UsageError
+from imagesieve.learning import options
 
 
 def parse(*arguments: str) -> argparse.Namespace:

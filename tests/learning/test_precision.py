@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from classifier.learning import backbones, precision, training
-from classifier.learning.checkpoints import Checkpoint
-from classifier.learning.dataset import Dataset
-from classifier.learning.generator import ImageDataGenerator, PictureIterator
-from classifier.learning.network import Network
+from imagesieve.learning.data.dataset import Dataset
+from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
+from imagesieve.learning.networks import backbones
+from imagesieve.learning.networks.network import Network
+from imagesieve.learning.training import fine_tuning, mixed_precision
+from imagesieve.learning.training.checkpoints import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def tiny() -> Callable[[], Network]:
     return make
 
 
-def pictures(colours: Dataset, *, is_training: bool) -> PictureIterator:
+def images(colours: Dataset, *, is_training: bool) -> ImageIterator:
     return ImageDataGenerator(horizontal_flip=True).flow_from_samples(
         colours.train if is_training else colours.validation,
         colours.classes,
@@ -46,9 +47,9 @@ def pictures(colours: Dataset, *, is_training: bool) -> PictureIterator:
     )
 
 
-def settings(folder: Path, **changes: Any) -> training.FitSettings:
+def settings(folder: Path, **changes: Any) -> fine_tuning.FitSettings:
     return dataclasses.replace(
-        training.FitSettings(
+        fine_tuning.FitSettings(
             epochs=3, learning_rate=0.05, batch_size=8, seed=0, log_folder=folder / "log"
         ),
         **changes,
@@ -60,7 +61,7 @@ def test_a_network_rebuilt_in_mixed_precision_keeps_its_weights_and_what_must_be
 ) -> None:
     model = tiny().model
     model.layers[2].trainable = False
-    mixed = precision.rebuilt(model, "mixed_bfloat16")
+    mixed = mixed_precision.rebuilt(model, "mixed_bfloat16")
     for a, b in zip(model.get_weights(), mixed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
         assert b.dtype == np.float32
@@ -81,7 +82,7 @@ def test_the_probe_measures_both_and_leaves_the_network_alone(
     model = tiny().model
     before = [variable.numpy() for variable in model.variables]
     with caplog.at_level("INFO"):
-        chosen = precision.choose(model, *pictures(colours, is_training=True)[0])
+        chosen = mixed_precision.choose(model, *images(colours, is_training=True)[0])
     assert chosen in ("float32", "mixed_bfloat16")
     assert f"training in {chosen}" in caplog.text
     assert "times as fast" in caplog.text
@@ -103,8 +104,8 @@ def test_mixed_precision_is_taken_if_it_is_quicker_and_right(
     seconds: float, loss: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = {"float32": (1.0, 1.0), "mixed_bfloat16": (seconds, loss)}
-    monkeypatch.setattr(precision, "_try", lambda model, policy, *batch: measured[policy])
-    assert precision.choose(None, np.zeros(0), np.zeros(0)) == chosen
+    monkeypatch.setattr(mixed_precision, "_try", lambda model, policy, *batch: measured[policy])
+    assert mixed_precision.choose(None, np.zeros(0), np.zeros(0)) == chosen
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -115,16 +116,16 @@ def test_all_layers_are_trained_on_pixels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "choose", lambda *arguments: policy)
+    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: policy)
     built = tiny()
-    train, validation = (pictures(colours, is_training=x) for x in (True, False))
+    train, validation = (images(colours, is_training=x) for x in (True, False))
     norms = [x for x in built.model.layers if isinstance(x, keras.layers.BatchNormalization)]
     statistics = [weight for norm in norms for weight in norm.get_weights()]
     start = built.model.get_weights()
-    fit = training.fine_tune_all(built, train, validation, settings(tmp_path))
+    fit = fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path))
     assert (fit.stage, fit.precision) == ("full fine-tuning", policy)
     assert fit.best_epoch >= 1
-    found = np.asarray(built.model(np.stack([validation.picture(n, 0) for n in range(12)])))
+    found = np.asarray(built.model(np.stack([validation.image(n, 0) for n in range(12)])))
     right = found[np.arange(12), validation.classes]
     assert fit.validation_loss == pytest.approx(float(-np.log(right).mean()), rel=1e-3)
     after = [weight for norm in norms for weight in norm.get_weights()]
@@ -143,13 +144,13 @@ def test_training_that_only_harms_is_undone_in_mixed_precision_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "choose", lambda *arguments: "mixed_bfloat16")
+    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "mixed_bfloat16")
     built = tiny()
-    train, validation = (pictures(colours, is_training=x) for x in (True, False))
-    training.fine_tune_all(built, train, validation, settings(tmp_path))
+    train, validation = (images(colours, is_training=x) for x in (True, False))
+    fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path))
     before = built.model.get_weights()
     train.classes[:] = (train.classes + 1) % 3
-    fit = training.fine_tune_all(built, train, validation, settings(tmp_path, epochs=1))
+    fit = fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path, epochs=1))
     assert fit.best_epoch == 0
     assert all(np.array_equal(a, b) for a, b in zip(before, built.model.get_weights(), strict=True))
 
@@ -160,15 +161,15 @@ def test_a_resumed_fit_keeps_its_precision(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train, validation = (pictures(colours, is_training=x) for x in (True, False))
+    train, validation = (images(colours, is_training=x) for x in (True, False))
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
-    monkeypatch.setattr(precision, "choose", lambda *arguments: "mixed_bfloat16")
-    first = training.fine_tune_all(
+    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "mixed_bfloat16")
+    first = fine_tuning.fine_tune_all(
         tiny(), train, validation, settings(tmp_path, checkpoint=checkpoint)
     )
-    monkeypatch.setattr(precision, "choose", lambda *arguments: "float32")
+    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "float32")
     built = tiny()
-    again = training.fine_tune_all(
+    again = fine_tuning.fine_tune_all(
         built, train, validation, settings(tmp_path, checkpoint=checkpoint)
     )
     assert again == first

@@ -12,13 +12,15 @@ import pytest
 from data_folders import fill
 from tiny_backbone import TINY
 
-from classifier import bundle, engines, images
-from classifier.decisions import DecisionPolicy
-from classifier.learning import ir, quantisation, recipes
-from classifier.learning.dataset import Dataset, read_dataset
-from classifier.learning.feature_store import FeatureStore
-from classifier.learning.recipes import Trained, TrainSettings
-from classifier.learning.saving import ExportSettings
+from imagesieve import images
+from imagesieve.learning import train_run
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.export.version_writer import ExportSettings
+from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.openvino import convert, quantize
+from imagesieve.learning.train_run import Trained, TrainSettings
+from imagesieve.model import engines, versions
+from imagesieve.model.decisions import DecisionPolicy
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -30,16 +32,16 @@ PRECISIONS = ("f32", "bf16", "int8") if engines.cpu_has_bf16() else ("f32", "int
 
 def train(dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any) -> Trained:
     settings = dataclasses.replace(TrainSettings(batch_size=10, views=1), **changes)
-    built = recipes.build_network(dataset, TINY, "random", (32, 32), settings, store)
-    return recipes.train(built, dataset, settings, folder / "log", store=store, quiet=True)
+    built = train_run.build_network(dataset, TINY, "random", (32, 32), settings, store)
+    return train_run.train(built, dataset, settings, folder / "log", store=store, quiet=True)
 
 
 def save(
     trained: Trained, dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any
-) -> bundle.ModelVersion:
-    path = bundle.new_version_path(folder / "modelFile", "tiny")
+) -> versions.ModelVersion:
+    path = versions.new_version_path(folder / "modelFile", "tiny")
     export = ExportSettings(**changes)
-    return recipes.save(trained, dataset, DecisionPolicy(), {}, path, export=export, store=store)
+    return train_run.save(trained, dataset, DecisionPolicy(), {}, path, export=export, store=store)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Run:
     """A training of a head, the version of it, and the store that it left."""
 
     trained: Trained
-    version: bundle.ModelVersion
+    version: versions.ModelVersion
     store: FeatureStore
     conversions: dict[str, int]
 
@@ -65,8 +67,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
 
         monkeypatch.setattr(module, name, counted)
 
-    watch(ir, "write_ir")
-    watch(quantisation, "quantise")
+    watch(convert, "write_ir")
+    watch(quantize, "quantise")
     return counter
 
 
@@ -117,7 +119,7 @@ def test_the_manifest_has_the_verdict_on_each_precision(first: Run) -> None:
         assert found["passed"] is True, found
         assert found["milliseconds"] > 0
     assert measured["openvino-int8"]["num_images"] == 12
-    int8, f32 = (first.version.file(bundle.OPENVINO_INT8_MODEL), bundle.OPENVINO_MODEL)
+    int8, f32 = (first.version.file(versions.OPENVINO_INT8_MODEL), versions.OPENVINO_MODEL)
     assert int8 is not None
     assert "FakeQuantize" in int8.read_text()
     assert "FakeQuantize" not in (first.version.path / f32).read_text()
@@ -148,7 +150,7 @@ def test_a_store_that_was_cleared_before_saving_is_filled_again(
     assert store.clear() > 0
     assert store.holdings() == []
     version = save(trained, colours, store, tmp_path)
-    assert version.file(bundle.OPENVINO_INT8_MODEL)
+    assert version.file(versions.OPENVINO_INT8_MODEL)
     assert version.manifest.engines["openvino-f32"]["passed"] is True
     assert conversions == {"write_ir": 1, "quantise": 1}
 
@@ -160,13 +162,13 @@ def test_a_store_that_is_cleared_while_saving_costs_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = ir.write_with_head
+    write = convert.write_with_head
 
     def clear_and_write(*arguments: Any) -> None:
         store.clear()
         write(*arguments)
 
-    monkeypatch.setattr(ir, "write_with_head", clear_and_write)
+    monkeypatch.setattr(convert, "write_with_head", clear_and_write)
     version = save(train(colours, store, tmp_path), colours, store, tmp_path)
     assert store.holdings() == []
     assert version.manifest.engines["openvino-f32"]["passed"] is True
@@ -181,12 +183,12 @@ def test_a_version_without_int8_has_none_and_no_verdict_on_it(
 ) -> None:
     trained = train(colours, store, tmp_path)
     version = save(trained, colours, store, tmp_path, int8_max_drop=None)
-    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert version.file(versions.OPENVINO_INT8_MODEL) is None
     assert "openvino-int8" not in version.manifest.engines
     assert not conversions
 
 
-def test_a_picture_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
+def test_a_image_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
     tmp_path: Path,
 ) -> None:
     folder = fill(tmp_path / "data", 4)
@@ -196,8 +198,8 @@ def test_a_picture_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
     trained = train(dataset, store, tmp_path)
     dataset.train[5].path.unlink()
     version = save(trained, dataset, store, tmp_path)
-    assert version.file(bundle.OPENVINO_MODEL)
-    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert version.file(versions.OPENVINO_MODEL)
+    assert version.file(versions.OPENVINO_INT8_MODEL) is None
     assert str(dataset.train[5].path) in version.manifest.engines["openvino-int8"]["reason"]
 
 

@@ -11,8 +11,8 @@ def connect(*address): raise SystemExit(f"tried to reach {address}")
 socket.socket.connect = socket.getaddrinfo = connect
 from pathlib import Path
 import numpy as np
-from classifier import engines
-from classifier.learning import quantisation
+from imagesieve.model import engines
+from imagesieve.learning import quantisation
 ov = engines.import_openvino()
 import openvino.opset13 as ops
 pixels = ops.parameter([-1, 16, 16, 3], np.float32, name="pixels")
@@ -20,9 +20,9 @@ kernel = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 scores = ops.matmul(ops.reduce_mean(pixels, np.array([1, 2]), False), kernel, False, False)
 xml = Path(sys.argv[1]) / "model.xml"
 ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), xml, compress_to_fp16=False)
-pictures = list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8))
-quantisation.quantise(xml, pictures, xml.with_name("int8.xml"))
-found = engines.OpenVINORunner(xml.with_name("int8.xml"), "int8").run(np.stack(pictures))[0]
+images = list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8))
+quantisation.quantise(xml, images, xml.with_name("int8.xml"))
+found = engines.OpenVINORunner(xml.with_name("int8.xml"), "int8").run(np.stack(images))[0]
 print(found.shape, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 print("tensorflow" in sys.modules, file=sys.stderr)
 """
@@ -43,8 +43,8 @@ def test_a_missing_nncf_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['nncf'] = None\n"
         "from pathlib import Path\n"
-        "from classifier import errors\n"
-        "from classifier.learning import quantisation\n"
+        "from imagesieve import errors\n"
+        "from imagesieve.learning import quantisation\n"
         "try: quantisation.quantise(Path('a.xml'), [], Path('b.xml'))\n"
         "except errors.EngineError as error: print(error)"
     )

@@ -9,13 +9,15 @@ import pytest
 from data_folders import fill
 from tiny_backbone import TINY
 
-from classifier import bundle
-from classifier.decisions import DecisionPolicy
-from classifier.errors import DataError, EngineError, ModelDamagedError, WeightsError
-from classifier.learning import backbones, evaluation, network, recipes, results, stages
-from classifier.learning.dataset import Dataset, read_dataset
-from classifier.learning.feature_store import FeatureStore
-from classifier.learning.recipes import TrainSettings
+from imagesieve.errors import DataError, EngineError, ModelDamagedError, WeightsError
+from imagesieve.learning import results, train_run
+from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.networks import backbones, network
+from imagesieve.learning.train_run import TrainSettings
+from imagesieve.learning.training import evaluation, stages
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -41,7 +43,7 @@ def metrics(accuracy: float, log_loss: float) -> evaluation.Metrics:
 def test_is_not_worse_goes_by_accuracy_then_log_loss(
     new: tuple[float, float], old: tuple[float, float], expected: bool
 ) -> None:
-    assert recipes.is_not_worse(metrics(*new), metrics(*old)) is expected
+    assert train_run.is_not_worse(metrics(*new), metrics(*old)) is expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_is_not_worse_goes_by_accuracy_then_log_loss(
 def test_corrections_may_cost_a_little_log_loss_and_no_label(
     new: tuple[float, float], old: tuple[float, float], expected: bool
 ) -> None:
-    found = recipes.is_not_worse(metrics(*new), metrics(*old), with_corrections=True)
+    found = train_run.is_not_worse(metrics(*new), metrics(*old), with_corrections=True)
     assert found is expected
 
 
@@ -77,11 +79,13 @@ def fine_tuned(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> An
     settings = TrainSettings(head="dense", epochs=4, fine_tune_epochs=2, batch_size=10)
     log_folder = tmp_path_factory.mktemp("log")
     store = FeatureStore(tmp_path_factory.mktemp("store"), limit=1e9)
-    built = recipes.build_network(colours, TINY, "random", (32, 32), settings, store)
-    return recipes.train(built, colours, settings, log_folder, store=store, quiet=True), log_folder
+    built = train_run.build_network(colours, TINY, "random", (32, 32), settings, store)
+    return train_run.train(
+        built, colours, settings, log_folder, store=store, quiet=True
+    ), log_folder
 
 
-def test_random_weights_get_the_statistics_of_the_pictures(fine_tuned: Any) -> None:
+def test_random_weights_get_the_statistics_of_the_images(fine_tuned: Any) -> None:
     model = fine_tuned[0].network.model
     assert np.abs(model.get_layer("stem_norm").moving_mean.numpy()).max() > 0
     features = fine_tuned[0].network.base(np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)))
@@ -101,7 +105,7 @@ def test_head_and_top_blocks_are_trained_in_turn_and_nothing_is_left_in_the_log(
 
 def test_the_metrics_are_those_of_the_whole_model(fine_tuned: Any, colours: Dataset) -> None:
     trained, _ = fine_tuned
-    from classifier import images
+    from imagesieve import images
 
     pixels = np.stack(
         [images.decode(sample.path, image_size=(32, 32)).pixels for sample in colours.validation]
@@ -115,20 +119,20 @@ def test_the_metrics_are_those_of_the_whole_model(fine_tuned: Any, colours: Data
 class Heads:
     """A training of a logistic head, and what is needed to go on with it."""
 
-    trained: recipes.Trained
-    version: bundle.ModelVersion
+    trained: train_run.Trained
+    version: versions.ModelVersion
     store: Path
 
-    def further(self, dataset: Dataset, folder: Path, **changes: Any) -> recipes.Trained:
-        """Train the saved version further on other pictures."""
+    def further(self, dataset: Dataset, folder: Path, **changes: Any) -> train_run.Trained:
+        """Train the saved version further on other images."""
         store = FeatureStore(Path(shutil.copytree(self.store, folder / "store")), limit=1e9)
         settings = TrainSettings(batch_size=10, views=1, is_further=True)
         settings = dataclasses.replace(settings, **changes)
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setitem(backbones.BACKBONES, TINY.name, TINY)
-            opened = recipes.open_network(self.version)
+            opened = train_run.open_network(self.version)
         built = network.with_classes(opened, self.version.manifest.classes, dataset.classes, 0)
-        return recipes.train(built, dataset, settings, folder / "log", store=store, quiet=True)
+        return train_run.train(built, dataset, settings, folder / "log", store=store, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +140,10 @@ def heads(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Heads:
     folder = tmp_path_factory.mktemp("heads")
     settings = TrainSettings(batch_size=10, views=1)
     store = FeatureStore(folder / "store", limit=1e9)
-    built = recipes.build_network(colours, TINY, "random", (32, 32), settings, store)
-    trained = recipes.train(built, colours, settings, folder / "log", store=store, quiet=True)
-    path = bundle.new_version_path(folder / "modelFile", "tiny")
-    version = recipes.save(trained, colours, DecisionPolicy(), {}, path)
+    built = train_run.build_network(colours, TINY, "random", (32, 32), settings, store)
+    trained = train_run.train(built, colours, settings, folder / "log", store=store, quiet=True)
+    path = versions.new_version_path(folder / "modelFile", "tiny")
+    version = train_run.save(trained, colours, DecisionPolicy(), {}, path)
     return Heads(trained, version, store.folder)
 
 
@@ -150,12 +154,12 @@ def test_damaged_statistics_of_random_weights_are_told(
     (path,) = store.folder.rglob("statistics.npz")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"statistics\.npz is damaged .*--clear-cache"):
-        recipes.build_network(colours, TINY, "random", (32, 32), TrainSettings(), store)
+        train_run.build_network(colours, TINY, "random", (32, 32), TrainSettings(), store)
 
 
 def test_missing_weights_are_told(tmp_path: Path, colours: Dataset) -> None:
     with pytest.raises(WeightsError, match=r"nothing\.h5 does not exist"):
-        recipes.build_network(
+        train_run.build_network(
             colours,
             backbones.find("MobileNetV2"),
             str(tmp_path / "nothing.h5"),
@@ -168,10 +172,10 @@ def test_missing_weights_are_told(tmp_path: Path, colours: Dataset) -> None:
 def test_a_saved_version_can_be_trained_further_and_knows_what_it_knew(
     tiny_run: Any, tmp_path: Path
 ) -> None:
-    built = recipes.open_network(tiny_run.version)
+    built = train_run.open_network(tiny_run.version)
     settings = TrainSettings(epochs=1, learning_rate=1e-6, batch_size=8, is_further=True)
     store = FeatureStore(tmp_path / "store", limit=1e9)
-    trained = recipes.train(built, tiny_run.dataset, settings, tmp_path, store=store, quiet=True)
+    trained = train_run.train(built, tiny_run.dataset, settings, tmp_path, store=store, quiet=True)
     assert trained.before.accuracy == tiny_run.trained.metrics.accuracy
     assert trained.before.log_loss == pytest.approx(tiny_run.trained.metrics.log_loss, rel=1e-4)
 
@@ -182,16 +186,16 @@ def test_retraining_a_head_keeps_its_standardisation(colours: Dataset, tmp_path:
     layer.set_weights([np.full(24, 0.5), np.full(24, 4.0)])
     settings = TrainSettings(epochs=1, views=1, batch_size=10, is_further=True)
     store = FeatureStore(tmp_path / "store", limit=1e9)
-    recipes.train(built, colours, settings, tmp_path, store=store, quiet=True)
+    train_run.train(built, colours, settings, tmp_path, store=store, quiet=True)
     np.testing.assert_array_equal(layer.get_weights(), [[0.5] * 24, [4.0] * 24])
 
 
 def test_a_version_without_a_readable_keras_model_cannot_be_trained_further(
     version_path: Path, tmp_path: Path
 ) -> None:
-    version = bundle.load(version_path)
+    version = versions.load(version_path)
     with pytest.raises(ModelDamagedError, match=r"has no model\.keras"):
-        recipes.open_network(version)
+        train_run.open_network(version)
     (tmp_path / "model.keras").write_bytes(b"no archive")
     broken = dataclasses.replace(
         version,
@@ -199,10 +203,10 @@ def test_a_version_without_a_readable_keras_model_cannot_be_trained_further(
         manifest=dataclasses.replace(version.manifest, files={"model.keras": {}}),
     )
     with pytest.raises(EngineError, match="Keras cannot load"):
-        recipes.open_network(broken)
+        train_run.open_network(broken)
 
 
-def head_weights(trained: recipes.Trained) -> Any:
+def head_weights(trained: train_run.Trained) -> Any:
     return trained.network.model.get_layer("head_probabilities").get_weights()
 
 
@@ -224,12 +228,12 @@ def test_retraining_a_logistic_head_on_nothing_new_is_no_better_and_not_used(
     assert [fit.best_epoch for fit in again.fits] == [0]
     assert again.metrics == again.before
     np.testing.assert_array_equal(head_weights(again)[0], head_weights(heads.trained)[0])
-    old = bundle.load(Path(shutil.copytree(heads.version.path, tmp_path / "tiny-old")))
-    bundle.promote(old)
-    new = recipes.save(again, colours, DecisionPolicy(), {}, tmp_path / "tiny-new", parent=old)
+    old = versions.load(Path(shutil.copytree(heads.version.path, tmp_path / "tiny-old")))
+    versions.promote(old)
+    new = train_run.save(again, colours, DecisionPolicy(), {}, tmp_path / "tiny-new", parent=old)
     options = argparse.Namespace(force_promote=False)
     assert results.promote_if_not_worse(new, old, again, options) is False
-    assert bundle.load(tmp_path).name == "tiny-old"
+    assert versions.load(tmp_path).name == "tiny-old"
 
 
 def test_a_regression_that_judges_worse_does_not_replace_the_old_one(
@@ -251,7 +255,7 @@ def test_a_regression_that_judges_worse_does_not_replace_the_old_one(
         np.testing.assert_array_equal(found, kept)
 
 
-def test_a_logistic_head_learns_new_pictures_and_a_new_class(heads: Heads, tmp_path: Path) -> None:
+def test_a_logistic_head_learns_new_images_and_a_new_class(heads: Heads, tmp_path: Path) -> None:
     folder = fill(fill(tmp_path / "data", 12), 4, split="validation")
     for split, count in (("train", 12), ("validation", 4)):
         (folder / split / "amber").mkdir()
@@ -267,7 +271,7 @@ def test_a_logistic_head_learns_new_pictures_and_a_new_class(heads: Heads, tmp_p
     assert [fit.best_epoch for fit in grown.fits] == [1]
     assert grown.metrics.log_loss < grown.before.log_loss
     assert grown.metrics.accuracy == 1.0 > grown.before.accuracy
-    version = recipes.save(grown, dataset, DecisionPolicy(), {}, tmp_path / "tiny-1")
+    version = train_run.save(grown, dataset, DecisionPolicy(), {}, tmp_path / "tiny-1")
     assert version.manifest.classes == dataset.classes
     assert version.manifest.engines["openvino-f32"]["passed"] is True
 
@@ -294,7 +298,7 @@ def test_a_logistic_head_can_be_fine_tuned_in_a_retraining(
 def test_a_fine_tuned_version_s_dense_head_is_trained_further_as_it_is(
     fine_tuned: Any, colours: Dataset, tmp_path: Path
 ) -> None:
-    version = recipes.save(fine_tuned[0], colours, DecisionPolicy(), {}, tmp_path / "tiny-1")
+    version = train_run.save(fine_tuned[0], colours, DecisionPolicy(), {}, tmp_path / "tiny-1")
     store = FeatureStore(tmp_path / "store", limit=1e9)
     store.folder.mkdir()
     dense = Heads(fine_tuned[0], version, store.folder)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier import bundle
-from classifier.learning import report
-from classifier.learning.saving import Origin
+from imagesieve.learning.export import report
+from imagesieve.learning.export.version_writer import Origin
+from imagesieve.model import versions
 
 pytestmark = pytest.mark.filterwarnings(
     # Keras hands its variables to h5py in a way that NumPy 2 frowns upon.
@@ -37,7 +37,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def source(tiny_run: Any) -> str:
-    return (tiny_run.version.path / bundle.REPORT).read_text(encoding="utf-8")
+    return (tiny_run.version.path / versions.REPORT).read_text(encoding="utf-8")
 
 
 def write(tiny_run: Any, path: Path, probabilities: np.ndarray) -> Page:
@@ -64,7 +64,7 @@ def test_accuracy_classes_engines_and_settings_are_told(tiny_run: Any, source: s
     texts = " ".join(Page(source).texts)
     manifest = tiny_run.version.manifest
     assert f"{100 * manifest.metrics['accuracy']:.1f} %" in texts
-    assert "9 validation pictures" in texts
+    assert "9 validation images" in texts
     for word in ("SmallCNN", "48×48 pixels", "blue", "green", "openvino-f32", "epochs"):
         assert word in texts
 
@@ -92,7 +92,7 @@ def test_the_curves_are_drawn_for_each_fit(source: str) -> None:
     assert "network: accuracy" in source
 
 
-def test_mistakes_are_shown_with_their_picture_the_most_confident_first(
+def test_mistakes_are_shown_with_their_image_the_most_confident_first(
     tiny_run: Any, tmp_path: Path
 ) -> None:
     labels = [sample.class_index for sample in tiny_run.dataset.validation]

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from classifier import bundle, engines, images
-from classifier.decisions import DecisionPolicy
-from classifier.errors import EngineError, OutputError, UsageError
-from classifier.learning import exports, gates, ir, recipes, report, saving
+from imagesieve import images
+from imagesieve.errors import EngineError, OutputError, UsageError
+from imagesieve.learning import train_run
+from imagesieve.learning.export import other_formats, report, version_writer
+from imagesieve.learning.openvino import convert, precision_check
+from imagesieve.model import engines, versions
+from imagesieve.model.decisions import DecisionPolicy
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -30,20 +33,20 @@ class Usage(NamedTuple):
     free: int
 
 
-WITHOUT_INT8 = saving.ExportSettings(int8_max_drop=None)
+WITHOUT_INT8 = version_writer.ExportSettings(int8_max_drop=None)
 
 
 def save(
-    tiny_run: Any, path: Path, export: saving.ExportSettings = WITHOUT_INT8
-) -> bundle.ModelVersion:
+    tiny_run: Any, path: Path, export: version_writer.ExportSettings = WITHOUT_INT8
+) -> versions.ModelVersion:
     """Save once more; without int8, which costs a second, unless it is wanted."""
-    return recipes.save(
+    return train_run.save(
         tiny_run.trained, tiny_run.dataset, DecisionPolicy(), {"seed": 0}, path, export=export
     )
 
 
 def test_a_version_is_whole_and_bundle_accepts_it(tiny_run: Any) -> None:
-    version = bundle.load(tiny_run.version.path)
+    version = versions.load(tiny_run.version.path)
     assert version.digest == tiny_run.version.digest
     int8 = {"openvino/model-int8.xml", "openvino/model-int8.bin"}
     assert set(version.manifest.files) - int8 == {
@@ -82,7 +85,7 @@ def test_the_manifest_says_all_that_was_promised(tiny_run: Any) -> None:
     json.loads((tiny_run.version.path / "manifest.json").read_text())
 
 
-def test_keras_and_openvino_agree_with_the_trained_network_on_pictures(tiny_run: Any) -> None:
+def test_keras_and_openvino_agree_with_the_trained_network_on_images(tiny_run: Any) -> None:
     pixels = np.stack(
         [
             images.decode(sample.path, image_size=(48, 48)).pixels
@@ -100,11 +103,11 @@ def test_keras_and_openvino_agree_with_the_trained_network_on_pictures(tiny_run:
 def test_what_was_measured_with_each_precision_is_in_the_manifest(tiny_run: Any) -> None:
     measured = tiny_run.version.manifest.engines
     assert measured["openvino-f32"]["passed"] is True
-    assert measured["openvino-f32"]["max_difference_to_keras"] <= gates.MAX_DIFFERENCE
+    assert measured["openvino-f32"]["max_difference_to_keras"] <= precision_check.MAX_DIFFERENCE
     bf16 = measured["openvino-bf16"]
     if engines.cpu_has_bf16():
         assert bf16["num_images"] == 9
-        assert bf16["passed"] is (bf16["accuracy_drop"] <= gates.MAX_ACCURACY_DROP)
+        assert bf16["passed"] is (bf16["accuracy_drop"] <= precision_check.MAX_ACCURACY_DROP)
     else:
         assert bf16["passed"] is False
 
@@ -128,20 +131,22 @@ def test_a_version_without_openvino_is_saved_with_a_warning(
 def test_an_ir_that_disagrees_with_keras_is_left_out(
     tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(precision_check, "MAX_DIFFERENCE", -1.0)
     version = save(tiny_run, tmp_path / "tiny-1")
-    assert version.file(bundle.OPENVINO_MODEL) is None
+    assert version.file(versions.OPENVINO_MODEL) is None
     assert "from Keras, where" in version.manifest.engines["openvino"]["reason"]
 
 
 def test_int8_that_is_refused_is_left_out_with_the_reason(
     tiny_run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    strict = saving.ExportSettings(int8_max_drop=-2.0)  # better by 200 points is never reached
-    with caplog.at_level(logging.INFO, "classifier"):
+    strict = version_writer.ExportSettings(
+        int8_max_drop=-2.0
+    )  # better by 200 points is never reached
+    with caplog.at_level(logging.INFO, "imagesieve"):
         version = save(tiny_run, tmp_path / "tiny-1", strict)
-    assert version.file(bundle.OPENVINO_MODEL)
-    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert version.file(versions.OPENVINO_MODEL)
+    assert version.file(versions.OPENVINO_INT8_MODEL) is None
     assert not list((version.path / "openvino").glob("*int8*"))
     found = version.manifest.engines["openvino-int8"]
     assert found["passed"] is False
@@ -152,14 +157,14 @@ def test_int8_that_is_refused_is_left_out_with_the_reason(
 
 def test_no_int8_is_made_when_none_is_wanted(tiny_run: Any, tmp_path: Path) -> None:
     version = save(tiny_run, tmp_path / "tiny-1", WITHOUT_INT8)
-    assert version.file(bundle.OPENVINO_INT8_MODEL) is None
+    assert version.file(versions.OPENVINO_INT8_MODEL) is None
     assert "openvino-int8" not in version.manifest.engines
 
 
 def test_exports_are_part_of_the_version_and_of_its_checksums(
     tiny_run: Any, tmp_path: Path
 ) -> None:
-    wanted = saving.ExportSettings(None, ("saved_model",))
+    wanted = version_writer.ExportSettings(None, ("saved_model",))
     version = save(tiny_run, tmp_path / "tiny-1", wanted)
     assert version.file("export/saved_model/saved_model.pb")
     assert version.manifest.engines["export-saved_model"]["passed"] is True
@@ -171,8 +176,8 @@ def test_an_export_that_fails_costs_the_export_and_not_the_training(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(exports, "MAX_DIFFERENCE", -1.0)
-    wanted = saving.ExportSettings(None, ("saved_model",))
+    monkeypatch.setattr(other_formats, "MAX_DIFFERENCE", -1.0)
+    wanted = version_writer.ExportSettings(None, ("saved_model",))
     version = save(tiny_run, tmp_path / "tiny-1", wanted)
     assert not [name for name in version.manifest.files if name.startswith("export/")]
     found = version.manifest.engines["export-saved_model"]
@@ -189,7 +194,7 @@ def test_an_ir_has_its_outputs_in_the_order_of_the_keras_model(count: int, tmp_p
     layers = [keras.layers.Conv2D(2 + number, 1)(pixels) for number in range(count)]
     outputs = [keras.layers.GlobalAveragePooling2D()(layers[0]), *layers[1:]][::-1]
     model = keras.Model(pixels, outputs)
-    ir.write_ir(model, tmp_path / "new/model.xml")
+    convert.write_ir(model, tmp_path / "new/model.xml")
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
     found = engines.OpenVINORunner(tmp_path / "new/model.xml").run(images)
     expected = model(images.astype(np.float32))
@@ -217,7 +222,7 @@ def test_a_library_s_own_complaint_about_a_full_disk_is_understood(
     def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("unable to flush file's cached information")
 
-    monkeypatch.setattr(saving, "_write_ir_and_measure", full)
+    monkeypatch.setattr(version_writer, "_write_ir_and_measure", full)
     with pytest.raises(RuntimeError, match="flush"):  # with room left it is another matter
         save(tiny_run, tmp_path / "tiny-1")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 100, 0))
@@ -235,18 +240,18 @@ def test_an_existing_version_is_not_overwritten(tiny_run: Any, tmp_path: Path) -
 def test_too_little_space_is_told_before_the_training(
     tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saving.check_space(tmp_path / "not/yet/there", tiny_run.trained.network)
+    version_writer.check_space(tmp_path / "not/yet/there", tiny_run.trained.network)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 90, 10))
     with pytest.raises(OutputError, match=r"needs about \d+ MB in .*not/yet/there, where 0 MB"):
-        saving.check_space(tmp_path / "not/yet/there", tiny_run.trained.network)
+        version_writer.check_space(tmp_path / "not/yet/there", tiny_run.trained.network)
     num_parameters = tiny_run.trained.network.model.count_params()
     monkeypatch.setattr(
         shutil, "disk_usage", lambda _: Usage(10**9, 0, 50_000_000 + 9 * num_parameters)
     )
-    saving.check_space(tmp_path, tiny_run.trained.network)
-    wanted = saving.ExportSettings(formats=("litert",))
+    version_writer.check_space(tmp_path, tiny_run.trained.network)
+    wanted = version_writer.ExportSettings(formats=("litert",))
     with pytest.raises(OutputError, match="A model version needs about"):
-        saving.check_space(tmp_path, tiny_run.trained.network, wanted)
+        version_writer.check_space(tmp_path, tiny_run.trained.network, wanted)
 
 
 def test_a_place_that_cannot_be_written_to_is_told_before_the_training(
@@ -254,14 +259,14 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_training(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"file is a file, not a folder"):
-        saving.check_space(tmp_path / "file/models", tiny_run.trained.network)
+        version_writer.check_space(tmp_path / "file/models", tiny_run.trained.network)
     monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root
     with pytest.raises(OutputError, match=r"may not be written to"):
-        saving.check_space(tmp_path / "models", tiny_run.trained.network)
+        version_writer.check_space(tmp_path / "models", tiny_run.trained.network)
 
 
 def test_a_comparison_is_kept_for_a_retraining(tiny_run: Any, tmp_path: Path) -> None:
-    version = recipes.save(
+    version = train_run.save(
         dataclasses.replace(tiny_run.trained),
         tiny_run.dataset,
         DecisionPolicy(),
@@ -270,6 +275,6 @@ def test_a_comparison_is_kept_for_a_retraining(tiny_run: Any, tmp_path: Path) ->
         parent=tiny_run.version,
     )
     assert version.manifest.parent == tiny_run.version.name
-    page = (version.path / bundle.REPORT).read_text()
+    page = (version.path / versions.REPORT).read_text()
     assert "Before and after" in page
     assert f"trained further from {tiny_run.version.name}" in page

@@ -8,12 +8,13 @@ import pytest
 from data_folders import fill
 from tiny_backbone import TINY
 
-from classifier.learning import fitting, network, training
-from classifier.learning.dataset import Sample, read_dataset
-from classifier.learning.features import Features
-from classifier.learning.generator import ImageDataGenerator
-from classifier.learning.optimizer import LayerwiseAdamW
-from classifier.learning.steps import loss_step, run_epoch, training_step
+from imagesieve.learning.data.dataset import Sample, read_dataset
+from imagesieve.learning.data.generator import ImageDataGenerator
+from imagesieve.learning.features.batches import Features
+from imagesieve.learning.networks import network
+from imagesieve.learning.training import fine_tuning, fitting
+from imagesieve.learning.training.optimizer import LayerwiseAdamW
+from imagesieve.learning.training.steps import loss_step, run_epoch, training_step
 
 
 class Points:
@@ -54,7 +55,7 @@ def losses(model: keras.Model) -> np.ndarray:
     )
 
 
-def test_the_loss_of_an_epoch_is_weighted_by_picture_and_class() -> None:
+def test_the_loss_of_an_epoch_is_weighted_by_image_and_class() -> None:
     model = line()
     step, plain = loss_step(model), losses(model)
     by_class = np.array([1.0, 4.0], np.float32)
@@ -72,10 +73,10 @@ def test_the_loss_of_an_epoch_is_weighted_by_picture_and_class() -> None:
         found, (np.ones(8), WEIGHTS, of_class, of_class * WEIGHTS), strict=True
     ):
         assert loss == pytest.approx((plain * weights).mean(), rel=1e-5)
-    assert len({accuracy for _, accuracy in found}) == 1  # which counts every picture once
+    assert len({accuracy for _, accuracy in found}) == 1  # which counts every image once
 
 
-def test_a_step_learns_the_more_from_a_picture_the_more_it_weighs() -> None:
+def test_a_step_learns_the_more_from_a_image_the_more_it_weighs() -> None:
     gains = []
     for weight in (1.0, 4.0):
         model = line()
@@ -89,7 +90,7 @@ def test_a_step_learns_the_more_from_a_picture_the_more_it_weighs() -> None:
     assert gains[1] > gains[0]
 
 
-def test_the_weights_of_classes_follow_what_their_pictures_weigh(tmp_path: Path) -> None:
+def test_the_weights_of_classes_follow_what_their_images_weigh(tmp_path: Path) -> None:
     labels = np.repeat([0, 1], [30, 10])
     weights = np.where(labels == 1, 3.0, 1.0)  # both classes weigh 30: nothing to make up for
     found = fitting._class_weights(labels, weights, 2)
@@ -97,7 +98,7 @@ def test_the_weights_of_classes_follow_what_their_pictures_weigh(tmp_path: Path)
     np.testing.assert_allclose(fitting._class_weights(labels, None, 2), [2 / 3, 2])
 
 
-def test_fine_tuning_weighs_pictures_and_makes_up_only_for_what_that_leaves(
+def test_fine_tuning_weighs_images_and_makes_up_only_for_what_that_leaves(
     tmp_path: Path,
 ) -> None:
     kernel = np.random.default_rng(1).normal(0, 1, (24, 2))
@@ -108,14 +109,14 @@ def test_fine_tuning_weighs_pictures_and_makes_up_only_for_what_that_leaves(
     maps = np.random.default_rng(0).normal(0, 1, (1, 24, *shape)).astype(np.float32)
     weights = np.where(labels == 1, 3, 1).astype(np.float32)
     features = Features(maps, labels, weights)
-    before = training.probabilities(built.upper(), features)
-    settings = training.FitSettings(1, 1e-12, 24, 0, tmp_path)
-    fit = training.fine_tune(built, features, features, settings)
+    before = fine_tuning.probabilities(built.upper(), features)
+    settings = fine_tuning.FitSettings(1, 1e-12, 24, 0, tmp_path)
+    fit = fine_tuning.fine_tune(built, features, features, settings)
     weighted = -np.log(before[np.arange(24), labels]) * weights
     assert fit.history["loss"][0] == pytest.approx(weighted.mean(), rel=1e-4)
 
 
-def test_pictures_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
+def test_images_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
     tmp_path: Path,
 ) -> None:
     dataset = read_dataset(fill(fill(tmp_path, 5), 1, split="validation"))
@@ -123,22 +124,22 @@ def test_pictures_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
         Sample(sample.path, number % 3, sample.sha256, sample.fingerprint, number % 3 + 1.0)
         for number, sample in enumerate(dataset.train)
     ]
-    pictures = ImageDataGenerator().flow_from_samples(
+    images = ImageDataGenerator().flow_from_samples(
         samples, dataset.classes, image_size=(16, 16), batch_size=4, seed=1
     )
     orders = []
     for _ in range(2):
-        weights = [pictures.weights_of(index) for index in range(len(pictures))]
-        labels = [pictures[index][1] for index in range(len(pictures))]
+        weights = [images.weights_of(index) for index in range(len(images))]
+        labels = [images[index][1] for index in range(len(images))]
         np.testing.assert_array_equal(np.concatenate(weights), np.concatenate(labels) + 1)
         assert weights[0].dtype == np.float32
         orders.append(np.concatenate(weights).tolist())
-        pictures.on_epoch_end()
+        images.on_epoch_end()
     assert orders[0] != orders[1]
 
 
-def test_a_dense_head_fits_the_pictures_that_weigh_more(tmp_path: Path) -> None:
-    """Where two pictures that look the same have two labels, the heavier one is believed."""
+def test_a_dense_head_fits_the_images_that_weigh_more(tmp_path: Path) -> None:
+    """Where two images that look the same have two labels, the heavier one is believed."""
     values = np.random.default_rng(0).normal(0, 1, (1, 20, 24)).astype(np.float32)
     labels = np.repeat(np.array([0, 1], np.int32), 10)
     both = Features(
@@ -148,8 +149,8 @@ def test_a_dense_head_fits_the_pictures_that_weigh_more(tmp_path: Path) -> None:
     )
     heavier = Features(values, 1 - labels)
     built = network.build(TINY, 2, (32, 32), weights_path=None, seed=0)
-    settings = training.FitSettings(30, 1e-2, 8, 0, tmp_path)
-    fit = training.train_head(built, both, heavier, settings)
+    settings = fine_tuning.FitSettings(30, 1e-2, 8, 0, tmp_path)
+    fit = fine_tuning.train_head(built, both, heavier, settings)
     assert fit.best_epoch > 0
-    found = training.probabilities(built.head, heavier).argmax(axis=1)
+    found = fine_tuning.probabilities(built.head, heavier).argmax(axis=1)
     assert (found == heavier.labels).mean() > 0.9

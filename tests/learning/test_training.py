@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 
-from classifier.errors import DataError, OutputError
-from classifier.learning import backbones, fitting, network, random_weights, training
-from classifier.learning.dataset import Dataset
-from classifier.learning.features import Features, extract
-from classifier.learning.generator import ImageDataGenerator
-from classifier.learning.network import Network
-from classifier.learning.training import FitSettings
+from imagesieve.errors import DataError, OutputError
+from imagesieve.learning.data.dataset import Dataset
+from imagesieve.learning.data.generator import ImageDataGenerator
+from imagesieve.learning.features.batches import Features, extract
+from imagesieve.learning.networks import backbones, network, random_weights
+from imagesieve.learning.networks.network import Network
+from imagesieve.learning.training import fine_tuning, fitting
+from imagesieve.learning.training.fine_tuning import FitSettings
 
 Blobs = Callable[..., Features]
 MakeNetwork = Callable[..., Network]
@@ -30,7 +31,7 @@ def settings(log_folder: Path, **changes: Any) -> FitSettings:
 
 
 def loss_and_accuracy(head: Any, features: Features) -> tuple[float, float]:
-    found = training.probabilities(head, features)
+    found = fine_tuning.probabilities(head, features)
     right = found[np.arange(len(found)), features.labels]
     accuracy = float((found.argmax(axis=1) == features.labels).mean())
     return float(-np.log(right).mean()), accuracy
@@ -41,7 +42,7 @@ def numbers(weights: Iterable[Any]) -> list[np.ndarray]:
 
 
 def recall(head: Any, features: Features, class_index: int) -> float:
-    found = training.probabilities(head, features).argmax(axis=1)
+    found = fine_tuning.probabilities(head, features).argmax(axis=1)
     return float((found[features.labels == class_index] == class_index).mean())
 
 
@@ -51,7 +52,7 @@ def test_the_head_learns_classes_that_lie_apart(
     built = make_network()
     train, validation = blobs((20, 20, 20), 1, views=2), blobs((10, 10, 10), 2)
     built.standardise(train.values)
-    fit = training.train_head(built, train, validation, settings(log_folder))
+    fit = fine_tuning.train_head(built, train, validation, settings(log_folder))
     assert loss_and_accuracy(built.head, validation)[1] == 1
     assert fit.stage == "head"
     assert fit.best_epoch >= 1
@@ -67,7 +68,7 @@ def test_training_the_head_leaves_the_base_and_the_standardisation_alone(
     built.standardise(train.values)
     frozen = [*built.base.weights, *built.model.get_layer("head_standardise").weights]
     before = numbers(frozen)
-    training.train_head(built, train, blobs((4, 4, 4), 2), settings(log_folder, epochs=2))
+    fine_tuning.train_head(built, train, blobs((4, 4, 4), 2), settings(log_folder, epochs=2))
     assert all(np.array_equal(a, b) for a, b in zip(before, numbers(frozen), strict=True))
 
 
@@ -77,7 +78,7 @@ def test_the_best_weights_are_kept_not_the_last(
     built = make_network()
     train, validation = blobs((20, 20, 20), 1, spread=20), blobs((15, 15, 15), 2, spread=20)
     built.standardise(train.values)
-    fit = training.train_head(
+    fit = fine_tuning.train_head(
         built, train, validation, settings(log_folder, epochs=20, learning_rate=3e-3)
     )
     losses = fit.history["val_loss"]
@@ -94,10 +95,10 @@ def test_a_training_that_only_harms_leaves_the_weights_as_they_were(
     built = make_network()
     train, validation = blobs((20, 20, 20), 1), blobs((10, 10, 10), 2)
     built.standardise(train.values)
-    training.train_head(built, train, validation, settings(log_folder))
+    fine_tuning.train_head(built, train, validation, settings(log_folder))
     before = built.head.get_weights()
     wrong = Features(train.values, (train.labels + 1) % 3)
-    fit = training.train_head(built, wrong, validation, settings(log_folder, learning_rate=1e-2))
+    fit = fine_tuning.train_head(built, wrong, validation, settings(log_folder, learning_rate=1e-2))
     assert fit.best_epoch == 0
     assert fit.validation_loss == pytest.approx(
         loss_and_accuracy(built.head, validation)[0], rel=1e-4
@@ -109,7 +110,7 @@ def test_seconds_are_counted_from_the_start_to_the_end_of_each_epoch(
     make_network: MakeNetwork, blobs: Blobs, log_folder: Path
 ) -> None:
     start = time.monotonic()
-    fit = training.train_head(
+    fit = fine_tuning.train_head(
         make_network(), blobs((8, 8, 8), 1), blobs((4, 4, 4), 2), settings(log_folder, epochs=3)
     )
     took = time.monotonic() - start
@@ -117,16 +118,16 @@ def test_seconds_are_counted_from_the_start_to_the_end_of_each_epoch(
     assert 0 < fit.epoch_seconds[0] < fit.epoch_seconds[1] < fit.epoch_seconds[2] <= took
 
 
-def test_a_picture_that_is_gone_is_named(
+def test_a_image_that_is_gone_is_named(
     make_network: MakeNetwork, colours: Dataset, log_folder: Path, tmp_path: Path
 ) -> None:
     gone = dataclasses.replace(colours.train[0], path=tmp_path / "gone.jpg")
-    pictures = ImageDataGenerator().flow_from_samples(
+    images = ImageDataGenerator().flow_from_samples(
         [gone, *colours.train[1:4]], colours.classes, image_size=(48, 48), batch_size=2
     )
     with pytest.raises(DataError, match=r"gone\.jpg.*do not change the folder while training"):
-        training.train_from_scratch(
-            make_network(backbone="SmallCNN"), pictures, pictures, settings(log_folder, epochs=1)
+        fine_tuning.train_from_scratch(
+            make_network(backbone="SmallCNN"), images, images, settings(log_folder, epochs=1)
         )
 
 
@@ -138,7 +139,7 @@ def test_a_rare_class_is_weighed_up(
     def recall_of_the_rare() -> float:
         built = make_network()
         built.standardise(train.values)
-        training.train_head(built, train, validation, settings(log_folder, epochs=3))
+        fine_tuning.train_head(built, train, validation, settings(log_folder, epochs=3))
         return recall(built.head, validation, 2)
 
     weighed = recall_of_the_rare()
@@ -153,7 +154,7 @@ def test_the_same_seed_gives_the_same_weights(
 
     def trained() -> list[np.ndarray]:
         built = make_network(seed=1, fresh=True)  # dropout's own state counts too
-        training.train_head(built, train, validation, settings(log_folder, epochs=1, seed=1))
+        fine_tuning.train_head(built, train, validation, settings(log_folder, epochs=1, seed=1))
         return list(built.head.get_weights())
 
     first, again = trained(), trained()
@@ -180,7 +181,7 @@ def test_fine_tuning_learns_above_the_cut_and_touches_nothing_else(
     statistics = numbers(weight for norm in norms for weight in norm.weights)
     upper = numbers(built.upper().trainable_weights)
     start = loss_and_accuracy(built.upper(), validation)[0]
-    fit = training.fine_tune(built, train, validation, settings(log_folder, epochs=2))
+    fit = fine_tuning.fine_tune(built, train, validation, settings(log_folder, epochs=2))
     assert fit.stage == "fine-tuning"
     assert fit.best_epoch >= 1
     assert fit.validation_loss < start
@@ -195,7 +196,9 @@ def test_fine_tuning_learns_above_the_cut_and_touches_nothing_else(
     # And it never leaves a worse loss, whatever it is taught.
     before = loss_and_accuracy(built.upper(), validation)[0]
     wrong = Features(train.values, (train.labels + 1) % 3)
-    training.fine_tune(built, wrong, validation, settings(log_folder, epochs=1, learning_rate=0.1))
+    fine_tuning.fine_tune(
+        built, wrong, validation, settings(log_folder, epochs=1, learning_rate=0.1)
+    )
     assert loss_and_accuracy(built.upper(), validation)[0] <= before * 1.0001
 
 
@@ -204,13 +207,13 @@ def test_probabilities_come_in_order_whatever_the_batch_size(
 ) -> None:
     head = make_network().head
     features = blobs((5, 5, 5), 1, views=2)
-    whole = training.probabilities(head, features)
+    whole = fine_tuning.probabilities(head, features)
     assert whole.shape == (15, 3)
     np.testing.assert_allclose(head(features.values[0]), whole, atol=1e-5)
     np.testing.assert_allclose(
-        training.probabilities(head, features, batch_size=4), whole, atol=1e-5
+        fine_tuning.probabilities(head, features, batch_size=4), whole, atol=1e-5
     )
-    other = training.probabilities(head, features, view=1)
+    other = fine_tuning.probabilities(head, features, view=1)
     np.testing.assert_allclose(head(features.values[1]), other, atol=1e-5)
 
 
@@ -236,16 +239,16 @@ def test_a_head_can_be_trained_on_the_first_generations_backbones(
     side = max(backbone.min_side, 64)
     built = network.build(backbone, 3, (side, side), weights_path=None, seed=1)
     chosen = [*colours.train[:2], *colours.train[10:12], *colours.train[20:22]]
-    pictures = ImageDataGenerator().flow_from_samples(
+    images = ImageDataGenerator().flow_from_samples(
         chosen, colours.classes, image_size=(side, side), batch_size=6, shuffle=False
     )
-    batch = np.stack([pictures.picture(number, 0) for number in range(6)])
+    batch = np.stack([images.image(number, 0) for number in range(6)])
     random_weights.prepare(built.base, [batch], log_folder)
-    found = Features(extract(built.base, pictures)[np.newaxis], pictures.classes)
+    found = Features(extract(built.base, images)[np.newaxis], images.classes)
     assert found.values.shape == (1, 6, backbone.num_features)
     built.standardise(found.values)
     before = numbers(built.base.weights)
-    fit = training.train_head(built, found, found, settings(log_folder, epochs=1))
+    fit = fine_tuning.train_head(built, found, found, settings(log_folder, epochs=1))
     assert fit.history["loss"]
     assert fit.best_epoch == 1
     for old, new in zip(before, numbers(built.base.weights), strict=True):

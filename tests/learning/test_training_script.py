@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from classifier import bundle
-from classifier.learning import results, training_script
+from imagesieve.learning import results, script
+from imagesieve.model import versions
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
     ("accuracy", "best_epoch", "force", "moves"),
     [
         (0.9, 3, False, True),
-        (0.8, 3, False, True),  # equal, after learning: it has seen the new pictures
+        (0.8, 3, False, True),  # equal, after learning: it has seen the new images
         (0.8, 0, False, False),  # equal, because nothing was learned
         (0.7, 3, False, False),
         (0.7, 3, True, True),
@@ -36,10 +36,10 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
     moves: bool,
 ) -> None:
     old, new = (
-        bundle.load(Path(shutil.copytree(tiny_run.version.path, tmp_path / name)))
+        versions.load(Path(shutil.copytree(tiny_run.version.path, tmp_path / name)))
         for name in ("tiny-old", "tiny-new")
     )
-    bundle.promote(old)
+    versions.promote(old)
     (fit,) = tiny_run.trained.fits
     trained = dataclasses.replace(
         tiny_run.trained,
@@ -49,17 +49,20 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
     )
     options = argparse.Namespace(force_promote=force)
     assert results.promote_if_not_worse(new, old, trained, options) is moves
-    assert bundle.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
+    assert versions.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
     assert ("No better: tiny-old stays in use" in caplog.text) is not moves
     assert ("--force-promote." in caplog.text) is force
 
 
 def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path: Path) -> None:
-    plan = training_script.Plan(
-        tiny_run.trained.network.backbone, (48, 48), None, bundle.new_version_path(tmp_path, "tiny")
+    plan = script.Plan(
+        tiny_run.trained.network.backbone,
+        (48, 48),
+        None,
+        versions.new_version_path(tmp_path, "tiny"),
     )
     plan.path.mkdir()
-    version = training_script.save(
+    version = script.save(
         tiny_run.trained,
         tiny_run.dataset,
         plan,
@@ -72,13 +75,16 @@ def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path:
 def test_a_saved_training_leaves_nothing_of_its_interruptions(
     tiny_run: Any, tmp_path: Path
 ) -> None:
-    plan = training_script.Plan(
-        tiny_run.trained.network.backbone, (48, 48), None, bundle.new_version_path(tmp_path, "tiny")
+    plan = script.Plan(
+        tiny_run.trained.network.backbone,
+        (48, 48),
+        None,
+        versions.new_version_path(tmp_path, "tiny"),
     )
     folder = tmp_path / ".interrupted"
     folder.mkdir()
     for name in ("tiny-network.npz", "tiny-top.npz", ".partial-tiny-top.npz-0123456789abcdef"):
         (folder / name).write_bytes(b"of a training that was killed")
     options = argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[])
-    training_script.save(tiny_run.trained, tiny_run.dataset, plan, options)
+    script.save(tiny_run.trained, tiny_run.dataset, plan, options)
     assert not folder.exists()

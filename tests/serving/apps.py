@@ -5,10 +5,10 @@ from typing import Any
 
 import flask
 
-from classifier.serving.app import create_app
-from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.models import Judge, Models
-from classifier.serving.service import Room, Service
+from imagesieve.serving.app import create_app
+from imagesieve.serving.limits import Admission, ServingLimits
+from imagesieve.serving.models import Judge, Models
+from imagesieve.serving.service import Room, Service
 
 
 def app_of(

@@ -82,7 +82,7 @@ class Target:
         return self.ask("POST", f"/v1/predict{query}", data=data, headers=headers, **options)
 
     def predict_old(self, data: bytes) -> requests.Response:
-        """Send a picture as the first generation's callers do."""
+        """Send an image as the first generation's callers do."""
         form = {"imageBase64String": base64.b64encode(data)}
         return self.ask("POST", "/image/detection", data=form)
 
@@ -157,7 +157,7 @@ class Target:
 
     def warm_up(self) -> None:
         """Ask a little of all kinds, and note what the server then holds."""
-        for data in (RED_JPEG, b"no picture"):
+        for data in (RED_JPEG, b"no image"):
             self.predict(data)
             self.predict_old(data)
         self.upload(("image", ("a.jpg", RED_JPEG)), path="/v1/predict/batch")

@@ -116,8 +116,8 @@ def many_clients(target: Target) -> None:
             for count in itertools.count():
                 if time.monotonic() > end:
                     return
-                picture = RED_JPEG + b"%d-%d" % (number, count)
-                answer = session.post(f"{target.server.url}/v1/predict", picture, timeout=60)
+                image = RED_JPEG + b"%d-%d" % (number, count)
+                answer = session.post(f"{target.server.url}/v1/predict", image, timeout=60)
                 outcomes[answer.status_code] += 1
                 if answer.status_code == 503:
                     assert int(answer.headers["Retry-After"]) >= 1
@@ -162,19 +162,19 @@ def clients_that_leave(target: Target) -> None:
 
 
 @attack(40)
-def many_pictures_at_once(target: Target) -> None:
+def many_images_at_once(target: Target) -> None:
     chance = random.Random(3)
     colours = [tuple(chance.choices(range(256), k=3)) for _ in range(100)]
-    pictures = [encode(paint(colour, seed=place)) for place, colour in enumerate(colours)]
+    images = [encode(paint(colour, seed=place)) for place, colour in enumerate(colours)]
 
     def judge(data: bytes) -> dict[str, float]:
         while (answer := target.predict(data)).status_code == 503:
             time.sleep(0.05)
         return answer.json()["probabilities"]
 
-    alone = [judge(data) for data in pictures]
+    alone = [judge(data) for data in images]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(judge, (data + b"again" for data in pictures)))
+        together = list(pool.map(judge, (data + b"again" for data in images)))
     assert together == [pytest.approx(probabilities) for probabilities in alone]
 
 
@@ -233,7 +233,7 @@ def names_that_lead_elsewhere(target: Target) -> None:
 
 @attack(43)
 def addresses_where_none_is_taken(target: Target) -> None:
-    for url in ("http://pictures.example/a.jpg", "http://127.0.0.1/", "file:///etc/passwd"):
+    for url in ("http://images.example/a.jpg", "http://127.0.0.1/", "file:///etc/passwd"):
         assert_refused(target.predict(json.dumps({"url": url}), kind=JSON), 400, "bad-parameter")
         assert_refused(target.predict({"url": url}, kind=FORM), 400, "bad-parameter")
 
@@ -255,13 +255,13 @@ def addresses_of_this_machine_and_its_neighbours(target: Target) -> None:
         "100.100.100.200", "10.0.0.1", "172.16.0.1", "192.168.0.1", "198.18.0.1", "240.0.0.1",
         "224.0.0.1", "255.255.255.255", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "2130706433",
         "0x7f.1", "017700000001", "127.1", "localhost", "localhost.", "127。0。0。1",
-        "user@pictures.example", "pictures.example#", "pictures.example\\", "pictures\t.example",
+        "user@images.example", "images.example#", "images.example\\", "images\t.example",
     )))  # fmt: skip
 
 
 @attack(46, guarded=True)
 def schemes_and_ports(target: Target) -> None:
-    host = "pictures.example"
+    host = "images.example"
     refuse_addresses(
         target, f"ftp://{host}/a", "file:///etc/passwd", f"gopher://{host}:70/_",
         "data:image/png,x", f"http://{host}:22/", f"http://{host}:6379/", f"https://{host}:8443/",
@@ -298,10 +298,10 @@ def ten_thousand_paths(target: Target) -> None:
 def hostile_corrections(target: Target) -> None:
     folder = target.server.folder / "feedback"
     judged = target.predict(RED_JPEG + b"to be corrected").json()
-    picture = {"id": judged["id"]}
+    image = {"id": judged["id"]}
 
     def correct(**fields: object) -> requests.Response:
-        return target.ask("POST", "/v1/feedback", json={**picture, **fields})
+        return target.ask("POST", "/v1/feedback", json={**image, **fields})
 
     unknown = target.ask("POST", "/v1/feedback", json={"id": "none", "label": "red"})
     assert_refused(unknown, 404, "unknown-picture")

@@ -1,4 +1,4 @@
-"""What tests of the pages have in common: pictures to hand over, and measures of what is shown."""
+"""What tests of the pages have in common: images to hand over, and measures of what is shown."""
 
 import contextlib
 import json
@@ -77,17 +77,17 @@ def choose(page: Page, *files: dict[str, Any]) -> None:
 
 
 def judged(page: Page, number: int = 1) -> None:
-    """Wait until so many pictures are judged."""
+    """Wait until so many images are judged."""
     expect(page.locator('.card[data-state="judged"]')).to_have_count(number)
 
 
 def murky(seed: int) -> bytes:
-    """Give a picture that the model is unsure of; another one for each seed."""
+    """Give an image that the model is unsure of; another one for each seed."""
     return encode(paint((110, 120, 100), seed=seed))
 
 
 def hand_over(page: Page, event: str, name: str, data: bytes) -> None:
-    """Drop or paste a picture the way a browser reports it."""
+    """Drop or paste an image the way a browser reports it."""
     page.evaluate(
         """([kind, name, bytes]) => {
           const transfer = new DataTransfer();

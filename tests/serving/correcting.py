@@ -21,13 +21,13 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from painted import COLOURS, encode, paint  # noqa: E402
 
-from classifier import images  # noqa: E402
-from classifier.serving.corrections.jpegs import to_jpeg  # noqa: E402
-from classifier.serving.corrections.store import FeedbackStore, Remark  # noqa: E402
-from classifier.serving.problems import FeedbackUnavailableError, UnknownPictureError  # noqa: E402
+from imagesieve import images  # noqa: E402
+from imagesieve.serving.errors import FeedbackUnavailableError, UnknownImageError  # noqa: E402
+from imagesieve.serving.feedback.jpegs import to_jpeg  # noqa: E402
+from imagesieve.serving.feedback.store import FeedbackStore, Remark  # noqa: E402
 
-PICTURES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]
-KEYS = [hashlib.sha256(data).hexdigest() for data in PICTURES]
+IMAGES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]
+KEYS = [hashlib.sha256(data).hexdigest() for data in IMAGES]
 LABELS = [*COLOURS, None]
 REMARK = Remark(reviewer="Ann", note="“seen”\n<b>twice</b>")
 
@@ -57,7 +57,7 @@ def holding(folder: Path) -> dict[str, str | None]:
 
 
 def check(folder: Path) -> dict[str, str | None]:
-    """Check that journal and pictures agree; give what holds."""
+    """Check that journal and images agree; give what holds."""
     holds = holding(folder)
     expected = {f"{label}/{sha256[:16]}.jpg" for sha256, label in holds.items() if label}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -76,19 +76,19 @@ def loop(folder: Path, seed: int) -> None:
     store = open_store(folder)
     print("ready", flush=True)
     while True:
-        number = chance.randrange(len(PICTURES))
+        number = chance.randrange(len(IMAGES))
         if chance.random() < 0.3:
             try:
-                store.undo(KEYS[number], REMARK, PICTURES[number])
-            except UnknownPictureError:
+                store.undo(KEYS[number], REMARK, IMAGES[number])
+            except UnknownImageError:
                 pass
         else:
-            store.correct(KEYS[number], chance.choice(LABELS), REMARK, PICTURES[number])
+            store.correct(KEYS[number], chance.choice(LABELS), REMARK, IMAGES[number])
 
 
 def steps(store: FeedbackStore) -> Iterator[tuple[Callable[[], object], str | None]]:
-    """Give corrections of the first picture, and what holds after each ("" is nothing)."""
-    key, data = KEYS[0], PICTURES[0]
+    """Give corrections of the first image, and what holds after each ("" is nothing)."""
+    key, data = KEYS[0], IMAGES[0]
     yield lambda: store.correct(key, "red", REMARK, data), "red"
     yield lambda: store.correct(key, "blue", REMARK, data), "blue"
     yield lambda: store.correct(key, None, REMARK, data), None
@@ -155,14 +155,14 @@ def full_disk(folder: Path) -> None:
                 done = step()
             except FeedbackUnavailableError:
                 refused += 1
-            except UnknownPictureError:  # there was nothing to undo, as it could not be done
+            except UnknownImageError:  # there was nothing to undo, as it could not be done
                 assert holds in ("", None)
             else:
                 holds = "" if done.label is None and not done.is_rejected else done.label
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
             assert bool(store.corrected_among(KEYS[:1])) == (holds != "")
             assert check(place).get(KEYS[0], "") == holds
-        store.correct(KEYS[1], "green", REMARK, PICTURES[1])
+        store.correct(KEYS[1], "green", REMARK, IMAGES[1])
         assert check(place)[KEYS[1]] == "green"
     print(json.dumps({"refused": refused}))
 

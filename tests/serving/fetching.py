@@ -1,20 +1,20 @@
-"""Pictures by address: a fetcher to test, look-ups made up, and errors told as they must be."""
+"""Images by address: a fetcher to test, look-ups made up, and errors told as they must be."""
 
 import socket
 from typing import Any
 
 import pytest
 
-from classifier.errors import ClassifierError
-from classifier.serving.problems import (
+from imagesieve.errors import ClassifierError
+from imagesieve.serving.errors import (
     DeadlineExceededError,
     FetchFailedError,
     UrlNotAllowedError,
     problem_for,
 )
-from classifier.serving.url_input import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher, UrlSettings
+from imagesieve.serving.fetch_image import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher, UrlSettings
 
-URL = "http://pictures.example/a"
+URL = "http://images.example/a"
 MAX_BYTES = 10 * 2**20
 PUBLIC = "93.184.215.14"
 

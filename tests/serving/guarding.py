@@ -3,11 +3,11 @@
 import flask
 from flask.testing import FlaskClient
 
-from classifier.serving import problems
-from classifier.serving.access import keys
-from classifier.serving.access.checks import Access, Caller
-from classifier.serving.access.keys import Keyring, read_keys
-from classifier.serving.routes import Scope
+from imagesieve.serving import errors
+from imagesieve.serving.access import keys
+from imagesieve.serving.access.checks import Access, Caller
+from imagesieve.serving.access.keys import Keyring, read_keys
+from imagesieve.serving.routing import Scope
 
 SHOP = "shop-key-0123456789"
 DESK = "desk-key-0123456789"
@@ -46,11 +46,11 @@ def app_with(access: Access) -> flask.Flask:
         access.take(caller, flask.request.args.get("n", 1, type=int) - 1)
         return {"name": caller.name, "scopes": sorted(caller.scopes), "address": caller.address}
 
-    def refuse(error: problems.AccessError) -> flask.Response:
-        problem = problems.problem_for(error)
-        text = problems.document(problem, str(error), "x")
+    def refuse(error: errors.AccessError) -> flask.Response:
+        problem = errors.problem_for(error)
+        text = errors.document(problem, str(error), "x")
         answer = flask.Response(text, problem.status, dict(error.headers))
-        if isinstance(error, problems.RateLimitedError):
+        if isinstance(error, errors.RateLimitedError):
             answer.headers["Retry-After"] = str(error.retry_after)
         return answer
 
@@ -62,7 +62,7 @@ def app_with(access: Access) -> flask.Flask:
         app.add_url_rule(path, path, tell, methods=[method], provide_automatic_options=False)
     app.before_request(check)
     app.after_request(finish)
-    app.register_error_handler(problems.AccessError, refuse)
+    app.register_error_handler(errors.AccessError, refuse)
     return app
 
 

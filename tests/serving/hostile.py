@@ -1,4 +1,4 @@
-"""Pictures that must be refused, and odd ones that must not; each small, all made by hand."""
+"""Images that must be refused, and odd ones that must not; each small, all made by hand."""
 
 import io
 import struct
@@ -34,7 +34,7 @@ def announcing(jpeg: bytes, width: int, height: int) -> bytes:
 def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("picture.jpg", RED_JPEG)
+        archive.writestr("image.jpg", RED_JPEG)
     return buffer.getvalue()
 
 
@@ -64,8 +64,8 @@ def huge_webp() -> bytes:
 
 
 def clear_red() -> bytes:
-    picture = Image.new("RGBA", (64, 48), (*COLOURS["red"], 0))
-    return encode(picture, "PNG")
+    image = Image.new("RGBA", (64, 48), (*COLOURS["red"], 0))
+    return encode(image, "PNG")
 
 
 UNSUPPORTED = "unsupported-image-format"

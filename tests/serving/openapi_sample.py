@@ -4,12 +4,12 @@ ERROR = {"description": "`bad-parameter`: an option is wrong; `missing-image`: `
 OPENAPI = {
     "openapi": "3.1.0",
     "info": {
-        "title": "Picture sorter",
+        "title": "Image sorter",
         "version": "0.1.0",
-        "description": "Judges pictures.\n\nErrors are told as `application/problem+json`.",
+        "description": "Judges images.\n\nErrors are told as `application/problem+json`.",
     },
     "tags": [
-        {"name": "Judge", "description": "Pictures in, classes out."},
+        {"name": "Judge", "description": "Images in, classes out."},
         {"name": "Correct", "description": "What the model got wrong."},
     ],
     "security": [{"bearer": ["predict"]}],
@@ -17,9 +17,9 @@ OPENAPI = {
         "/v1/predict": {
             "post": {
                 "tags": ["Judge"],
-                "summary": "Judge one picture",
+                "summary": "Judge one image",
                 "description": "Send it in any of these forms:\n\n- its bytes\n- a file\n- Base64",
-                "x-curl": "curl --data-binary @picture.jpg http://127.0.0.1:8133/v1/predict",
+                "x-curl": "curl --data-binary @image.jpg http://127.0.0.1:8133/v1/predict",
                 "parameters": [
                     {"$ref": "#/components/parameters/TopK"},
                     {
@@ -54,7 +54,7 @@ OPENAPI = {
                         },
                     },
                     "400": ERROR,
-                    "413": {"description": "the picture is too large"},
+                    "413": {"description": "the image is too large"},
                     "503": {"description": "the server is busy; `Retry-After` says how long"},
                 },
             }
@@ -62,7 +62,7 @@ OPENAPI = {
         "/v1/feedback": {
             "post": {
                 "tags": ["Correct"],
-                "summary": "Correct a picture",
+                "summary": "Correct an image",
                 "security": [{"bearer": ["feedback"]}],
                 "responses": {"201": {"description": "it is stored"}, "400": ERROR},
             }

@@ -1,4 +1,4 @@
-"""What schemathesis has to be told to try the API: real pictures, and what OpenAPI cannot say."""
+"""What schemathesis has to be told to try the API: real images, and what OpenAPI cannot say."""
 
 import base64
 import sys
@@ -15,20 +15,20 @@ from painted import COLOURS, encode, paint
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 
-pictures = {
+images = {
     name: strategies.sampled_from(
         [encode(paint(colour, size=(16, 16)), name) for colour in COLOURS.values()]
     )
     for name in FORMATS
 }
-any_picture = strategies.one_of(*pictures.values())
+any_image = strategies.one_of(*images.values())
 
 # It would make up bytes and Base64 that no decoder takes, and never see an answer.
-for name, some in pictures.items():
+for name, some in images.items():
     schemathesis.openapi.media_type(f"image/{name.lower()}", some)
-schemathesis.openapi.media_type("application/octet-stream", any_picture)
-schemathesis.openapi.format("binary", any_picture)
-schemathesis.openapi.format("byte", any_picture.map(lambda data: base64.b64encode(data).decode()))
+schemathesis.openapi.media_type("application/octet-stream", any_image)
+schemathesis.openapi.format("binary", any_image)
+schemathesis.openapi.format("byte", any_image.map(lambda data: base64.b64encode(data).decode()))
 
 
 @schemathesis.hook

@@ -7,8 +7,8 @@ import flask
 import pytest
 from guarding import LOCAL, app_with, assert_refused, client_of, ring, with_host
 
-from classifier.serving.access import hosts
-from classifier.serving.access.checks import Access
+from imagesieve.serving.access import hosts
+from imagesieve.serving.access.checks import Access
 
 GOOD_HOSTS = [
     "localhost", "LocalHost:8133", "localhost.", "localhost.:80", "localhost:", "127.0.0.1:1",

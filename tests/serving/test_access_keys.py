@@ -7,11 +7,11 @@ import pytest
 from flask.testing import FlaskClient
 from guarding import BOSS, DESK, KEYS, SHOP, VIEWS, assert_refused, bearer, client_of, ring
 
-from classifier.errors import UsageError
-from classifier.serving.access import keys
-from classifier.serving.access.checks import Access
-from classifier.serving.access.keys import read_keys
-from classifier.serving.routes import Scope
+from imagesieve.errors import UsageError
+from imagesieve.serving.access import keys
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.routing import Scope
 
 
 @pytest.fixture

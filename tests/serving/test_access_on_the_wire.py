@@ -11,7 +11,7 @@ import waitress
 from guarding import DESK, LOCAL, SHOP, app_with, ring
 from waitress import wasyncore
 
-from classifier.serving.access.checks import Access
+from imagesieve.serving.access.checks import Access
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 from flask.testing import FlaskClient
 from guarding import KEYS, SHOP, assert_refused, bearer, client_of, cors, preflight, with_host
 
-from classifier import console
-from classifier.errors import UsageError
-from classifier.serving.access import keys
-from classifier.serving.access import options as access_options
-from classifier.serving.access.rates import RateLimit
+from imagesieve import console
+from imagesieve.errors import UsageError
+from imagesieve.serving.access import keys
+from imagesieve.serving.access import options as access_options
+from imagesieve.serving.access.rates import RateLimit
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def from_options(address: str, *arguments: str, keys_text: str = "") -> FlaskCli
 
 
 def test_options_cost_no_flask() -> None:
-    code = "import sys, classifier.serving.access.options; assert 'flask' not in sys.modules"
+    code = "import sys, imagesieve.serving.access.options; assert 'flask' not in sys.modules"
     repository = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=repository, check=True)
 

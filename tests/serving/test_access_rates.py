@@ -8,9 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 from guarding import DESK, SHOP, app_with, assert_refused, bearer, client_of, ring
 
-from classifier.serving import problems
-from classifier.serving.access.checks import Access, Caller
-from classifier.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving import errors
+from imagesieve.serving.access.checks import Access, Caller
+from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 
 
 class Clock:
@@ -110,7 +110,7 @@ def test_key_named_like_an_address_is_not_that_address() -> None:
     assert client.post("/predict", headers=bearer(SHOP)).status_code == 200
 
 
-def test_batch_costs_its_pictures_even_more_than_the_burst() -> None:
+def test_batch_costs_its_images_even_more_than_the_burst() -> None:
     clock = Clock()
     client = limited(clock, rate=2, burst=3)
     assert client.post("/predict?n=32").status_code == 200
@@ -127,7 +127,7 @@ def test_nobody_takes_more_while_in_debt() -> None:
     caller = Caller("a", frozenset(), "")
     access.take(caller, 31)
     access.take(caller, 0)
-    with pytest.raises(problems.RateLimitedError) as caught:
+    with pytest.raises(errors.RateLimitedError) as caught:
         access.take(caller, 1)
     assert caught.value.retry_after == 26
     Access().take(caller, 10**9)  # no rate, no price

@@ -14,13 +14,14 @@ from painted import COLOURS, encode, paint
 from running import SECONDS
 from werkzeug.test import TestResponse
 
-from classifier import bundle, files
-from classifier.serving.access.checks import Access
-from classifier.serving.access.keys import read_keys
-from classifier.serving.admin import AdminViews
-from classifier.serving.app import create_app
-from classifier.serving.models import Models
-from classifier.serving.service import Service
+from imagesieve import files
+from imagesieve.model import versions
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.app import create_app
+from imagesieve.serving.models import Models
+from imagesieve.serving.routes.models import AdminViews
+from imagesieve.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
 KEYS = "shop predict shop-key-0123456789; boss admin,predict boss-key-0123456789"
@@ -94,12 +95,12 @@ def test_activate_and_rollback_change_what_is_served(client: FlaskClient, folder
     assert post(client, "activate", version=digest).get_json()["model"]["digest"] == digest
     change = post(client, "rollback").get_json()
     assert (change["model"]["name"], change["previous"]["name"]) == (soft, sharp)
-    assert bundle.current_name(folder) == soft
+    assert versions.current_name(folder) == soft
 
 
 def test_reload_serves_what_was_made_current(client: FlaskClient, folder: Path) -> None:
     assert post(client, "reload").get_json()["changed"] is False
-    bundle.promote(bundle.load(folder / named(folder, "soft")))
+    versions.promote(versions.load(folder / named(folder, "soft")))
     change = client.post("/v1/admin/reload", headers=BOSS).get_json()  # no body is as good as {}
     assert (change["changed"], change["model"]["name"]) == (True, named(folder, "soft"))
 
@@ -148,7 +149,7 @@ def test_other_classes_need_a_word(client: FlaskClient, folder: Path) -> None:
 
 def test_a_wrong_digest_in_the_pointer_is_a_problem(client: FlaskClient, folder: Path) -> None:
     version = named(folder, "soft")
-    files.write_json(folder / bundle.CURRENT, {"version": version, "digest": "1" * 64})
+    files.write_json(folder / versions.CURRENT, {"version": version, "digest": "1" * 64})
     assert_problem(post(client, "reload"), 422, "model-damaged")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attacks_bodies
 import attacks_callers
-import attacks_pictures
+import attacks_images
 import numpy as np
 import pytest
 from attacking import (
@@ -38,9 +38,9 @@ from painted import COLOURS, encode
 from PIL import Image
 from running import REPOSITORY, serving
 
-from classifier import bundle, engines
+from imagesieve.model import engines, versions
 
-MODULES = (attacks_pictures, attacks_bodies, attacks_callers)  # each fills ATTACKS
+MODULES = (attacks_images, attacks_bodies, attacks_callers)  # each fills ATTACKS
 ROOM = 4096  # open files for the connections of this process
 
 SERVING = "tests/serving"
@@ -58,40 +58,40 @@ IMAGES, IMAGES_ORIENTATION, IMAGES_REFUSED, IMAGES_LIMITS = (
 )
 CORRECTIONS, FEEDBACK = f"{SERVING}/test_corrections_http.py", f"{SERVING}/test_feedback.py"
 MODELS, ADMIN, PAGE = (f"{SERVING}/test_{name}.py" for name in ("models", "admin", "page"))
-PICTURE = f"{APP}::test_hostile_picture_is_a_problem_at_once_and_harms_nobody"
-ODD_PICTURE = f"{APP}::test_odd_but_good_picture_is_judged_right"
+IMAGE = f"{APP}::test_hostile_image_is_a_problem_at_once_and_harms_nobody"
+ODD_IMAGE = f"{APP}::test_odd_but_good_image_is_judged_right"
 FAULT = f"{REQUESTS}::test_every_fault_has_its_own_error"
-FLOOD = "tests/test_picture_blocks.py::test_a_flood_is_refused_at_little_cost"
+FLOOD = "tests/test_image_blocks.py::test_a_flood_is_refused_at_little_cost"
 
 # Row -> tests besides its attack here.
 ROWS: dict[int, tuple[str, ...]] = {
     1: (FAULT, f"{APP}::test_wrong_address_or_method_is_a_problem"),
     2: (FAULT,),
     3: (FAULT,),
-    4: (PICTURE, f"{APP}::test_hostile_picture_is_code_98_for_old_callers"),
-    5: (PICTURE, f"{SERVING}/test_attack_table.py::test_no_parser_of_a_refused_format_is_loaded"),
+    4: (IMAGE, f"{APP}::test_hostile_image_is_code_98_for_old_callers"),
+    5: (IMAGE, f"{SERVING}/test_attack_table.py::test_no_parser_of_a_refused_format_is_loaded"),
     6: (f"{IMAGES}::test_a_png_named_jpg_is_a_png",),
-    7: (ODD_PICTURE,),
-    8: (PICTURE,),
-    9: (PICTURE,
-         f"{IMAGES_REFUSED}::test_a_picture_cut_anywhere_before_its_last_pixels_is_refused"),
-    10: (ODD_PICTURE,),
-    11: (PICTURE, f"{IMAGES_LIMITS}::test_pixel_bombs_are_refused_before_they_are_decoded"),
-    12: (PICTURE, f"{IMAGES_LIMITS}::test_too_many_pixels_are_refused_by_name"),
-    13: (f"{APP}::test_heavy_pictures_are_decoded_one_after_another",),
-    14: (PICTURE,
+    7: (ODD_IMAGE,),
+    8: (IMAGE,),
+    9: (IMAGE,
+         f"{IMAGES_REFUSED}::test_a_image_cut_anywhere_before_its_last_pixels_is_refused"),
+    10: (ODD_IMAGE,),
+    11: (IMAGE, f"{IMAGES_LIMITS}::test_pixel_bombs_are_refused_before_they_are_decoded"),
+    12: (IMAGE, f"{IMAGES_LIMITS}::test_too_many_pixels_are_refused_by_name"),
+    13: (f"{APP}::test_heavy_images_are_decoded_one_after_another",),
+    14: (IMAGE,
          f"{IMAGES_LIMITS}::test_a_png_with_countless_compressed_extras_is_refused_at_once"),
-    15: (PICTURE, FLOOD),
+    15: (IMAGE, FLOOD),
     16: (f"{DESK}::test_eight_hundred_frames_cost_no_more_than_their_share",),
     17: (f"{DESK}::test_frames_beyond_the_first_are_looked_at_when_asked_for",
          f"{IMAGES}::test_of_an_animation_the_first_frame_counts"),
-    18: (f"{APP}::test_picture_without_colour_is_judged_as_such",
+    18: (f"{APP}::test_image_without_colour_is_judged_as_such",
          f"{IMAGES}::test_every_mode_gives_the_colour_a_person_sees",
          f"{IMAGES}::test_16_bit_grey_keeps_its_order"),
     19: (f"{IMAGES_ORIENTATION}::test_every_orientation_shows_the_same_scene",
          f"{IMAGES_ORIENTATION}::test_bad_exif_is_ignored",
          f"{IMAGES_ORIENTATION}::test_an_orientation_that_does_not_exist_is_ignored"),
-    20: (PICTURE,),
+    20: (IMAGE,),
     21: (f"{MAIN}::test_body_just_over_the_limit_is_a_clean_413",
          f"{MAIN}::test_lying_content_length_hangs_nobody"),
     22: (f"{MAIN}::test_body_far_over_the_limit_is_refused_before_it_is_sent",),
@@ -123,7 +123,7 @@ ROWS: dict[int, tuple[str, ...]] = {
          f"{DESK}::test_an_engine_that_hangs_is_504_and_shows_in_readiness",
          f"{DESK}::test_numbers_that_are_no_probabilities_are_never_answered",
          f"{APP}::test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right"),
-    40: (f"{DESK}::test_each_of_a_hundred_pictures_gets_its_own_answer",),
+    40: (f"{DESK}::test_each_of_a_hundred_images_gets_its_own_answer",),
     41: (f"{ADMIN}::test_no_request_fails_while_models_come_and_go",
          f"{MODELS}::test_a_bad_version_is_refused_and_the_old_one_keeps_serving"),
     42: (f"{ADMIN}::test_a_version_that_is_not_there_is_unknown",
@@ -180,14 +180,14 @@ def target(version_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def guarded(
     make_version: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
-    """Give a server with keys, a rate, an origin, several versions, and pictures by address."""
+    """Give a server with keys, a rate, an origin, several model_dir, and images by address."""
     folder = tmp_path_factory.mktemp("guarded")
-    versions = folder / "modelFile"
-    make_version(versions, name="soft", softness=200)
-    make_version(versions, name="classes", classes=("cyan", "green", "red"))
-    broken = make_version(versions, name="broken")
+    model_dir = folder / "modelFile"
+    make_version(model_dir, name="soft", softness=200)
+    make_version(model_dir, name="classes", classes=("cyan", "green", "red"))
+    broken = make_version(model_dir, name="broken")
     (broken / "openvino/model.bin").write_bytes(b"")
-    make_version(versions, name="sharp")
+    make_version(model_dir, name="sharp")
     keys = folder / "keys.txt"
     keys.write_text(
         f"shop predict {PREDICT_KEY}\nhasty predict {HASTY_KEY}\nboss admin {ADMIN_KEY}\n"
@@ -195,7 +195,7 @@ def guarded(
     keys.chmod(0o600)
     options = ("--keys", str(keys), "--allow-url", "--allow-origin", "https://shop.example")
     rate = ("--rate-limit", str(RATE), "--rate-burst", str(BURST))
-    with serving(folder, versions, "--feedback", str(folder / "feedback"), *options, *rate) as one:
+    with serving(folder, model_dir, "--feedback", str(folder / "feedback"), *options, *rate) as one:
         target = Target(one, {"X-API-Key": PREDICT_KEY}, {"X-API-Key": ADMIN_KEY})
         for name in ("soft", "sharp"):  # the first change starts threads of OpenVINO's
             assert attacks_callers.activate(target, name).ok
@@ -224,11 +224,11 @@ def test_attack_leaves_the_server_unharmed(row: int, request: pytest.FixtureRequ
 
 
 def test_no_parser_of_a_refused_format_is_loaded(tmp_path: Path) -> None:
-    for number, name in enumerate(attacks_pictures.RARE):
+    for number, name in enumerate(attacks_images.RARE):
         (tmp_path / str(number)).write_bytes(REFUSED[name][0])
     script = (
         "import pathlib, sys\n"
-        "from classifier import errors, images\n"
+        "from imagesieve import errors, images\n"
         f"for path in pathlib.Path({str(tmp_path)!r}).iterdir():\n"
         "    try: images.decode(path.read_bytes())\n"
         "    except errors.UnsupportedImageFormatError: continue\n"
@@ -243,9 +243,9 @@ def test_no_parser_of_a_refused_format_is_loaded(tmp_path: Path) -> None:
 
 
 def faulty_version(make_version: Callable[..., Path], folder: Path) -> Path:
-    """Give a version that divides by the brightness: of a black picture it makes NaN."""
+    """Give a version that divides by the brightness: of a black image it makes NaN."""
     version = make_version(folder)
-    manifest = bundle.glance(version).manifest
+    manifest = versions.glance(version).manifest
     ov = engines.import_openvino()
     import openvino.opset13 as ops
 
@@ -255,8 +255,8 @@ def faulty_version(make_version: Callable[..., Path], folder: Path) -> Path:
     swapped = ops.constant(8 * np.eye(3, dtype=np.float32)[:, ::-1])  # blue comes first
     scores = ops.matmul(shares, swapped, False, False)
     model = ov.Model([ops.softmax(scores, 1)], [pixels])
-    ov.save_model(model, version / bundle.OPENVINO_MODEL, compress_to_fp16=False)
-    bundle.seal(version, manifest)
+    ov.save_model(model, version / versions.OPENVINO_MODEL, compress_to_fp16=False)
+    versions.seal(version, manifest)
     return version
 
 

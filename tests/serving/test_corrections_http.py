@@ -20,20 +20,20 @@ from hostile import ACCEPTED, RED_JPEG
 from painted import COLOURS, encode, paint
 from PIL import Image
 
-from classifier import console, files
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.errors import UsageError
-from classifier.serving.access.checks import Access
-from classifier.serving.access.keys import read_keys
-from classifier.serving.access.rates import RateLimit, TokenBuckets
-from classifier.serving.app import create_app
-from classifier.serving.corrections import options as feedback_options
-from classifier.serving.corrections.views import Corrections
-from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.metrics import Metrics
-from classifier.serving.models import Models
-from classifier.serving.predictor import Predictor
-from classifier.serving.service import Service
+from imagesieve import console, files
+from imagesieve.errors import UsageError
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.app import create_app
+from imagesieve.serving.feedback import options as feedback_options
+from imagesieve.serving.limits import Admission, ServingLimits
+from imagesieve.serving.metrics import Metrics
+from imagesieve.serving.models import Models
+from imagesieve.serving.routes.feedback import Corrections
+from imagesieve.serving.service import Service
 
 RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
 MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
@@ -133,7 +133,7 @@ def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) 
     assert check(folder) == {RED_KEY: "green"}
 
 
-def test_a_picture_can_come_along(client: FlaskClient, folder: Path) -> None:
+def test_a_image_can_come_along(client: FlaskClient, folder: Path) -> None:
     done = send(client, label="red", reviewer="Ann", note="<img src=x onerror=alert(1)>")
     assert (done.status_code, done.get_json()["sha256"]) == (201, RED_KEY)
     (line,) = read_lines(folder)
@@ -197,8 +197,8 @@ def test_a_class_that_is_no_folder_name_is_refused(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"label": "red"}, "which picture"),
-        ({"id": "a", "sha256": RED_KEY, "label": "red"}, "which picture"),
+        ({"label": "red"}, "which image"),
+        ({"id": "a", "sha256": RED_KEY, "label": "red"}, "which image"),
         ({"sha256": RED_KEY}, "either label or reject"),
         ({"sha256": RED_KEY, "label": "red", "reject": True}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": False}, "either label or reject"),
@@ -267,7 +267,7 @@ def test_other_bodies_are_told(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_unknown_pictures_and_methods(client: FlaskClient, method: str) -> None:
+def test_unknown_images_and_methods(client: FlaskClient, method: str) -> None:
     assert_problem(tell(client, id="nobody", label="red"), 404, "unknown-picture")
     assert_problem(tell(client, sha256=RED_KEY, label="red"), 404, "unknown-picture")
     assert_problem(tell(client, sha256=RED_KEY, reject=True), 404, "unknown-picture")
@@ -354,8 +354,8 @@ def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> N
 def test_review_tells_the_unsure_first_and_forgets_the_corrected(client: FlaskClient) -> None:
     sure, murky = predict(client, RED_JPEG), predict(client, MURKY)
     told = client.get("/v1/review").get_json()
-    assert [picture["id"] for picture in told["pictures"]] == [murky["id"], sure["id"]]
-    first = told["pictures"][0]
+    assert [image["id"] for image in told["images"]] == [murky["id"], sure["id"]]
+    first = told["images"][0]
     assert (first["sha256"], first["label"], first["decision"]) == (MURKY_KEY, "green", "neutral")
     assert first["reason"] == "uncertain"
     assert sum(first["probabilities"].values()) == pytest.approx(1)
@@ -364,7 +364,7 @@ def test_review_tells_the_unsure_first_and_forgets_the_corrected(client: FlaskCl
     assert told["classes"] == ["blue", "green", "red"]
     tell(client, sha256=MURKY_KEY, label="green")
     told = client.get("/v1/review?limit=1").get_json()
-    assert [picture["sha256"] for picture in told["pictures"]] == [RED_KEY]
+    assert [image["sha256"] for image in told["images"]] == [RED_KEY]
     assert (told["waiting"], told["corrected"]) == (0, 1)
     client.delete(f"/v1/feedback/{MURKY_KEY}")
     assert client.get("/v1/review?limit=100").get_json()["waiting"] == 1
@@ -434,7 +434,7 @@ def test_export_needs_no_lock(
 ) -> None:
     import fcntl
 
-    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("imagesieve.serving.feedback.journal._LOCK_SECONDS", 0.05)
     send(client_of(predictor, make_room(predictor, folder)), label="red")
     with open(folder / ".feedback.lock", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -482,7 +482,7 @@ def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
     assert len(check(folder)) == 2
 
 
-def test_kept_pictures_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
+def test_kept_images_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
     room = make_room(predictor, folder, "--keep", "uncertain")
     client = client_of(predictor, room)
     other = encode(paint((100, 120, 110), seed=3))
@@ -496,11 +496,11 @@ def test_kept_pictures_are_reviewed_after_a_restart(predictor: Predictor, folder
     fresh = make_room(predictor, folder, "--keep", "uncertain")
     client = client_of(predictor, fresh)
     told = client.get("/v1/review").get_json()
-    assert [picture["sha256"] for picture in told["pictures"]] == [MURKY_KEY]
+    assert [image["sha256"] for image in told["images"]] == [MURKY_KEY]
     assert (told["waiting"], told["corrected"]) == (1, 1)
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
     assert murky["id"]
-    assert tell(client, id=told["pictures"][0]["id"], label="green").status_code == 201
+    assert tell(client, id=told["images"][0]["id"], label="green").status_code == 201
     assert read_lines(folder)[-1]["reason"] == "uncertain"
     fresh.close()
     assert not list(folder.glob(".held/*.bin"))
@@ -514,10 +514,10 @@ def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder
     for data in (RED_JPEG, *dropped):
         predict(client, data)
     told = client.get("/v1/review").get_json()
-    reasons = [picture["reason"] for picture in told["pictures"]]
+    reasons = [image["reason"] for image in told["images"]]
     assert reasons == ["audit"] * 4 + ["recent"]
     for number, label in enumerate(("red", "blue", "blue")):
-        tell(client, sha256=told["pictures"][number]["sha256"], label=label)
+        tell(client, sha256=told["images"][number]["sha256"], label=label)
     audit = client.get("/v1/review").get_json()["audit"]
     assert audit["missed_share"] == pytest.approx(1 / 3)
     assert audit.pop("interval") == pytest.approx([0.0615, 0.7923], abs=1e-3)
@@ -540,20 +540,20 @@ def test_nothing_is_written_unless_asked_for(predictor: Predictor, folder: Path)
 
 
 def test_eight_threads_correct_over_http(client: FlaskClient, folder: Path) -> None:
-    pictures = [encode(paint(COLOURS["red"], seed=seed)) for seed in range(6)]
+    images = [encode(paint(COLOURS["red"], seed=seed)) for seed in range(6)]
 
     def work(seed: int) -> list[int]:
         own = client.application.test_client()
         return [
             send(own, data, label=("red", "blue")[(seed + number) % 2]).status_code
-            for number, data in enumerate(pictures)
+            for number, data in enumerate(images)
         ]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         codes = [code for row in pool.map(work, range(8)) for code in row]
     assert set(codes) == {200, 201}
-    assert codes.count(201) == len(pictures)
-    assert len(check(folder)) == len(pictures)
+    assert codes.count(201) == len(images)
+    assert len(check(folder)) == len(images)
 
 
 def test_corrections_are_counted(predictor: Predictor, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The life of a picture: known answers, deadlines, frames, thresholds, batches, many at once."""
+"""The life of an image: known answers, deadlines, frames, thresholds, batches, many at once."""
 
 import base64
 import concurrent.futures
@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
 
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.desk import riskiest
-from classifier.serving.limits import ServingLimits
-from classifier.serving.predictor import Prediction, Predictor
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Prediction, Predictor
+from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.pipeline import riskiest
 
 OCTETS = "application/octet-stream"
 
@@ -87,7 +87,7 @@ def test_the_least_used_answer_is_forgotten_first(predictor: Predictor) -> None:
     assert known == [False, False, True, False, True, False]
 
 
-def test_a_refused_picture_is_refused_again(client: FlaskClient) -> None:
+def test_a_refused_image_is_refused_again(client: FlaskClient) -> None:
     assert [post(client, RED_JPEG[:-2]).status_code for _ in range(2)] == [422, 422]
 
 
@@ -107,21 +107,21 @@ def test_a_threshold_decides_for_one_request_alone(predictor: Predictor) -> None
     assert post(client, murky).get_json()["decision"] == "green"
 
 
-def animation(*colours: str, picture_format: str = "GIF") -> bytes:
+def animation(*colours: str, image_format: str = "GIF") -> bytes:
     frames = [paint(COLOURS[colour], seed=place) for place, colour in enumerate(colours)]
     return encode(
-        frames[0], picture_format, save_all=True, append_images=frames[1:], duration=40, loop=0
+        frames[0], image_format, save_all=True, append_images=frames[1:], duration=40, loop=0
     )
 
 
-@pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
 def test_frames_beyond_the_first_are_looked_at_when_asked_for(
-    predictor: Predictor, picture_format: str
+    predictor: Predictor, image_format: str
 ) -> None:
     # `red` counts as harmless here: a clean first frame must hide nothing.
     policy = DecisionPolicy(CONFIDENT, 0.5, "red")
     client = app_of(Predictor(predictor.version, predictor.engine, policy)).test_client()
-    hidden = animation(*["red"] * 5, "blue", *["red"] * 2, picture_format=picture_format)
+    hidden = animation(*["red"] * 5, "blue", *["red"] * 2, image_format=image_format)
     first_only, all_of_them = post(client, hidden), post(client, hidden, "?frames=8")
     assert (first_only.get_json()["label"], first_only.get_json()["image"]["frames"]) == ("red", 1)
     assert all_of_them.get_json()["label"] == "blue"
@@ -129,8 +129,8 @@ def test_frames_beyond_the_first_are_looked_at_when_asked_for(
     assert post(client, RED_JPEG, "?frames=8").get_json()["image"]["frames"] == 1
 
 
-def test_a_damaged_later_frame_is_the_picture_s_fault(client: FlaskClient) -> None:
-    data = bytearray(animation("red", "blue", "green", picture_format="WEBP"))
+def test_a_damaged_later_frame_is_the_image_s_fault(client: FlaskClient) -> None:
+    data = bytearray(animation("red", "blue", "green", image_format="WEBP"))
     second = data.index(b"ANMF", data.index(b"ANMF") + 4)
     data[second + 40 : second + 60] = bytes(20)
     assert post(client, bytes(data)).status_code in (200, 422)
@@ -226,38 +226,38 @@ def test_work_for_a_caller_who_has_hung_up_is_skipped(predictor: Predictor) -> N
     assert "classifier_in_flight 0.0" in client.get("/metrics").text
 
 
-def test_each_of_a_hundred_pictures_gets_its_own_answer(predictor: Predictor) -> None:
+def test_each_of_a_hundred_images_gets_its_own_answer(predictor: Predictor) -> None:
     """Rows must not be mixed up between sixteen threads, alone or in batches."""
     random = np.random.default_rng(3)
-    pictures = [
+    images = [
         encode(paint(tuple(random.integers(0, 256, 3).tolist()), seed=number), "PNG")
         for number in range(100)
     ]
-    expected = [predictor.judge(predictor.decode(data)).probabilities for data in pictures]
+    expected = [predictor.judge(predictor.decode(data)).probabilities for data in images]
     app = app_of(predictor, ServingLimits(max_in_flight=16))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        alone = list(pool.map(lambda data: post(app.test_client(), data).get_json(), pictures))
-    batches = [pictures[start : start + 25] for start in range(0, 100, 25)]
+        alone = list(pool.map(lambda data: post(app.test_client(), data).get_json(), images))
+    batches = [images[start : start + 25] for start in range(0, 100, 25)]
     together = [one for some in batches for one in batch(app.test_client(), some)["results"]]
     for answers in (alone, together):
         for wanted, answer in zip(expected, answers, strict=True):
             assert answer["probabilities"] == pytest.approx(wanted, abs=1e-6)
 
 
-def batch(client: FlaskClient, pictures: list[bytes]) -> dict[str, object]:
-    files = [(io.BytesIO(data), f"{number}.png") for number, data in enumerate(pictures)]
+def batch(client: FlaskClient, images: list[bytes]) -> dict[str, object]:
+    files = [(io.BytesIO(data), f"{number}.png") for number, data in enumerate(images)]
     response = client.post("/v1/predict/batch", data={"image": files})
     assert response.status_code == 200, response.text
     return response.get_json()
 
 
-def test_a_batch_has_an_answer_or_a_problem_for_each_picture(client: FlaskClient) -> None:
+def test_a_batch_has_an_answer_or_a_problem_for_each_image(client: FlaskClient) -> None:
     text = base64.b64encode(RED_JPEG).decode()
     images = [
         {"image": text, "data_id": "good"},
         {"image": "!", "data_id": "bad text"},
         {"image": base64.b64encode(RED_JPEG[:-2]).decode()},
-        {"image": base64.b64encode(b"hello").decode(), "data_id": "no picture"},
+        {"image": base64.b64encode(b"hello").decode(), "data_id": "no image"},
         {"url": "http://127.0.0.1/"},
         {"image": text, "data_id": "good again"},
     ]
@@ -283,7 +283,7 @@ def test_a_batch_has_an_answer_or_a_problem_for_each_picture(client: FlaskClient
     assert problems[0]["instance"] == f"urn:request:{value['id']}-1"
 
 
-def test_an_engine_that_fails_costs_the_batch_that_picture_alone(predictor: Predictor) -> None:
+def test_an_engine_that_fails_costs_the_batch_that_image_alone(predictor: Predictor) -> None:
     client = app_of(Wrong(predictor, [[np.nan] * 3])).test_client()
     value = batch(client, [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(6)])
     assert (value["ok"], value["failed"]) == (5, 1)

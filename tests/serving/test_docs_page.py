@@ -52,7 +52,7 @@ def test_every_route_is_there_and_in_the_list(page: Page, site: str) -> None:
 
 def test_route_tells_parameters_forms_and_answers(sample: Page) -> None:
     card = route_card(sample, "post", "/v1/predict")
-    expect(card.locator(".route-summary")).to_have_text("Judge one picture")
+    expect(card.locator(".route-summary")).to_have_text("Judge one image")
     expect(card.locator("li")).to_have_text(["its bytes", "a file", "Base64"])
     expect(card).to_contain_text("asks for a key that allows predict")
     table = card.locator("table").first
@@ -115,7 +115,7 @@ def test_markup_in_a_description_stays_text(tab: Page, site: str) -> None:
     expect(tab.locator("#docs-title")).to_have_text(evil)
     expect(tab.locator(".route-summary")).to_have_text(evil)
     expect(tab.locator("main img")).to_have_count(0)
-    assert tab.title() == "API · Picture sorter"
+    assert tab.title() == "API · Image sorter"
 
 
 def test_address_of_a_route_leads_to_it(tab: Page, site: str) -> None:

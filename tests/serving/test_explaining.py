@@ -18,21 +18,22 @@ from flask.testing import FlaskClient
 from painted import encode
 from PIL import Image
 
-from classifier import bundle, files
-from classifier.decisions import DecisionPolicy
-from classifier.errors import EngineError
-from classifier.learning import ir
-from classifier.serving.app import create_app
-from classifier.serving.explaining import Explainer, ExplainViews
-from classifier.serving.models import Models
-from classifier.serving.predictor import Predictor
-from classifier.serving.problems import (
+from imagesieve import files
+from imagesieve.errors import EngineError
+from imagesieve.learning.openvino import convert
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving.app import create_app
+from imagesieve.serving.errors import (
     DeadlineExceededError,
     ExplainingUnavailableError,
     OverloadedError,
     ShuttingDownError,
 )
-from classifier.serving.service import Service
+from imagesieve.serving.explain import Explainer, ExplainViews
+from imagesieve.serving.models import Models
+from imagesieve.serving.service import Service
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE_SIZE = (48, 64)
@@ -61,12 +62,12 @@ def colour_model(sureness: float) -> keras.Model:
 
 
 def write_version(folder: Path, sureness: float) -> Path:
-    path = bundle.new_version_path(folder, "colours")
+    path = versions.new_version_path(folder, "colours")
     model = colour_model(sureness)
     with files.new_folder(path) as partial:
-        model.save(partial / bundle.KERAS_MODEL)
-        ir.write_ir(model, partial / bundle.OPENVINO_MODEL)
-        bundle.seal(partial, bundle.Manifest(CLASSES, "SmallCNN", IMAGE_SIZE, DecisionPolicy()))
+        model.save(partial / versions.KERAS_MODEL)
+        convert.write_ir(model, partial / versions.OPENVINO_MODEL)
+        versions.seal(partial, versions.Manifest(CLASSES, "SmallCNN", IMAGE_SIZE, DecisionPolicy()))
     return path
 
 
@@ -94,8 +95,8 @@ def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
     return create_app(service, more=[ExplainViews(service, explainer)]).test_client()
 
 
-def picture() -> bytes:
-    """Give a grey picture, three times as wide as high: red on the left, less of green right."""
+def grey_image() -> bytes:
+    """Give a grey image, three times as wide as high: red on the left, less of green right."""
     pixels = np.full((200, 600, 3), 120, np.uint8)
     pixels[40:160, 50:170] = (240, 20, 20)
     pixels[60:140, 440:520] = (20, 220, 20)
@@ -103,7 +104,7 @@ def picture() -> bytes:
 
 
 def ask(explainer: Explainer, predictor: Predictor, label: str = "red") -> bytes:
-    return explainer.explain(predictor, predictor.decode(picture()), label)
+    return explainer.explain(predictor, predictor.decode(grey_image()), label)
 
 
 def hottest(png: bytes) -> tuple[int, int]:
@@ -141,10 +142,10 @@ def wait_until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_the_picture_comes_back_with_what_speaks_for_its_label(
+def test_the_image_comes_back_with_what_speaks_for_its_label(
     client: FlaskClient, explainer: Explainer
 ) -> None:
-    response = client.post("/v1/explain", data=picture(), content_type="image/png")
+    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
     assert response.status_code == 200, response.text
     assert response.mimetype == "image/png"
     assert response.headers["X-Label"] == "red"
@@ -162,7 +163,7 @@ def test_another_class_is_explained_by_the_same_child(
 ) -> None:
     ask(explainer, predictor)
     number = child_of(explainer)
-    response = client.post("/v1/explain?label=green", data=picture(), content_type="image/png")
+    response = client.post("/v1/explain?label=green", data=grey_image(), content_type="image/png")
     assert response.headers["X-Label"] == "green"
     assert hottest(response.data)[1] > 256
     assert child_of(explainer) == number
@@ -186,13 +187,13 @@ def test_a_class_name_outside_of_ascii_fits_into_the_header(client: FlaskClient)
     ],
 )
 def test_a_wrong_option_is_refused(client: FlaskClient, query: str, status: int, slug: str) -> None:
-    response = client.post(f"/v1/explain{query}", data=picture(), content_type="image/png")
+    response = client.post(f"/v1/explain{query}", data=grey_image(), content_type="image/png")
     assert response.status_code == status
     assert response.get_json(force=True)["type"] == f"/problems/{slug}"
 
 
-def test_a_hostile_picture_never_reaches_the_child(client: FlaskClient) -> None:
-    response = client.post("/v1/explain", data=picture()[:200], content_type="image/png")
+def test_a_hostile_image_never_reaches_the_child(client: FlaskClient) -> None:
+    response = client.post("/v1/explain", data=grey_image()[:200], content_type="image/png")
     assert response.status_code == 422
 
 
@@ -221,10 +222,10 @@ def test_a_second_question_at_once_is_turned_away(
         wait_until(explainer._busy.locked)
         with pytest.raises(OverloadedError):
             ask(explainer, predictor)
-        response = client.post("/v1/explain", data=picture(), content_type="image/png")
+        response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
         assert response.status_code == 503
         assert "Retry-After" in response.headers
-        predicted = client.post("/v1/predict", data=picture(), content_type="image/png")
+        predicted = client.post("/v1/predict", data=grey_image(), content_type="image/png")
         assert predicted.get_json()["label"] == "red"  # these go on meanwhile
         explainer.end_if_idle()  # it is not
     finally:
@@ -281,7 +282,7 @@ def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(
     predictor: Predictor, folder: Path
 ) -> None:
     other = Predictor.load(write_version(folder, 40), precision="f32")
-    keras_file = other.version.path / bundle.KERAS_MODEL
+    keras_file = other.version.path / versions.KERAS_MODEL
     keras_file.write_bytes(keras_file.read_bytes()[:-1])
     explainer = Explainer()
     explainer._child_for(predictor.version)
@@ -302,10 +303,10 @@ def test_a_version_that_was_replaced_on_disk_is_no_answer(
     """Checksums alone would not tell: the other version is whole."""
     path = write_version(tmp_path, 30)
     served = Predictor.load(path, precision="f32")
-    for inside in (bundle.MANIFEST, bundle.KERAS_MODEL, bundle.OPENVINO_MODEL):
+    for inside in (versions.MANIFEST, versions.KERAS_MODEL, versions.OPENVINO_MODEL):
         source = predictor.version.path / inside
         (path / inside).write_bytes(source.read_bytes())
-        if inside == bundle.OPENVINO_MODEL:
+        if inside == versions.OPENVINO_MODEL:
             (path / inside).with_suffix(".bin").write_bytes(source.with_suffix(".bin").read_bytes())
     explainer = Explainer()
     with pytest.raises(EngineError, match="not the one that is served"):
@@ -328,9 +329,9 @@ def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) 
 OWNER = """
 import sys, time
 from pathlib import Path
-from classifier import bundle
-from classifier.serving.explaining_child import Child
-print(Child(bundle.load(Path(sys.argv[1])))._process.pid, flush=True)
+from imagesieve.model import versions
+from imagesieve.serving.explain_child import Child
+print(Child(versions.load(Path(sys.argv[1])))._process.pid, flush=True)
 time.sleep(600)
 """
 
@@ -363,7 +364,7 @@ def test_without_keras_nothing_can_be_explained(
     missing: str, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)  # how Python itself marks what is not there
-    response = client.post("/v1/explain", data=picture(), content_type="image/png")
+    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
     assert response.status_code == 501
     problem = response.get_json(force=True)
     assert problem["type"] == "/problems/explaining-unavailable"

@@ -18,25 +18,26 @@ from pathlib import Path
 
 import correcting
 import pytest
-from correcting import KEYS, PICTURES, REMARK, check, open_store, read_lines
+from correcting import IMAGES, KEYS, REMARK, check, open_store, read_lines
 from painted import COLOURS, encode, paint
 from PIL import Image
 
-from classifier import errors, files, images
-from classifier.feedback_lines import Entry, is_folder_name
-from classifier.serving.corrections.folder import FeedbackLimits
-from classifier.serving.corrections.journal import Change, Journal
-from classifier.serving.corrections.jpegs import MAX_SIDE, to_jpeg
-from classifier.serving.corrections.store import FeedbackStore, Remark
-from classifier.serving.problems import (
+from imagesieve import errors, files
+from imagesieve.feedback import Entry, is_folder_name
+from imagesieve.images import DEFAULT_LIMITS, decode
+from imagesieve.serving.errors import (
     BadParameterError,
     FeedbackFullError,
     FeedbackUnavailableError,
-    UnknownPictureError,
+    UnknownImageError,
 )
+from imagesieve.serving.feedback.folder import FeedbackLimits
+from imagesieve.serving.feedback.journal import Change, Journal
+from imagesieve.serving.feedback.jpegs import MAX_SIDE, to_jpeg
+from imagesieve.serving.feedback.store import FeedbackStore, Remark
 
 PROGRAM = Path(correcting.__file__)
-KEY, DATA = KEYS[0], PICTURES[0]
+KEY, DATA = KEYS[0], IMAGES[0]
 NAME = KEY[:16]
 
 
@@ -90,7 +91,7 @@ def test_a_correction_is_a_jpeg_in_its_class_and_a_line(folder: Path, store: Fee
 
 def test_nothing_is_made_before_the_first_correction(folder: Path, store: FeedbackStore) -> None:
     assert store.num_corrected() == 0
-    assert store.picture(KEY) is None
+    assert store.image(KEY) is None
     assert store.export()[0].read() == b""
     store.open()
     assert not folder.exists()
@@ -108,11 +109,11 @@ def test_the_same_again_writes_nothing_even_a_thousand_times(
     assert len(read_lines(folder)) == 1
 
 
-def test_another_label_moves_the_picture_and_undo_brings_all_back(
+def test_another_label_moves_the_image_and_undo_brings_all_back(
     folder: Path, store: FeedbackStore
 ) -> None:
     store.correct(KEY, "red", REMARK, DATA)
-    first = store.picture(KEY)
+    first = store.image(KEY)
     store.correct(KEY, "blue", REMARK)  # no data: it is stored already
     assert stored_in(folder) == [f"blue/{NAME}.jpg"]
     done = store.correct(KEY, None, REMARK)
@@ -124,22 +125,22 @@ def test_another_label_moves_the_picture_and_undo_brings_all_back(
         labels.append((done.previous, done.label, done.is_rejected))
         check(folder)
         if done.label:
-            assert store.picture(KEY) == first  # not encoded a second time
+            assert store.image(KEY) == first  # not encoded a second time
     assert labels == [(None, "blue", False), ("blue", "red", False), ("red", None, False)]
-    with pytest.raises(UnknownPictureError, match="no correction"):
+    with pytest.raises(UnknownImageError, match="no correction"):
         store.undo(KEY, REMARK)
     assert [line["action"] for line in read_lines(folder)] == [
         "correct", "correct", "reject", "undo", "undo", "undo",
     ]  # fmt: skip
 
 
-def test_undo_works_after_a_restart_and_says_when_the_picture_is_gone(folder: Path) -> None:
+def test_undo_works_after_a_restart_and_says_when_the_image_is_gone(folder: Path) -> None:
     store = open_store(folder)
     store.correct(KEY, "red", REMARK, DATA)
     store.correct(KEY, "blue", REMARK)
     store.correct(KEY, None, REMARK)
     again = open_store(folder)
-    with pytest.raises(UnknownPictureError, match="send it again"):
+    with pytest.raises(UnknownImageError, match="send it again"):
         again.undo(KEY, REMARK)
     assert check(folder) == {KEY: None}
     assert again.undo(KEY, REMARK, DATA).label == "blue"
@@ -148,18 +149,18 @@ def test_undo_works_after_a_restart_and_says_when_the_picture_is_gone(folder: Pa
 
 
 @pytest.mark.parametrize("change", ["undo", "correct"])
-def test_a_picture_is_encoded_while_others_may_write(
+def test_a_image_is_encoded_while_others_may_write(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("imagesieve.serving.feedback.journal._LOCK_SECONDS", 0.05)
     before, other = open_store(folder), open_store(folder)
     before.correct(KEY, "red", REMARK, DATA)
     encoded = []
 
     def to_jpeg_meanwhile(data: bytes) -> bytes:
-        other.correct(KEYS[1], "red", REMARK, PICTURES[1])
+        other.correct(KEYS[1], "red", REMARK, IMAGES[1])
         encoded.append(data)
-        return to_jpeg(data, images.DEFAULT_LIMITS)
+        return to_jpeg(data, DEFAULT_LIMITS)
 
     store = FeedbackStore(folder, to_jpeg_meanwhile)
     store.open()
@@ -173,40 +174,40 @@ def test_a_picture_is_encoded_while_others_may_write(
     assert check(folder) == {KEY: "red", KEYS[1]: "red"}
 
 
-def test_an_undo_that_needs_no_picture_decodes_none(folder: Path, store: FeedbackStore) -> None:
+def test_an_undo_that_needs_no_image_decodes_none(folder: Path, store: FeedbackStore) -> None:
     store.correct(KEY, "red", REMARK, DATA)
     store.correct(KEY, "blue", REMARK)
-    assert store.undo(KEY, REMARK, b"no picture").label == "red"
-    assert store.undo(KEY, REMARK, b"no picture").label is None
+    assert store.undo(KEY, REMARK, b"no image").label == "red"
+    assert store.undo(KEY, REMARK, b"no image").label is None
     store.correct(KEY, "red", REMARK, DATA)
     store.correct(KEY, None, REMARK)
     with pytest.raises(errors.UnsupportedImageFormatError):
-        open_store(folder).undo(KEY, REMARK, b"no picture")
+        open_store(folder).undo(KEY, REMARK, b"no image")
     assert check(folder) == {KEY: None}
 
 
-def test_undoing_a_correction_of_a_rejected_picture_rejects_it_again(store: FeedbackStore) -> None:
+def test_undoing_a_correction_of_a_rejected_image_rejects_it_again(store: FeedbackStore) -> None:
     store.correct(KEY, None, REMARK, DATA)
     store.correct(KEY, "red", REMARK, DATA)
     done = store.undo(KEY, REMARK)
     assert (done.label, done.is_rejected, done.previous) == (None, True, "red")
 
 
-def test_a_picture_that_nobody_has_is_unknown(folder: Path, store: FeedbackStore) -> None:
+def test_a_image_that_nobody_has_is_unknown(folder: Path, store: FeedbackStore) -> None:
     for label in ("red", None):
-        with pytest.raises(UnknownPictureError):
+        with pytest.raises(UnknownImageError):
             store.correct(KEY, label, REMARK)
     assert read_lines(folder) == []
 
 
-def test_what_is_no_picture_leaves_nothing_behind(folder: Path, store: FeedbackStore) -> None:
+def test_what_is_no_image_leaves_nothing_behind(folder: Path, store: FeedbackStore) -> None:
     with pytest.raises(errors.UnsupportedImageFormatError):
         store.correct(KEY, "red", REMARK, b"<script>")
     assert not folder.exists()
     assert store.num_corrected() == 0
 
 
-def test_a_stored_picture_that_somebody_removed_comes_back(
+def test_a_stored_image_that_somebody_removed_comes_back(
     folder: Path, store: FeedbackStore
 ) -> None:
     store.correct(KEY, "red", REMARK, DATA)
@@ -234,47 +235,47 @@ def test_audit_counts_reviewed_and_missed_and_no_undone_ones(store: FeedbackStor
     def audited(decision: str) -> Remark:
         return Remark({"label": "blue", "probability": 0.9, "decision": decision}, None, "audit")
 
-    store.correct(KEYS[0], "red", audited("blue"), PICTURES[0])
-    store.correct(KEYS[1], "green", audited("green"), PICTURES[1])
-    store.correct(KEYS[2], None, audited("blue"), PICTURES[2])
+    store.correct(KEYS[0], "red", audited("blue"), IMAGES[0])
+    store.correct(KEYS[1], "green", audited("green"), IMAGES[1])
+    store.correct(KEYS[2], None, audited("blue"), IMAGES[2])
     assert store.audit(None) == (3, 1)  # what belongs to no class was dropped rightly
     assert store.audit("green") == (3, 1)
     assert store.audit("blue") == (3, 0)
     store.undo(KEYS[0], REMARK)
-    store.correct(KEYS[1], "red", Remark(), PICTURES[1])
+    store.correct(KEYS[1], "red", Remark(), IMAGES[1])
     assert store.audit(None) == (2, 1)
 
 
 def test_each_limit_refuses_with_nothing_changed(folder: Path) -> None:
-    store = open_store(folder, limits=FeedbackLimits(max_pictures=1))
-    store.correct(KEYS[0], "red", REMARK, PICTURES[0])
-    with pytest.raises(FeedbackFullError, match="1 pictures"):
-        store.correct(KEYS[1], "red", REMARK, PICTURES[1])
-    store.correct(KEYS[1], None, REMARK, PICTURES[1])  # takes no room
+    store = open_store(folder, limits=FeedbackLimits(max_images=1))
+    store.correct(KEYS[0], "red", REMARK, IMAGES[0])
+    with pytest.raises(FeedbackFullError, match="1 images"):
+        store.correct(KEYS[1], "red", REMARK, IMAGES[1])
+    store.correct(KEYS[1], None, REMARK, IMAGES[1])  # takes no room
     store.correct(KEYS[0], "blue", REMARK)
     store.undo(KEYS[0], REMARK)
     store.undo(KEYS[0], REMARK)
-    store.correct(KEYS[1], "red", REMARK, PICTURES[1])  # there is room again
-    size = len(store.picture(KEYS[1]))
+    store.correct(KEYS[1], "red", REMARK, IMAGES[1])  # there is room again
+    size = len(store.image(KEYS[1]))
     assert check(folder) == {KEYS[1]: "red"}
     crowded = open_store(folder, limits=FeedbackLimits(max_bytes=size + 1))  # counted at the start
     with pytest.raises(FeedbackFullError, match="MB"):
-        crowded.correct(KEYS[0], "red", REMARK, PICTURES[0])
+        crowded.correct(KEYS[0], "red", REMARK, IMAGES[0])
     long = (folder / ".feedback.jsonl").stat().st_size
     wordy = open_store(folder, limits=FeedbackLimits(max_journal_bytes=long + 10))
     with pytest.raises(FeedbackFullError, match="journal"):
-        wordy.correct(KEYS[0], "red", REMARK, PICTURES[0])
+        wordy.correct(KEYS[0], "red", REMARK, IMAGES[0])
     assert check(folder) == {KEYS[1]: "red"}
 
 
-def test_pictures_with_the_same_first_digits_are_not_mixed_up(
+def test_images_with_the_same_first_digits_are_not_mixed_up(
     folder: Path, store: FeedbackStore
 ) -> None:
     store.correct(KEY, "red", REMARK, DATA)
     with pytest.raises(BadParameterError, match="same digits"):
         store.correct(NAME + "0" * 48, "blue", REMARK, DATA)
-    assert store.picture(KEY)
-    assert store.picture(NAME + "0" * 48) is None
+    assert store.image(KEY)
+    assert store.image(NAME + "0" * 48) is None
     assert check(folder) == {KEY: "red"}
 
 
@@ -305,21 +306,21 @@ def test_a_class_folder_that_leads_elsewhere_is_refused(
     assert open_store(folder).num_corrected() == 1
 
 
-def test_a_link_in_the_place_of_a_picture_or_the_journal_is_not_followed(
+def test_a_link_in_the_place_of_a_image_or_the_journal_is_not_followed(
     folder: Path, store: FeedbackStore, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     store.correct(KEY, "red", REMARK, DATA)
-    picture = folder / "red" / f"{NAME}.jpg"
-    picture.unlink()
-    picture.symlink_to(secret)
+    image = folder / "red" / f"{NAME}.jpg"
+    image.unlink()
+    image.symlink_to(secret)
     with pytest.raises(FeedbackUnavailableError):
-        store.picture(KEY)
+        store.image(KEY)
     (folder / ".feedback.jsonl").unlink()
     (folder / ".feedback.jsonl").symlink_to(secret)
     with pytest.raises(FeedbackUnavailableError):
-        store.correct(KEYS[1], "red", REMARK, PICTURES[1])
+        store.correct(KEYS[1], "red", REMARK, IMAGES[1])
     assert secret.read_bytes() == b"secret"
 
 
@@ -362,13 +363,13 @@ def test_a_torn_last_line_is_cut_off(
     assert check(folder) == {KEY: "blue"}
 
 
-def test_pictures_without_a_line_get_one(folder: Path, store: FeedbackStore) -> None:
-    store.correct(KEYS[0], "red", REMARK, PICTURES[0])
-    store.correct(KEYS[1], "green", REMARK, PICTURES[1])
+def test_images_without_a_line_get_one(folder: Path, store: FeedbackStore) -> None:
+    store.correct(KEYS[0], "red", REMARK, IMAGES[0])
+    store.correct(KEYS[1], "green", REMARK, IMAGES[1])
     (folder / "blue").mkdir()
     (folder / "red" / f"{NAME}.jpg").rename(folder / "blue" / f"{NAME}.jpg")  # by hand
     unknown = folder / "blue" / "0123456789abcdef.jpg"
-    unknown.write_bytes(to_jpeg(PICTURES[2], images.DEFAULT_LIMITS))
+    unknown.write_bytes(to_jpeg(IMAGES[2], DEFAULT_LIMITS))
     own = ["blue/holiday.jpg", "blue/.hidden.jpg", "notes.txt"]
     for name in own:
         (folder / name).write_bytes(b"not ours")
@@ -423,22 +424,22 @@ def test_a_begun_change_removes_nothing_outside(folder: Path, tmp_path: Path) ->
 
 def test_another_process_sees_and_continues(folder: Path) -> None:
     first, second = open_store(folder), open_store(folder)
-    first.correct(KEYS[0], "red", REMARK, PICTURES[0])
+    first.correct(KEYS[0], "red", REMARK, IMAGES[0])
     assert second.correct(KEYS[0], "blue", REMARK).previous == "red"
-    assert first.correct(KEYS[1], "green", REMARK, PICTURES[1]).is_new
+    assert first.correct(KEYS[1], "green", REMARK, IMAGES[1]).is_new
     assert first.undo(KEYS[0], REMARK).label == "red"
     assert second.undo(KEYS[0], REMARK).label is None
     assert first.num_corrected() == 2  # it looks again only when it writes
     (folder / ".feedback.jsonl").rename(folder / ".old")  # somebody starts a new journal
-    assert first.correct(KEYS[2], "red", REMARK, PICTURES[2]).is_new
+    assert first.correct(KEYS[2], "red", REMARK, IMAGES[2]).is_new
     reasons = [line["reason"] for line in read_lines(folder)]
     assert sorted(reasons) == ["recovered", "sent"]
 
 
 def test_export_gives_the_whole_lines_of_all_processes(folder: Path) -> None:
     first, second = open_store(folder), open_store(folder)
-    first.correct(KEYS[0], "red", REMARK, PICTURES[0])
-    second.correct(KEYS[1], "blue", Remark(note="x" * 500), PICTURES[1])
+    first.correct(KEYS[0], "red", REMARK, IMAGES[0])
+    second.correct(KEYS[1], "blue", Remark(note="x" * 500), IMAGES[1])
     journal = folder / ".feedback.jsonl"
     whole = journal.read_bytes()
     for torn in (b"", b'{"time"', b"x" * 200_000):  # somebody is writing it
@@ -460,7 +461,7 @@ def test_what_cannot_be_read_is_told_as_that(
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret\n")
     for path, read in (
-        (folder / "red" / f"{NAME}.jpg", lambda: store.picture(KEY)),
+        (folder / "red" / f"{NAME}.jpg", lambda: store.image(KEY)),
         (folder / ".feedback.jsonl", store.export),
     ):
         path.unlink()
@@ -474,17 +475,17 @@ def test_what_cannot_be_read_is_told_as_that(
         assert "stored" not in caplog.text
 
 
-def test_eight_threads_correct_the_same_and_different_pictures(folder: Path) -> None:
-    pictures = [encode(paint(COLOURS["red"], size=(20, 16), seed=seed)) for seed in range(16)]
-    keys = [hashlib.sha256(data).hexdigest() for data in pictures]
+def test_eight_threads_correct_the_same_and_different_images(folder: Path) -> None:
+    images = [encode(paint(COLOURS["red"], size=(20, 16), seed=seed)) for seed in range(16)]
+    keys = [hashlib.sha256(data).hexdigest() for data in images]
     stores = [open_store(folder), open_store(folder)]  # as two processes would
 
     def work(seed: int) -> int:
         chance, num_new = random.Random(seed), 0
         for number in chance.sample(range(16), 16):
             store = chance.choice(stores)
-            num_new += store.correct(keys[number], "red", REMARK, pictures[number]).is_new
-            store.correct(keys[0], chance.choice(["green", "blue"]), REMARK, pictures[0])
+            num_new += store.correct(keys[number], "red", REMARK, images[number]).is_new
+            store.correct(keys[0], chance.choice(["green", "blue"]), REMARK, images[0])
         return num_new
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -551,7 +552,7 @@ def test_a_lock_that_is_not_let_go_of_is_told(
 ) -> None:
     import fcntl
 
-    monkeypatch.setattr("classifier.serving.corrections.journal._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("imagesieve.serving.feedback.journal._LOCK_SECONDS", 0.05)
     folder.mkdir()
     with open(folder / ".feedback.lock", "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -571,31 +572,31 @@ def test_a_lock_that_is_not_let_go_of_is_told(
         ((20_000, 20), 1, (1024, 16)),
     ],
 )
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
-def test_a_stored_picture_is_upright_small_and_bare(
-    size: tuple[int, int], orientation: int, expected: tuple[int, int], picture_format: str
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_a_stored_image_is_upright_small_and_bare(
+    size: tuple[int, int], orientation: int, expected: tuple[int, int], image_format: str
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = orientation, "secret place"
-    picture = Image.new("RGB", size, COLOURS["red"])
-    data = encode(picture, picture_format, exif=exif)
-    jpeg = to_jpeg(data, images.DEFAULT_LIMITS)
+    image = Image.new("RGB", size, COLOURS["red"])
+    data = encode(image, image_format, exif=exif)
+    jpeg = to_jpeg(data, DEFAULT_LIMITS)
     assert b"secret" in data
     assert b"secret" not in jpeg
     assert b"Exif" not in jpeg
-    decoded = images.decode(jpeg)
+    decoded = decode(jpeg)
     assert (decoded.width, decoded.height) == expected
     assert max(expected) <= MAX_SIDE
     means = decoded.pixels.reshape(-1, 3).mean(axis=0)
     assert means == pytest.approx(COLOURS["red"], abs=6)
 
 
-def test_the_network_sees_in_a_stored_picture_what_it_saw_in_the_sent_one() -> None:
+def test_the_network_sees_in_a_stored_image_what_it_saw_in_the_sent_one() -> None:
     fine = paint((120, 130, 140), size=(160, 120)).resize((2400, 1800), Image.Resampling.BICUBIC)
     data = encode(fine)
-    sent = images.decode(data, image_size=(299, 299)).pixels.astype(int)
-    stored = to_jpeg(data, images.DEFAULT_LIMITS)
-    seen = images.decode(stored, image_size=(299, 299)).pixels.astype(int)
+    sent = decode(data, image_size=(299, 299)).pixels.astype(int)
+    stored = to_jpeg(data, DEFAULT_LIMITS)
+    seen = decode(stored, image_size=(299, 299)).pixels.astype(int)
     assert abs(sent - seen).mean() < 1
 
 
@@ -603,7 +604,7 @@ def test_recovering_is_logged_by_name(
     folder: Path, store: FeedbackStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "red").mkdir(parents=True)
-    (folder / "red" / f"{NAME}.jpg").write_bytes(to_jpeg(DATA, images.DEFAULT_LIMITS))
+    (folder / "red" / f"{NAME}.jpg").write_bytes(to_jpeg(DATA, DEFAULT_LIMITS))
     with caplog.at_level(logging.INFO):
         store.open()
     assert f"red/{NAME}.jpg" in caplog.text

@@ -1,4 +1,4 @@
-"""Held pictures, in memory and on disk."""
+"""Held images, in memory and on disk."""
 
 import concurrent.futures
 import hashlib
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from classifier.feedback_lines import AUDIT, RECENT, UNCERTAIN
-from classifier.serving.corrections.held import HeldLimits, HeldPicture, HeldPictures
-from classifier.serving.corrections.kept import KeptLimits, KeptPictures
-from classifier.serving.corrections.selection import Selection, uncertainty
-from classifier.serving.predictor import Prediction
+from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
+from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving.feedback.image_store import KeptImages, KeptLimits
+from imagesieve.serving.feedback.recent import HeldImage, HeldImages, HeldLimits
+from imagesieve.serving.feedback.selection import Selection, uncertainty
 
 SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
 UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
@@ -24,40 +24,40 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def note(held: HeldPictures, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
+def note(held: HeldImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
     return held.note(name, data, sha(data), prediction, "sha256:1", "colours")
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[KeptPictures]:
-    kept = KeptPictures(tmp_path / ".held")
+def kept(tmp_path: Path) -> Iterator[KeptImages]:
+    kept = KeptImages(tmp_path / ".held")
     kept.open()
     yield kept
     kept.close()
 
 
-def reopened(kept: KeptPictures, folder: Path, **options: object) -> KeptPictures:
+def reopened(kept: KeptImages, folder: Path, **options: object) -> KeptImages:
     kept.close()
-    again = KeptPictures(folder, **options)
+    again = KeptImages(folder, **options)
     again.open()
     return again
 
 
-def test_a_picture_is_found_by_id_and_by_content() -> None:
-    held = HeldPictures(NEVER)
-    assert note(held, "one", b"picture")
+def test_a_image_is_found_by_id_and_by_content() -> None:
+    held = HeldImages(NEVER)
+    assert note(held, "one", b"image")
     found = held.by_id("one")
-    assert found is held.by_sha256(sha(b"picture"))
+    assert found is held.by_sha256(sha(b"image"))
     assert (found.prediction, found.digest, found.name) == (SURE, "sha256:1", "colours")
     assert (found.reason, found.num_bytes) == (RECENT, 7)
-    assert held.data(found.sha256) == b"picture"
+    assert held.data(found.sha256) == b"image"
     assert held.by_id("two") is held.by_sha256("0" * 64) is held.data("0" * 64) is None
 
 
-def test_the_same_picture_again_is_one_entry_with_the_last_prediction() -> None:
-    held = HeldPictures(NEVER)
+def test_the_same_image_again_is_one_entry_with_the_last_prediction() -> None:
+    held = HeldImages(NEVER)
     for number in range(100):
-        note(held, f"id {number}", b"picture", UNSURE if number < 99 else SURE)
+        note(held, f"id {number}", b"image", UNSURE if number < 99 else SURE)
     (found,) = held.all()
     assert found.prediction is SURE
     assert found.ids[-1] == "id 99"
@@ -67,21 +67,21 @@ def test_the_same_picture_again_is_one_entry_with_the_last_prediction() -> None:
 
 
 def test_those_judged_least_recently_go_first() -> None:
-    held = HeldPictures(NEVER, HeldLimits(max_pictures=3))
+    held = HeldImages(NEVER, HeldLimits(max_images=3))
     for name in "abc":
         note(held, name, name.encode())
     note(held, "a again", b"a")
     note(held, "d", b"d")
-    assert [picture.ids for picture in held.all()] == [("c",), ("a", "a again"), ("d",)]
+    assert [image.ids for image in held.all()] == [("c",), ("a", "a again"), ("d",)]
     assert held.by_id("b") is None
     assert held.data(sha(b"b")) is None
 
 
-def test_bytes_are_bounded_too_and_ids_go_with_their_pictures() -> None:
-    held = HeldPictures(NEVER, HeldLimits(max_bytes=100))
+def test_bytes_are_bounded_too_and_ids_go_with_their_images() -> None:
+    held = HeldImages(NEVER, HeldLimits(max_bytes=100))
     for number in range(50):
         note(held, str(number), bytes([number]) * 30)
-    assert [picture.ids for picture in held.all()] == [("47",), ("48",), ("49",)]
+    assert [image.ids for image in held.all()] == [("47",), ("48",), ("49",)]
     assert len(held._by_id) == 3
     assert held._num_bytes == 90
     assert not note(held, "huge", bytes(101))
@@ -90,7 +90,7 @@ def test_bytes_are_bounded_too_and_ids_go_with_their_pictures() -> None:
 
 
 def test_many_threads_may_note_and_look() -> None:
-    held = HeldPictures(NEVER, HeldLimits(max_pictures=20))
+    held = HeldImages(NEVER, HeldLimits(max_images=20))
 
     def work(seed: int) -> None:
         for number in range(300):
@@ -102,7 +102,7 @@ def test_many_threads_may_note_and_look() -> None:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    assert set(held._by_id.values()) == {picture.sha256 for picture in held.all()}
+    assert set(held._by_id.values()) == {image.sha256 for image in held.all()}
 
 
 def test_uncertainty_is_entropy_from_0_to_1() -> None:
@@ -154,10 +154,10 @@ def test_what_is_dropped(
 
 def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
-    pictures = [sha(str(number).encode()) for number in range(20_000)]
+    images = [sha(str(number).encode()) for number in range(20_000)]
 
     def drawn(selection: Selection) -> set[str]:
-        return {sha for sha in pictures if selection.reason(sha, dropped, None) == AUDIT}
+        return {sha for sha in images if selection.reason(sha, dropped, None) == AUDIT}
 
     one = Selection(audit_share=0.01, class_of_interest="red")
     other = Selection(audit_share=0.01, class_of_interest="red")
@@ -168,11 +168,9 @@ def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     assert repr(one.key) not in repr(one)
 
 
-def test_uncertain_and_audited_pictures_are_kept_on_disk(
-    kept: KeptPictures, tmp_path: Path
-) -> None:
+def test_uncertain_and_audited_images_are_kept_on_disk(kept: KeptImages, tmp_path: Path) -> None:
     selection = Selection(audit_share=1, class_of_interest="red")
-    held = HeldPictures(selection, kept=kept)
+    held = HeldImages(selection, kept=kept)
     dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
     for name, data, prediction in (
         ("sure", b"sure", SURE),
@@ -184,21 +182,21 @@ def test_uncertain_and_audited_pictures_are_kept_on_disk(
     names = {sha(b"unsure"), sha(b"dropped")}
     assert {path.stem for path in tmp_path.glob(".held/*.bin")} == names
     assert {path.stem for path in tmp_path.glob(".held/*.json")} == names
-    fresh = HeldPictures(selection, kept=reopened(kept, tmp_path / ".held"))
-    assert {picture.sha256 for picture in fresh.all()} == names
+    fresh = HeldImages(selection, kept=reopened(kept, tmp_path / ".held"))
+    assert {image.sha256 for image in fresh.all()} == names
     found = fresh.by_id("unsure")
     assert found.prediction == UNSURE
     assert (found.reason, found.digest, found.name) == (UNCERTAIN, "sha256:1", "colours")
     assert fresh.by_sha256(found.sha256) is found
     assert fresh.data(found.sha256) == b"unsure"
     note(fresh, "again", b"unsure", SURE)
-    assert {picture.ids[-1] for picture in fresh.all()} == {"again", "dropped"}  # not twice
+    assert {image.ids[-1] for image in fresh.all()} == {"again", "dropped"}  # not twice
     fresh.note_settled(found.sha256)
     assert [path.stem for path in tmp_path.glob(".held/*.bin")] == [sha(b"dropped")]
 
 
-def test_what_is_undone_is_kept_again(kept: KeptPictures) -> None:
-    held = HeldPictures(NEVER, kept=kept)
+def test_what_is_undone_is_kept_again(kept: KeptImages) -> None:
+    held = HeldImages(NEVER, kept=kept)
     note(held, "one", b"one", UNSURE)
     kept.wait()
     held.note_settled(sha(b"one"))
@@ -206,11 +204,11 @@ def test_what_is_undone_is_kept_again(kept: KeptPictures) -> None:
     held.note_unsettled(sha(b"one"))
     held.note_unsettled(sha(b"never seen"))
     kept.wait()
-    assert [picture.ids for picture in kept.all()] == [("one",)]
+    assert [image.ids for image in kept.all()] == [("one",)]
 
 
-def test_what_is_corrected_while_it_waits_for_the_disk_is_not_kept(kept: KeptPictures) -> None:
-    held = HeldPictures(NEVER, kept=kept)
+def test_what_is_corrected_while_it_waits_for_the_disk_is_not_kept(kept: KeptImages) -> None:
+    held = HeldImages(NEVER, kept=kept)
     for number in range(20):
         data = bytes([number]) * 100_000
         note(held, str(number), data, UNSURE)
@@ -222,19 +220,19 @@ def test_what_is_corrected_while_it_waits_for_the_disk_is_not_kept(kept: KeptPic
 
 def test_what_is_corrected_is_not_kept_again_when_it_is_judged_again(tmp_path: Path) -> None:
     corrected = {sha(b"one")}
-    kept = KeptPictures(tmp_path, KeptLimits(max_pictures=1), is_corrected=corrected.__contains__)
+    kept = KeptImages(tmp_path, KeptLimits(max_images=1), is_corrected=corrected.__contains__)
     kept.open()
-    held = HeldPictures(NEVER, kept=kept)
+    held = HeldImages(NEVER, kept=kept)
     note(held, "waits for review", b"two", UNSURE)
     note(held, "corrected", b"one", UNSURE)
     kept.wait()
-    assert [picture.ids for picture in kept.all()] == [("waits for review",)]
+    assert [image.ids for image in kept.all()] == [("waits for review",)]
     assert [path.stem for path in tmp_path.glob("*.bin")] == [sha(b"two")]
     assert held.by_id("corrected")
     corrected.clear()
     held.note_unsettled(sha(b"one"))
     kept.wait()
-    assert [picture.ids for picture in kept.all()] == [("corrected",)]
+    assert [image.ids for image in kept.all()] == [("corrected",)]
     kept.close()
 
 
@@ -249,8 +247,8 @@ def test_what_is_corrected_and_judged_again_while_it_is_written_is_not_kept(tmp_
             note(held, "again", b"one", UNSURE)
         return was_corrected
 
-    kept = KeptPictures(tmp_path, is_corrected=is_corrected)
-    held = HeldPictures(NEVER, kept=kept)
+    kept = KeptImages(tmp_path, is_corrected=is_corrected)
+    held = HeldImages(NEVER, kept=kept)
     kept.open()
     note(held, "first", b"one", UNSURE)
     kept.wait()
@@ -259,32 +257,32 @@ def test_what_is_corrected_and_judged_again_while_it_is_written_is_not_kept(tmp_
     assert not list(tmp_path.glob("*.*n*"))
 
 
-def put(kept: KeptPictures, name: str, data: bytes) -> None:
+def put(kept: KeptImages, name: str, data: bytes) -> None:
     created = f"2026-11-21T00:00:0{len(kept.all())}Z"
     key = sha(data)
-    kept.put(HeldPicture(key, (name,), UNSURE, "d", "n", created, UNCERTAIN, len(data)), data)
+    kept.put(HeldImage(key, (name,), UNSURE, "d", "n", created, UNCERTAIN, len(data)), data)
     kept.wait()
 
 
 def test_the_disk_is_bounded_the_oldest_go_first(tmp_path: Path) -> None:
     folder = tmp_path / ".held"
-    kept = KeptPictures(folder, KeptLimits(max_pictures=3, max_bytes=25))
+    kept = KeptImages(folder, KeptLimits(max_images=3, max_bytes=25))
     kept.open()
     for name in "abcd":
         put(kept, name, name.encode() * 5)
-    assert [picture.ids[0] for picture in kept.all()] == ["b", "c", "d"]
+    assert [image.ids[0] for image in kept.all()] == ["b", "c", "d"]
     put(kept, "e", b"e" * 15)
-    assert [picture.ids[0] for picture in kept.all()] == ["c", "d", "e"]
+    assert [image.ids[0] for image in kept.all()] == ["c", "d", "e"]
     put(kept, "too large", b"t" * 26)
     assert len(list(folder.glob("*.bin"))) == len(list(folder.glob("*.json"))) == 3
-    again = reopened(kept, folder, limits=KeptLimits(max_pictures=2))
-    assert [picture.ids[0] for picture in again.all()] == ["d", "e"]
+    again = reopened(kept, folder, limits=KeptLimits(max_images=2))
+    assert [image.ids[0] for image in again.all()] == ["d", "e"]
     assert len(list(folder.glob("*.bin"))) == 2
     again.close()
 
 
 def test_damaged_pairs_are_removed_with_one_line(
-    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kept: KeptImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / ".held"
     for number in range(9):
@@ -293,7 +291,7 @@ def test_damaged_pairs_are_removed_with_one_line(
     good = paths[0]
     text = json.loads(good.read_text())
     paths[1].write_text("{")
-    paths[2].write_text(json.dumps(text))  # of another picture
+    paths[2].write_text(json.dumps(text))  # of another image
     paths[3].write_text(json.dumps(text | {"sha256": paths[3].stem, "reason": "<b>"}))
     paths[4].write_text(json.dumps(text | {"sha256": paths[4].stem, "prediction": None}))
     paths[5].with_suffix(".bin").write_bytes(b"short")
@@ -305,19 +303,19 @@ def test_damaged_pairs_are_removed_with_one_line(
     (folder / "mine.txt").write_bytes(b"mine")
     with caplog.at_level(logging.INFO):
         again = reopened(kept, folder)
-    assert [picture.sha256 for picture in again.all()] == [good.stem]
+    assert [image.sha256 for image in again.all()] == [good.stem]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [".lock", "mine.txt", good.name, good.with_suffix(".bin").name]
     )
     assert [record.message.split(" from")[0] for record in caplog.records] == [
-        "Removed 8 damaged pictures"
+        "Removed 8 damaged images"
     ]
     again.close()
 
 
 @pytest.mark.parametrize("ending", ["json", "bin"])
 def test_what_cannot_be_read_for_now_stays_on_disk(
-    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+    kept: KeptImages, tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
 ) -> None:
     folder = tmp_path / ".held"
     put(kept, "one", b"one")
@@ -326,18 +324,18 @@ def test_what_cannot_be_read_for_now_stays_on_disk(
     path.rename(elsewhere)
     path.symlink_to(path)  # reading it fails with ELOOP, also for root
     again = reopened(kept, folder)
-    assert [picture.ids for picture in again.all()] == [("two",)]
+    assert [image.ids for image in again.all()] == [("two",)]
     (record,) = caplog.records
-    assert record.message.startswith("1 kept pictures stay in ")
+    assert record.message.startswith("1 kept images stay in ")
     elsewhere.replace(path)
     again = reopened(again, folder)
-    assert [picture.ids for picture in again.all()] == [("one",), ("two",)]
+    assert [image.ids for image in again.all()] == [("one",), ("two",)]
     assert again.data(sha(b"one")) == b"one"
     again.close()
 
 
-def test_a_picture_changed_on_disk_is_not_given_out(
-    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_image_changed_on_disk_is_not_given_out(
+    kept: KeptImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(kept, "one", b"original")
     (tmp_path / ".held" / f"{sha(b'original')}.bin").write_bytes(b"replaced")
@@ -348,14 +346,14 @@ def test_a_picture_changed_on_disk_is_not_given_out(
 
 
 def test_a_disk_that_fails_is_told_once_and_costs_no_prediction(
-    kept: KeptPictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kept: KeptImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / ".held"
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
     folder.write_bytes(b"a file in its place")
-    held = HeldPictures(NEVER, kept=kept)
+    held = HeldImages(NEVER, kept=kept)
     for name in ("one", "two", "three"):
         assert note(held, name, name.encode(), UNSURE)
     kept.wait()
@@ -364,25 +362,25 @@ def test_a_disk_that_fails_is_told_once_and_costs_no_prediction(
     folder.unlink()
     note(held, "four", b"four", UNSURE)  # the disk is back
     kept.wait()
-    assert [picture.ids for picture in kept.all()] == [("four",)]
+    assert [image.ids for image in kept.all()] == [("four",)]
     kept.close()
-    assert caplog.records[-1].message == "Not kept for review: 3 pictures."
+    assert caplog.records[-1].message == "Not kept for review: 3 images."
 
 
 def test_a_folder_that_cannot_be_used_turns_keeping_off(
-    tmp_path: Path, kept: KeptPictures, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kept: KeptImages, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    useless = KeptPictures(tmp_path / "file" / ".held")
-    second = KeptPictures(tmp_path / ".held")  # another server has it
+    useless = KeptImages(tmp_path / "file" / ".held")
+    second = KeptImages(tmp_path / ".held")  # another server has it
     for other in (useless, second):
         other.open()
-        held = HeldPictures(NEVER, kept=other)
+        held = HeldImages(NEVER, kept=other)
         assert note(held, "one", b"one", UNSURE)
         assert other.all() == []
         other.close()
     assert "none is kept" in caplog.text
-    assert "No picture is kept" in caplog.text
+    assert "No image is kept" in caplog.text
     kept.close()
     second.open()
     put(second, "one", b"one")

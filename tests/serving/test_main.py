@@ -21,9 +21,9 @@ import requests
 from painted import COLOURS, encode, paint
 from running import REPOSITORY, SECONDS, RunningServer, running, serving
 
-from classifier import bundle
-from classifier.errors import PortError
-from classifier.serving import server as http_server
+from imagesieve.errors import PortError
+from imagesieve.model import versions
+from imagesieve.serving import server as http_server
 
 RED = encode(paint(COLOURS["red"]))
 
@@ -55,7 +55,7 @@ def test_start_prints_url_version_engine_and_a_line_to_copy(
 ) -> None:
     printed = server.printed()
     assert f"Serving {version_path.name} with openvino-" in printed
-    assert f"curl --data-binary @picture.jpg {server.url}/v1/predict" in printed
+    assert f"curl --data-binary @image.jpg {server.url}/v1/predict" in printed
     assert "warning" not in printed
 
 
@@ -65,11 +65,11 @@ def test_raw_body_as_curl_sends_it_is_judged(server: RunningServer) -> None:
     assert "Server" not in response.headers
 
 
-def test_sixteen_threads_get_each_picture_its_own_answer(server: RunningServer) -> None:
+def test_sixteen_threads_get_each_image_its_own_answer(server: RunningServer) -> None:
     names = [list(COLOURS)[i % 3] for i in range(48)]
-    pictures = [encode(paint(COLOURS[name], seed=i)) for i, name in enumerate(names)]
+    images = [encode(paint(COLOURS[name], seed=i)) for i, name in enumerate(names)]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda data: predict(server, data).json()["label"], pictures))
+        answers = list(pool.map(lambda data: predict(server, data).json()["label"], images))
     assert answers == names
 
 
@@ -173,10 +173,10 @@ def test_openvino_serves_without_tensorflow(server: RunningServer) -> None:
     assert "openvino" in maps
     assert "site-packages/tensorflow/" not in maps
     script = (
-        "import sys; from pathlib import Path; from classifier.serving import app, server\n"
-        "from classifier.serving.models import Models\n"
-        "from classifier.serving.predictor import Predictor\n"
-        "from classifier.serving.service import Service\n"
+        "import sys; from pathlib import Path; from imagesieve.serving import app, server\n"
+        "from imagesieve.serving.models import Models\n"
+        "from imagesieve.prediction.predictor import Predictor\n"
+        "from imagesieve.serving.service import Service\n"
         f"judge = Predictor.load(Path({str(server.process.args[-3])!r}))\n"
         "app.create_app(Service(Models.of(judge)))\n"
         "heavy = {'tensorflow', 'keras', 'nncf', 'ray', 'matplotlib'} & set(sys.modules)\n"
@@ -242,8 +242,8 @@ def ask_until_refused(server: RunningServer, body: bytes, outcomes: list[int | s
     for number in itertools.count():
         is_new = connection.sock is None
         try:
-            picture = body + str(number).encode()  # another one each time: none is known already
-            connection.request("POST", "/v1/predict", picture, {"Content-Type": "image/jpeg"})
+            image = body + str(number).encode()  # another one each time: none is known already
+            connection.request("POST", "/v1/predict", image, {"Content-Type": "image/jpeg"})
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -300,12 +300,12 @@ def test_altered_model_is_refused_by_name_and_exit_code_1(
 ) -> None:
     copy = tmp_path / "altered"
     shutil.copytree(version_path, copy)
-    model = copy / bundle.OPENVINO_MODEL
+    model = copy / versions.OPENVINO_MODEL
     model.write_bytes(model.read_bytes().replace(b"softmax", b"Softmax", 1) + b" ")
     with running(tmp_path, "--port", "0", "--model", str(copy)) as stopped:
         assert stopped.exit_code() == 1
     assert "altered" in stopped.lines[-1]
-    assert bundle.OPENVINO_MODEL in stopped.lines[-1]
+    assert versions.OPENVINO_MODEL in stopped.lines[-1]
 
 
 def test_a_network_is_let_in_with_keys_or_on_purpose_alone(

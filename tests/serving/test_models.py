@@ -18,12 +18,12 @@ import requests
 from painted import COLOURS, encode, paint
 from running import SECONDS, serving
 
-from classifier import bundle, engines, files, golden
-from classifier.errors import ModelDamagedError, ModelNotFoundError, UsageError
-from classifier.serving import models as models_module
-from classifier.serving.models import Change, Models
-from classifier.serving.predictor import Predictor
-from classifier.serving.problems import (
+from imagesieve import files
+from imagesieve.errors import ModelDamagedError, ModelNotFoundError, UsageError
+from imagesieve.model import engines, golden, versions
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import models as models_module
+from imagesieve.serving.errors import (
     ModelChangeError,
     ModelChangeFailedError,
     ModelLoadingError,
@@ -32,6 +32,7 @@ from classifier.serving.problems import (
     ShuttingDownError,
     UnknownModelError,
 )
+from imagesieve.serving.models import Change, Models
 
 RED = encode(paint(COLOURS["red"]))
 OTHER_CLASSES = ("cyan", "green", "red")
@@ -66,13 +67,13 @@ def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> P
     broken = make_version(folder, name="broken")
     (broken / "openvino/model.bin").write_bytes(b"")
     engineless = make_version(folder, name="engineless")
-    (engineless / bundle.OPENVINO_MODEL).write_text("<net/>")
-    bundle.seal(engineless, bundle.glance(engineless).manifest)  # its checksums are right
+    (engineless / versions.OPENVINO_MODEL).write_text("<net/>")
+    versions.seal(engineless, versions.glance(engineless).manifest)  # its checksums are right
     half = make_version(folder, name="half")
-    (half / bundle.MANIFEST).write_text("{")
+    (half / versions.MANIFEST).write_text("{")
     new = make_version(folder, name="new")
-    manifest = json.loads((new / bundle.MANIFEST).read_bytes())
-    (new / bundle.MANIFEST).write_text(json.dumps({**manifest, "schema": bundle.SCHEMA + 1}))
+    manifest = json.loads((new / versions.MANIFEST).read_bytes())
+    (new / versions.MANIFEST).write_text(json.dumps({**manifest, "schema": versions.SCHEMA + 1}))
     make_version(folder, name="sharp", golden=same)
     return folder
 
@@ -81,7 +82,7 @@ def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> P
 def folder(templates: Path, tmp_path: Path) -> Path:
     """Give the test's own copy, whose current version is `sharp`."""
     copy = Path(shutil.copytree(templates, tmp_path / "modelFile"))
-    bundle.promote(bundle.load(named(copy, "sharp")))
+    versions.promote(versions.load(named(copy, "sharp")))
     return copy
 
 
@@ -122,7 +123,7 @@ def answer(predictor: Predictor) -> float:
 
 
 def pointer(folder: Path) -> bytes:
-    return (folder / bundle.CURRENT).read_bytes()
+    return (folder / versions.CURRENT).read_bytes()
 
 
 SLOW_WATCH = {"watch_seconds": 60.0}  # the test itself says when to look
@@ -184,8 +185,8 @@ def test_a_change_tells_what_is_served_now_and_what_was_before(
     folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = start(folder, **SLOW_WATCH)
-    sharp, soft = models.get().version, bundle.load(named(folder, "soft"))
-    with caplog.at_level(logging.INFO, "classifier"):
+    sharp, soft = models.get().version, versions.load(named(folder, "soft"))
+    with caplog.at_level(logging.INFO, "imagesieve"):
         change = models.activate(soft.name)
     assert change.to_json() == {
         "model": models.get().describe(),
@@ -214,7 +215,7 @@ def test_what_was_activated_is_served_after_a_restart_too(folder: Path, start: S
 
 def test_a_version_is_known_by_its_digest_too(folder: Path, start: Start) -> None:
     models = start(folder, **SLOW_WATCH)
-    soft = bundle.load(named(folder, "soft"))
+    soft = versions.load(named(folder, "soft"))
     assert models.activate(f"sha256:{soft.digest.upper()}").model["name"] == soft.name
     with pytest.raises(UnknownModelError):
         models.activate(f"sha256:{'0' * 64}")
@@ -222,7 +223,7 @@ def test_a_version_is_known_by_its_digest_too(folder: Path, start: Start) -> Non
 
 REFUSED = {
     "classes": (ModelRefusedError, "other classes (cyan, green, red) than the one served (blue"),
-    "golden": (ModelRefusedError, "on its golden pictures openvino-"),
+    "golden": (ModelRefusedError, "on its golden images openvino-"),
     "broken": (ModelUnusableError, "was altered: the checksum of openvino/model.bin does not"),
     "engineless": (ModelUnusableError, "The engine of this server cannot run"),
     "half": (ModelUnusableError, "manifest.json is no manifest"),
@@ -237,7 +238,7 @@ def test_a_bad_version_is_refused_and_the_old_one_keeps_serving(
     kind, words = REFUSED[name]
     models = start(folder, **SLOW_WATCH)
     before, written = models.get(), pointer(folder)
-    with pytest.raises(kind) as caught, caplog.at_level(logging.WARNING, "classifier"):
+    with pytest.raises(kind) as caught, caplog.at_level(logging.WARNING, "imagesieve"):
         models.activate(named(folder, name).name)
     assert words in str(caught.value)
     assert str(folder.parent) not in str(caught.value)
@@ -253,11 +254,11 @@ def test_a_pointer_with_a_wrong_digest_is_refused(folder: Path, start: Start) ->
     models = start(folder, **SLOW_WATCH)
     before = models.get()
     soft = named(folder, "soft").name
-    files.write_json(folder / bundle.CURRENT, {"version": soft, "digest": "0" * 64})
+    files.write_json(folder / versions.CURRENT, {"version": soft, "digest": "0" * 64})
     with pytest.raises(ModelUnusableError, match="was altered") as caught:
         models.reload()
     assert str(folder) not in str(caught.value)
-    (folder / bundle.CURRENT).unlink()
+    (folder / versions.CURRENT).unlink()
     with pytest.raises(UnknownModelError, match="no version is the current one"):
         models.reload()
     assert models.get() is before
@@ -274,9 +275,9 @@ def test_a_version_of_an_earlier_release_has_nothing_to_compare_and_is_served(
     folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     models, old = start(folder, **SLOW_WATCH), named(folder, "old").name
-    with caplog.at_level(logging.INFO, "classifier"):
+    with caplog.at_level(logging.INFO, "imagesieve"):
         assert models.activate(old).model["name"] == old
-    assert f"{old} has no golden pictures to compare its answers with." in caplog.messages
+    assert f"{old} has no golden images to compare its answers with." in caplog.messages
 
 
 def test_a_name_leads_nowhere_but_into_the_folder(folder: Path, start: Start) -> None:
@@ -305,21 +306,21 @@ def test_rolling_back_and_forth(folder: Path, start: Start) -> None:
         change = models.rollback()
         assert (change.model["name"], change.changed) == (name, True)
         assert change.to_json()["previous"]["name"] == other
-        assert bundle.current_name(folder) == name
+        assert versions.current_name(folder) == name
 
 
 def test_a_version_that_was_altered_since_is_not_rolled_back_to(folder: Path, start: Start) -> None:
     models = start(folder, **SLOW_WATCH)
     sharp, soft = named(folder, "sharp"), named(folder, "soft")
     models.activate(soft.name)
-    manifest = (sharp / bundle.MANIFEST).read_text()
-    (sharp / bundle.MANIFEST).write_text(manifest + " ")
+    manifest = (sharp / versions.MANIFEST).read_text()
+    (sharp / versions.MANIFEST).write_text(manifest + " ")
     with pytest.raises(ModelUnusableError, match="was altered since it was served"):
         models.rollback()
     shutil.rmtree(sharp)
     with pytest.raises(UnknownModelError, match="not there any more"):
         models.rollback()
-    assert models.get().version.name == soft.name == bundle.current_name(folder)
+    assert models.get().version.name == soft.name == versions.current_name(folder)
 
 
 def test_a_change_that_a_restart_would_undo_is_none(
@@ -342,7 +343,7 @@ def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.Mo
     entered, go_on = threading.Event(), threading.Event()
     read = golden.read
 
-    def slowly(version: bundle.ModelVersion) -> golden.Golden | None:
+    def slowly(version: versions.ModelVersion) -> golden.Golden | None:
         entered.set()
         assert go_on.wait(SECONDS)
         return read(version)
@@ -367,7 +368,7 @@ def test_a_second_change_waits_for_the_first(folder: Path, start: Start) -> None
     models = start(folder)  # its watcher looks as often as it can
     for name in ("soft", "sharp", "soft", "sharp"):
         models.activate(named(folder, name).name)
-        bundle.promote(bundle.load(named(folder, "old")))
+        versions.promote(versions.load(named(folder, "old")))
         wait_until(lambda: models.get().version.name == named(folder, "old").name)
 
 
@@ -385,8 +386,8 @@ def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
     named(folder, "soft").rename(sharp)
     change = models.reload()
     assert (change.changed, change.model["name"]) == (True, sharp.name)
-    assert change.model["digest"] != f"sha256:{bundle.load(old).digest}"
-    (sharp / bundle.MANIFEST).write_bytes(b"{")
+    assert change.model["digest"] != f"sha256:{versions.load(old).digest}"
+    (sharp / versions.MANIFEST).write_bytes(b"{")
     with pytest.raises(ModelUnusableError) as caught:
         models.reload()
     assert sharp.name in str(caught.value)
@@ -411,9 +412,9 @@ def test_a_model_that_is_not_served_any_more_is_let_go(folder: Path, start: Star
 def test_a_promoted_version_is_served_by_itself(
     folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    models, soft = start(folder), bundle.load(named(folder, "soft"))
-    with caplog.at_level(logging.INFO, "classifier"):
-        bundle.promote(soft)
+    models, soft = start(folder), versions.load(named(folder, "soft"))
+    with caplog.at_level(logging.INFO, "imagesieve"):
+        versions.promote(soft)
         wait_until(lambda: models.get().version.name == soft.name)
     assert models.rollback().model["name"] == named(folder, "sharp").name
 
@@ -428,14 +429,14 @@ def test_a_promoted_version_that_is_bad_is_tried_once_and_the_next_one_is_served
     def warnings() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
-    with caplog.at_level(logging.WARNING, "classifier"):
-        files.write_json(folder / bundle.CURRENT, {"version": named(folder, name).name})
+    with caplog.at_level(logging.WARNING, "imagesieve"):
+        files.write_json(folder / versions.CURRENT, {"version": named(folder, name).name})
         wait_until(lambda: bool(warnings()))
         time.sleep(0.2)  # ten looks, none of which may try again
     (warning,) = warnings()
     assert warning.startswith(f"Still serving {before.version.name}: ")
     assert models.get() is before
-    bundle.promote(bundle.load(named(folder, "soft")))
+    versions.promote(versions.load(named(folder, "soft")))
     wait_until(lambda: models.get() is not before)
 
 
@@ -444,13 +445,13 @@ def test_a_pointer_that_is_gone_or_nonsense_changes_nothing(
 ) -> None:
     models = start(folder)
     before = models.get()
-    with caplog.at_level(logging.WARNING, "classifier"):
-        (folder / bundle.CURRENT).unlink()
+    with caplog.at_level(logging.WARNING, "imagesieve"):
+        (folder / versions.CURRENT).unlink()
         wait_until(lambda: len(caplog.records) == 1)
-        (folder / bundle.CURRENT).write_text("{")
+        (folder / versions.CURRENT).write_text("{")
         wait_until(lambda: len(caplog.records) >= 2)
     assert models.get() is before
-    bundle.promote(bundle.load(named(folder, "soft")))
+    versions.promote(versions.load(named(folder, "soft")))
     wait_until(lambda: models.get() is not before)
 
 
@@ -463,12 +464,12 @@ def test_the_watcher_outlives_what_nobody_thought_of(
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "classifier"):
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "imagesieve"):
         patched.setattr(engines, "open_engine", no_memory)
-        bundle.promote(bundle.load(named(folder, "soft")))
+        versions.promote(versions.load(named(folder, "soft")))
         wait_until(lambda: "The model was not changed: MemoryError" in caplog.text)
     assert models.get() is before
-    bundle.promote(bundle.load(named(folder, "old")))
+    versions.promote(versions.load(named(folder, "old")))
     wait_until(lambda: models.get() is not before)
 
 
@@ -512,8 +513,8 @@ def test_a_precision_that_the_new_version_does_not_have_is_a_refusal(
     sharp = named(folder, "sharp")
     for suffix in (".xml", ".bin"):
         shutil.copy(sharp / f"openvino/model{suffix}", sharp / f"openvino/model-int8{suffix}")
-    bundle.seal(sharp, bundle.glance(sharp).manifest)
-    bundle.promote(bundle.load(sharp))
+    versions.seal(sharp, versions.glance(sharp).manifest)
+    versions.promote(versions.load(sharp))
     models = start(folder, precision="int8", **SLOW_WATCH)
     assert models.get().engine.name == "openvino-int8"
     with pytest.raises(ModelRefusedError, match="has no int8 model") as caught:
@@ -528,7 +529,7 @@ def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
     listed = {entry["name"].partition("-")[0]: entry for entry in models.describe_all()}
     assert list(listed) == sorted(listed)
     assert set(listed) == {*REFUSED, "old", "sharp", "soft"}
-    sharp = bundle.load(named(folder, "sharp"))
+    sharp = versions.load(named(folder, "sharp"))
     assert listed["sharp"] == {
         "name": sharp.name,
         "digest": f"sha256:{sharp.digest}",
@@ -552,7 +553,7 @@ def test_a_running_server_serves_what_is_promoted(folder: Path, tmp_path: Path) 
     sharp, soft = named(folder, "sharp"), named(folder, "soft")
     with serving(tmp_path, folder) as server:
         assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == sharp.name
-        bundle.promote(bundle.load(soft))
+        versions.promote(versions.load(soft))
         server.wait_for(rf"Now serving {soft.name} with \S+ \(before: {sharp.name}\)")
         assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == soft.name
         assert server.stop() == 0

@@ -12,18 +12,18 @@ from flask.testing import FlaskClient
 from painted import COLOURS, encode, paint
 from werkzeug.test import TestResponse
 
-import classifier
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.access.checks import Access
-from classifier.serving.access.keys import read_keys
-from classifier.serving.access.rates import RateLimit, TokenBuckets
-from classifier.serving.desk import Judged
-from classifier.serving.limits import ServingLimits
-from classifier.serving.models import Models
-from classifier.serving.predictor import Prediction, Predictor
+import imagesieve
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Prediction, Predictor
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.models import Models
+from imagesieve.serving.pipeline import Judged
 
-PICTURES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
-TEXTS = {name: base64.b64encode(data).decode() for name, data in PICTURES.items()}
+IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
+TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}
 RED = TEXTS["red"]
 KEYS = "shop predict aaaaaaaaaaaaaaaaaaaa; desk feedback bbbbbbbbbbbbbbbbbbbb"
 SHOP = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
@@ -64,14 +64,14 @@ def assert_error(response: TestResponse, status: int, *words: str) -> None:
 
 
 def test_server_and_model_tell_what_they_are(client: FlaskClient, predictor: Predictor) -> None:
-    version = classifier.__version__
-    server = {"name": "picture-sorter", "version": version, "extensions": []}
+    version = imagesieve.__version__
+    server = {"name": "imagesieve", "version": version, "extensions": []}
     assert client.get("/v2").get_json() == server
     for name in ("default", predictor.version.name):
         assert client.get(f"/v2/models/{name}").get_json() == {
             "name": name,
             "versions": [f"sha256:{predictor.version.digest}"],
-            "platform": "picture-classifier",
+            "platform": "image-classifier",
             "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
             "outputs": [
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
@@ -86,7 +86,7 @@ def test_server_and_model_tell_what_they_are(client: FlaskClient, predictor: Pre
     assert client.get("/v2/health/ready").get_json() == {"ready": True}
 
 
-def test_pictures_are_judged_in_the_order_sent(client: FlaskClient, predictor: Predictor) -> None:
+def test_images_are_judged_in_the_order_sent(client: FlaskClient, predictor: Predictor) -> None:
     names = ["red", "blue", "green", "blue"]
     response = infer(client, tensor(*(TEXTS[name] for name in names)), id="shop-77/3")
     value = response.get_json()
@@ -99,7 +99,7 @@ def test_pictures_are_judged_in_the_order_sent(client: FlaskClient, predictor: P
     table = found["probabilities"]
     assert (table["datatype"], table["shape"], len(table["data"])) == ("FP32", [4, 3], 12)
     for row, name in enumerate(names):
-        expected = predictor.judge(predictor.decode(PICTURES[name])).probabilities
+        expected = predictor.judge(predictor.decode(IMAGES[name])).probabilities
         found_row = table["data"][3 * row : 3 * row + 3]
         assert found_row == pytest.approx(list(expected.values()), abs=1e-6)
         assert sum(found_row) == pytest.approx(1, abs=1e-6)
@@ -143,7 +143,7 @@ def test_a_client_that_names_no_media_type_is_understood(client: FlaskClient) ->
     assert outputs(client.post("/v2/models/default/infer", data=body))["label"]["data"] == ["red"]
 
 
-def test_thirty_two_pictures_are_judged_and_one_more_is_refused(client: FlaskClient) -> None:
+def test_thirty_two_images_are_judged_and_one_more_is_refused(client: FlaskClient) -> None:
     assert outputs(infer(client, tensor(*[RED] * 32)))["label"]["data"] == ["red"] * 32
     assert_error(infer(client, tensor(*[RED] * 33)), 413, "32")
 
@@ -154,12 +154,12 @@ def test_thirty_two_pictures_are_judged_and_one_more_is_refused(client: FlaskCli
         ("%%", "Base64"),
         ("", "empty"),
         (base64.b64encode(b"<html>").decode(), "HTML"),
-        (base64.b64encode(PICTURES["red"][:-2]).decode(), "ends early"),
+        (base64.b64encode(IMAGES["red"][:-2]).decode(), "ends early"),
         (5, "no Base64 text"),
         ([RED, RED], "no Base64 text"),
     ],
 )
-def test_one_bad_picture_fails_all_and_is_named(
+def test_one_bad_image_fails_all_and_is_named(
     client: FlaskClient, text: object, words: str
 ) -> None:
     assert_error(infer(client, tensor(RED, RED, text, RED)), 400, "data[2]", words)
@@ -206,8 +206,8 @@ def test_wrong_requests_are_told_in_the_protocol_s_shape(client: FlaskClient, fa
         (b"{", "application/json", 400),
         (b'{"inputs": [{"shape": [NaN]}]}', "application/json", 400),
         (b'{"inputs": ' + b"[" * 5000, "application/json", 400),
-        (PICTURES["red"], "image/jpeg", 415),
-        (b'{"inputs":[]}' + PICTURES["red"], "application/octet-stream", 415),
+        (IMAGES["red"], "image/jpeg", 415),
+        (b'{"inputs":[]}' + IMAGES["red"], "application/octet-stream", 415),
         (bytes(17 * 2**20), "application/json", 413),
     ],
 )
@@ -251,7 +251,7 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
     assert client.post(path, json=body, headers=SHOP).status_code == 200
 
 
-def test_each_picture_costs_a_token(predictor: Predictor) -> None:
+def test_each_image_costs_a_token(predictor: Predictor) -> None:
     access = Access(buckets=TokenBuckets(RateLimit(rate=0.001, burst=5)))
     client = app_of(predictor, access=access).test_client()
     assert infer(client, tensor(*[RED] * 5)).status_code == 200
@@ -266,19 +266,19 @@ class Notes:
     def __init__(self) -> None:
         self.noted: dict[str, Judged] = {}
 
-    def note(self, picture_id: str, judged: Judged) -> bool:
-        self.noted[picture_id] = judged
+    def note(self, image_id: str, judged: Judged) -> bool:
+        self.noted[image_id] = judged
         return True
 
 
-def test_judged_pictures_can_be_corrected_later(predictor: Predictor) -> None:
+def test_judged_images_can_be_corrected_later(predictor: Predictor) -> None:
     notes = Notes()
     client = app_of(predictor, keeper=notes).test_client()
     response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
     request_id = response.headers["X-Request-Id"]
     assert {name: judged.data for name, judged in notes.noted.items()} == {
-        f"{request_id}-0": PICTURES["red"],
-        f"{request_id}-1": PICTURES["blue"],
+        f"{request_id}-0": IMAGES["red"],
+        f"{request_id}-1": IMAGES["blue"],
     }
 
 
@@ -295,7 +295,7 @@ class Failing(Predictor):
         return super().judge(image)
 
 
-def test_failure_of_the_engine_is_no_fault_of_the_picture(predictor: Predictor) -> None:
+def test_failure_of_the_engine_is_no_fault_of_the_image(predictor: Predictor) -> None:
     client = app_of(Failing(predictor)).test_client()
     response = infer(client, tensor(RED, TEXTS["blue"], TEXTS["green"]))
     assert_error(response, 500, response.headers["X-Request-Id"])
@@ -316,7 +316,7 @@ def test_requests_beside_each_other_get_their_own_answers(predictor: Predictor) 
         assert list(pool.map(ask, names)) == [[name, "red", name] for name in names]
 
 
-def test_several_pictures_take_a_place_of_a_batch_and_one_does_not(predictor: Predictor) -> None:
+def test_several_images_take_a_place_of_a_batch_and_one_does_not(predictor: Predictor) -> None:
     app = app_of(predictor, ServingLimits(max_batches=0))
     client = app.test_client()
     assert infer(client, tensor(RED)).status_code == 200

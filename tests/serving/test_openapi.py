@@ -17,30 +17,30 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from painted import COLOURS, encode, paint
 
-import classifier
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving import problems
-from classifier.serving.access.checks import Access
-from classifier.serving.access.keys import read_keys
-from classifier.serving.admin import AdminViews
-from classifier.serving.app import create_app
-from classifier.serving.corrections.held import HeldPictures
-from classifier.serving.corrections.jpegs import JpegMaker
-from classifier.serving.corrections.selection import Selection
-from classifier.serving.corrections.store import FeedbackStore
-from classifier.serving.corrections.views import Corrections
-from classifier.serving.explaining import Explainer, ExplainViews
-from classifier.serving.limits import Admission, ServingLimits
-from classifier.serving.models import Models
-from classifier.serving.predictor import Predictor
-from classifier.serving.routes import Route, json_answer
-from classifier.serving.service import Service
+import imagesieve
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import errors
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.app import create_app
+from imagesieve.serving.explain import Explainer, ExplainViews
+from imagesieve.serving.feedback.jpegs import JpegMaker
+from imagesieve.serving.feedback.recent import HeldImages
+from imagesieve.serving.feedback.selection import Selection
+from imagesieve.serving.feedback.store import FeedbackStore
+from imagesieve.serving.limits import Admission, ServingLimits
+from imagesieve.serving.models import Models
+from imagesieve.serving.routes.feedback import Corrections
+from imagesieve.serving.routes.models import AdminViews
+from imagesieve.serving.routing import Route, json_answer
+from imagesieve.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
 TEXT = base64.b64encode(RED).decode()
 KEYS = "boss predict,feedback,admin aaaaaaaaaaaaaaaaaaaa"
 BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
-LIMITS = ServingLimits(max_batch_pictures=7, max_frames=5)
+LIMITS = ServingLimits(max_batch_images=7, max_frames=5)
 
 Document = dict[str, Any]
 
@@ -50,7 +50,7 @@ def whole_app(models: Models, folder: Path, access: Access | None = None) -> fla
     admission = Admission(LIMITS)
     to_jpeg = JpegMaker(admission)
     store = FeedbackStore(folder, to_jpeg)
-    held = HeldPictures(Selection())
+    held = HeldImages(Selection())
     corrections = Corrections(
         store, held, Selection(), lambda: models.get().classes, to_jpeg, admission
     )
@@ -116,7 +116,7 @@ def test_document_is_valid_openapi_with_and_without_keys_and_model(
     for document in (spec, described(keyed.test_client()), described(loading)):
         validate(document)
         assert document["openapi"].startswith("3.1")
-        assert document["info"]["version"] == classifier.__version__
+        assert document["info"]["version"] == imagesieve.__version__
 
 
 def test_every_address_of_the_service_is_described_and_no_other(
@@ -210,12 +210,12 @@ def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: fl
         assert ("401" in operation["responses"]) == ("security" in operation)
 
 
-def test_addresses_of_pictures_are_described_where_they_are_taken(
+def test_addresses_of_images_are_described_where_they_are_taken(
     spec: Document, predictor: Predictor
 ) -> None:
     without = described(app_of(predictor).test_client())
     for document, is_taken in ((spec, True), (without, False)):
-        forms = document["components"]["requestBodies"]["Picture"]["content"]
+        forms = document["components"]["requestBodies"]["Image"]["content"]
         for media_type in ("application/json", "application/x-www-form-urlencoded"):
             assert ("url" in forms[media_type]["schema"]["properties"]) == is_taken
         answers = document["paths"]["/v1/predict"]["post"]["responses"]
@@ -224,7 +224,7 @@ def test_addresses_of_pictures_are_described_where_they_are_taken(
 
 def test_every_problem_is_described_with_its_shape(spec: Document) -> None:
     kinds = spec["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
-    slugs = {row.slug for row in problems.PROBLEMS.values()} - {"client-gone"}
+    slugs = {row.slug for row in errors.PROBLEMS.values()} - {"client-gone"}
     assert set(kinds) == {f"/problems/{slug}" for slug in slugs}
     told = set()
     for _, path, operation in operations(spec):
@@ -277,13 +277,13 @@ def requests_to(client: FlaskClient) -> Iterator[tuple[str, Any]]:
     yield "/v1/predict/batch", client.post("/v1/predict/batch", json={"images": images})
     yield "/v1/model", client.get("/v1/model")
     yield "/v1/models", client.get("/v1/models")
-    picture = predicted.get_json()["image"]["sha256"]
+    image = predicted.get_json()["image"]["sha256"]
     corrected = {"id": predicted.get_json()["id"], "label": "blue"}
     yield "/v1/review", client.get("/v1/review")
     for _ in range(2):
         yield "/v1/feedback", client.post("/v1/feedback", json=corrected)
     yield "/v1/feedback", client.post("/v1/feedback", json={})
-    yield "/v1/feedback/{sha256}", client.delete(f"/v1/feedback/{picture}")
+    yield "/v1/feedback/{sha256}", client.delete(f"/v1/feedback/{image}")
     yield "/v1/admin/reload", client.post("/v1/admin/reload")
     for path in ("/healthz", "/livez", "/readyz"):
         yield path, client.get(path)
@@ -312,7 +312,7 @@ def test_answers_are_as_described_to_the_last_field(
     assert_as_described(document, "/v1/admin/reload", change)
 
 
-def test_every_form_of_a_picture_that_is_described_is_taken(
+def test_every_form_of_a_image_that_is_described_is_taken(
     client: FlaskClient, spec: Document
 ) -> None:
     forms = {
@@ -329,9 +329,9 @@ def test_every_form_of_a_picture_that_is_described_is_taken(
 
 
 def test_examples_have_the_address_that_was_asked(client: FlaskClient) -> None:
-    response = client.get("/openapi.json", base_url="http://pictures.example:8080")
+    response = client.get("/openapi.json", base_url="http://images.example:8080")
     example = response.get_json()["paths"]["/v1/predict"]["post"]["x-curl"]
-    assert example == "curl --data-binary @picture.jpg http://pictures.example:8080/v1/predict"
+    assert example == "curl --data-binary @image.jpg http://images.example:8080/v1/predict"
 
 
 class Words:

@@ -12,7 +12,7 @@ from running import SECONDS
 EVIL = "<img src=x onerror=document.title='broken-into'>"
 
 
-def test_chosen_pictures_show_label_and_bars_in_the_order_chosen(page: Page) -> None:
+def test_chosen_images_show_label_and_bars_in_the_order_chosen(page: Page) -> None:
     choose(page, *(file(f"{name}.jpg", encode(paint(COLOURS[name]))) for name in COLOURS))
     expect(page.locator("#summary")).to_have_text("3 judged (1 blue, 1 green, 1 red)")
     expect(page.locator(".card .label")).to_have_text(list(COLOURS))
@@ -29,7 +29,7 @@ def test_chosen_pictures_show_label_and_bars_in_the_order_chosen(page: Page) -> 
     assert last.locator("img.thumbnail").evaluate("image => image.naturalWidth") == 64
 
 
-def test_later_pictures_come_before_earlier_ones(page: Page) -> None:
+def test_later_images_come_before_earlier_ones(page: Page) -> None:
     for name in COLOURS:
         choose(page, file(f"{name}.jpg", encode(paint(COLOURS[name]))))
     expect(page.locator(".card .name")).to_have_text(["red.jpg", "green.jpg", "blue.jpg"])
@@ -37,16 +37,16 @@ def test_later_pictures_come_before_earlier_ones(page: Page) -> None:
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_dropped_or_pasted_picture_is_judged(page: Page, event: str) -> None:
+def test_dropped_or_pasted_image_is_judged(page: Page, event: str) -> None:
     hand_over(page, event, "red.jpg", RED)
     expect(page.locator(".card .label")).to_have_text("red")
     expect(page.locator(".card .name")).to_have_text("red.jpg")
 
 
-def test_dropped_folder_gives_its_pictures_in_order(page: Page) -> None:
+def test_dropped_folder_gives_its_images_in_order(page: Page) -> None:
     page.evaluate(
         """(bytes) => {
-          const picture = (name, type) => ({name, isDirectory: false, file: (done) =>
+          const image = (name, type) => ({name, isDirectory: false, file: (done) =>
             done(new File([new Uint8Array(bytes)], name, {type}))});
           const folder = (name, entries) => {
             const left = [entries, []];
@@ -54,11 +54,11 @@ def test_dropped_folder_gives_its_pictures_in_order(page: Page) -> None:
               ({readEntries: (done) => done(left.shift())})};
           };
           const tree = folder("all", [
-            picture("10.jpg", "image/jpeg"),
-            picture("notes.txt", "text/plain"),
-            folder("more", [picture("deep.jpg", "image/jpeg")]),
-            picture("9.jpg", "image/jpeg"),
-            picture(".hidden.jpg", "image/jpeg"),
+            image("10.jpg", "image/jpeg"),
+            image("notes.txt", "text/plain"),
+            folder("more", [image("deep.jpg", "image/jpeg")]),
+            image("9.jpg", "image/jpeg"),
+            image(".hidden.jpg", "image/jpeg"),
           ]);
           const item = {kind: "file", webkitGetAsEntry: () => tree, getAsFile: () => null};
           const event = new Event("drop", {bubbles: true, cancelable: true});
@@ -71,21 +71,21 @@ def test_dropped_folder_gives_its_pictures_in_order(page: Page) -> None:
     judged(page, 3)
 
 
-def test_what_is_no_picture_is_said_so_when_dropped(page: Page) -> None:
+def test_what_is_no_image_is_said_so_when_dropped(page: Page) -> None:
     page.evaluate(
         """() => {
           const transfer = new DataTransfer();
-          transfer.setData("text/plain", "https://example.com/picture.jpg");
+          transfer.setData("text/plain", "https://example.com/image.jpg");
           const options = {dataTransfer: transfer, bubbles: true, cancelable: true};
           const event = new DragEvent("drop", options);
           document.body.dispatchEvent(event);
         }"""
     )
-    expect(page.locator("#intake-problem")).to_contain_text("no picture in that")
+    expect(page.locator("#intake-problem")).to_contain_text("no image in that")
     expect(page.locator(".card")).to_have_count(0)
 
 
-def test_ten_pictures_at_once_are_judged_two_at_a_time(tab: Page, site: str) -> None:
+def test_ten_images_at_once_are_judged_two_at_a_time(tab: Page, site: str) -> None:
     under_way: set[Request] = set()
 
     def begin(route: Route) -> None:
@@ -99,9 +99,9 @@ def test_ten_pictures_at_once_are_judged_two_at_a_time(tab: Page, site: str) -> 
 
     tab.route("**/v1/predict", begin)
     tab.goto(site)
-    pictures = [file(f"{n}.jpg", encode(paint(COLOURS["green"], seed=n))) for n in range(10)]
+    images = [file(f"{n}.jpg", encode(paint(COLOURS["green"], seed=n))) for n in range(10)]
     with heard(tab, "requestfinished", end) as numbers:
-        choose(tab, *pictures)
+        choose(tab, *images)
         expect(tab.locator("#summary")).to_have_text("10 judged (10 green)")
     expect(tab.locator("#announcer")).to_contain_text("Done: 10 judged")
     expect(tab.locator("img.thumbnail:not([hidden])")).to_have_count(10)
@@ -120,7 +120,7 @@ def test_broken_files_show_the_words_of_the_problem(page: Page) -> None:
     expect(page.locator(".wrong:visible, .why:visible")).to_have_count(0)
 
 
-def test_unsure_picture_shows_what_is_answered_and_why(page: Page) -> None:
+def test_unsure_image_shows_what_is_answered_and_why(page: Page) -> None:
     choose(page, file("murky.jpg", murky(1)))
     expect(page.locator(".card .label")).to_have_text("green")
     expect(page.locator(".card .decision")).to_have_text(
@@ -138,7 +138,7 @@ def test_flags_of_an_answer_are_shown(tab: Page, site: str) -> None:
 
 
 def test_names_and_labels_are_text_and_never_markup(tab: Page, site: str) -> None:
-    title = "Try the model · Picture sorter"
+    title = "Try the model · Image sorter"
     answer = {"label": EVIL, "decision": f"{EVIL}!", "probabilities": {EVIL: 0.9, "x": 0.1}}
     change_answer(tab, "**/v1/predict", {**answer, "flags": [EVIL]})
     tab.goto(site)
@@ -193,7 +193,7 @@ def test_file_chooser_opens_from_the_keyboard(page: Page) -> None:
     expect(page.locator(".card .label")).to_have_text("red")
 
 
-def test_page_lets_go_of_pictures_it_has_shown(page: Page) -> None:
+def test_page_lets_go_of_images_it_has_shown(page: Page) -> None:
     page.evaluate(
         """() => {
           window.held = new Set();
@@ -231,7 +231,7 @@ def test_number_of_cards_is_bounded(page: Page) -> None:
     )
     expect(page.locator("#summary")).to_have_text("1000 not judged")
     expect(page.locator("#intake-problem")).to_have_text(
-        "Only the first 1,000\u00a0pictures of 1,003 were taken."
+        "Only the first 1,000\u00a0images of 1,003 were taken."
     )
     hand_over(page, "drop", "red.jpg", RED)
     expect(page.locator("#summary")).to_have_text("1 judged · 999 not judged")

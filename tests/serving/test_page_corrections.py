@@ -8,7 +8,7 @@ from running import SECONDS
 
 
 def correction_of(site: str, data: bytes) -> str | None:
-    """Give the class that the service holds for a picture, by saying the same and undoing it."""
+    """Give the class that the service holds for an image, by saying the same and undoing it."""
     sha256 = requests.post(f"{site}/v1/predict", data=data, timeout=SECONDS).json()["image"][
         "sha256"
     ]
@@ -70,12 +70,10 @@ def test_cards_are_worked_on_by_keyboard_alone(page: Page, site: str) -> None:
     expect(cards.nth(1).locator(".correction")).to_be_hidden()
 
 
-def test_picture_that_is_not_held_any_more_is_sent_with_its_correction(
-    tab: Page, site: str
-) -> None:
+def test_image_that_is_not_held_any_more_is_sent_with_its_correction(tab: Page, site: str) -> None:
     def forget(route: Route) -> None:
         if route.request.headers["content-type"] == "application/json":
-            refuse(route, 404, "unknown-picture", "The picture is not held any more.")
+            refuse(route, 404, "unknown-picture", "The image is not held any more.")
         else:
             route.continue_()
 
@@ -116,8 +114,8 @@ def test_server_that_takes_no_corrections_says_so(tab: Page, site: str) -> None:
 
 def test_explanation_is_shown_and_hidden_again(tab: Page, site: str) -> None:
     headers = {"Content-Type": "image/png", "X-Label": "caf%C3%A9"}
-    picture = encode(paint(COLOURS["red"]), "PNG")
-    tab.route("**/v1/explain", lambda route: route.fulfill(headers=headers, body=picture))
+    image = encode(paint(COLOURS["red"]), "PNG")
+    tab.route("**/v1/explain", lambda route: route.fulfill(headers=headers, body=image))
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
     judged(tab)

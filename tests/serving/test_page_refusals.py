@@ -29,9 +29,9 @@ def test_refusals_are_told_in_the_servers_words_and_may_be_tried_again(
 ) -> None:
     words = {
         403: "This key may not do that.",
-        413: "The picture has more than 10,485,760 bytes.",
-        415: "This is no accepted picture format.",
-        422: "The picture has too many pixels.",
+        413: "The image has more than 10,485,760 bytes.",
+        415: "This is no accepted image format.",
+        422: "The image has too many pixels.",
         504: "The answer took too long.",
     }
     left = list(words)

@@ -1,4 +1,4 @@
-"""One picture, one answer: whichever way it comes in and whichever engine judges it."""
+"""One image, one answer: whichever way it comes in and whichever engine judges it."""
 
 import base64
 import json
@@ -15,9 +15,10 @@ import requests
 from painted import COLOURS, encode, paint
 from running import RunningServer, serving
 
-from classifier import bundle, files, images
-from classifier.decisions import DecisionPolicy
-from classifier.learning import ir
+from imagesieve import files, images
+from imagesieve.learning.openvino import convert
+from imagesieve.model import versions
+from imagesieve.model.decisions import DecisionPolicy
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-3
@@ -30,9 +31,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A turned JPEG, larger than the model's input: every step of the road is needed."""
-    path = tmp_path_factory.mktemp("picture") / "turned.jpg"
+    path = tmp_path_factory.mktemp("image") / "turned.jpg"
     striped = np.array(paint(COLOURS["green"], size=(400, 300), seed=3))
     striped[:, ::40] = 255
     from PIL import Image
@@ -44,9 +45,9 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
+def version(tmp_path_factory: pytest.TempPathFactory) -> versions.ModelVersion:
     """A version with a Keras model and its OpenVINO twin; random weights judge as well as any."""
-    path = bundle.new_version_path(tmp_path_factory.mktemp("modelFile"), "twins")
+    path = versions.new_version_path(tmp_path_factory.mktemp("modelFile"), "twins")
     keras.utils.set_random_seed(5)
     model = keras.Sequential(
         [
@@ -57,20 +58,20 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> bundle.ModelVersion:
             keras.layers.Dense(3, activation="softmax", kernel_initializer="he_normal"),
         ]
     )
-    manifest = bundle.Manifest(tuple(COLOURS), "SmallCNN", IMAGE_SIZE, DecisionPolicy())
+    manifest = versions.Manifest(tuple(COLOURS), "SmallCNN", IMAGE_SIZE, DecisionPolicy())
     with files.new_folder(path) as partial:
-        model.save(partial / bundle.KERAS_MODEL)
-        ir.write_ir(model, partial / bundle.OPENVINO_MODEL)
-        bundle.seal(partial, manifest)
-    bundle.promote(bundle.load(path))
-    return bundle.load(path)
+        model.save(partial / versions.KERAS_MODEL)
+        convert.write_ir(model, partial / versions.OPENVINO_MODEL)
+        versions.seal(partial, manifest)
+    versions.promote(versions.load(path))
+    return versions.load(path)
 
 
 @pytest.fixture(scope="module")
-def expected(version: bundle.ModelVersion, picture: Path) -> dict[str, float]:
+def expected(version: versions.ModelVersion, image: Path) -> dict[str, float]:
     """What the Keras model itself says."""
-    model = keras.saving.load_model(version.path / bundle.KERAS_MODEL, compile=False)
-    pixels = images.decode(picture, image_size=IMAGE_SIZE).pixels
+    model = keras.saving.load_model(version.path / versions.KERAS_MODEL, compile=False)
+    pixels = images.decode(image, image_size=IMAGE_SIZE).pixels
     row = model.predict_on_batch(pixels[np.newaxis].astype(np.float32))[0]
     probabilities = dict(zip(COLOURS, map(float, row), strict=True))
     assert max(probabilities.values()) - min(probabilities.values()) > 0.05
@@ -79,7 +80,7 @@ def expected(version: bundle.ModelVersion, picture: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def server(
-    version: bundle.ModelVersion, tmp_path_factory: pytest.TempPathFactory
+    version: versions.ModelVersion, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
     with serving(tmp_path_factory.mktemp("server"), version.path, "--precision", "f32") as running:
         yield running
@@ -94,12 +95,12 @@ def same(found: dict[str, float], expected: dict[str, float]) -> None:
 @pytest.mark.parametrize("engine", ["openvino", "keras"])
 def test_the_script_says_what_the_keras_model_says(
     engine: str,
-    version: bundle.ModelVersion,
-    picture: Path,
+    version: versions.ModelVersion,
+    image: Path,
     expected: dict[str, float],
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--json", str(picture)]
+    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--json", str(image)]
     command += ["--model", str(version.path), "--engine", engine, "--precision", "f32"]
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
@@ -133,18 +134,18 @@ def _data_url(url: str, data: bytes) -> requests.Response:
 def test_every_request_form_says_what_the_keras_model_says(
     send: Callable[[str, bytes], requests.Response],
     server: RunningServer,
-    picture: Path,
+    image: Path,
     expected: dict[str, float],
 ) -> None:
-    response = send(f"{server.url}/v1/predict", picture.read_bytes())
+    response = send(f"{server.url}/v1/predict", image.read_bytes())
     assert response.status_code == 200, response.text
     same(response.json()["probabilities"], expected)
 
 
 def test_the_old_route_says_what_the_keras_model_says(
-    server: RunningServer, picture: Path, expected: dict[str, float]
+    server: RunningServer, image: Path, expected: dict[str, float]
 ) -> None:
-    text = urllib.parse.quote(base64.b64encode(picture.read_bytes()).decode(), safe="")
+    text = urllib.parse.quote(base64.b64encode(image.read_bytes()).decode(), safe="")
     response = requests.post(
         f"{server.url}/image/detection",
         data=f"imageBase64String={text}",

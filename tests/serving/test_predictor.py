@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from painted import COLOURS, encode, paint
 
-from classifier import bundle, engines, files
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.errors import (
+from imagesieve import files
+from imagesieve.errors import (
     EngineError,
     ImageError,
     ImageTooLargeError,
@@ -19,8 +18,10 @@ from classifier.errors import (
     TruncatedImageError,
     UnsupportedImageFormatError,
 )
-from classifier.images import Limits
-from classifier.serving.predictor import Prediction, Predictor
+from imagesieve.images import Limits
+from imagesieve.model import engines, versions
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Prediction, Predictor
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of pictures, named by colour, and three files that are none."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Give a folder of images, named by colour, and three files that are none."""
+    folder = tmp_path_factory.mktemp("images")
     for seed in range(4):
         for name, colour in COLOURS.items():
             (folder / f"{seed}-{name}.jpg").write_bytes(encode(paint(colour, seed=seed)))
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def version_that_gives(
     model_dir: Path, build: Callable[[Any, Any], Any], **changes: Any
-) -> bundle.ModelVersion:
+) -> versions.ModelVersion:
     """Make a version of two classes; `build` gives its output from the red and green means."""
     ov = engines.import_openvino()
     import openvino.opset13 as ops
@@ -51,7 +52,7 @@ def version_that_gives(
     pixels = ops.parameter([-1, 32, 40, 3], np.float32, name="pixels")
     means = ops.reduce_mean(pixels, ops.constant([1, 2], np.int64), False)
     two = ops.matmul(means, ops.constant(np.eye(3, 2, dtype=np.float32)), False, False)
-    manifest = bundle.Manifest(
+    manifest = versions.Manifest(
         **{
             "classes": ("menu", "not-menu"),
             "backbone": "SmallCNN",
@@ -60,17 +61,17 @@ def version_that_gives(
             **changes,
         }
     )
-    path = bundle.new_version_path(model_dir, "made")
+    path = versions.new_version_path(model_dir, "made")
     with files.new_folder(path) as partial:
         (partial / "openvino").mkdir()
         model = ov.Model([build(ops, two)], [pixels])
-        ov.save_model(model, partial / bundle.OPENVINO_MODEL, compress_to_fp16=False)
-        bundle.seal(partial, manifest)
-    return bundle.load(path)
+        ov.save_model(model, partial / versions.OPENVINO_MODEL, compress_to_fp16=False)
+        versions.seal(partial, manifest)
+    return versions.load(path)
 
 
 def always(*values: float) -> Callable[[Any, Any], Any]:
-    """Give a model that answers these numbers for every picture."""
+    """Give a model that answers these numbers for every image."""
 
     def build(ops: Any, two: Any) -> Any:
         nothing = ops.multiply(two, ops.constant(np.float32(0)))
@@ -84,7 +85,7 @@ def grey(count: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_a_picture_gets_its_label_and_probabilities_that_sum_to_1(
+def test_a_image_gets_its_label_and_probabilities_that_sum_to_1(
     predictor: Predictor, name: str
 ) -> None:
     answer = predictor.judge(predictor.decode(encode(paint(COLOURS[name]))))
@@ -103,9 +104,9 @@ def test_a_missing_model_is_told_apart(tmp_path: Path) -> None:
         Predictor.load(tmp_path / "modelFile")
 
 
-def test_a_batch_gives_each_picture_its_own_answer(predictor: Predictor) -> None:
-    pictures = [predictor.decode(encode(paint(COLOURS[name]))).pixels for name in ("red", "blue")]
-    answers = predictor.judge_pixels(np.stack(pictures))
+def test_a_batch_gives_each_image_its_own_answer(predictor: Predictor) -> None:
+    images = [predictor.decode(encode(paint(COLOURS[name]))).pixels for name in ("red", "blue")]
+    answers = predictor.judge_pixels(np.stack(images))
     assert [answer.label for answer in answers] == ["red", "blue"]
 
 
@@ -218,7 +219,7 @@ def test_the_description_is_json_and_names_what_runs(
     predictor: Predictor, version_path: Path
 ) -> None:
     value = json.loads(json.dumps(predictor.describe(), allow_nan=False))
-    digest = files.sha256_of(version_path / bundle.MANIFEST)
+    digest = files.sha256_of(version_path / versions.MANIFEST)
     assert value["name"] == version_path.name
     assert value["digest"] == f"sha256:{digest}"
     assert value["classes"] == list(COLOURS)
@@ -246,7 +247,7 @@ def test_a_model_that_gives_no_probabilities_is_refused_when_loading(
     assert version.name in str(caught.value)
 
 
-def test_a_model_that_fails_on_some_pictures_stops_a_run_over_files(
+def test_a_model_that_fails_on_some_images_stops_a_run_over_files(
     tmp_path: Path, folder: Path
 ) -> None:
     def build(ops: Any, two: Any) -> Any:  # log of a negative number for red, but not for grey

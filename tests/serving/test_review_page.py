@@ -18,7 +18,7 @@ from painted import COLOURS, encode, paint
 from playwright.sync_api import Page, Route, expect
 
 SECONDS = 20
-SEEDS = itertools.count(1000)  # no two tests send the same picture
+SEEDS = itertools.count(1000)  # no two tests send the same image
 
 
 def review(site: str) -> dict[str, Any]:
@@ -29,42 +29,42 @@ def review(site: str) -> dict[str, Any]:
 
 
 def unsure(site: str) -> list[dict[str, Any]]:
-    """Give the pictures that ask for a look."""
-    return [picture for picture in review(site)["pictures"] if picture["reason"] == "uncertain"]
+    """Give the images that ask for a look."""
+    return [image for image in review(site)["images"] if image["reason"] == "uncertain"]
 
 
 def leave(site: str, number: int) -> None:
-    """Reject pictures until no more than so many wait; the service limits how many in a minute."""
-    for picture in unsure(site)[number:]:
-        wanted = {"sha256": picture["sha256"], "reject": True}
+    """Reject images until no more than so many wait; the service limits how many in a minute."""
+    for image in unsure(site)[number:]:
+        wanted = {"sha256": image["sha256"], "reject": True}
         requests.post(f"{site}/v1/feedback", json=wanted, timeout=SECONDS).raise_for_status()
 
 
 @pytest.fixture
 def five(site: str) -> list[str]:
-    """Have five pictures wait that the model is unsure of; give their sha256s in order."""
+    """Have five images wait that the model is unsure of; give their sha256s in order."""
     leave(site, 5)
     for _ in range(5 - len(unsure(site))):
         data = murky(next(SEEDS))
         answer = requests.post(f"{site}/v1/predict", data=data, timeout=SECONDS)
         assert answer.json()["flags"] == ["unsure"]
-    pictures = unsure(site)
-    assert len(pictures) == review(site)["waiting"] == 5
-    return [picture["sha256"] for picture in pictures]
+    images = unsure(site)
+    assert len(images) == review(site)["waiting"] == 5
+    return [image["sha256"] for image in images]
 
 
 @pytest.fixture
 def page(tab: Page, site: str, five: list[str]) -> Page:
-    """Give the page, with five pictures to review."""
+    """Give the page, with five images to review."""
     tab.goto(f"{site}/review")
     seen(tab, waiting=5)
     return tab
 
 
 def seen(page: Page, waiting: int) -> None:
-    """Wait until a picture is before the eyes and so many wait."""
+    """Wait until an image is before the eyes and so many wait."""
     expect(page.locator("#progress")).to_contain_text(f"{waiting} waiting")
-    expect(page.locator("#picture")).to_be_visible()
+    expect(page.locator("#image")).to_be_visible()
 
 
 def undone(site: str, sha256: str) -> dict[str, Any]:
@@ -74,15 +74,13 @@ def undone(site: str, sha256: str) -> dict[str, Any]:
     return answer.json()
 
 
-def test_five_pictures_are_reviewed_by_keyboard_alone(
-    page: Page, site: str, five: list[str]
-) -> None:
+def test_five_images_are_reviewed_by_keyboard_alone(page: Page, site: str, five: list[str]) -> None:
     before = review(site)["corrected"]
     expect(page.locator("#reason")).to_contain_text("The model is unsure: green with")
     expect(page.locator("#reason")).to_contain_text("answered as neutral")
     expect(page.locator("#audit")).to_be_hidden()
     expect(page.locator(".row .bar-name")).to_have_text(["blue", "green", "red"])
-    assert page.locator("#picture").evaluate("image => image.naturalWidth") == 64
+    assert page.locator("#image").evaluate("image => image.naturalWidth") == 64
     for number, key in enumerate("123x1", start=1):
         seen(page, waiting=6 - number)
         page.keyboard.press(key)
@@ -98,26 +96,26 @@ def test_five_pictures_are_reviewed_by_keyboard_alone(
     ]
 
 
-def test_undo_brings_the_last_picture_back(page: Page, site: str, five: list[str]) -> None:
-    first = page.locator("#picture").get_attribute("src")
+def test_undo_brings_the_last_image_back(page: Page, site: str, five: list[str]) -> None:
+    first = page.locator("#image").get_attribute("src")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
     page.keyboard.press("1")
     seen(page, waiting=4)
-    assert page.locator("#picture").get_attribute("src") != first
+    assert page.locator("#image").get_attribute("src") != first
     expect(page.locator("#last")).to_have_text("Last one: blue.")
     page.keyboard.press("u")
     seen(page, waiting=5)
-    assert five[0] in [picture["sha256"] for picture in unsure(site)]
+    assert five[0] in [image["sha256"] for image in unsure(site)]
     page.keyboard.press("3")
     seen(page, waiting=4)
     assert undone(site, five[0])["previous"] == "red"
 
 
-def test_skipped_pictures_come_back_when_asked_for(page: Page, site: str) -> None:
+def test_skipped_images_come_back_when_asked_for(page: Page, site: str) -> None:
     for _ in range(5):
-        expect(page.locator("#picture")).to_be_visible()
+        expect(page.locator("#image")).to_be_visible()
         page.keyboard.press("s")
-    expect(page.locator("#empty-title")).to_have_text("Only skipped pictures are left")
+    expect(page.locator("#empty-title")).to_have_text("Only skipped images are left")
     page.keyboard.press("u")
     seen(page, waiting=5)
     page.keyboard.press("s")
@@ -131,34 +129,34 @@ def test_buttons_do_what_the_keys_do(page: Page, site: str, five: list[str]) -> 
     seen(page, waiting=4)
     page.get_by_role("button", name="Skip").click()
     expect(page.locator("#last")).to_have_text("Last one: skipped.")
-    expect(page.locator("#picture")).to_be_visible()
+    expect(page.locator("#image")).to_be_visible()
     page.get_by_role("button", name="None of these").click()
     seen(page, waiting=3)
     assert undone(site, five[0])["previous"] == "red"
-    left = {picture["sha256"] for picture in unsure(site)}
+    left = {image["sha256"] for image in unsure(site)}
     assert left == {five[0], five[1], *five[3:]}
 
 
-def test_key_counts_only_for_a_picture_that_is_before_the_eyes(
+def test_key_counts_only_for_a_image_that_is_before_the_eyes(
     tab: Page, site: str, five: list[str]
 ) -> None:
     held_back: list[Route] = []
     tab.route("**/image", lambda route: held_back.append(route))
     tab.goto(f"{site}/review")
-    expect(tab.locator("#picture-words")).to_have_text("Fetching the picture …")
+    expect(tab.locator("#image-words")).to_have_text("Fetching the image …")
     tab.keyboard.press("1")
     tab.keyboard.press("x")
     tab.wait_for_timeout(200)
     assert review(site)["waiting"] == len(five)
     for route in held_back:
         route.continue_()
-    expect(tab.locator("#picture")).to_be_visible()
+    expect(tab.locator("#image")).to_be_visible()
     tab.keyboard.press("1")
     expect(tab.locator("#last")).to_have_text("Last one: blue.")
     assert review(site)["waiting"] == 4
 
 
-def test_held_down_key_corrects_one_picture(page: Page, site: str) -> None:
+def test_held_down_key_corrects_one_image(page: Page, site: str) -> None:
     page.keyboard.down("1")
     seen(page, waiting=4)
     for _ in range(5):
@@ -168,14 +166,14 @@ def test_held_down_key_corrects_one_picture(page: Page, site: str) -> None:
     assert review(site)["waiting"] == 4
 
 
-def test_next_pictures_are_there_before_their_turn(page: Page, five: list[str]) -> None:
+def test_next_images_are_there_before_their_turn(page: Page, five: list[str]) -> None:
     names = "performance.getEntriesByType('resource').map((one) => one.name)"
-    pictures = f"{names}.filter((name) => name.endsWith('/image'))"
-    page.wait_for_function(f"{pictures}.length > 3")
-    assert {name.split("/")[-2] for name in page.evaluate(pictures)} == set(five[:4])
+    images = f"{names}.filter((name) => name.endsWith('/image'))"
+    page.wait_for_function(f"{images}.length > 3")
+    assert {name.split("/")[-2] for name in page.evaluate(images)} == set(five[:4])
 
 
-def test_correction_that_fails_keeps_its_picture(tab: Page, site: str, five: list[str]) -> None:
+def test_correction_that_fails_keeps_its_image(tab: Page, site: str, five: list[str]) -> None:
     words = "The disk is full: nothing was stored."
     tab.route("**/v1/feedback", lambda route: refuse(route, 503, "feedback-unavailable", words))
     tab.goto(f"{site}/review")
@@ -190,14 +188,14 @@ def test_correction_that_fails_keeps_its_picture(tab: Page, site: str, five: lis
     assert review(site)["waiting"] == 4
 
 
-def test_picture_that_is_gone_can_be_passed_over(tab: Page, site: str, five: list[str]) -> None:
-    words = "The picture is not held any more."
+def test_image_that_is_gone_can_be_passed_over(tab: Page, site: str, five: list[str]) -> None:
+    words = "The image is not held any more."
     address = f"**/v1/review/{five[0]}/image"
     tab.route(address, lambda route: refuse(route, 404, "unknown-picture", words))
     tab.goto(f"{site}/review")
-    expect(tab.locator("#picture-words")).to_contain_text(f"{words} Press s to go on.")
+    expect(tab.locator("#image-words")).to_contain_text(f"{words} Press s to go on.")
     tab.keyboard.press("s")
-    expect(tab.locator("#picture")).to_be_visible()
+    expect(tab.locator("#image")).to_be_visible()
 
 
 def test_nothing_to_review_is_said_in_plain_words(tab: Page, site: str) -> None:
@@ -211,7 +209,7 @@ def test_nothing_to_review_is_said_in_plain_words(tab: Page, site: str) -> None:
     seen(tab, waiting=1)
 
 
-def test_pictures_the_model_was_sure_of_are_shown_when_asked_for(tab: Page, site: str) -> None:
+def test_images_the_model_was_sure_of_are_shown_when_asked_for(tab: Page, site: str) -> None:
     leave(site, 0)
     data = encode(paint(COLOURS["blue"], seed=next(SEEDS)))
     requests.post(f"{site}/v1/predict", data=data, timeout=SECONDS)
@@ -226,11 +224,11 @@ def test_pictures_the_model_was_sure_of_are_shown_when_asked_for(tab: Page, site
     [
         (
             {"kept": 140, "reviewed": 100, "missed": 2, "missed_share": 0.02},
-            "Of 100\u00a0dropped pictures looked at, 2 were wrong: 2.0\u00a0% (0.5 to 7.0).",
+            "Of 100\u00a0dropped images looked at, 2 were wrong: 2.0\u00a0% (0.5 to 7.0).",
         ),
         (
             {"kept": 3, "reviewed": 0, "missed": 0, "missed_share": None},
-            "3\u00a0dropped pictures kept at random; none has been looked at yet.",
+            "3\u00a0dropped images kept at random; none has been looked at yet.",
         ),
     ],
 )
@@ -262,7 +260,7 @@ def test_class_names_are_text_and_never_markup(tab: Page, site: str) -> None:
     change_answer(tab, "**/v1/review?*", {"classes": [evil]})
     tab.goto(f"{site}/review")
     expect(tab.locator(".row .bar-name")).to_have_text([evil])
-    assert tab.title() == "Review · Picture sorter"
+    assert tab.title() == "Review · Image sorter"
 
 
 def test_key_goes_along_with_every_question(tab: Page, site: str, five: list[str]) -> None:
@@ -286,11 +284,11 @@ def test_key_goes_along_with_every_question(tab: Page, site: str, five: list[str
 
 
 def test_server_without_corrections_says_so(tab: Page, site: str) -> None:
-    words = "This server keeps no pictures."
+    words = "This server keeps no images."
     tab.route("**/v1/review?*", lambda route: refuse(route, 503, "feedback-unavailable", words))
     tab.goto(f"{site}/review")
     expect(tab.locator("#trouble")).to_have_text(words)
-    expect(tab.locator("#empty-title")).to_have_text("No pictures could be fetched")
+    expect(tab.locator("#empty-title")).to_have_text("No images could be fetched")
     expect(tab.locator("#loading")).to_be_hidden()
 
 

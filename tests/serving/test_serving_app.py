@@ -1,4 +1,4 @@
-"""The HTTP edge: answers, problems, and hostile pictures, with a real predictor."""
+"""The HTTP edge: answers, problems, and hostile images, with a real predictor."""
 
 import base64
 import concurrent.futures
@@ -17,11 +17,11 @@ from flask.testing import FlaskClient
 from hostile import ACCEPTED, COLOURLESS, RED_JPEG, REFUSED
 from painted import COLOURS, encode, paint
 
-from classifier import errors
-from classifier.serving import problems
-from classifier.serving.limits import Admission, ServingLimits, announced_size
-from classifier.serving.models import Models
-from classifier.serving.predictor import Predictor
+from imagesieve import errors as base_errors
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import errors
+from imagesieve.serving.limits import Admission, ServingLimits, announced_size
+from imagesieve.serving.models import Models
 
 RED_TEXT = base64.b64encode(RED_JPEG).decode()
 
@@ -104,7 +104,7 @@ def test_top_k_keeps_the_most_probable_best_first(client: FlaskClient) -> None:
 
 
 def test_decision_follows_the_policy_in_force(version_path: Path) -> None:
-    from classifier.decisions import CONFIDENT, DecisionPolicy
+    from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 
     policy = DecisionPolicy(CONFIDENT, 0.75, "neutral")
     client = app_of(Predictor.load(version_path, policy=policy)).test_client()
@@ -116,7 +116,7 @@ def test_decision_follows_the_policy_in_force(version_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_odd_but_good_picture_is_judged_right(client: FlaskClient, name: str) -> None:
+def test_odd_but_good_image_is_judged_right(client: FlaskClient, name: str) -> None:
     response = predict(client, ACCEPTED[name])
     assert response.status_code == 200, response.text
     assert response.get_json()["label"] == "red"
@@ -125,14 +125,14 @@ def test_odd_but_good_picture_is_judged_right(client: FlaskClient, name: str) ->
 
 
 @pytest.mark.parametrize("name", COLOURLESS)
-def test_picture_without_colour_is_judged_as_such(client: FlaskClient, name: str) -> None:
+def test_image_without_colour_is_judged_as_such(client: FlaskClient, name: str) -> None:
     response = predict(client, COLOURLESS[name])
     assert response.status_code == 200
     assert response.get_json()["probability"] == pytest.approx(1 / 3, abs=0.02)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_hostile_picture_is_a_problem_at_once_and_harms_nobody(
+def test_hostile_image_is_a_problem_at_once_and_harms_nobody(
     client: FlaskClient, name: str
 ) -> None:
     data, status, slug = REFUSED[name]
@@ -145,7 +145,7 @@ def test_hostile_picture_is_a_problem_at_once_and_harms_nobody(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_hostile_picture_is_code_98_for_old_callers(client: FlaskClient, name: str) -> None:
+def test_hostile_image_is_code_98_for_old_callers(client: FlaskClient, name: str) -> None:
     text = base64.b64encode(REFUSED[name][0]).decode()
     response = client.post("/image/detection", data={"imageBase64String": text})
     assert response.status_code == 200
@@ -163,7 +163,7 @@ REQUESTS = {
     "unknown option": ({"json": {"image": RED_TEXT, "treshold": 1}}, 400, "bad-parameter"),
     "too many fields": ({"data": {f"a{i}": "1" for i in range(20)}}, 413, "too-many-fields"),
     "large body": ({"data": bytes(17 * 2**20)}, 413, "body-too-large"),
-    "large picture": ({"data": RED_JPEG + bytes(10 * 2**20), "content_type": "image/jpeg"}, 413,
+    "large image": ({"data": RED_JPEG + bytes(10 * 2**20), "content_type": "image/jpeg"}, 413,
                       "image-too-large"),
 }  # fmt: skip
 
@@ -217,10 +217,10 @@ def test_file_name_is_neither_answered_nor_logged(
 def test_each_request_is_one_line_of_json_below_the_console_level(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG, "classifier.serving.app"):
+    with caplog.at_level(logging.DEBUG, "imagesieve.serving.app"):
         predict(client, RED_JPEG)
         client.get("/v1/a%0Ab")
-    good, bad = (record for record in caplog.records if record.name == "classifier.serving.app")
+    good, bad = (record for record in caplog.records if record.name == "imagesieve.serving.app")
     assert good.levelno == bad.levelno == logging.DEBUG
     assert json.loads(good.message)["label"] == "red"
     assert json.loads(bad.message)["path"] == "/v1/a\nb"
@@ -334,7 +334,7 @@ class _Faulty(Predictor):
     def judge(self, image):
         if self.failures:
             self.failures -= 1
-            raise errors.EngineError("secret path /srv/model")
+            raise base_errors.EngineError("secret path /srv/model")
         return super().judge(image)
 
 
@@ -354,44 +354,42 @@ def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
     assert "red" in client.post(path, data={"imageBase64String": RED_TEXT}).text
 
 
-def test_heavy_pictures_are_decoded_one_after_another() -> None:
+def test_heavy_images_are_decoded_one_after_another() -> None:
     admission = Admission(ServingLimits(heavy_pixels=100, max_decoding_wait=0.05))
     assert announced_size(RED_JPEG) == (64, 48)
     with admission.decoding(RED_JPEG):
-        with admission.decoding(b"no picture takes the other lane"):
+        with admission.decoding(b"no image takes the other lane"):
             pass
-        with pytest.raises(problems.OverloadedError), admission.decoding(RED_JPEG):
+        with pytest.raises(errors.OverloadedError), admission.decoding(RED_JPEG):
             pass
     with admission.decoding(RED_JPEG):
         pass
 
 
-def test_every_error_of_a_picture_or_request_has_a_row_of_its_own() -> None:
-    kinds = [*errors.ImageError.__subclasses__(), *leaves(problems.RequestError)]
+def test_every_error_of_a_image_or_request_has_a_row_of_its_own() -> None:
+    kinds = [*base_errors.ImageError.__subclasses__(), *leaves(errors.RequestError)]
     # Not those of tests, and none that a module keeps to itself: they take the row of their parent.
     kinds = [
         kind
         for kind in kinds
-        if kind.__module__.startswith("classifier.") and not kind.__name__.startswith("_")
+        if kind.__module__.startswith("imagesieve.") and not kind.__name__.startswith("_")
     ]
     assert len(kinds) > 12
-    special = [kind for kind in kinds if kind is not errors.UndecodableImageError]
-    assert [kind for kind in special if kind not in problems.PROBLEMS] == []
+    special = [kind for kind in kinds if kind is not base_errors.UndecodableImageError]
+    assert [kind for kind in special if kind not in errors.PROBLEMS] == []
     for kind in kinds:
-        row = next(
-            problems.PROBLEMS[parent] for parent in kind.__mro__ if parent in problems.PROBLEMS
-        )
+        row = next(errors.PROBLEMS[parent] for parent in kind.__mro__ if parent in errors.PROBLEMS)
         assert 400 <= row.status < 500, kind
-    slugs = [row.slug for row in problems.PROBLEMS.values()]
+    slugs = [row.slug for row in errors.PROBLEMS.values()]
     assert all(slug.replace("-", "").isalnum() for slug in slugs)
 
 
 @pytest.mark.parametrize(
     ("error", "slug", "status"),
-    [(errors.EngineError("it broke"), "internal", 500), (MemoryError(), "overloaded", 503)],
+    [(base_errors.EngineError("it broke"), "internal", 500), (MemoryError(), "overloaded", 503)],
     ids=["engine", "memory"],
 )
-def test_failure_with_one_picture_of_a_batch_is_counted_and_in_the_log(
+def test_failure_with_one_image_of_a_batch_is_counted_and_in_the_log(
     predictor: Predictor, caplog: pytest.LogCaptureFixture, error: Exception, slug: str, status: int
 ) -> None:
     class Failing(Predictor):

@@ -11,8 +11,8 @@ from apps import app_of
 from flask.testing import FlaskClient
 from painted import COLOURS, encode, paint
 
-from classifier.decisions import CONFIDENT, DecisionPolicy
-from classifier.serving.predictor import Predictor
+from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.prediction.predictor import Predictor
 
 GREEN = base64.b64encode(encode(paint(COLOURS["green"]))).decode()
 MURKY = base64.b64encode(encode(paint((110, 120, 100)))).decode()
@@ -90,12 +90,12 @@ def test_missing_field_has_the_old_words(client: FlaskClient, options: dict) -> 
     ("options", "reason"),
     [
         ({"data": {"imageBase64String": "!!!"}}, "Base64"),
-        ({"data": {"imageBase64String": "aGVsbG8="}}, "no known picture format"),
+        ({"data": {"imageBase64String": "aGVsbG8="}}, "no known image format"),
         ({"data": {f"a{i}": "1" for i in range(20)}}, "more than 16 fields"),
         ({"data": bytes(17 * 2**20)}, "16,777,216 bytes"),
         ({"data": b"x", "content_type": "multipart/form-data"}, "boundary"),
     ],
-    ids=["no Base64", "no picture", "many fields", "large", "no boundary"],
+    ids=["no Base64", "no image", "many fields", "large", "no boundary"],
 )
 def test_fault_of_the_caller_is_http_200_with_code_98(
     client: FlaskClient, options: dict, reason: str

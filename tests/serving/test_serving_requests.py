@@ -1,4 +1,4 @@
-"""One picture and its options out of any request: forms, repairs, caps."""
+"""One image and its options out of any request: forms, repairs, caps."""
 
 import base64
 import json
@@ -10,22 +10,22 @@ from flask import Request
 from painted import COLOURS, encode, paint
 from werkzeug.test import EnvironBuilder
 
-from classifier.errors import ClassifierError, EmptyImageError
-from classifier.serving import problems
-from classifier.serving.bodies import decode_base64, parse_form
-from classifier.serving.limits import ServingLimits
-from classifier.serving.requests import (
-    PictureRequest,
-    read_legacy_picture,
+from imagesieve.errors import ClassifierError, EmptyImageError
+from imagesieve.serving import errors
+from imagesieve.serving.forms import decode_base64, parse_form
+from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.predict_options import MAX_TOP_K, Wanted
+from imagesieve.serving.requests import (
+    ImageRequest,
+    read_image,
+    read_images,
+    read_legacy_image,
     read_object,
-    read_picture,
-    read_pictures,
 )
-from classifier.serving.wanted import MAX_TOP_K, Wanted
 
 LIMITS = ServingLimits()
-PICTURE = encode(paint(COLOURS["red"]))
-TEXT = base64.b64encode(PICTURE).decode()
+IMAGE = encode(paint(COLOURS["red"]))
+TEXT = base64.b64encode(IMAGE).decode()
 URLENCODED = "application/x-www-form-urlencoded"
 BOUNDARY = "multipart/form-data; boundary=b"
 
@@ -39,12 +39,12 @@ def request(data: bytes | str | dict[str, object], kind: str = "", query: str = 
 
 
 def read(data: bytes | str, kind: str, query: str = "") -> tuple[bytes, Wanted]:
-    asked = read_picture(request(data, kind, query), LIMITS)
+    asked = read_image(request(data, kind, query), LIMITS)
     return asked.sent.read(None), asked.wanted
 
 
-def batch(data: bytes | str, kind: str, query: str = "") -> list[PictureRequest]:
-    return read_pictures(request(data, kind, query), LIMITS)
+def batch(data: bytes | str, kind: str, query: str = "") -> list[ImageRequest]:
+    return read_images(request(data, kind, query), LIMITS)
 
 
 def part(name: str, value: bytes, file: str | None = None) -> bytes:
@@ -58,12 +58,12 @@ def multipart(*parts: bytes) -> bytes:
 
 
 FORMS = {
-    "raw": (PICTURE, "image/jpeg"),
-    "raw of another type": (PICTURE, "image/x-anything"),
-    "octets": (PICTURE, "application/octet-stream"),
-    "no type": (PICTURE, ""),
-    "curl --data-binary": (PICTURE, URLENCODED),
-    **{f"file {n}": (multipart(part(n, PICTURE, "x.jpg")), BOUNDARY)
+    "raw": (IMAGE, "image/jpeg"),
+    "raw of another type": (IMAGE, "image/x-anything"),
+    "octets": (IMAGE, "application/octet-stream"),
+    "no type": (IMAGE, ""),
+    "curl --data-binary": (IMAGE, URLENCODED),
+    **{f"file {n}": (multipart(part(n, IMAGE, "x.jpg")), BOUNDARY)
        for n in ("image", "file", "data", "f1", "upload")},
     "text part": (multipart(part("imageBase64String", TEXT.encode())), BOUNDARY),
     "text part image": (multipart(part("image", TEXT.encode())), BOUNDARY),
@@ -82,65 +82,65 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_bytes(form: str) -> None:
-    assert read(*FORMS[form])[0] == PICTURE
+    assert read(*FORMS[form])[0] == IMAGE
 
 
 def test_options_are_read_from_query_form_part_and_json() -> None:
-    expected = PICTURE, Wanted("shop-77/3", 2, 0.25, 3)
+    expected = IMAGE, Wanted("shop-77/3", 2, 0.25, 3)
     options = {"data_id": "shop-77/3", "top_k": "2", "threshold": ".25", "frames": "3"}
-    assert read(PICTURE, "image/jpeg", urlencode(options)) == expected
+    assert read(IMAGE, "image/jpeg", urlencode(options)) == expected
     assert read(urlencode({"image": TEXT, **options}), URLENCODED) == expected
     parts = [part(name, value.encode()) for name, value in options.items()]
-    assert read(multipart(part("f1", PICTURE, "x"), *parts), BOUNDARY) == expected
+    assert read(multipart(part("f1", IMAGE, "x"), *parts), BOUNDARY) == expected
     body = json.dumps({"image": TEXT, **options, "top_k": 2, "threshold": 0.25, "frames": 3})
     assert read(body, "application/json") == expected
 
 
 @pytest.mark.parametrize("threshold", ["0", "1.0", ".5", "1e-3", "2.5E-05", "5e-324", "-0.0"])
 def test_threshold_is_written_in_any_way_that_numbers_are(threshold: str) -> None:
-    assert read(PICTURE, "image/jpeg", f"threshold={threshold}")[1].threshold == float(threshold)
+    assert read(IMAGE, "image/jpeg", f"threshold={threshold}")[1].threshold == float(threshold)
 
 
 def test_data_id_may_be_of_any_alphabet() -> None:
     name = "Ünïcødé\u00a0\u202e菜单 🍜"
-    assert read(PICTURE, "image/jpeg", urlencode({"data_id": name}))[1].data_id == name
+    assert read(IMAGE, "image/jpeg", urlencode({"data_id": name}))[1].data_id == name
 
 
 def test_plus_signs_in_an_option_are_spaces_and_escaped_ones_are_not() -> None:
     assert read(f"image={TEXT}&data_id=a+b%2Bc", URLENCODED)[1].data_id == "a b+c"
 
 
-NO_IMAGE = problems.MissingImageError
-SEVERAL = problems.SeveralImagesError
-BAD = problems.BadParameterError
-MALFORMED = problems.MalformedBodyError
-FIELDS = problems.TooManyFieldsError
-BASE64 = problems.BadBase64Error
+NO_IMAGE = errors.MissingImageError
+SEVERAL = errors.SeveralImagesError
+BAD = errors.BadParameterError
+MALFORMED = errors.MalformedBodyError
+FIELDS = errors.TooManyFieldsError
+BASE64 = errors.BadBase64Error
 JSON = "application/json"
 
 FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "no body": (b"", "image/jpeg", "", NO_IMAGE),
     "no body, JSON": (b"", JSON, "", NO_IMAGE),
-    "form without a picture": ("data_id=1", URLENCODED, "", NO_IMAGE),
-    "JSON without a picture": ("{}", JSON, "", NO_IMAGE),
+    "form without an image": ("data_id=1", URLENCODED, "", NO_IMAGE),
+    "JSON without an image": ("{}", JSON, "", NO_IMAGE),
     "empty field": ("image=", URLENCODED, "", EmptyImageError),
     "empty text": ('{"image": ""}', JSON, "", EmptyImageError),
     "empty file": (multipart(part("image", b"", "x.jpg")), BOUNDARY, "", EmptyImageError),
-    "two files": (multipart(part("image", PICTURE, "x"), part("file", PICTURE, "y")), BOUNDARY, "",
+    "two files": (multipart(part("image", IMAGE, "x"), part("file", IMAGE, "y")), BOUNDARY, "",
                   SEVERAL),
-    "file and text": (multipart(part("image", PICTURE, "x"), part("image", TEXT.encode())),
+    "file and text": (multipart(part("image", IMAGE, "x"), part("image", TEXT.encode())),
                       BOUNDARY, "", SEVERAL),
     "two fields": (f"image={TEXT}&imageBase64String={TEXT}", URLENCODED, "", SEVERAL),
-    "plain text": ("hello", "text/plain", "", problems.UnsupportedMediaTypeError),
-    "unknown file field": (multipart(part("photo", PICTURE, "x")), BOUNDARY, "", BAD),
+    "plain text": ("hello", "text/plain", "", errors.UnsupportedMediaTypeError),
+    "unknown file field": (multipart(part("photo", IMAGE, "x")), BOUNDARY, "", BAD),
     "part without a name": (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
                             BOUNDARY, "", BAD),
-    "no boundary": (multipart(part("image", PICTURE, "x")), "multipart/form-data", "", MALFORMED),
+    "no boundary": (multipart(part("image", IMAGE, "x")), "multipart/form-data", "", MALFORMED),
     "other boundary": (b"nothing", BOUNDARY, "", MALFORMED),
     "part without a header": (b"--b\r\n\r\nx\r\n--b--\r\n", BOUNDARY, "", MALFORMED),
     "1001 parts": (multipart(*[part("a", b"")] * 1001), BOUNDARY, "", FIELDS),
     "17 fields": ("&".join("a=1" for _ in range(17)), URLENCODED, "", FIELDS),
-    "17 query fields": (PICTURE, "image/jpeg", "a&" * 17, FIELDS),
+    "17 query fields": (IMAGE, "image/jpeg", "a&" * 17, FIELDS),
     "long option": (f"image={TEXT}&data_id={'x' * 2000}", URLENCODED, "", MALFORMED),
     "JSON list": (f'["{TEXT}"]', JSON, "", MALFORMED),
     "deep JSON": ("[" * 100_000, JSON, "", MALFORMED),
@@ -151,30 +151,30 @@ FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "UTF-16": ('{"image": "x"}'.encode("utf-16"), JSON, "", MALFORMED),
     "broken JSON": ('{"image": ', JSON, "", MALFORMED),
     "huge number": ('{"top_k": ' + "9" * 5000 + "}", JSON, "", MALFORMED),
-    "number as picture": ('{"image": 1}', JSON, "", BAD),
+    "number as image": ('{"image": 1}', JSON, "", BAD),
     "URL": ('{"url": "https://example.org/x.jpg"}', JSON, "", BAD),
-    "unknown option": (PICTURE, "image/jpeg", "treshold=0.5", BAD),
-    "option of another address": (PICTURE, "image/jpeg", "label=menu", BAD),
-    "empty option name": (PICTURE, "image/jpeg", "=1", BAD),
-    **{f"threshold {value}": (PICTURE, "image/jpeg", f"threshold={value}", BAD)
+    "unknown option": (IMAGE, "image/jpeg", "treshold=0.5", BAD),
+    "option of another address": (IMAGE, "image/jpeg", "label=menu", BAD),
+    "empty option name": (IMAGE, "image/jpeg", "=1", BAD),
+    **{f"threshold {value}": (IMAGE, "image/jpeg", f"threshold={value}", BAD)
        for value in ("nan", "2", "-1", "1e3", "1e", "inf", "", ".", "0x1", "1.0001", "true")},
     **{f"{name} as text": (f'{{"image": "{TEXT}", "{name}": "1"}}', JSON, "", BAD)
        for name in ("top_k", "threshold", "frames")},
     "threshold true": (f'{{"image": "{TEXT}", "threshold": true}}', JSON, "", BAD),
     "threshold 2": (f'{{"image": "{TEXT}", "threshold": 2}}', JSON, "", BAD),
     "threshold 1e999": (f'{{"image": "{TEXT}", "threshold": 1e999}}', JSON, "", BAD),
-    **{f"frames {value}": (PICTURE, "image/jpeg", f"frames={value}", BAD)
+    **{f"frames {value}": (IMAGE, "image/jpeg", f"frames={value}", BAD)
        for value in ("0", "9", "all")},
     "URL that is no text": ('{"url": ["https://example.org"]}', JSON, "", BAD),
-    "picture and URL": (f"image={TEXT}&url=https://example.org", URLENCODED, "", SEVERAL),
+    "image and URL": (f"image={TEXT}&url=https://example.org", URLENCODED, "", SEVERAL),
     "option twice": (f"image={TEXT}&top_k=1", URLENCODED, "top_k=1", BAD),
-    **{f"top_k {value}": (PICTURE, "image/jpeg", f"top_k={value}", BAD)
+    **{f"top_k {value}": (IMAGE, "image/jpeg", f"top_k={value}", BAD)
        for value in ("-1", "0", "1e9", "abc", "", "1.5", str(MAX_TOP_K + 1), "9" * 40, "%d9%a3")},
     "top_k true": (f'{{"image": "{TEXT}", "top_k": true}}', JSON, "", BAD),
-    "long data_id": (PICTURE, "image/jpeg", "data_id=" + "x" * 129, BAD),
-    "empty data_id": (PICTURE, "image/jpeg", "data_id=", BAD),
-    "unprintable data_id": (PICTURE, "image/jpeg", "data_id=a%0Ab", BAD),
-    "file sent as text": (multipart(part("image", PICTURE)), BOUNDARY, "", BASE64),
+    "long data_id": (IMAGE, "image/jpeg", "data_id=" + "x" * 129, BAD),
+    "empty data_id": (IMAGE, "image/jpeg", "data_id=", BAD),
+    "unprintable data_id": (IMAGE, "image/jpeg", "data_id=a%0Ab", BAD),
+    "file sent as text": (multipart(part("image", IMAGE)), BOUNDARY, "", BASE64),
     **{f"Base64 {value!r}": (json.dumps({"image": value}), JSON, "", BASE64)
        for value in ("====", "A", "AB=CD", "AAAA====", "!!!!", "ñandú===", "data:x,%", "\ud800")},
 }  # fmt: skip
@@ -191,7 +191,7 @@ def test_every_fault_has_its_own_error(fault: str) -> None:
 
 def test_body_over_the_limit_is_refused() -> None:
     for length in (LIMITS.max_body_bytes + 1, 2 * LIMITS.max_body_bytes):
-        with pytest.raises(problems.BodyTooLargeError, match="16,777,216 bytes"):
+        with pytest.raises(errors.BodyTooLargeError, match="16,777,216 bytes"):
             read(bytes(length), "image/jpeg")
 
 
@@ -208,7 +208,7 @@ def test_body_over_the_limit_is_refused() -> None:
 )
 @pytest.mark.parametrize("size", [300, 301, 302])
 def test_base64_as_it_arrives_from_the_world_is_repaired(change, size: int) -> None:
-    data = bytes(range(256)) + PICTURE[: size - 256]
+    data = bytes(range(256)) + IMAGE[: size - 256]
     assert decode_base64(change(base64.b64encode(data).decode())) == data
 
 
@@ -233,7 +233,7 @@ def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: byte
         (b"image=" + b"%41" * 5_000_000, MALFORMED),
         (b"%41" * 5_000_000 + b"=1", MALFORMED),
     ],
-    ids=["fields", "escaped fields", "escapes in a picture", "escapes in a name"],
+    ids=["fields", "escaped fields", "escapes in an image", "escapes in a name"],
 )
 def test_hostile_forms_are_refused_before_they_cost_anything(
     body: bytes, error: type[ClassifierError]
@@ -272,17 +272,17 @@ def test_hostile_json_is_refused_before_it_costs_anything(unit: bytes) -> None:
 
 
 def test_legacy_field_is_read_from_query_form_and_part() -> None:
-    assert read_legacy_picture(
+    assert read_legacy_image(
         request(b"", query=urlencode({"imageBase64String": TEXT})), LIMITS
-    ) == (PICTURE)
-    assert read_legacy_picture(request(f"imageBase64String={TEXT}", URLENCODED), LIMITS) == PICTURE
+    ) == (IMAGE)
+    assert read_legacy_image(request(f"imageBase64String={TEXT}", URLENCODED), LIMITS) == IMAGE
     parts = multipart(part("other", b"x"), part("imageBase64String", TEXT.encode()))
-    assert read_legacy_picture(request(parts, BOUNDARY), LIMITS) == PICTURE
+    assert read_legacy_image(request(parts, BOUNDARY), LIMITS) == IMAGE
 
 
 @pytest.mark.parametrize("body", ["", "image=x", "imageBase64String=", "other=1"])
 def test_missing_legacy_field_is_none(body: str) -> None:
-    assert read_legacy_picture(request(body, URLENCODED), LIMITS) is None
+    assert read_legacy_image(request(body, URLENCODED), LIMITS) is None
 
 
 def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
@@ -291,8 +291,8 @@ def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
         ("url=https%3A%2F%2Fexample.org%2Fx", URLENCODED),
         (multipart(part("url", b"https://example.org/x")), BOUNDARY),
     ):
-        asked = read_picture(request(body, kind), LIMITS)
-        assert asked.sent.read({"https://example.org/x": PICTURE}.__getitem__) == PICTURE
+        asked = read_image(request(body, kind), LIMITS)
+        assert asked.sent.read({"https://example.org/x": IMAGE}.__getitem__) == IMAGE
 
 
 def test_a_batch_comes_as_files_or_as_a_list() -> None:
@@ -302,33 +302,33 @@ def test_a_batch_comes_as_files_or_as_a_list() -> None:
     assert {one.wanted for one in asked} == {Wanted(top_k=2)}
     items = [{"image": f"data:image/jpeg;base64,{TEXT}", "data_id": f"{n}"} for n in range(32)]
     asked = batch(json.dumps({"images": items, "threshold": 0.5}), JSON)
-    assert [one.sent.read(None) for one in asked] == [PICTURE] * 32
+    assert [one.sent.read(None) for one in asked] == [IMAGE] * 32
     assert [one.wanted for one in asked] == [
         Wanted(f"{number}", threshold=0.5) for number in range(32)
     ]
 
 
-def test_one_bad_text_in_a_batch_is_that_picture_s_own_fault() -> None:
+def test_one_bad_text_in_a_batch_is_that_image_s_own_fault() -> None:
     good, bad = batch(json.dumps({"images": [{"image": TEXT}, {"image": "!"}]}), JSON)
-    assert good.sent.read(None) == PICTURE
-    with pytest.raises(problems.BadBase64Error):
+    assert good.sent.read(None) == IMAGE
+    with pytest.raises(errors.BadBase64Error):
         bad.sent.read(None)
 
 
 BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
     "nothing": (b"", BOUNDARY, NO_IMAGE),
-    "no pictures": ('{"images": []}', JSON, NO_IMAGE),
+    "no images": ('{"images": []}', JSON, NO_IMAGE),
     "no files": (multipart(part("top_k", b"1")), BOUNDARY, NO_IMAGE),
-    "33 pictures": (json.dumps({"images": [{"image": TEXT}] * 33}), JSON,
-                    problems.TooManyImagesError),
+    "33 images": (json.dumps({"images": [{"image": TEXT}] * 33}), JSON,
+                    errors.TooManyImagesError),
     "33 files": (multipart(*[part("image", b"x", "x")] * 33), BOUNDARY,
-                 problems.TooManyImagesError),
+                 errors.TooManyImagesError),
     "100 files": (multipart(*[part("image", b"x", "x")] * 100), BOUNDARY, FIELDS),
-    "one picture": (PICTURE, "image/jpeg", problems.UnsupportedMediaTypeError),
+    "one image": (IMAGE, "image/jpeg", errors.UnsupportedMediaTypeError),
     "no list": ('{"images": {"image": "x"}}', JSON, MALFORMED),
     "a list alone": ("[]", JSON, MALFORMED),
     "text items": ('{"images": ["x"]}', JSON, MALFORMED),
-    "item without a picture": ('{"images": [{"data_id": "x"}]}', JSON, NO_IMAGE),
+    "item without an image": ('{"images": [{"data_id": "x"}]}', JSON, NO_IMAGE),
     "item with two": ('{"images": [{"image": "x", "url": "y"}]}', JSON, NO_IMAGE),
     "item with an option": (f'{{"images": [{{"image": "{TEXT}", "top_k": 1}}]}}', JSON, BAD),
     "unknown option": ('{"images": [{"image": "x"}], "label": "y"}', JSON, BAD),
@@ -351,8 +351,8 @@ def test_a_small_object_is_read_strictly() -> None:
     for body, kind, error in (
         ('{"b": 1}', JSON, BAD),
         ("[]", JSON, MALFORMED),
-        ("a=1", URLENCODED, problems.UnsupportedMediaTypeError),
-        (b"{}" + b" " * LIMITS.max_object_bytes, JSON, problems.BodyTooLargeError),
+        ("a=1", URLENCODED, errors.UnsupportedMediaTypeError),
+        (b"{}" + b" " * LIMITS.max_object_bytes, JSON, errors.BodyTooLargeError),
     ):
         with pytest.raises(error):
             read_object(request(body, kind), LIMITS, ("a",))

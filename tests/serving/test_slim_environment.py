@@ -15,7 +15,8 @@ import requests
 from painted import COLOURS, encode, paint
 from running import REPOSITORY, SECONDS, serving
 
-from classifier import bundle, files
+from imagesieve import files
+from imagesieve.model import versions
 
 INSTALL_SECONDS = 300  # some 90 MB come over the network unless pip has them already
 SERVED = "requirements-serve.txt"
@@ -77,10 +78,10 @@ def test_both_lists_say_the_same_of_what_they_share() -> None:
 
 
 def test_every_library_that_serving_imports_is_named() -> None:
-    """They are read from the source: of the scripts, the wing, and the floors below it."""
-    from test_layering import FIRST_FLOOR, GROUND_FLOOR, all_imports
+    """They are read from the source: of the scripts, the wing, and what lies below it."""
+    from test_layering import PARTS, all_imports
 
-    floors = [REPOSITORY / "classifier" / room for room in (*GROUND_FLOOR, *FIRST_FLOOR, "serving")]
+    floors = [REPOSITORY / "imagesieve" / part for part in (*PARTS, "serving")]
     paths = [REPOSITORY / "main.py", REPOSITORY / "predictWithMyModel.py"]
     for room in floors:
         paths += sorted(room.rglob("*.py")) if room.is_dir() else [room.with_suffix(".py")]
@@ -89,7 +90,7 @@ def test_every_library_that_serving_imports_is_named() -> None:
         for path in paths
         for name in all_imports(path.relative_to(REPOSITORY).as_posix())
     }
-    foreign = roots - set(sys.stdlib_module_names) - {"classifier", "predictWithMyModel"} - LEFT_OUT
+    foreign = roots - set(sys.stdlib_module_names) - {"imagesieve", "predictWithMyModel"} - LEFT_OUT
     assert {"flask", "openvino", "PIL"} <= foreign
     assert {DISTRIBUTIONS.get(name, name) for name in foreign} == set(requirements(SERVED))
 
@@ -101,7 +102,7 @@ def test_tensorflow_is_not_there(slim: Path, tmp_path: Path) -> None:
 
 
 def test_every_module_of_serving_can_be_imported(slim: Path) -> None:
-    folder = REPOSITORY / "classifier" / "serving"
+    folder = REPOSITORY / "imagesieve" / "serving"
     names = [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for path in sorted(folder.rglob("[!_]*.py"))
@@ -116,8 +117,8 @@ def test_the_server_judges_over_http(
     monkeypatch.setattr(sys, "executable", str(slim))  # what runs the server
     with serving(tmp_path, version_path) as server:
         for name, colour in COLOURS.items():
-            picture = encode(paint(colour))
-            answer = requests.post(f"{server.url}/v1/predict", data=picture, timeout=SECONDS)
+            image = encode(paint(colour))
+            answer = requests.post(f"{server.url}/v1/predict", data=image, timeout=SECONDS)
             assert (answer.status_code, answer.json()["label"]) == (200, name)
         for path in ("/", "/readyz", "/metrics", "/openapi.json", "/docs"):
             assert requests.get(f"{server.url}{path}", timeout=SECONDS).status_code == 200, path
@@ -158,10 +159,10 @@ def test_what_the_image_holds_is_enough(slim: Path, tmp_path: Path, version_path
                 assert server.poll() is None
                 assert time.monotonic() < deadline
             url = f"http://127.0.0.1:{port}/v1/predict"
-            picture, key = encode(paint(COLOURS["green"])), {"X-API-Key": "k" * 32}
-            answer = requests.post(url, data=picture, headers=key, timeout=SECONDS)
+            image, key = encode(paint(COLOURS["green"])), {"X-API-Key": "k" * 32}
+            answer = requests.post(url, data=image, headers=key, timeout=SECONDS)
             assert answer.json()["label"] == "green"
-            assert requests.post(url, data=picture, timeout=SECONDS).status_code == 401
+            assert requests.post(url, data=image, timeout=SECONDS).status_code == 401
             server.terminate()
             assert server.wait(SECONDS) == 0
         finally:
@@ -184,13 +185,13 @@ def port_of(code: str) -> str:
 
 
 def test_the_command_line_judges(slim: Path, tmp_path: Path, version_path: Path) -> None:
-    pictures = []
+    images = []
     for name, colour in COLOURS.items():
-        pictures.append(tmp_path / f"{name}.png")
-        pictures[-1].write_bytes(encode(paint(colour), "PNG"))
+        images.append(tmp_path / f"{name}.png")
+        images[-1].write_bytes(encode(paint(colour), "PNG"))
     script = str(REPOSITORY / "predictWithMyModel.py")
     options = ["--model", str(version_path), "--json", "--csv", "answers.csv"]
-    done = run(slim, script, *map(str, pictures), *options, cwd=tmp_path)
+    done = run(slim, script, *map(str, images), *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["label"] for answer in answers] == list(COLOURS)
@@ -203,11 +204,11 @@ def test_a_keras_model_is_refused_in_one_sentence(
     folder = tmp_path / "with-keras"
     with files.new_folder(folder) as partial:
         shutil.copytree(version_path / "openvino", partial / "openvino")
-        (partial / bundle.KERAS_MODEL).write_bytes(b"what is in it is never read")
-        bundle.seal(partial, bundle.load(version_path).manifest)
+        (partial / versions.KERAS_MODEL).write_bytes(b"what is in it is never read")
+        versions.seal(partial, versions.load(version_path).manifest)
     script = str(REPOSITORY / "predictWithMyModel.py")
     options = ["--model", str(folder), "--engine", "keras"]
-    done = run(slim, script, "picture.jpg", *options, cwd=tmp_path)
+    done = run(slim, script, "image.jpg", *options, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: Keras is not installed: run `pip install")
     assert len(done.stderr.splitlines()) == 1

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from classifier.serving.problems import DeadlineExceededError
-from classifier.serving.slots import EngineSlots
+from imagesieve.serving.engine_pool import EngineSlots
+from imagesieve.serving.errors import DeadlineExceededError
 
 
 def soon() -> float:
@@ -55,22 +55,22 @@ def test_what_work_raises_reaches_the_caller_and_the_next_is_done() -> None:
     assert slots.run(lambda: 1, soon())[0] == 1
 
 
-def test_nothing_keeps_the_picture_of_a_failed_run() -> None:
-    class Picture:
+def test_nothing_keeps_the_image_of_a_failed_run() -> None:
+    class Image:
         pass
 
     slots = EngineSlots(1)
-    picture = Picture()
-    remembered = weakref.ref(picture)
+    image = Image()
+    remembered = weakref.ref(image)
 
-    def fail(picture: Picture) -> None:
+    def fail(image: Image) -> None:
         raise ZeroDivisionError
 
     gc.disable()  # what goes in circles would stay until it is looked for
     try:
         with pytest.raises(ZeroDivisionError):
-            slots.run(functools.partial(fail, picture), soon())
-        del picture
+            slots.run(functools.partial(fail, image), soon())
+        del image
         slots.run(lambda: None, soon())  # the place itself remembers its last work
         assert remembered() is None
     finally:

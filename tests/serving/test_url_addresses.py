@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fetching import MAX_BYTES, PUBLIC, URL, assert_refused, error_of, fetcher, place, resolver
 
-from classifier.serving.problems import FetchFailedError, UrlNotAllowedError
-from classifier.serving.url_input import UrlFetcher
+from imagesieve.serving.errors import FetchFailedError, UrlNotAllowedError
+from imagesieve.serving.fetch_image import UrlFetcher
 
 # Row 44.
 
@@ -46,18 +46,18 @@ def test_address_that_is_not_public_is_refused_before_any_connection(
 
 
 NO_URLS = [
-    "", "a.jpg", "//pictures.example/a", "pictures.example/a", "http:pictures.example/a",
-    "http:/pictures.example/a", "http:///pictures.example/a", "http://", "http://?", "http:///",
+    "", "a.jpg", "//images.example/a", "images.example/a", "http:images.example/a",
+    "http:/images.example/a", "http:///images.example/a", "http://", "http://?", "http:///",
     # other schemes
-    "ftp://pictures.example/a", "file:///etc/passwd", "file://pictures.example/etc/passwd",
-    "gopher://pictures.example:70/_", "data:image/png;base64,iVBORw0KGgo=", "javascript:alert(1)",
-    "dict://pictures.example:2628/d", "ldap://pictures.example/", "httpx://pictures.example/",
-    "https+unix://pictures.example/", "jar:http://pictures.example/!/a", "view-source:" + URL,
+    "ftp://images.example/a", "file:///etc/passwd", "file://images.example/etc/passwd",
+    "gopher://images.example:70/_", "data:image/png;base64,iVBORw0KGgo=", "javascript:alert(1)",
+    "dict://images.example:2628/d", "ldap://images.example/", "httpx://images.example/",
+    "https+unix://images.example/", "jar:http://images.example/!/a", "view-source:" + URL,
     # other ports
-    "http://pictures.example:22/a", "http://pictures.example:6379/a", "https://h.example:8443/a",
-    "http://pictures.example:0/a", "http://pictures.example:65536/a", "http://h.example:80:80/a",
-    "http://pictures.example:/a", "http://pictures.example:-80/a", "http://h.example:8 0/a",
-    "http://pictures.example:+80/a", "http://pictures.example:٨٠/a",
+    "http://images.example:22/a", "http://images.example:6379/a", "https://h.example:8443/a",
+    "http://images.example:0/a", "http://images.example:65536/a", "http://h.example:80:80/a",
+    "http://images.example:/a", "http://images.example:-80/a", "http://h.example:8 0/a",
+    "http://images.example:+80/a", "http://images.example:٨٠/a",
     # numbers that resolvers take for 127.0.0.1
     "http://2130706433/", "http://0x7f000001/", "http://017700000001/", "http://0x7f.1/",
     "http://127.1/", "http://127.0.1/", "http://0177.0.0.1/", "http://0x7f.0x0.0x0.0x1/",
@@ -65,27 +65,27 @@ NO_URLS = [
     "http://256.1.1.1/", "http://127.0.0.1./", "http://0/", "http://h.example.0x7f/",
     # names of this machine and of its network alone
     "http://localhost/", "http://localhost./", "http://LOCALHOST/", "http://intranet/a",
-    "http://pictures.example./a", "http://.pictures.example/", "http://pictures..example/",
+    "http://images.example./a", "http://.images.example/", "http://images..example/",
     # Unicode that readers of addresses turn into something else
-    "http://127。0。0。1/", "http://127．0．0．1/", "http://pictures。example/a",
-    "http://１２７.0.0.1/", "http://①②⑦.0.0.1/", "http://bücher.example/", "http://pictures.exampleſ/",
-    "http://\u212aids.example/", "http://pictures.example/寿", "http://pictures.example\uff0f@h/",
-    "http://h.example\u200b/", "http://pictures.example\u2100.h.example/", "http\uff1a//h.example/",
+    "http://127。0。0。1/", "http://127．0．0．1/", "http://images。example/a",
+    "http://１２７.0.0.1/", "http://①②⑦.0.0.1/", "http://bücher.example/", "http://images.exampleſ/",
+    "http://\u212aids.example/", "http://images.example/寿", "http://images.example\uff0f@h/",
+    "http://h.example\u200b/", "http://images.example\u2100.h.example/", "http\uff1a//h.example/",
     # a second reader may find another host
-    "http://user@pictures.example/a", "http://user:word@pictures.example/a", "http://@h.example/",
-    "http://127.0.0.1@pictures.example/", "http://pictures.example@127.0.0.1/",
-    "http://pictures.example#@127.0.0.1/", "http://pictures.example/a#b", "http://h.example#",
-    "http://pictures.example\\@127.0.0.1/", "http:\\\\127.0.0.1\\", "http://h.example/a\\b",
-    "http://pictures.example\\.h.example/", "http://127.0.0.1%2f.h.example/",
-    "http://pictures.example%00.h.example/", "http://pic%74ures.example/", "http://h.example;/",
+    "http://user@images.example/a", "http://user:word@images.example/a", "http://@h.example/",
+    "http://127.0.0.1@images.example/", "http://images.example@127.0.0.1/",
+    "http://images.example#@127.0.0.1/", "http://images.example/a#b", "http://h.example#",
+    "http://images.example\\@127.0.0.1/", "http:\\\\127.0.0.1\\", "http://h.example/a\\b",
+    "http://images.example\\.h.example/", "http://127.0.0.1%2f.h.example/",
+    "http://images.example%00.h.example/", "http://pic%74ures.example/", "http://h.example;/",
     "http://[::1%25lo]/", "http://[fe80::1%eth0]/", "http://[::1]x/", "http://[v1.a]/",
     "http://[127.0.0.1]/", "http://[::1", "http://::1/", "http://[]/", "http://[::1]:80:80/",
     # blanks and control characters
-    " " + URL, URL + " ", URL + "\n", "\t" + URL, "ht\ttp://pictures.example/a",
-    "http://pictures.\texample/a", "http://pictures.example/a b", "http://pictures.example/a\tb",
-    "http://pictures.example/a\r\nX-Injected: 1", "http://pictures.example/\0", "\0" + URL,
-    "http://pictures.example/a?b\x7f", "http://pictures.example/\x85", "http:// h.example/",
-    "http://pictures.example/\ud800",
+    " " + URL, URL + " ", URL + "\n", "\t" + URL, "ht\ttp://images.example/a",
+    "http://images.\texample/a", "http://images.example/a b", "http://images.example/a\tb",
+    "http://images.example/a\r\nX-Injected: 1", "http://images.example/\0", "\0" + URL,
+    "http://images.example/a?b\x7f", "http://images.example/\x85", "http:// h.example/",
+    "http://images.example/\ud800",
     # too long
     URL + "a" * 2048, f"http://{'a' * 64}.example/",
 ]  # fmt: skip
@@ -103,11 +103,11 @@ def test_what_is_no_plain_address_is_refused_without_asking_anybody(
 @pytest.mark.parametrize(
     ("url", "target"),
     [
-        ("http://pictures.example", (PUBLIC, 80)),
-        ("https://pictures.example/", (PUBLIC, 80)),
-        ("http://pictures.example:443?a=b", (PUBLIC, 80)),
+        ("http://images.example", (PUBLIC, 80)),
+        ("https://images.example/", (PUBLIC, 80)),
+        ("http://images.example:443?a=b", (PUBLIC, 80)),
         ("https://xn--bcher-kva.example/%E5%AF%BF.jpg", (PUBLIC, 80)),
-        ("http://a_b-c.pictures.example/@2x/{a}|b.jpg?c[]=\"<'^`>", (PUBLIC, 80)),
+        ("http://a_b-c.images.example/@2x/{a}|b.jpg?c[]=\"<'^`>", (PUBLIC, 80)),
     ],
 )
 def test_plain_address_of_a_public_host_is_asked(
@@ -143,7 +143,7 @@ def test_name_that_changes_its_place_after_the_check_gains_nothing(
 ) -> None:
     asked = resolver(monkeypatch, [place(PUBLIC)], [place("127.0.0.1")])
     assert type(error_of(URL, UrlFetcher(MAX_BYTES))) is FetchFailedError
-    assert asked == ["pictures.example"]
+    assert asked == ["images.example"]
     assert connected == [(PUBLIC, 80)]
 
 

@@ -1,4 +1,4 @@
-"""Rows 46 and 47 of the attack table: redirects, and answers that never become a picture."""
+"""Rows 46 and 47 of the attack table: redirects, and answers that never become an image."""
 
 import contextlib
 import gc
@@ -25,13 +25,13 @@ from web_host import (
     send_raw,
 )
 
-from classifier.serving.problems import (
+from imagesieve.serving.errors import (
     DeadlineExceededError,
     FetchFailedError,
     OverloadedError,
     UrlNotAllowedError,
 )
-from classifier.serving.url_input import UrlFetcher, UrlSettings
+from imagesieve.serving.fetch_image import UrlFetcher, UrlSettings
 
 JPEG_START = RED_JPEG[:64]
 HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"
@@ -52,10 +52,10 @@ def test_no_redirect_is_followed(host: WebHost, status: int) -> None:
     "target",
     [
         *("http://127.0.0.1/", "http://169.254.169.254/latest/meta-data/", "https://[::1]/"),
-        *("file:///etc/passwd", "ftp://pictures.example/", "gopher://h.example/", "data:,x"),
+        *("file:///etc/passwd", "ftp://images.example/", "gopher://h.example/", "data:,x"),
         *(
-            "http://pictures.example:22/",
-            "http://pictures.example:6379/",
+            "http://images.example:22/",
+            "http://images.example:6379/",
             "/a",
             "",
             "//",
@@ -72,7 +72,7 @@ def test_redirect_is_refused_wherever_it_leads(host: WebHost, target: str) -> No
 def test_chain_of_redirects_ends_at_its_first(host: WebHost) -> None:
     host.routes |= {f"/{number}": redirect(f"/{number + 1}") for number in range(10)}
     host.routes["/10"] = send(RED_JPEG)
-    assert_refused("http://pictures.example/0", fetcher())
+    assert_refused("http://images.example/0", fetcher())
     assert host.requests == ["/0"]
 
 
@@ -93,16 +93,16 @@ def test_endless_body_is_read_up_to_the_limit(host: WebHost) -> None:
     ],
     ids=["announced size", "page"],
 )
-def test_what_cannot_become_a_picture_is_not_waited_for(host: WebHost, first: bytes) -> None:
+def test_what_cannot_become_a_image_is_not_waited_for(host: WebHost, first: bytes) -> None:
     host.routes["/a"] = drip(first, every=0.1, at_most=60.0)
     assert type(error_of(total_seconds=20.0)) is FetchFailedError  # and not the deadline
 
 
-def test_picture_of_just_the_largest_size_is_fetched(host: WebHost) -> None:
+def test_image_of_just_the_largest_size_is_fetched(host: WebHost) -> None:
     host.routes |= {"/a": send_in_parts(RED_JPEG), "/b": send(RED_JPEG)}
     settings = UrlSettings(allow_private=True)
     for path in ("a", "b"):
-        url = f"http://pictures.example/{path}"
+        url = f"http://images.example/{path}"
         assert UrlFetcher(len(RED_JPEG), None, settings).fetch(url) == RED_JPEG
         error = error_of(url, UrlFetcher(len(RED_JPEG) - 1, None, settings))
         assert type(error) is FetchFailedError
@@ -119,7 +119,7 @@ def test_picture_of_just_the_largest_size_is_fetched(host: WebHost) -> None:
         b"HTTP/1.1 302 Found\r\nX-Slow: ",
         b"HTTP/1.1 100 Continue\r\nX-Slow: ",
     ],
-    ids=["header", "body", "body of a picture", "chunk size", "length", "redirect", "continue"],
+    ids=["header", "body", "body of an image", "chunk size", "length", "redirect", "continue"],
 )
 def test_deadline_holds_however_a_host_drips(host: WebHost, first: bytes) -> None:
     host.routes["/a"] = drip(first, every=0.1, at_most=60.0)
@@ -208,7 +208,7 @@ def test_gzip_bomb_is_not_inflated(host: WebHost, headers: dict[str, str]) -> No
         send_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n" + RED_JPEG),
     ],
 )
-def test_answer_without_a_whole_picture_is_one_failure(host: WebHost, answer: Answer) -> None:
+def test_answer_without_a_whole_image_is_one_failure(host: WebHost, answer: Answer) -> None:
     host.routes["/a"] = answer
     assert type(error_of()) is FetchFailedError
 

@@ -1,4 +1,4 @@
-"""Pictures by address: what an honest host sees, row 43 of the attack table, and the options."""
+"""Images by address: what an honest host sees, row 43 of the attack table, and the options."""
 
 import argparse
 import logging
@@ -14,26 +14,26 @@ from fetching import MAX_BYTES, PUBLIC, URL, assert_refused, error_of, fetcher, 
 from hostile import RED_JPEG
 from web_host import WebHost, later, redirect, send, send_raw
 
-from classifier import console
-from classifier.errors import UsageError
-from classifier.serving import url_options
-from classifier.serving.limits import ServingLimits
-from classifier.serving.predictor import Predictor
-from classifier.serving.problems import OverloadedError
-from classifier.serving.url_input import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher
+from imagesieve import console
+from imagesieve.errors import UsageError
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import url_options
+from imagesieve.serving.errors import OverloadedError
+from imagesieve.serving.fetch_image import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher
+from imagesieve.serving.limits import ServingLimits
 
 
-def test_picture_is_fetched_as_it_is(host: WebHost) -> None:
+def test_image_is_fetched_as_it_is(host: WebHost) -> None:
     host.routes["/a%20b?c=1&d=%2F@x"] = send(RED_JPEG)
-    assert fetcher().fetch("HTTP://Pictures.Example:80/a%20b?c=1&d=%2F@x") == RED_JPEG
+    assert fetcher().fetch("HTTP://Images.Example:80/a%20b?c=1&d=%2F@x") == RED_JPEG
     (headers,) = host.headers
-    assert headers["Host"] == "pictures.example"
+    assert headers["Host"] == "images.example"
     assert headers["Accept-Encoding"] == "identity"
     assert "Authorization" not in headers
     assert "Cookie" not in headers
 
 
-def test_chunked_picture_is_fetched(host: WebHost) -> None:
+def test_chunked_image_is_fetched(host: WebHost) -> None:
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(RED_JPEG), RED_JPEG)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     host.routes["/a"] = send_raw(head + chunks)
@@ -51,7 +51,7 @@ def post(predictor: Predictor, fetch: Callable[[str], bytes] | None, **fields: s
     return client.post("/v1/predict", json=fields)
 
 
-def test_service_judges_the_picture_at_an_address(host: WebHost, predictor: Predictor) -> None:
+def test_service_judges_the_image_at_an_address(host: WebHost, predictor: Predictor) -> None:
     host.routes["/a"] = send(RED_JPEG)
     response = post(predictor, fetcher().fetch, url=URL)
     assert (response.status_code, response.get_json()["label"]) == (200, "red")
@@ -84,10 +84,10 @@ def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: 
 @pytest.mark.parametrize(
     ("url", "status", "slug", "detail"),
     [
-        ("http://pictures.example:22/a", 422, "url-not-allowed", NOT_ALLOWED),
-        ("http://pictures.example/moved", 422, "url-not-allowed", NOT_ALLOWED),
-        ("http://pictures.example/gone", 502, "fetch-failed", FAILED),
-        ("http://pictures.example/late", 504, "deadline-exceeded", TOO_SLOW),
+        ("http://images.example:22/a", 422, "url-not-allowed", NOT_ALLOWED),
+        ("http://images.example/moved", 422, "url-not-allowed", NOT_ALLOWED),
+        ("http://images.example/gone", 502, "fetch-failed", FAILED),
+        ("http://images.example/late", 504, "deadline-exceeded", TOO_SLOW),
     ],
 )
 def test_service_tells_one_problem_of_each_kind(
@@ -114,7 +114,7 @@ def test_address_is_refused_where_none_is_taken(
     assert asked == []
 
 
-def test_address_is_never_taken_for_a_picture(
+def test_address_is_never_taken_for_a_image(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, connected: list[Any]
 ) -> None:
     asked = resolver(monkeypatch, [place(PUBLIC)])
@@ -155,7 +155,7 @@ def test_every_place_comes_back_after_failures(host: WebHost) -> None:
     host.routes |= {"/a": send(RED_JPEG), "/gone": send(b"", 404), "/moved": redirect("/a")}
     mine = fetcher(max_at_once=1)
     for path in ("gone", "moved", "gone"):
-        error_of(f"http://pictures.example/{path}", mine)
+        error_of(f"http://images.example/{path}", mine)
     assert mine.fetch(URL) == RED_JPEG
 
 
@@ -188,16 +188,16 @@ def test_proxies_of_the_environment_are_not_used(
     "url",
     [
         "http://other.example/a",
-        "http://a.pictures.example/a",
-        "http://pictures.example.other.example/a",
-        "http://xpictures.example/a",
+        "http://a.images.example/a",
+        "http://images.example.other.example/a",
+        "http://ximages.example/a",
         "http://127.0.0.1/a",
     ],
 )
 def test_only_listed_hosts_are_asked(host: WebHost, url: str) -> None:
     host.routes["/a"] = send(RED_JPEG)
-    mine = fetcher(["pictures.example", "2606:4700::1111"])
-    assert mine.fetch("http://PICTURES.example/a") == RED_JPEG
+    mine = fetcher(["images.example", "2606:4700::1111"])
+    assert mine.fetch("http://IMAGES.example/a") == RED_JPEG
     assert mine.fetch("http://[2606:4700:0:0::1111]/a") == RED_JPEG
     assert_refused(url, mine)
     assert len(host.requests) == 2
@@ -207,7 +207,7 @@ def test_listed_host_is_refused_all_the_same_when_it_is_private(
     monkeypatch: pytest.MonkeyPatch, connected: list[Any]
 ) -> None:
     resolver(monkeypatch, [place("10.0.0.1")])
-    assert_refused(URL, UrlFetcher(MAX_BYTES, ["pictures.example"]))
+    assert_refused(URL, UrlFetcher(MAX_BYTES, ["images.example"]))
     assert connected == []
 
 
@@ -215,10 +215,10 @@ def test_log_tells_the_reason_in_one_plain_line(
     host: WebHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.routes["/a"] = send_raw(b"\x1b[31mHTTP\x07 " + b"x" * 5000 + b"\r\n\r\n")
-    with caplog.at_level(logging.DEBUG, logger="classifier"):
+    with caplog.at_level(logging.DEBUG, logger="imagesieve"):
         error_of()
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("no picture from pictures.example: BadStatusLine(")
+    assert message.startswith("no image from images.example: BadStatusLine(")
     assert message.isprintable()
     assert len(message) < 400
 
@@ -250,7 +250,7 @@ def test_fetcher_of_the_command_line_has_its_hosts_and_visits_no_private_one(
 
 
 @pytest.mark.parametrize(
-    "name", ["", "https://pictures.example", "pictures.example/", "a b", "a:80", "bücher.example"]
+    "name", ["", "https://images.example", "images.example/", "a b", "a:80", "bücher.example"]
 )
 def test_host_that_is_none_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="is no host"):
@@ -259,4 +259,4 @@ def test_host_that_is_none_is_a_usage_error(name: str) -> None:
 
 def test_hosts_without_permission_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="goes with --allow-url"):
-        url_options.from_options(options("--allow-url-host", "pictures.example"), ServingLimits())
+        url_options.from_options(options("--allow-url-host", "images.example"), ServingLimits())

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from fetching import error_of, fetcher, place, resolver
 from hostile import RED_JPEG
-from tls_host import EXPIRED, LOCALHOST, PICTURES, speaking_tls, trusting
+from tls_host import EXPIRED, IMAGES, LOCALHOST, speaking_tls, trusting
 from web_host import WebHost
 
-from classifier.serving.problems import FetchFailedError
+from imagesieve.serving.errors import FetchFailedError
 
-SAFE_URL = "https://pictures.example/a"
+SAFE_URL = "https://images.example/a"
 SAFE_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(RED_JPEG), RED_JPEG)
 
 
 @pytest.mark.parametrize(
     ("certificate", "trusted", "reason"),
     [
-        (LOCALHOST, LOCALHOST, "not valid for 'pictures.example'"),
+        (LOCALHOST, LOCALHOST, "not valid for 'images.example'"),
         (EXPIRED, EXPIRED, "has expired"),
-        (PICTURES, LOCALHOST, "self-signed"),
+        (IMAGES, LOCALHOST, "self-signed"),
     ],
     ids=["wrong name", "expired", "self-signed"],
 )
@@ -42,7 +42,7 @@ def test_host_that_does_not_prove_its_name_is_a_failure(
 def test_host_that_proves_its_name_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with speaking_tls(PICTURES, SAFE_ANSWER, tmp_path) as port, trusting(PICTURES, tmp_path):
+    with speaking_tls(IMAGES, SAFE_ANSWER, tmp_path) as port, trusting(IMAGES, tmp_path):
         resolver(monkeypatch, [place("127.0.0.1", port)])
         assert fetcher().fetch(SAFE_URL) == RED_JPEG
 

@@ -21,7 +21,7 @@ from attacking import MEGABYTE, Target, assert_refused, wait_until
 from hostile import RED_JPEG, REFUSED, png
 from running import REPOSITORY, SECONDS, serving
 
-from classifier.serving import waitress_parts
+from imagesieve.serving import waitress_parts
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST
@@ -242,8 +242,8 @@ def test_batch_of_bombs_is_a_problem_each(target: Target) -> None:
 
 
 def test_batches_of_32_megabytes_are_given_back(target: Target) -> None:
-    picture = base64.b64encode(RED_JPEG.ljust(7 * MEGABYTE, b"\0")).decode()
-    whole = json.dumps({"images": [{"image": picture}] * 3}).encode()
+    image = base64.b64encode(RED_JPEG.ljust(7 * MEGABYTE, b"\0")).decode()
+    whole = json.dumps({"images": [{"image": image}] * 3}).encode()
     # One letter outside of ASCII makes Python's text four times as large.
     wide = '{"images": [{"image": "%s☃😀"}]}' % ("A" * 30 * MEGABYTE)
     for body, label in ((whole, "red"), (wide.encode(), None)):
@@ -280,7 +280,7 @@ def test_a_server_may_open_as_many_files_as_it_takes_connections(
 def test_where_few_files_are_allowed_there_are_fewer_connections() -> None:
     script = (
         "import resource, logging; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))\n"
-        "from classifier.serving import server\n"
+        "from imagesieve.serving import server\n"
         "print(server._room_for_connections(1000))"
     )
     done = subprocess.run(

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from classifier.web import addresses
-from classifier.web.addresses import Address, AddressError, RefusedHostError
+from imagesieve.web import urls
+from imagesieve.web.urls import Address, AddressError, RefusedHostError
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from classifier.web.addresses import Address, AddressError, RefusedHostError
     ],
 )
 def test_address_is_taken_apart(url: str, address: Address) -> None:
-    assert addresses.parse(url) == address
+    assert urls.parse(url) == address
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_address_is_taken_apart(url: str, address: Address) -> None:
 )
 def test_what_is_no_address_is_named(url: str, reason: str) -> None:
     with pytest.raises(AddressError) as caught:
-        addresses.parse(url)
+        urls.parse(url)
     assert caught.value.reason == reason
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_address_is_named(url: str, reason: str) -> None:
     ],
 )
 def test_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
-    assert addresses.parse(url).origin == origin
+    assert urls.parse(url).origin == origin
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
     ],
 )
 def test_redirect_is_read_from_where_it_was_found(location: str, target: str) -> None:
-    assert addresses.redirect_target("http://h.example/x/a", location) == target
+    assert urls.redirect_target("http://h.example/x/a", location) == target
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_redirect_is_read_from_where_it_was_found(location: str, target: str) ->
 )
 def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -> None:
     with pytest.raises(AddressError) as caught:
-        addresses.redirect_target("http://h.example/", location)
+        urls.redirect_target("http://h.example/", location)
     assert caught.value.reason == reason
 
 
@@ -128,7 +128,7 @@ def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -
     ],
 )
 def test_address_is_private(address: str) -> None:
-    assert addresses.is_private(address)
+    assert urls.is_private(address)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_address_is_private(address: str) -> None:
     ["8.8.8.8", "2606:4700::1111", "2001:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
 def test_address_is_public(address: str) -> None:
-    assert not addresses.is_private(address)
+    assert not urls.is_private(address)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_address_is_public(address: str) -> None:
     ],
 )
 def test_address_is_link_local_however_it_is_wrapped(address: str) -> None:
-    assert addresses.is_link_local(address)
+    assert urls.is_link_local(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "::", "fd00::1", "8.8.8.8"])
 def test_address_is_not_link_local(address: str) -> None:
-    assert not addresses.is_link_local(address)
+    assert not urls.is_link_local(address)
 
 
 def look_up(monkeypatch: pytest.MonkeyPatch, host: str, answer: object) -> AddressError:
@@ -169,7 +169,7 @@ def look_up(monkeypatch: pytest.MonkeyPatch, host: str, answer: object) -> Addre
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(AddressError) as caught:
-        addresses.resolve(host, 80, allow_private=False)
+        urls.resolve(host, 80, allow_private=False)
     return caught.value
 
 

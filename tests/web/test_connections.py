@@ -14,9 +14,9 @@ import urllib3
 from tls_host import LOCALHOST, speaking_tls, trusting
 from web_host import WebHost, later, send
 
-from classifier.web import addresses
-from classifier.web.addresses import AddressError
-from classifier.web.connections import Line, Watchdog, asking
+from imagesieve.web import urls
+from imagesieve.web.connections import Line, Watchdog, asking
+from imagesieve.web.urls import AddressError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 
@@ -36,7 +36,7 @@ def fetch(url: str, connect_seconds: float = 5.0, total_seconds: float = 5.0) ->
     try:
         with (
             watchdog.watching(line, total_seconds),
-            asking(addresses.parse(url), {}, line, read_seconds=10.0) as answer,
+            asking(urls.parse(url), {}, line, read_seconds=10.0) as answer,
         ):
             return answer.read()
     except (OSError, urllib3.exceptions.HTTPError):

@@ -1,1 +1,0 @@
-"""Serving: a model version judges pictures, for the command line and over HTTP."""

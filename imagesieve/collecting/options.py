@@ -1,0 +1,361 @@
+"""The downloader's command line: its options, and what they ask for."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagesieve.collecting.bing.queries import FILTERS, SAFE_SEARCH, Query, SearchOptions
+from imagesieve.console import argument_parser
+from imagesieve.errors import UsageError
+
+if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do without
+    from imagesieve.collecting.run import CollectSettings, Search
+    from imagesieve.collecting.targets import Target
+
+MAX_THREADS = 128
+DEFAULT_LIMIT = 100
+
+_IN_PLAN = ("limit", "validation_fraction", "market", "filters", *FILTERS)
+
+
+def read_options(arguments: Sequence[str], documentation: str) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        arguments: without the script's name.
+        documentation: one line, the examples, and what else `--help` shall say, each in a
+            paragraph.
+
+    Raises:
+        UsageError: an option is unknown, or its value is of no use.
+    """
+    head, examples, notes = documentation.strip().split("\n\n", 2)
+    parser = argument_parser(f"{head}\n\n{notes}", examples)
+    _add_tasks(parser)
+    _add_output(parser.add_argument_group("the images"))
+    _add_search(parser.add_argument_group("the search"))
+    _add_network(parser.add_argument_group("the network"))
+    options = parser.parse_args(arguments)
+    _check_together(options)
+    return options
+
+
+def read_targets(options: argparse.Namespace) -> list["Target"]:
+    """Give what shall be filled.
+
+    Raises:
+        UsageError: the file of queries or the plan cannot be used.
+    """
+    if options.plan is not None:
+        from imagesieve.collecting.plan import read_plan
+
+        return read_plan(options.plan, options.output)
+    search = search_options(options)
+    output = options.output or Path("data")
+    if options.search_file is None:
+        query = Query(options.search_string.strip(), search)
+        return [_target(query, output, options, is_folder=True)]
+    queries = _read_queries(options.search_file)
+    return [_target(Query(text, search), output, options) for text in queries]
+
+
+def search_options(options: argparse.Namespace) -> SearchOptions:
+    """Take from the options what every query asks for."""
+    names = ("safe_search", "market", "filters", *FILTERS)
+    return SearchOptions(**{name: getattr(options, name) for name in names})
+
+
+def open_search(options: argparse.Namespace) -> "Search":
+    """Give what finds the images: Bing, or pages that were saved."""
+    from imagesieve.collecting.bing.search import BASE_URL, ImageSearch, SavedPages, SearchSettings
+
+    if options.page_file is not None:
+        return SavedPages(options.page_file)
+    return ImageSearch(
+        SearchSettings(
+            base_url=options.base_url or os.environ.get("BING_BASE_URL") or BASE_URL,
+            seconds_between_pages=options.page_interval,
+        )
+    )
+
+
+def collect_settings(options: argparse.Namespace) -> "CollectSettings":
+    """Take from the options how the run works."""
+    from imagesieve.collecting.hosts import HostSettings
+    from imagesieve.collecting.run import CollectSettings
+    from imagesieve.web.fetch import FetchSettings
+
+    return CollectSettings(
+        threads=options.threads,
+        min_side=options.min_side,
+        max_side=options.max_side,
+        file_format=options.format,
+        keeps_near_duplicates=options.keep_near_duplicates,
+        retries_failed=options.retry_failed,
+        follows_robots=not options.ignore_robots,
+        fetch=FetchSettings(
+            total_seconds=options.timeout,
+            max_bytes=round(options.max_megabytes * 2**20),
+            allow_private_hosts=options.allow_private_hosts,
+        ),
+        hosts=HostSettings(
+            max_connections=options.per_host, seconds_between_requests=options.host_interval
+        ),
+        seconds=options.time_limit,
+        quiet=options.quiet,
+    )
+
+
+def _target(
+    query: Query, output: Path, options: argparse.Namespace, *, is_folder: bool = False
+) -> "Target":
+    from imagesieve.collecting.folders import folder_name
+    from imagesieve.collecting.targets import Side, Target, split_target
+
+    name = folder_name(query.text)
+    if options.validation_fraction is not None:
+        return split_target(name, (query,), output, options.limit, options.validation_fraction)
+    folder = output if is_folder else output / name
+    return Target(_printable(query.text), (query,), Side(folder, options.limit))
+
+
+def _printable(text: str) -> str:
+    """Replace what would command a terminal rather than be shown by it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _read_queries(path: Path) -> list[str]:
+    from imagesieve.collecting.folders import distinct
+
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"--search-file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--search-file {path} is not UTF-8 text: {error}") from error
+    queries = [line.strip() for line in lines if line.strip()]
+    if not queries:
+        raise UsageError(f"--search-file {path} holds no query: write one on each line")
+    return distinct(queries)
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    if options.plan is not None:
+        for name in _IN_PLAN:
+            if getattr(options, name) not in ("", None):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} has its place in the plan: write it there"
+                )
+    if options.limit is None:
+        options.limit = DEFAULT_LIMIT
+    if options.export and options.json:
+        raise UsageError("--json does not go with --export, which has forms of its own")
+    if options.base_url == "":
+        raise UsageError("--base-url is empty: give an address, or leave it out to ask Bing")
+    if options.max_side is not None and options.max_side < options.min_side:
+        raise UsageError(
+            f"--max-side {options.max_side} is less than --min-side {options.min_side}"
+        )
+    if options.page_file is not None and options.search_string is None:
+        raise UsageError("--page-file gives the results of one search: name it with -s")
+    if options.validation_fraction is not None and options.limit < 2:
+        raise UsageError("--validation-fraction needs a --limit of 2 or more: one for each side")
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    tasks = parser.add_argument_group("what to do (one of them)")
+    what = tasks.add_mutually_exclusive_group(required=True)
+    what.add_argument("-s", "--search-string", metavar="WORDS", help="search, and fill one folder")
+    what.add_argument(
+        "-f",
+        "--search-file",
+        type=Path,
+        metavar="FILE",
+        help="a text file, one search a line: fill a folder for each",
+    )
+    what.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="fill a whole data set: a TOML file, see examples/menu-or-not.toml",
+    )
+    what.add_argument(
+        "--verify", action="store_true", help="check the images that are there, change nothing"
+    )
+    what.add_argument(
+        "--export",
+        choices=("csv", "urls"),
+        help="print what the journals know: every attempt, or the addresses of the images",
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-o",
+        "--output",
+        type=_folder,
+        metavar="DIR",
+        help="the folder for the images; with -f and --plan, for their folders (default: data)",
+    )
+    group.add_argument(
+        "--limit",
+        type=_whole,
+        metavar="N",
+        help="good images of each search, those of earlier runs included (default: 100)",
+    )
+    group.add_argument(
+        "--validation-fraction",
+        type=_fraction,
+        metavar="F",
+        help="put so many of them into DIR/validation/, the others into DIR/train/",
+    )
+    group.add_argument(
+        "--min-side",
+        type=_whole,
+        default=64,
+        metavar="PIXELS",
+        help="both sides must have as many (default: 64)",
+    )
+    group.add_argument(
+        "--max-side", type=_whole, metavar="PIXELS", help="scale larger images down to it"
+    )
+    group.add_argument(
+        "--format",
+        choices=("keep", "jpg"),
+        default="keep",
+        help="keep each file as it came, or write all as RGB JPEG (default: keep)",
+    )
+    group.add_argument(
+        "--keep-near-duplicates",
+        action="store_true",
+        help="keep images that differ in size or encoding only, on one side of the split",
+    )
+    group.add_argument("--json", action="store_true", help="print one summary object")
+
+
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    adult = group.add_mutually_exclusive_group()
+    adult.add_argument(
+        "--safe-search",
+        choices=tuple(SAFE_SEARCH),
+        default="moderate",
+        help="what Bing may show (default: moderate)",
+    )
+    for name, level in (("on", "strict"), ("off", "off")):
+        adult.add_argument(
+            f"--adult-filter-{name}",
+            dest="safe_search",
+            action="store_const",
+            const=level,
+            help=f"the same as --safe-search {level}",
+        )
+    group.add_argument("--market", default="", metavar="en-US", help="language and country")
+    for name, values in FILTERS.items():
+        names = ", ".join(values)
+        if name == "size":
+            names += ", larger-than:640x480"
+        group.add_argument(f"--{name}", default="", metavar=name.upper(), help=names)
+    group.add_argument(
+        "--filters",
+        default="",
+        metavar="QFT",
+        help="Bing's own filter text, such as +filterui:imagesize-large",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the addresses, download no image"
+    )
+    group.add_argument(
+        "--page-file",
+        type=Path,
+        metavar="PATH",
+        help="read result pages saved from a browser, a file or a folder, instead of asking Bing",
+    )
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    def number(name: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
+        shown = "" if default is None else f" (default: {default:g})"
+        group.add_argument(name, type=kind, default=default, metavar="N", help=text + shown)
+
+    group.add_argument(
+        "-t",
+        "--threads",
+        type=_threads,
+        default=32,
+        metavar="N",
+        help=f"downloads at the same time, up to {MAX_THREADS} (default: 32)",
+    )
+    number("--per-host", _whole, 2, "downloads at the same time from one host")
+    number("--host-interval", _seconds, 0.1, "seconds between two requests to one host")
+    number(
+        "--page-interval",
+        _seconds,
+        None,
+        "seconds between two result pages (default: 1; 0 if --base-url is on this machine)",
+    )
+    number("--timeout", _some, 20, "seconds for one image, all in all")
+    number("--time-limit", _some, None, "seconds for the whole run")
+    number("--max-megabytes", _some, 20, "the largest file to download")
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="first try those again that failed for good in earlier runs",
+    )
+    group.add_argument(
+        "--ignore-robots",
+        action="store_true",
+        help="fetch what a host's robots.txt forbids too; the journal says so",
+    )
+    group.add_argument(
+        "--allow-private-hosts",
+        action="store_true",
+        help="fetch from this machine and the local network too",
+    )
+    group.add_argument(
+        "--base-url", metavar="URL", help="search there instead of Bing (or set BING_BASE_URL)"
+    )
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a folder, or . for the current one")
+    return Path(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    number = _whole(text)
+    if number > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_THREADS}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return number
+
+
+def _some(text: str) -> float:
+    number = _seconds(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number over 0")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _seconds(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, such as 0.2")
+    return number

@@ -1,0 +1,178 @@
+"""What a run did: counts, exit code, and how both are shown."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagesieve import console
+from imagesieve.collecting.targets import Target
+from imagesieve.errors import SearchError
+
+EXIT_SHORT = 3  # all went well, but there are no more images, or no more time
+
+_MAX_COLUMNS = 4  # side by side on a terminal of 80 columns
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run did for one target.
+
+    Attributes:
+        before: good images that were there before, up to each side's limit.
+        surplus: those over it.
+        found: results that the search gave.
+        known: of them, those that an earlier run has dealt with.
+        kept: images added.
+        enlarged: images replaced by a larger copy.
+        duplicates: results that were there already, byte for byte or by Bing's own digest.
+        near_duplicates: results that were there already in another size or encoding.
+        leaks: results left out because another split has them.
+        failed: reason -> number of results that were no use.
+        also_in: path of a kept image -> the same or nearly the same image in other classes.
+        unusable: files in the folders that are not counted; they are left where they are.
+        is_out_of_time: whether the run ended because its time was over.
+        seconds: how long it took.
+        error: why the search ended early, or None.
+    """
+
+    target: Target
+    before: int = 0
+    surplus: int = 0
+    found: int = 0
+    known: int = 0
+    kept: int = 0
+    enlarged: int = 0
+    duplicates: int = 0
+    near_duplicates: int = 0
+    leaks: int = 0
+    failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    also_in: dict[Path, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    unusable: list[Path] = dataclasses.field(default_factory=list)
+    is_out_of_time: bool = False
+    seconds: float = 0.0
+    error: SearchError | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Good images that are there now."""
+        return self.before + self.surplus + self.kept
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the folders hold what was wanted."""
+        return self.before + self.kept >= self.target.limit
+
+    @property
+    def exit_code(self) -> int:
+        """0 filled, 3 when there are no more images, else the code of the error."""
+        if self.is_filled:
+            return console.EXIT_OK
+        return self.error.exit_code if self.error else EXIT_SHORT
+
+    @property
+    def explanation(self) -> str:
+        """One sentence on why the folders are not full; "" if they are."""
+        if self.is_filled:
+            return ""
+        missing = f"{self.target.name}: {self.num_images} of {self.target.limit} images"
+        if self.error is not None:
+            return f"{missing}: {self.error}"
+        if self.is_out_of_time:
+            return f"{missing}: the time is over. Run it again to go on."
+        return f"{missing}: no more were found. Add queries, or loosen the filters."
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Give the exit code of a run: the first error's, else 3 if any is short, else 0."""
+    codes = [outcome.exit_code for outcome in outcomes]
+    errors = [code for code in codes if code not in (console.EXIT_OK, EXIT_SHORT)]
+    return errors[0] if errors else max(codes, default=console.EXIT_OK)
+
+
+def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dict[str, object]:
+    """Give everything that was counted, ready for JSON."""
+    failed: collections.Counter[str] = collections.Counter()
+    for outcome in outcomes:
+        failed += outcome.failed
+    return {
+        "images": sum(outcome.num_images for outcome in outcomes),
+        "kept": sum(outcome.kept for outcome in outcomes),
+        "duplicates": sum(outcome.duplicates for outcome in outcomes),
+        "near_duplicates": sum(outcome.near_duplicates for outcome in outcomes),
+        "failed": dict(failed.most_common()),
+        "exit_code": console.EXIT_INTERRUPTED if is_interrupted else exit_code(outcomes),
+        "classes": [_summary_of(outcome) for outcome in outcomes],
+    }
+
+
+def summary_table(outcomes: Sequence[Outcome]) -> str:
+    """Lay out what was found, what was kept, and what was no use for which reason."""
+    rows = _rows(outcomes)
+    if len(outcomes) <= _MAX_COLUMNS:
+        names = [outcome.target.name for outcome in outcomes]
+        return console.table(["", *names], [[name, *counts] for name, counts in rows])
+    # A file may have hundreds of queries: those go downwards, and the details are for all together.
+    in_all = console.table(["", "in all"], [[name, sum(counts)] for name, counts in rows])
+    return f"{_table_of_classes(outcomes)}\n\n{in_all}"
+
+
+def _table_of_classes(outcomes: Sequence[Outcome]) -> str:
+    header = ["", "wanted", "before", "found", "kept", "duplicates", "failed"]
+    lines = [
+        [
+            outcome.target.name,
+            outcome.target.limit,
+            outcome.before,
+            outcome.found,
+            outcome.kept,
+            outcome.duplicates + outcome.near_duplicates + outcome.leaks,
+            outcome.failed.total(),
+        ]
+        for outcome in outcomes
+    ]
+    return console.table(header, lines)
+
+
+def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, list[int]]]:
+    """Give each count that is worth a line, with its value in every outcome."""
+    reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
+    rows: list[tuple[str, list[int]]] = [
+        ("wanted", [outcome.target.limit for outcome in outcomes]),
+        ("there before", [outcome.before for outcome in outcomes]),
+        ("found", [outcome.found for outcome in outcomes]),
+        ("kept", [outcome.kept for outcome in outcomes]),
+        ("enlarged", [outcome.enlarged for outcome in outcomes]),
+        ("seen before", [outcome.known for outcome in outcomes]),
+        ("duplicates", [outcome.duplicates for outcome in outcomes]),
+        ("near duplicates", [outcome.near_duplicates for outcome in outcomes]),
+        ("in another split", [outcome.leaks for outcome in outcomes]),
+        *((f"failed: {reason}", [o.failed[reason] for o in outcomes]) for reason in reasons),
+    ]
+    always = ("wanted", "there before", "found", "kept", "duplicates")
+    return [(name, counts) for name, counts in rows if name in always or any(counts)]
+
+
+def _summary_of(outcome: Outcome) -> dict[str, object]:
+    return {
+        "class": outcome.target.name,
+        "queries": [query.text for query in outcome.target.queries],
+        "folders": [
+            {"path": str(side.folder), "limit": side.limit} for side in outcome.target.sides
+        ],
+        "limit": outcome.target.limit,
+        "before": outcome.before,
+        "found": outcome.found,
+        "known": outcome.known,
+        "kept": outcome.kept,
+        "enlarged": outcome.enlarged,
+        "duplicates": outcome.duplicates,
+        "near_duplicates": outcome.near_duplicates,
+        "in_another_split": outcome.leaks,
+        "failed": dict(outcome.failed.most_common()),
+        "also_in": {str(path): [str(p) for p in paths] for path, paths in outcome.also_in.items()},
+        "unusable": [str(path) for path in outcome.unusable],
+        "seconds": round(outcome.seconds, 3),
+        "error": str(outcome.error) if outcome.error else None,
+        "exit_code": outcome.exit_code,
+    }

@@ -1,0 +1,195 @@
+"""What sites do not want: images marked in their header, and addresses named in robots.txt."""
+
+import collections
+import dataclasses
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from protego import Protego
+
+from imagesieve.web import urls
+from imagesieve.web.connections import AGENT_TOKEN
+from imagesieve.web.fetch import Fetcher, FetchError
+from imagesieve.web.urls import Address, AddressError
+
+_OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
+# Their values follow a colon, which elsewhere ends the name of the agent that is spoken to.
+_WITH_VALUE = frozenset(
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+)
+_AGENT = re.compile(r"\s*([a-z][\w.-]*|\*)(?:/[\w.]+)?\s*:", re.IGNORECASE)
+
+_AGENT_LINE = re.compile(r"\s*user[\s-]*agent\b\s*:?(?P<agent>[^#]*)", re.IGNORECASE)
+_REFUSAL = b"User-agent: *\nDisallow: /\n"
+
+# Failures of the host itself: whoever asks for an image will hear the same.
+_NO_HOST = frozenset({"unknown host", "private address", "no connection", "no safe connection"})
+# RFC 9309 takes rules that cannot be asked for as a complete refusal. These are no such failures:
+# the host answers, but leads nowhere.
+_NO_RULES = frozenset(
+    {"too many redirects", "redirect to nowhere", "not http or https", "not a valid address"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConsentSettings:
+    """How much is asked about what sites want."""
+
+    opt_outs: int = 3  # images of one host; then nothing more is asked of it
+    robots_seconds: float = 5.0  # for one robots.txt, redirects included
+    robots_bytes: int = 512 * 1024  # what RFC 9309 asks to be read at least
+
+
+def opted_out(headers: Sequence[tuple[str, str]], token: str) -> str:
+    """Give the directive of a header that forbids `token` to use the image, or "".
+
+    Args:
+        headers: names and values; a name may come more than once.
+        token: how directives name our agent, in any case.
+    """
+    for name, value in headers:
+        if name.lower() == "tdm-reservation" and value.strip() == "1":
+            return "tdm-reservation"
+        if name.lower() == "x-robots-tag" and (directive := _opt_out_in(value, token.lower())):
+            return directive
+    return ""
+
+
+def _opt_out_in(value: str, token: str) -> str:
+    agent = "*"
+    for part in re.split("[,;]", value.lower()):
+        directive = part.strip()
+        match = _AGENT.match(part)
+        if match and match[1] not in _WITH_VALUE:
+            agent = match[1]  # of this directive and those that follow
+            directive = part[match.end() :].strip()
+        if agent in ("*", token) and directive in _OPT_OUTS:
+            return directive
+    return ""
+
+
+class Consent:
+    """Refuses images whose header forbids their use, and hosts that do so again and again."""
+
+    def __init__(self, settings: ConsentSettings | None = None) -> None:
+        self.settings = settings or ConsentSettings()
+        self._lock = threading.Lock()
+        self._opt_outs: dict[str, list[str]] = collections.defaultdict(list)  # by host
+
+    def check(self, url: str, headers: Sequence[tuple[str, str]]) -> None:
+        """Look at the header of an answer; made for `Fetcher.fetch`.
+
+        Raises:
+            FetchError: "opted out", with the directive that says so.
+        """
+        directive = opted_out(headers, AGENT_TOKEN)
+        if directive:
+            with self._lock:
+                self._opt_outs[_address_of(url).host].append(directive)
+            raise FetchError(url, "opted out", directive)
+
+    def refuses(self, url: str) -> str:
+        """Give the directive for which nothing more is to be asked of the host, or "".
+
+        Raises:
+            FetchError: not http or https, or not a valid address.
+        """
+        with self._lock:
+            found = self._opt_outs.get(_address_of(url).host, [])
+            return found[-1] if len(found) >= self.settings.opt_outs else ""
+
+
+class Robots:
+    """The robots.txt of each origin, asked for once however many threads want it."""
+
+    def __init__(self, settings: ConsentSettings | None = None) -> None:
+        self.settings = settings or ConsentSettings()
+        self._lock = threading.Lock()
+        self._rules: dict[str, Future[Protego]] = {}  # by origin
+
+    def allows(self, url: str, fetcher: Fetcher) -> bool:
+        """Tell whether robots.txt lets us ask for `url`.
+
+        A file that is missing (4xx) forbids nothing; one that cannot be had for now (5xx, 429, a
+        timeout) forbids everything.
+
+        Args:
+            url: the address of an image.
+            fetcher: asks for robots.txt, with a deadline of its own; can be stopped.
+
+        Raises:
+            FetchError: the host cannot be reached at all, or the fetcher was stopped. That is not
+                remembered.
+        """
+        address = _address_of(url)
+        with self._lock:
+            rules = self._rules.get(address.origin)
+            is_first = rules is None
+            if rules is None:
+                rules = self._rules[address.origin] = Future()
+        if is_first:
+            self._load(address.origin, rules, fetcher)
+        return rules.result().can_fetch(f"{address.origin}{address.target}", AGENT_TOKEN)
+
+    def _load(self, origin: str, rules: "Future[Protego]", fetcher: Fetcher) -> None:
+        """Fulfil the promise, be it with an error, which whoever waits for it shares."""
+        try:
+            rules.set_result(parse_robots(self._read(f"{origin}/robots.txt", fetcher)))
+        except BaseException as error:
+            with self._lock:
+                del self._rules[origin]
+            rules.set_exception(error)
+
+    def _read(self, url: str, fetcher: Fetcher) -> bytes:
+        seconds = self.settings.robots_seconds
+        settings = dataclasses.replace(
+            fetcher.settings,
+            # Not the whole, so that a host without connection is told from one without answer.
+            connect_seconds=min(fetcher.settings.connect_seconds, seconds / 2),
+            total_seconds=min(fetcher.settings.total_seconds, seconds),
+            max_bytes=self.settings.robots_bytes,
+        )
+        try:
+            body = fetcher.fetch(url, settings=settings, keep_start=True).body
+        except FetchError as error:
+            if error.reason == "stopped" or (error.url == url and error.reason in _NO_HOST):
+                raise
+            return b"" if _means_no_rules(error) else _REFUSAL
+        if len(body) == self.settings.robots_bytes:
+            return body[: body.rfind(b"\n") + 1]  # half a path would forbid too much
+        return body
+
+
+def _means_no_rules(error: FetchError) -> bool:
+    if error.status is None:
+        return error.reason in _NO_RULES
+    return error.status < 500 and error.status != 429
+
+
+def parse_robots(body: bytes) -> Protego:
+    """Read the rules of a robots.txt; a body that is no text has none."""
+    if b"\0" in body:
+        return Protego.parse("")
+    lines = body.decode("utf-8-sig", errors="replace").splitlines()
+    return Protego.parse("\n".join(_with_few_agents(line) for line in lines))
+
+
+def _with_few_agents(line: str) -> str:
+    # Each rule is stored once for every agent of its group, so that a stranger's file of thousands
+    # of agents would fill the memory. To us all others are one.
+    match = _AGENT_LINE.match(line)
+    if not match:
+        return line
+    name = match["agent"].partition("/")[0].strip().lower()  # some add a version
+    if name.strip("*") == AGENT_TOKEN:
+        return f"User-agent: {AGENT_TOKEN}"
+    return f"User-agent: {name if name in ('', '*') else 'other'}"
+
+
+def _address_of(url: str) -> Address:
+    try:
+        return urls.parse(url)
+    except AddressError as error:
+        raise FetchError(url, error.reason, error.detail) from error

@@ -1,0 +1,145 @@
+"""Every error a user can cause or must hear about.
+
+ClassifierError                      exit code 1
+├── UsageError                       a wrong option or value; exit code 2
+├── OutputError                      something could not be written
+├── PortError                        the server cannot listen where it was told to
+├── DataError                        the data folder cannot be trained on
+├── WeightsError                     pretrained weights are missing or belong to another network
+├── EngineError                      no engine can run the model, or a run failed
+├── ModelError                       a model version cannot be used
+│   ├── ModelNotFoundError           nothing there
+│   ├── ModelDamagedError            half copied, changed, or not what the manifest says
+│   └── ModelTooNewError             written by a later release
+├── SearchError                      the image search gave no usable answer
+└── ImageError                       one image cannot be used; carries its source
+    ├── UnreadableImageError         the file cannot be opened
+    ├── EmptyImageError              no bytes at all
+    ├── ImageTooLargeError           too many bytes
+    ├── UnsupportedImageFormatError  not one of the accepted formats
+    ├── TooManyPixelsError           width × height over the cap
+    ├── ImageTooSmallError           a side below the minimum
+    ├── TruncatedImageError          the file ends early
+    └── UndecodableImageError        damaged in any other way
+
+A message is one sentence or two: what happened, which file or field, what was expected, what to do.
+Scripts print it in one line (`console.run_script`); the server turns it into a status
+(`serving.errors`). Nothing else translates errors.
+"""
+
+from typing import ClassVar
+
+
+class ClassifierError(Exception):
+    """Base of the family: the message is meant for the user as it stands."""
+
+    exit_code = 1
+
+
+class UsageError(ClassifierError):
+    """An option or value that can never work; nothing was tried."""
+
+    exit_code = 2
+
+
+class OutputError(ClassifierError):
+    """A file or folder could not be written."""
+
+
+class PortError(ClassifierError):
+    """The address is taken or not allowed."""
+
+
+class DataError(ClassifierError):
+    """The data folder does not hold what training needs."""
+
+
+class WeightsError(ClassifierError):
+    """Weights could not be had, or are not for this network."""
+
+
+class EngineError(ClassifierError):
+    """The model could not be compiled or run."""
+
+
+class ModelError(ClassifierError):
+    """A model version cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """There is no model version at the given place."""
+
+
+class ModelDamagedError(ModelError):
+    """A model version is incomplete, altered or inconsistent."""
+
+
+class ModelTooNewError(ModelError):
+    """A model version follows a schema this release does not know."""
+
+
+class SearchError(ClassifierError):
+    """The image search was blocked, changed or unreachable."""
+
+
+class ImageError(ClassifierError):
+    """One image cannot be used.
+
+    Attributes:
+        source: the path or the name the caller gave, or None for bare bytes.
+        reason: the sentence without the source, for lists that print the source beside it.
+        slug: the kind of error in answers and tables, such as `truncated-image`.
+    """
+
+    slug: ClassVar[str] = "undecodable-image"
+
+    def __init__(self, reason: str, source: str | None = None) -> None:
+        super().__init__(f"{source}: {reason}" if source else reason)
+        self.reason = reason
+        self.source = source
+
+
+class UnreadableImageError(ImageError):
+    """The file is missing or cannot be opened."""
+
+    slug = "unreadable-file"
+
+
+class EmptyImageError(ImageError):
+    """The file or field has no bytes."""
+
+    slug = "empty-image"
+
+
+class ImageTooLargeError(ImageError):
+    """The file has more bytes than the limit."""
+
+    slug = "image-too-large"
+
+
+class UnsupportedImageFormatError(ImageError):
+    """The first bytes are not those of an accepted format."""
+
+    slug = "unsupported-image-format"
+
+
+class TooManyPixelsError(ImageError):
+    """The header announces more pixels than the limit."""
+
+    slug = "too-many-pixels"
+
+
+class ImageTooSmallError(ImageError):
+    """A side is shorter than the limit."""
+
+    slug = "image-too-small"
+
+
+class TruncatedImageError(ImageError):
+    """The file ends before its last pixel."""
+
+    slug = "truncated-image"
+
+
+class UndecodableImageError(ImageError):
+    """The file is damaged."""

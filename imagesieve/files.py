@@ -1,0 +1,211 @@
+"""Files that are whole or absent: write to a temporary name, fsync, rename; and checksums."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from imagesieve.errors import OutputError
+
+PARTIAL_PREFIX = (
+    ".partial-"  # hidden, so that no scan takes an unfinished folder for a finished one
+)
+_LOCK_NAME = ".writing"
+
+_WRITE_FAILURES = {
+    errno.ENOSPC: "no space is left on the disk: free some and try again",
+    errno.EDQUOT: "the disk quota is used up: free some space and try again",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.EACCES: "permission is denied: choose a place you may write to",
+    errno.EPERM: "permission is denied: choose a place you may write to",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "something else is already there",
+    errno.EFBIG: "the file would be larger than the system allows",
+}
+
+
+def output_error(path: Path | str, error: OSError) -> OutputError:
+    """Say in one sentence why `path` could not be written."""
+    reason = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"Cannot write {path}: {reason}.")
+
+
+def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether an error means that a disk is full or may not be written to."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextlib.contextmanager
+def reporting_output_errors(path: Path | str) -> Iterator[None]:
+    """Turn any OSError of the block into an OutputError that names `path`.
+
+    Raises:
+        OutputError: the block failed with an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one.
+
+    Args:
+        must_outlive_power: wait until the disk has noted the new name too. Without that, a power
+            failure within the next seconds may bring the old state back; never a half file.
+
+    Raises:
+        OutputError: the file could not be written; an old one is untouched.
+    """
+    with reporting_output_errors(path):
+        handle, temporary = _new_partial(path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if must_outlive_power:
+            fsync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; see `write_bytes`. What is no UTF-8 (a file name) is escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented UTF-8 JSON atomically; see `write_bytes`. NaN and infinities are refused."""
+    # A file name that is no UTF-8 holds lone surrogates; `\udcff` is how JSON writes one.
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` to fill; it becomes `path` when the block ends well.
+
+    If the block fails, the temporary folder is removed and `path` never exists. A process that is
+    killed leaves a hidden `.partial-*` folder, which the next call in the same parent removes.
+
+    Raises:
+        OutputError: `path` exists already, or something could not be written.
+    """
+    with reporting_output_errors(path):
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(path.parent)
+        partial = path.parent / f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(8)}"
+        partial.mkdir()
+    try:
+        # The error may carry a full disk from deep inside a library, so the block is covered too.
+        with reporting_output_errors(path), _locked(partial / _LOCK_NAME):
+            yield partial
+            for file in sorted(partial.rglob("*")):
+                _fsync(file)
+            # Last, because without it a folder whose writer is killed is never recognised as stale.
+            (partial / _LOCK_NAME).unlink()
+            _fsync(partial)
+            partial.rename(path)
+            fsync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Give a hidden folder that is gone after the block.
+
+    What a killed process left is removed by the next call, or `new_folder`, in the same parent.
+
+    Raises:
+        OutputError: it could not be made.
+    """
+    with reporting_output_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(parent)
+        partial = parent / f"{PARTIAL_PREFIX}{name}-{secrets.token_hex(8)}"
+        partial.mkdir()
+    try:
+        with _locked(partial / _LOCK_NAME):
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_stale_partials(parent: Path) -> None:
+    """Remove `.partial-*` folders in `parent` whose writer is dead.
+
+    A living writer holds a lock on a file inside; the system lets go of it when the process dies.
+    """
+    import fcntl
+
+    for partial in parent.glob(f"{PARTIAL_PREFIX}*"):
+        lock = partial / _LOCK_NAME
+        if not partial.is_dir() or not lock.exists():
+            continue
+        # An OSError: its writer lives, it is another user's, or somebody else removed it just now.
+        with contextlib.suppress(OSError), open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Give the files of a folder, at any depth, in order; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _new_partial(folder: Path) -> tuple[int, Path]:
+    """Create a file of a new name, with the permissions that any new file has, and open it."""
+    path = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        return os.open(path, flags, 0o666), path
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666), path
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Have the disk note the names in a folder."""
+    # Without this a crash can bring the old name back after the rename was reported as done.
+    _fsync(path)

@@ -1,0 +1,77 @@
+"""Further frames of an animation, for whom the first frame may be a disguise."""
+
+import io
+import time
+
+import numpy as np
+from PIL import Image
+
+from imagesieve import images
+from imagesieve.errors import UndecodableImageError
+from imagesieve.images import containers
+
+_FIRST_FRAMES = 64  # later ones are not looked at: a GIF is decoded frame after frame to get there
+_MOST_SECONDS = 0.5  # for all further frames; those that were decoded by then are what counts
+
+
+def further_frames(
+    data: bytes, first: images.DecodedImage, image_size: tuple[int, int], count: int
+) -> list[np.ndarray]:
+    """Give frames of an animation besides the first, spread evenly over its first 64.
+
+    Args:
+        data: the encoded image.
+        first: what `images.decode` made of it, with every check.
+        image_size: (height, width) in pixels to stretch to.
+        count: how many at most.
+
+    Returns:
+        (height, width, 3) uint8 arrays; none when the image does not move, and fewer than asked
+        for when decoding them takes long.
+
+    Raises:
+        UndecodableImageError: one of them is damaged.
+    """
+    if count < 1 or first.format == "JPEG":  # a phone's second JPEG frame is a depth map
+        return []
+    height, width = image_size
+    end = time.monotonic() + _MOST_SECONDS
+    found: list[np.ndarray] = []
+    with (
+        images.heavy_lane(first.width * first.height),
+        Image.open(io.BytesIO(data), formats=[first.format]) as image,
+    ):
+        wanted = _spread(_num_frames(image, data), count)
+        for number in range(1, wanted[-1] + 1 if wanted else 0):
+            if time.monotonic() > end:
+                break
+            try:
+                # Each frame is drawn upon the one before, whoever wants to see that.
+                image.seek(number)
+                image.load()
+                if number in wanted:
+                    pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
+                    found.append(np.asarray(pixels, dtype=np.uint8))
+            except MemoryError:
+                raise
+            except EOFError:  # there are fewer than it seemed
+                break
+            except Exception as error:  # as in `images.decode`: hostile files raise anything
+                raise UndecodableImageError(
+                    f"frame {number} of the {first.format} is damaged ({type(error).__name__})"
+                ) from error
+    return found
+
+
+def _num_frames(image: Image.Image, data: bytes) -> int:
+    """Count the frames, up to as many as are looked at: Pillow would decode a GIF to count them."""
+    if image.format == "GIF":
+        return containers.num_gif_frames(data, _FIRST_FRAMES)
+    return min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
+
+
+def _spread(num_frames: int, count: int) -> list[int]:
+    """Give up to `count` numbers from 1 to the last frame."""
+    last = num_frames - 1
+    count = min(count, last)
+    return [round(1 + place * (last - 1) / max(1, count - 1)) for place in range(count)]

@@ -1,0 +1,346 @@
+"""Any bytes or path -> a checked RGB array: the one road for pixels.
+
+Training, features, evaluation, quantisation, prediction, downloads and the API all call `decode`;
+two decoders with the same settings do not give the same pixels.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import logging
+import os
+import struct
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from imagesieve.cores import cpu_count
+from imagesieve.errors import (
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    TooManyPixelsError,
+    TruncatedImageError,
+    UndecodableImageError,
+    UnreadableImageError,
+    UnsupportedImageFormatError,
+)
+from imagesieve.images import containers
+
+_log = logging.getLogger(__name__)
+
+# `decode` says itself what is wrong with an image; Pillow's remarks on odd files would only
+# clutter the terminal. (`warnings.catch_warnings` around each call is not safe with threads.)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# Every format costs attack surface: most flaws found in image parsers sit in rare ones. These
+# five are what phones, browsers and crawlers produce.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+
+EXTENSIONS: Mapping[str, str] = MappingProxyType(
+    {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
+)
+
+# For the message only: none of these is ever opened.
+_REFUSED = (
+    (b"%PDF", "a PDF"),
+    (b"<", "text such as HTML or SVG"),
+    (b"{", "text such as JSON"),
+    (b"II*\0", "a TIFF"),
+    (b"MM\0*", "a TIFF"),
+    (b"PK\3\4", "a ZIP archive"),
+    (b"\0\0\1\0", "an ICO"),
+    (b"\0\0\0\x0cjP", "a JPEG 2000"),
+    (b"8BPS", "a PSD"),
+)
+
+# A large image may take some hundred megabytes while it is decoded, and more of them at once than
+# there are cores are no faster.
+_HEAVY_PIXELS = 4_000_000
+_heavy_lane = threading.BoundedSemaphore(cpu_count())
+
+_JPEG_FORMATS = ("JPEG", "MPO")
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = frozenset({5, 6, 7, 8})
+
+# How the resizing is done is part of a model: its name goes into the manifest and a model that was
+# trained with another one is refused.
+PIXEL_CONTRACT = "rgb-uint8 exif-oriented white-matte frame-0 pillow-bilinear-antialias draft-2x v1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an image may cost before it is decoded. Sizes are checked on the header."""
+
+    max_bytes: int = 100 * 2**20
+    max_pixels: int = 64_000_000  # JPEG: decoded at a fraction of its size, up to 3 bytes a pixel
+    max_pixels_lossless: int = 25_000_000  # the others: up to 16 bytes a pixel while decoding
+    max_side: int = 30_000  # pixels
+    min_side: int = 16  # pixels; below, there is nothing to recognise
+    formats: tuple[str, ...] = FORMATS
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image that passed every check.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, RGB, 0 to 255.
+        format: one of `FORMATS`.
+        width: pixels of the original, after orientation.
+        height: pixels of the original, after orientation.
+        orientation: EXIF orientation that was applied, 1 to 8.
+        mode: Pillow's name of the original's kind of pixels, such as `RGB`, `CMYK` or `I;16`.
+        sha256: of the encoded bytes, 64 hexadecimal digits.
+        num_bytes: size of the encoded image.
+    """
+
+    pixels: np.ndarray
+    format: str
+    width: int
+    height: int
+    orientation: int
+    mode: str
+    sha256: str
+    num_bytes: int
+
+
+def decode(
+    source: bytes | str | os.PathLike[str],
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    image_size: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> DecodedImage:
+    """Turn an encoded image into RGB pixels.
+
+    The format is sniffed from the first bytes and only that decoder is opened; size is capped from
+    the header before any pixel is decoded; EXIF orientation is applied; transparency lies on white;
+    16-bit grey is scaled; of an animation the first frame counts; a truncated file is refused.
+
+    Args:
+        source: the encoded bytes, or a path to them.
+        limits: the caps.
+        image_size: (height, width) in pixels to stretch to with an antialiased bilinear filter; a
+            JPEG is then decoded at no more than needed for twice that. None keeps the size.
+        name: what to call the image in errors; the path by default.
+
+    Raises:
+        ImageError: a child of it that says what is wrong, with the path or `name`.
+    """
+    if isinstance(source, bytes):
+        data = source
+    else:
+        name = name or os.fspath(source)
+        data = _read(Path(source), limits, name)
+    try:
+        return _decode(data, limits, image_size)
+    except ImageError as error:
+        raise type(error)(error.reason, name) from error.__cause__
+
+
+def heavy_lane(num_pixels: int) -> contextlib.AbstractContextManager[object]:
+    """Give what an image of this size has to hold while it is decoded: large ones take turns."""
+    return _heavy_lane if num_pixels > _HEAVY_PIXELS else contextlib.nullcontext()
+
+
+def sniff(data: bytes) -> str | None:
+    """Name the image format that the first bytes announce, or None when it is none of ours."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:2] == b"BM":
+        return "BMP"
+    return None
+
+
+def _describe(data: bytes) -> str:
+    if known := sniff(data):
+        return f"this is a {known}"
+    if data[4:8] == b"ftyp":
+        return "this is an AVIF, HEIC or video file"
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")  # pages often begin with a mark or blank lines
+    for magic, what in _REFUSED:
+        if start.startswith(magic):
+            return f"this is {what}"
+    return f"this is no known image format (it starts with {data[:8]!r})"
+
+
+def _read(path: Path, limits: Limits, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.max_bytes + 1)
+    except OSError as error:
+        raise UnreadableImageError(
+            f"the file cannot be read ({error.strerror or error})", name
+        ) from error
+    except ValueError as error:  # a NUL in the path
+        raise UnreadableImageError(f"the file cannot be read ({error})", name) from error
+    return data
+
+
+def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> DecodedImage:
+    if not data:
+        raise EmptyImageError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise ImageTooLargeError(f"the image has more than {limits.max_bytes:,} bytes")
+    image_format = sniff(data)
+    if image_format is None or image_format not in limits.formats:
+        raise UnsupportedImageFormatError(
+            f"{_describe(data)}, which is not accepted: use {', '.join(limits.formats)}"
+        )
+    try:
+        return _decode_as(image_format, data, limits, image_size)
+    except ImageError:
+        raise
+    except MemoryError:  # the machine's trouble, not the image's: the caller must hear it as that
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's own words name a limit that is not ours.
+        raise TooManyPixelsError(
+            f"far too many pixels: a {image_format} may have at most "
+            f"{_max_pixels(image_format, limits):,}"
+        ) from error
+    except Exception as error:
+        # Hostile files make decoders raise nearly anything: OSError, SyntaxError, ValueError,
+        # struct.error, IndexError, EOFError and more. All of them mean the same to the caller.
+        if isinstance(error, UnidentifiedImageError):
+            raise UndecodableImageError(f"the {image_format} has a damaged header") from error
+        if _is_truncation(error):
+            raise TruncatedImageError(f"the {image_format} ends early ({error})") from error
+        raise UndecodableImageError(
+            f"the {image_format} is damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _decode_as(
+    image_format: str, data: bytes, limits: Limits, image_size: tuple[int, int] | None
+) -> DecodedImage:
+    containers.check(image_format, data)
+    with _open(image_format, data) as image:
+        width, height = image.size
+        mode = image.mode
+        _check_size(image_format, width, height, limits)
+        with heavy_lane(width * height):
+            pixels, orientation = _pixels(image, image_size)
+    swaps = orientation in _SWAPS_SIDES
+    return DecodedImage(
+        pixels=np.asarray(pixels, dtype=np.uint8),
+        format=image_format,
+        width=height if swaps else width,
+        height=width if swaps else height,
+        orientation=orientation,
+        mode=mode,
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_bytes=len(data),
+    )
+
+
+def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+    """Give the RGB image as it is meant to be seen, and the orientation that was applied."""
+    box = None
+    orientation = 1
+    if image.format in _JPEG_FORMATS:
+        orientation = _orientation(image)
+        if image_size is not None:
+            box = _draft(image, image_size, orientation)
+    image.load()
+    if image.format not in _JPEG_FORMATS:  # a PNG may carry its EXIF block behind the pixels
+        orientation = _orientation(image)
+    pixels = to_rgb(image)
+    if image_size is not None:
+        height, width = image_size
+        size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
+        pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
+    if orientation in _TRANSPOSE:
+        pixels = pixels.transpose(_TRANSPOSE[orientation])
+    return pixels, orientation
+
+
+def _open(image_format: str, data: bytes) -> Image.Image:
+    # A phone's JPEG with a second frame opens as MPO; it is opened by the same plugin.
+    return Image.open(io.BytesIO(data), formats=[image_format])
+
+
+def _check_size(image_format: str, width: int, height: int, limits: Limits) -> None:
+    if min(width, height) < limits.min_side:
+        raise ImageTooSmallError(
+            f"{width}×{height} pixels: both sides must have at least {limits.min_side}"
+        )
+    max_pixels = _max_pixels(image_format, limits)
+    if width * height > max_pixels or max(width, height) > limits.max_side:
+        raise TooManyPixelsError(
+            f"{width}×{height} pixels: a {image_format} may have at most {max_pixels:,} "
+            f"and no side over {limits.max_side:,}"
+        )
+
+
+def _max_pixels(image_format: str, limits: Limits) -> int:
+    return limits.max_pixels if image_format == "JPEG" else limits.max_pixels_lossless
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, IndexError, struct.error):
+        # EXIF is untrusted and does not matter enough to lose a good image over it.
+        _log.debug("unreadable EXIF block ignored", exc_info=True)
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _draft(
+    image: Image.Image, image_size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float] | None:
+    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, never below twice the target.
+
+    Twice, because scaling straight to the target alters fine lines such as small print.
+    """
+    height, width = image_size
+    if orientation in _SWAPS_SIDES:
+        height, width = width, height
+    drafted = image.draft(None, (2 * width, 2 * height))
+    return drafted[1] if drafted else None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Give a loaded image as RGB: transparency on white, 16-bit grey scaled."""
+    if image.mode.startswith("I"):
+        # 16-bit grey: `convert` would clip nearly every value to white.
+        grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_truncation(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text

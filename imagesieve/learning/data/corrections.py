@@ -1,0 +1,230 @@
+"""Images that people corrected in the service, taken into a training.
+
+The service leaves them in `<folder>/<class>/`, encoded again, with a journal that knows the SHA-256
+of what was sent. They are only ever learned from: a model is not measured on images that were
+chosen because another one was wrong on them.
+"""
+
+import collections
+import dataclasses
+import datetime
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from imagesieve.errors import DataError
+from imagesieve.feedback import JOURNAL_NAME
+from imagesieve.files import list_files
+from imagesieve.images.fingerprints import FingerprintIndex
+from imagesieve.learning.data import feedback_journal
+from imagesieve.learning.data.dataset import (
+    TRAIN,
+    Dataset,
+    Reject,
+    Sample,
+    check_files,
+    class_folders,
+)
+from imagesieve.learning.data.feedback_journal import Journal
+
+_LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_ROUNDING = 1e-9
+
+_log = logging.getLogger(__name__)
+
+
+def count_files(folder: Path) -> int:
+    """Give the number of files that `take_in` will look at."""
+    return sum(len(list_files(folder / name)) for name in class_folders(folder))
+
+
+def take_in(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    weight: float,
+    max_share: float,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Dataset:
+    """Add corrected images to those to learn from; what they contradict is left out there.
+
+    Each file that is left out, of the corrections or of `train`, is in `Dataset.rejects` of the
+    result with the reason; all stay where they are.
+
+    Args:
+        dataset: as it was read.
+        folder: of the corrections.
+        weight: how many times each counts on which the model was wrong; where people only said that
+            it was right, the image counts once.
+        max_share: of a class's weight that corrections may make up, above 0 and up to 1; the newest
+            are taken.
+        advance: called with the number of files just looked at.
+
+    Raises:
+        DataError: no other training image of a class is left.
+    """
+    journal = feedback_journal.read(folder)
+    files, rejects = _list(folder, dataset.classes, journal)
+    advance(len(rejects))
+    found, unreadable = check_files(
+        [path for path, _ in files], [index for _, index in files], advance
+    )
+    _warn_of_unknown(found, journal, folder)
+    _warn_of_rejected(dataset, journal)
+    train, outdated = _without_outdated(dataset, found, journal, folder)
+    unseen, judged_on = _without_judged_on(dataset, found, journal)
+    weighted = [_weighted(sample, weight, dataset.classes, journal) for sample in unseen]
+    taken, too_many = _newest(weighted, dataset.counts(train), max_share, journal)
+    return dataclasses.replace(
+        dataset,
+        train=(*train, *taken),
+        corrections=tuple(taken),
+        rejects=(*dataset.rejects, *rejects, *unreadable, *outdated, *judged_on, *too_many),
+    )
+
+
+def _list(
+    folder: Path, classes: Sequence[str], journal: Journal
+) -> tuple[list[tuple[Path, int]], list[Reject]]:
+    """Give the files that count, with their class index, and those that do not."""
+    listed = [(name, path) for name in class_folders(folder) for path in list_files(folder / name)]
+    there = {(name, path.stem) for name, path in listed}
+    files, rejects = [], []
+    for name, path in listed:
+        entry = journal.entry_of(path)
+        label = entry.label if entry else None
+        if name not in classes:
+            reason = f"{name!r} is no class of {TRAIN}, and corrections alone make none"
+            rejects.append(Reject(path, reason))
+        # The next two were left by a service that was killed; it removes them when it starts.
+        elif label != name and (label, path.stem) in there:
+            rejects.append(Reject(path, f"corrected to {label!r} since"))
+        elif entry and label is None:
+            rejects.append(Reject(path, _in_no_class(folder)))
+        else:
+            files.append((path, classes.index(name)))
+    return files, rejects
+
+
+class _Copies:
+    """Finds what a corrected image was made from among samples, and what is nearly the same."""
+
+    def __init__(self, samples: Iterable[Sample], journal: Journal) -> None:
+        self._journal = journal
+        self._index = FingerprintIndex()
+        self._by_sha256: dict[str, list[Sample]] = collections.defaultdict(list)
+        for sample in samples:
+            self._by_sha256[sample.sha256].append(sample)
+            self._index.add(sample.sha256, sample.fingerprint)
+
+    def of(self, correction: Sample) -> list[Sample]:
+        entry = self._journal.entry_of(correction.path)
+        same = [correction.sha256, *([entry.sha256] if entry else [])]
+        alike = dict.fromkeys([*same, *self._index.find(correction.fingerprint)])
+        return [sample for sha256 in alike for sample in self._by_sha256.get(sha256, [])]
+
+
+def _without_outdated(
+    dataset: Dataset, corrections: Sequence[Sample], journal: Journal, folder: Path
+) -> tuple[list[Sample], list[Reject]]:
+    """Part the training images into those that stay and those with a label known to be wrong.
+
+    A correction that is not taken in for other reasons still says that a label is wrong.
+    """
+    copies = _Copies(dataset.train, journal)
+    reasons = {
+        sample.path: f"corrected to {dataset.classes[correction.class_index]!r} in {folder}"
+        for correction in corrections
+        for sample in copies.of(correction)
+        if sample.class_index != correction.class_index
+    }
+    rejected = journal.rejected()
+    for sample in dataset.train:
+        if sample.sha256 in rejected:
+            reasons[sample.path] = _in_no_class(folder)
+    kept = [sample for sample in dataset.train if sample.path not in reasons]
+    for name, count in zip(dataset.classes, dataset.counts(kept), strict=True):
+        if not count:
+            raise DataError(
+                f"With the corrections in {folder}, no image in {dataset.folder / TRAIN / name} "
+                "is left to learn from: all are corrected to other classes, or rejected. Add "
+                "images, or leave the corrections out with --no-feedback."
+            )
+    return kept, [Reject(path, reason) for path, reason in reasons.items()]
+
+
+def _without_judged_on(
+    dataset: Dataset, corrections: Sequence[Sample], journal: Journal
+) -> tuple[list[Sample], list[Reject]]:
+    """Part the corrections into those that may be learned from and those to be measured on."""
+    copies = _Copies((*dataset.validation, *dataset.test), journal)
+    unseen, rejects = [], []
+    for correction in corrections:
+        found = copies.of(correction)
+        if not found:
+            unseen.append(correction)
+            continue
+        reason = "the same or nearly so as an image in validation or test"
+        if any(sample.class_index != correction.class_index for sample in found):
+            reason += ", where it has another class: move it there if the correction is right"
+        rejects.append(Reject(correction.path, reason))
+    return unseen, rejects
+
+
+def _weighted(
+    correction: Sample, weight: float, classes: Sequence[str], journal: Journal
+) -> Sample:
+    entry = journal.entry_of(correction.path)
+    was_right = entry is not None and entry.predicted == classes[correction.class_index]
+    return dataclasses.replace(correction, weight=1.0 if was_right else weight)
+
+
+def _newest(
+    corrections: Sequence[Sample], num_others: Sequence[int], max_share: float, journal: Journal
+) -> tuple[list[Sample], list[Reject]]:
+    """Part the corrections into those within the share of their class and the older rest."""
+
+    def age(correction: Sample) -> tuple[datetime.datetime, str]:
+        entry = journal.entry_of(correction.path)
+        return (entry.time if entry else _LONG_AGO, correction.sha256)
+
+    # Weights of corrections c and of others n: c / (c + n) is the share.
+    most = [max_share / (1 - max_share) * count for count in num_others] if max_share < 1 else None
+    too_many: set[Path] = set()
+    taken = [0.0] * len(num_others)
+    for correction in sorted(corrections, key=age, reverse=True):
+        taken[correction.class_index] += correction.weight
+        if most and taken[correction.class_index] > most[correction.class_index] + _ROUNDING:
+            too_many.add(correction.path)
+    reason = f"beyond the share of {max_share:g} of its class (--feedback-max-share)"
+    return (
+        [sample for sample in corrections if sample.path not in too_many],
+        [Reject(sample.path, reason) for sample in corrections if sample.path in too_many],
+    )
+
+
+def _warn_of_unknown(corrections: Sequence[Sample], journal: Journal, folder: Path) -> None:
+    num_unknown = sum(journal.entry_of(sample.path) is None for sample in corrections)
+    if num_unknown:
+        _log.warning(
+            "note: %d of %d corrections are not in %s: they count as the oldest, and what they "
+            "were made from is found by likeness alone.",
+            num_unknown,
+            len(corrections),
+            folder / JOURNAL_NAME,
+        )
+
+
+def _warn_of_rejected(dataset: Dataset, journal: Journal) -> None:
+    rejected = journal.rejected()
+    for sample in (*dataset.validation, *dataset.test):
+        if sample.sha256 in rejected:
+            _log.warning(
+                "note: somebody said that %s belongs to no class; it is still measured on: remove "
+                "it if that is right.",
+                sample.path,
+            )
+
+
+def _in_no_class(folder: Path) -> str:
+    return f"in no class, by {folder / JOURNAL_NAME}"

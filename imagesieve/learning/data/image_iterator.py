@@ -1,0 +1,273 @@
+"""Batches of images for training; in a plain loop several threads decode and warp them.
+
+A batch depends on seed, epoch and images alone, never on how many threads there are or which of
+them was first.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tensorflow.keras.preprocessing import image as keras_image
+
+from imagesieve.cores import cpu_count
+from imagesieve.errors import UsageError
+from imagesieve.images import decode
+from imagesieve.learning.data.dataset import Sample
+
+_CLASS_MODES = ("categorical", "sparse", "binary", "input", None)
+# What of a generator's settings changes the values of a batch; without any, the call is spared.
+_STANDARDISING = (
+    "preprocessing_function",
+    "rescale",
+    "samplewise_center",
+    "samplewise_std_normalization",
+    "featurewise_center",
+    "featurewise_std_normalization",
+    "zca_whitening",
+)
+# What of them makes a view of an image.
+_TRANSFORMING = (
+    "rotation_range",
+    "width_shift_range",
+    "height_shift_range",
+    "shear_range",
+    "zoom_range",
+    "horizontal_flip",
+    "vertical_flip",
+    "channel_shift_range",
+    "brightness_range",
+    "fill_mode",
+    "cval",
+    "interpolation_order",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the batches are to be like; see `ImageDataGenerator.flow_from_samples`."""
+
+    image_size: tuple[int, int]
+    batch_size: int
+    shuffle: bool
+    class_mode: str | None
+    augment: bool
+
+    def __post_init__(self) -> None:
+        if self.class_mode not in _CLASS_MODES:
+            raise UsageError(f"class_mode is {self.class_mode!r}: use one of {_CLASS_MODES}.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Begun:
+    """A batch that threads are filling."""
+
+    epoch: int
+    order: np.ndarray
+    images: np.ndarray
+    futures: list[concurrent.futures.Future[None]]
+
+
+class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """Batches of images, for `fit` or a plain loop.
+
+    Every image comes exactly once in an epoch. Do not give `fit` a `steps_per_epoch`: Keras would
+    then drop the rest of an epoch.
+
+    Attributes:
+        samples: number of images (also `n`, as in Keras).
+        class_indices: class name -> index.
+        classes: (samples,) int32 class index of each image.
+        filepaths: of each image.
+        sha256s: of each image's file.
+        weights: (samples,) float32: how many times each image counts. Keras's own `fit` is not
+            told; see `weights_of`.
+        epoch: which epoch's chance is in force; `fit` advances it, and so may you.
+        threads: how many fill the batches of a plain loop, by default one for each core; 1 is the
+            caller's own. `fit` and `[index]` use the thread that asks.
+    """
+
+    def __init__(
+        self,
+        generator: keras_image.ImageDataGenerator,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        plan: Plan,
+        seed: int | None,
+        **dataset_options: Any,
+    ) -> None:
+        super().__init__(**dataset_options)
+        self._generator = generator
+        self._samples = list(samples)
+        self._plan = plan
+        self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+        self.epoch = 0
+        self.threads = cpu_count()
+        self.samples = self.n = len(self._samples)
+        self.batch_size = plan.batch_size
+        self.image_shape = (*plan.image_size, 3)
+        self.class_indices = {name: index for index, name in enumerate(classes)}
+        self.num_classes = len(self.class_indices)
+        self.classes = np.array([sample.class_index for sample in self._samples], dtype=np.int32)
+        self.filepaths = [str(sample.path) for sample in self._samples]
+        self.sha256s = [sample.sha256 for sample in self._samples]
+        self.weights = np.array([sample.weight for sample in self._samples], dtype=np.float32)
+        self.filenames = [
+            str(Path(sample.path.parent.name) / sample.path.name) for sample in self._samples
+        ]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each image, (samples,) int32."""
+        return self.classes
+
+    def __len__(self) -> int:
+        """Give the number of batches in an epoch."""
+        return math.ceil(self.n / self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        """Give batch `index`: float32 images (batch, height, width, 3) and, if any, labels."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        # No threads of our own here: when `fit` stops early, Python's garbage collector may run in
+        # one of them and close tf.data's iterator, which waits for Keras's feeding thread, which
+        # would wait for ours. Keras asks ahead by itself.
+        return self._complete(self._begin(_InCaller(), index))
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Give how many times each image of batch `index` counts, (batch,) float32."""
+        weights: np.ndarray = self.weights[self._chosen(self.epoch, index)]
+        return weights
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give the batches of epoch after epoch, without end, as Keras's own iterator does.
+
+        Several threads fill a batch, and the next one of the epoch while you are busy. They end
+        with the epoch, or when the loop is left.
+        """
+        while True:
+            with _pool(self.threads) as pool:
+                yield from self._one_epoch(pool)
+            self.on_epoch_end()
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order and augmentation."""
+        self.epoch += 1
+
+    def reset(self) -> None:
+        """Go back to the first epoch."""
+        self.epoch = 0
+
+    def list_samples(self) -> list[Sample]:
+        """Give the samples in order."""
+        return list(self._samples)
+
+    def image(self, number: int, view: int) -> np.ndarray:
+        """Give one image as (height, width, 3) uint8.
+
+        Args:
+            number: its position.
+            view: 0 is the image as it is; each other number is one augmentation of it.
+        """
+        return self.views(number, [view])[0]
+
+    def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:
+        """Give several views of one image, which is decoded once; see `image`."""
+        sample = self._samples[number]
+        pixels = decode(sample.path, image_size=self._plan.image_size).pixels
+        return [self._view(pixels, sample, view) if view else pixels for view in views]
+
+    def view_name(self, view: int) -> str:
+        """Name all that makes a view of an image; equal names stand for equal pixels.
+
+        "" is the image as it is.
+        """
+        if not view:
+            return ""
+        settings = [repr(getattr(self._generator, name)) for name in _TRANSFORMING]
+        return " ".join([str(self._seed), str(view), *settings])
+
+    def _view(self, pixels: np.ndarray, sample: Sample, view: int) -> np.ndarray:
+        # Keyed on content: the same image gets the same views, wherever it stands in the list.
+        seed = (self._seed, view, int(sample.sha256[:16], 16))
+        parameters = self._generator.get_random_transform(self.image_shape, seed)
+        return np.asarray(self._generator.apply_transform(pixels, parameters))
+
+    def _one_epoch(self, pool: concurrent.futures.Executor) -> Iterator[Any]:
+        ahead: _Begun | None = None
+        for index in range(len(self)):
+            if ahead is None or ahead.epoch != self.epoch:  # you may have set another epoch
+                ahead = self._begin(pool, index)
+            begun, ahead = ahead, None
+            if self.threads > 1 and index + 1 < len(self):
+                ahead = self._begin(pool, index + 1)
+            yield self._complete(begun)
+
+    def _begin(self, pool: concurrent.futures.Executor, index: int) -> _Begun:
+        epoch = self.epoch
+        view = epoch + 1 if self._plan.augment else 0
+        order = self._chosen(epoch, index)
+        images = np.empty((len(order), *self.image_shape), np.float32)
+
+        def fill(position: int) -> None:
+            images[position] = self.image(int(order[position]), view)
+
+        futures = [pool.submit(fill, position) for position in range(len(order))]
+        return _Begun(epoch, order, images, futures)
+
+    def _complete(self, begun: _Begun) -> Any:
+        for future in begun.futures:
+            future.result()
+        batch = begun.images
+        # Here, not in the threads: a preprocessing function need not bear several of them.
+        if self._standardises():
+            for position, image in enumerate(batch):
+                batch[position] = self._generator.standardize(image)
+        if self._plan.class_mode is None:
+            return batch
+        return batch, self._labels(begun.order, batch)
+
+    def _standardises(self) -> bool:
+        is_keras_s = type(self._generator).standardize is keras_image.ImageDataGenerator.standardize
+        return not is_keras_s or any(getattr(self._generator, name) for name in _STANDARDISING)
+
+    def _chosen(self, epoch: int, index: int) -> np.ndarray:
+        return self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self._plan.shuffle:
+            return np.arange(self.n)
+        return np.random.default_rng((self._seed, epoch)).permutation(self.n)
+
+    def _labels(self, order: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        if self._plan.class_mode == "input":
+            return batch.copy()
+        labels: np.ndarray = self.classes[order]
+        if self._plan.class_mode == "categorical":
+            return np.asarray(np.eye(self.num_classes, dtype=np.float32)[labels])
+        return np.asarray(labels, dtype=np.float32)
+
+
+class _InCaller(concurrent.futures.Executor):
+    """Runs a task at once, in the thread that submits it."""
+
+    def submit(self, task: Any, /, *arguments: Any, **options: Any) -> Any:
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        done.set_result(task(*arguments, **options))
+        return done
+
+
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[concurrent.futures.Executor]:
+    """Give an executor that is closed, without finishing what waits, however the block is left."""
+    pool = concurrent.futures.ThreadPoolExecutor(threads) if threads > 1 else _InCaller()
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,172 @@
+"""A trained network -> the formats of other people's runtimes, each opened again and compared.
+
+All take (batch, height, width, 3) float32 pixels from 0 to 255, RGB, and give probabilities: the
+scaling is inside.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagesieve.errors import EngineError, UsageError
+from imagesieve.logs import native_messages_in_log
+from imagesieve.model import engines
+
+MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and an export
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One way to export.
+
+    Attributes:
+        path: of the file or folder, inside the folder of the exports.
+        keras_name: what `keras.Model.export` calls it.
+        packages: that it needs besides TensorFlow.
+        read: gives a file's answers to (batch, height, width, 3) uint8 images.
+    """
+
+    path: str
+    keras_name: str
+    packages: tuple[str, ...]
+    read: Callable[[Path, np.ndarray], np.ndarray]
+
+
+def check(formats: Sequence[str]) -> None:
+    """Fail before the training when a format does not exist or cannot be written here.
+
+    Raises:
+        UsageError: it names the formats there are, or what to install.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"There is no export format {name!r}: use {', '.join(FORMATS)}.")
+        packages = FORMATS[name].packages
+        missing = [package for package in packages if not importlib.util.find_spec(package)]
+        if missing:
+            raise UsageError(
+                f"The export to {name} needs {' and '.join(missing)}: run "
+                f"`pip install {' '.join(packages)}`."
+            )
+
+
+def export(
+    model: Any, folder: Path, formats: Sequence[str], images: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Write a Keras model in other formats, and prove each of them.
+
+    Args:
+        model: a Keras classifier that takes pixels from 0 to 255.
+        folder: gets `model.onnx`, `saved_model/` or `model.tflite`; made if need be.
+        formats: of `FORMATS`.
+        images: (batch, height, width, 3) uint8, to compare on.
+
+    Returns:
+        For each format what was measured, for the manifest.
+
+    Raises:
+        UsageError: see `check`.
+        EngineError: a format, which it names, could not be written or gives other answers than
+            Keras; nothing of it is left behind.
+    """
+    check(formats)
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = engines.KerasEngine(model).run(images)
+    measured = {}
+    for name in formats:
+        path = folder / FORMATS[name].path
+        try:
+            measured[name] = _write_and_compare(model, path, name, images, expected)
+        except BaseException:
+            _remove(path)
+            raise
+    return measured
+
+
+def _write_and_compare(
+    model: Any, path: Path, name: str, images: np.ndarray, expected: np.ndarray
+) -> dict[str, Any]:
+    chosen = FORMATS[name]
+    try:
+        # What the converters say is about their own use of NumPy and TensorFlow.
+        with native_messages_in_log(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.export(path, format=chosen.keras_name, verbose=False)
+            found = chosen.read(path, images)
+    except OSError:
+        raise  # a full disk is no fault of the format
+    except Exception as error:  # converters and runtimes raise whatever their parts raise
+        raise EngineError(f"The export to {name} failed: {error}") from error
+    same_shape = found.shape == expected.shape
+    difference = float(np.abs(found - expected).max()) if same_shape else float("inf")
+    if not difference <= MAX_DIFFERENCE:
+        raise EngineError(
+            f"The export to {name} gives probabilities that differ from Keras's by up to "
+            f"{difference:.4f}, more than {MAX_DIFFERENCE}."
+        )
+    return {"passed": True, "max_difference_to_keras": difference, "bytes": _num_bytes(path)}
+
+
+def _read_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    return engines.OpenVINORunner(path).run(images)[0]
+
+
+def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(os.fspath(path))  # its variables live as long as it does
+    answers: np.ndarray = loaded.serve(_floats(images)).numpy()
+    return answers
+
+
+def _read_litert(path: Path, images: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's own interpreter announces its end
+        interpreter = _interpreter()(os.fspath(path))
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(taken["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken["index"], _floats(images))
+    interpreter.invoke()
+    answers: np.ndarray = interpreter.get_tensor(given["index"])
+    return answers
+
+
+def _interpreter() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        import tensorflow as tf
+
+        return tf.lite.Interpreter
+    return Interpreter
+
+
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format("model.onnx", "onnx", ("tf2onnx", "onnx"), _read_onnx),
+    "saved_model": Format("saved_model", "tf_saved_model", (), _read_saved_model),
+    "litert": Format("model.tflite", "litert", (), _read_litert),
+}
+
+
+def _floats(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float32)
+
+
+def _num_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

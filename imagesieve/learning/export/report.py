@@ -1,0 +1,159 @@
+"""A model version's report: one HTML file that opens anywhere and needs nothing from elsewhere."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imagesieve import images
+from imagesieve.errors import ImageError
+from imagesieve.files import reporting_output_errors, write_text
+from imagesieve.learning.data.dataset import Dataset
+from imagesieve.model.versions import Manifest
+
+if TYPE_CHECKING:
+    from imagesieve.learning.export.version_writer import Origin
+
+_MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
+_THUMBNAIL = 200  # pixels, the longer side
+
+_GREY, _BLUE = "#8a8a8a", "#1f6fb2"
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(
+    path: Path,
+    name: str,
+    manifest: Manifest,
+    origin: "Origin",
+    dataset: Dataset,
+    probabilities: np.ndarray,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: the HTML file.
+        name: of the version.
+        manifest: complete but for the files' checksums.
+        origin: history of the training.
+        dataset: whose validation images `probabilities` are about, in order.
+        probabilities: (validation images, classes).
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    mistakes, num_mistakes = _mistakes(dataset, probabilities)
+    page = environment.get_template("report.html").render(
+        name=name,
+        manifest=manifest,
+        metrics=manifest.metrics,
+        comparison=origin.comparison,
+        curves=markupsafe.Markup(_curves(origin.fits)),  # noqa: S704 (our own drawing)
+        num_corrections=len(dataset.corrections),
+        mistakes=mistakes,
+        num_mistakes=num_mistakes,
+        percent=lambda share: f"{100 * share:.1f} %",
+    )
+    with reporting_output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+
+
+def _mistakes(dataset: Dataset, probabilities: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+    labels = np.array([sample.class_index for sample in dataset.validation])
+    called = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(called != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")]
+    shown = []
+    for number in wrong[:_MAX_MISTAKES].tolist():
+        path = dataset.validation[number].path
+        shown.append(
+            {
+                "path": str(path),
+                "truth": dataset.classes[labels[number]],
+                "label": dataset.classes[called[number]],
+                "probability": float(probabilities[number, called[number]]),
+                "thumbnail": _thumbnail(path),
+            }
+        )
+    return shown, len(wrong)
+
+
+def _thumbnail(path: Path) -> str:
+    from PIL import Image
+
+    try:
+        image = Image.fromarray(images.decode(path).pixels)
+    except ImageError:  # it was readable a moment ago; a report is not worth losing the model for
+        image = Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "grey")
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
+    """Draw how each fit came to its result, as SVG."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    if not fits:
+        return ""
+    figure = Figure(figsize=(9, 3.2 * len(fits)), layout="constrained")
+    parts = figure.subfigures(len(fits), squeeze=False)[:, 0]
+    for part, fit in zip(parts, fits, strict=True):
+        if "l2" in fit["history"]:
+            _draw_sweep(part, fit)
+        else:
+            _draw_epochs(part, fit)
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _draw_epochs(figure: Any, fit: Mapping[str, Any]) -> None:
+    """Draw loss and accuracy over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    history = fit["history"]
+    epochs = range(1, len(history["loss"]) + 1)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, history[metric], ".-", color=_GREY, label="training")
+        axes.plot(epochs, history[f"val_{metric}"], ".-", color=_BLUE, label="validation")
+        if fit["best_epoch"]:
+            axes.axvline(fit["best_epoch"], color=_BLUE, linewidth=0.8, linestyle=":")
+        axes.set_xlabel("epoch (dotted: kept)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _finish(axes, f"{fit['stage']}: {metric}")
+
+
+def _draw_sweep(figure: Any, fit: Mapping[str, Any]) -> None:
+    """Draw the out-of-fold loss over the strengths of the L2 penalty that were tried."""
+    history = fit["history"]
+    axes = figure.subplots(1, 1)
+    axes.semilogx(
+        history["l2"], history["out_of_fold_loss"], ".-", color=_GREY, label="out of fold"
+    )
+    axes.axhline(history["val_loss"][-1], color=_BLUE, label="validation, chosen strength")
+    axes.axvline(history["chosen_l2"][0], color=_BLUE, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("strength of the L2 penalty (dotted: chosen)")
+    _finish(axes, f"{fit['stage']}: loss of the logistic regression")
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)

@@ -1,0 +1,156 @@
+"""Images -> features of a frozen network, each view of each image computed once.
+
+A frozen network gives the same answer for the same pixels in every epoch, so it is run once before
+the training instead of in every step of it.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from imagesieve.cores import cpu_count
+from imagesieve.errors import ImageError
+from imagesieve.learning.data.dataset import changed_since
+from imagesieve.learning.data.generator import ImageIterator
+from imagesieve.model import engines
+
+_BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
+
+
+class Rows(Protocol):
+    """An array (views, images, …), in memory or elsewhere."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Views, images, and the shape of a row."""
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray], /) -> np.ndarray:
+        """Give the rows at (views, images), two equally long arrays of integers."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """What a frozen network makes of images.
+
+    Attributes:
+        values: (views, images, …) floating: pooled features, or maps before the last blocks.
+            View 0 is the image as it is.
+        labels: (images,) int32 class index.
+        weights: (images,) float32: how many times each counts in training; None: all once.
+    """
+
+    values: Rows
+    labels: np.ndarray
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.labels)
+
+    @property
+    def num_views(self) -> int:
+        """How many views of each image there are."""
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image's features in one view."""
+        return self.values.shape[2:]
+
+    def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
+        """Give float32 (len(numbers), …): of each image the view that stands beside it.
+
+        Args:
+            views: integers from 0 to `num_views` - 1.
+            numbers: as many positions of images.
+        """
+        return self.values[views, numbers].astype(np.float32)
+
+
+def extract(network: Any, images: ImageIterator) -> npt.NDArray[np.float32]:
+    """Run a network over images as they are, once.
+
+    Args:
+        network: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
+        images: what to run it on.
+
+    Returns:
+        (images, …) float32.
+
+    Raises:
+        DataError: an image became unreadable since the data folder was checked.
+    """
+    engine = engines.KerasEngine(network)
+    return np.concatenate([engine.run(batch) for batch in _decoded_ahead(images)])
+
+
+class FeatureBatches:
+    """Batches of features: each image once an epoch, in one of its views drawn by chance.
+
+    Any thread may take a batch, but for `on_epoch_end`, which is the caller's alone.
+    """
+
+    def __init__(
+        self, features: Features, batch_size: int, seed: int, *, shuffle: bool = True
+    ) -> None:
+        self._features = features
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._epoch = 0
+        self._order, self._views = self._drawn()
+
+    def __len__(self) -> int:
+        """Give the number of batches in an epoch."""
+        return -(-len(self._features) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give float32 features (batch, …) and their labels (batch,)."""
+        chosen = self._chosen(index)
+        return self._features.take(self._views[chosen], chosen), self._features.labels[chosen]
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Give how many times each image of a batch counts, (batch,) float32."""
+        chosen, weights = self._chosen(index), self._features.weights
+        return np.ones(len(chosen), np.float32) if weights is None else weights[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order and views."""
+        self._epoch += 1
+        self._order, self._views = self._drawn()
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self._order[index * self._batch_size : (index + 1) * self._batch_size]
+
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self._features)
+        if not self._shuffle:
+            return np.arange(count), np.zeros(count, dtype=np.int64)
+        random = np.random.default_rng((self._seed, self._epoch))
+        order = random.permutation(count)
+        return order, np.asarray(random.integers(self._features.num_views, size=count))
+
+
+def _decoded_ahead(images: ImageIterator) -> Iterator[np.ndarray]:
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
+        waiting: collections.deque[list[concurrent.futures.Future[np.ndarray]]]
+        waiting = collections.deque()
+        for start in range(0, images.n, images.batch_size):
+            stop = min(start + images.batch_size, images.n)
+            waiting.append([pool.submit(images.image, number, 0) for number in range(start, stop)])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield _stack(waiting.popleft())
+        while waiting:
+            yield _stack(waiting.popleft())
+
+
+def _stack(futures: list[concurrent.futures.Future[np.ndarray]]) -> np.ndarray:
+    try:
+        return np.stack([future.result() for future in futures])
+    except ImageError as error:
+        raise changed_since(error) from error

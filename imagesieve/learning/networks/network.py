@@ -1,0 +1,176 @@
+"""A backbone with a head: one flat Keras model, and the parts of it that are trained alone.
+
+The model is flat (no model within a model), so that layers can be found by name, Grad-CAM works and
+exporters see one graph. Pixels 0 to 255 go in, probabilities come out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagesieve.errors import DataError, ModelDamagedError
+from imagesieve.learning.networks import backbones
+
+HIDDEN_UNITS = 512  # of the head, as in the first generation
+DROPOUT = 0.5
+FEATURE_DEVIATION = 0.1  # of standardised features
+
+_STANDARDISE = "head_standardise"
+_HIDDEN = "head_hidden"
+_PROBABILITIES = "head_probabilities"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A classifier and its parts, which share their layers.
+
+    Attributes:
+        backbone: the row of the table.
+        model: float32 pixels (batch, height, width, 3), 0 to 255, to (batch, classes) float32.
+        base: pixels to pooled features.
+        head: pooled features to probabilities.
+    """
+
+    backbone: backbones.Backbone
+    model: Any
+    base: Any
+    head: Any
+
+    @classmethod
+    def of(cls, backbone: backbones.Backbone, model: Any) -> "Network":
+        """Find the parts of a model that `build` made, perhaps in another process.
+
+        Raises:
+            ModelDamagedError: it is not such a model.
+        """
+        heads = [layer for layer in model.layers if layer.name.startswith("head_")]
+        if not heads or heads[-1].name != _PROBABILITIES:
+            raise ModelDamagedError(
+                "The model has no head made by this program: it cannot be trained further."
+            )
+        pooled = heads[0].input
+        return cls(
+            backbone,
+            model,
+            keras.Model(model.input, pooled),
+            keras.Model(pooled, model.output),
+        )
+
+    @property
+    def is_logistic(self) -> bool:
+        """Whether the head is a logistic regression, without hidden units."""
+        return all(layer.name != _HIDDEN for layer in self.model.layers)
+
+    def lower(self) -> Any:
+        """Give the part below the cut: pixels to maps. It stays frozen in fine-tuning."""
+        return keras.Model(self.model.input, self._cut())
+
+    def upper(self) -> Any:
+        """Give the part above the cut with the head: maps to probabilities."""
+        return keras.Model(self._cut(), self.model.output)
+
+    def upper_base(self) -> Any:
+        """Give the part above the cut without the head: maps to pooled features."""
+        return keras.Model(self._cut(), self.base.output)
+
+    def _cut(self) -> Any:
+        return self.model.get_layer(self.backbone.cut_layer).output
+
+    def standardise(self, features: np.ndarray) -> None:
+        """Set the head's standardisation from pooled features, (…, num_features).
+
+        A feature that hardly varies in training must not become huge for an image in which it
+        does, so no deviation counts for less than a twentieth of the mean deviation. The result
+        deviates by a tenth, not by one: 512 hidden units on thousands of larger inputs fit a few
+        hundred images by heart within an epoch or two.
+        """
+        flat = features.reshape(-1, features.shape[-1])
+        deviation = flat.std(axis=0)
+        floor = 0.05 * float(deviation.mean()) + 1e-6
+        layer = self.model.get_layer(_STANDARDISE)
+        wanted = np.maximum(deviation, floor) / FEATURE_DEVIATION
+        layer.set_weights([flat.mean(axis=0), wanted**2])
+
+
+def build(
+    backbone: backbones.Backbone,
+    num_classes: int,
+    image_size: tuple[int, int],
+    *,
+    weights_path: Path | None,
+    seed: int,
+) -> Network:
+    """Build a backbone with an untrained head.
+
+    Raises:
+        WeightsError: the weights are not for this backbone.
+    """
+    base = backbones.build(backbone, image_size, weights_path=weights_path, seed=seed)
+    keras.utils.set_random_seed(seed)
+    return Network.of(backbone, keras.Model(base.input, _head(backbone, base.output, num_classes)))
+
+
+def with_classes(network: Network, old: Sequence[str], new: Sequence[str], seed: int) -> Network:
+    """Give a network that knows more classes; what it knew of the old ones is kept.
+
+    Args:
+        network: knows the classes `old`.
+        old: its classes in order.
+        new: the classes in the new order; every old one among them.
+        seed: of the new classes' weights.
+
+    Raises:
+        DataError: an old class is missing.
+    """
+    missing = sorted(set(old) - set(new))
+    if missing:
+        raise DataError(
+            f"The model knows the classes {', '.join(missing)}, which the data folder lacks: add "
+            "their images, or train a new model."
+        )
+    if list(old) == list(new):
+        return network
+    keras.utils.set_random_seed(seed)
+    tensor = network.model.get_layer(_PROBABILITIES).input
+    layer = keras.layers.Dense(len(new), activation="softmax", name=_PROBABILITIES)
+    model = keras.Model(network.model.input, layer(tensor))
+    kernel, bias = layer.get_weights()
+    old_kernel, old_bias = network.model.get_layer(_PROBABILITIES).get_weights()
+    for index, name in enumerate(old):
+        kernel[:, new.index(name)] = old_kernel[:, index]
+        bias[new.index(name)] = old_bias[index]
+    layer.set_weights([kernel, bias])
+    return Network.of(network.backbone, model)
+
+
+def _head(backbone: backbones.Backbone, pooled: Any, num_classes: int) -> Any:
+    tensor = pooled
+    if backbone.pretrained:
+        # BatchNormalization that never learns: a standardisation with weights that are saved.
+        tensor = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-9, trainable=False, name=_STANDARDISE
+        )(tensor)
+        tensor = keras.layers.Dense(HIDDEN_UNITS, activation="relu", name=_HIDDEN)(tensor)
+        tensor = keras.layers.Dropout(DROPOUT, name="head_dropout")(tensor)
+    return keras.layers.Dense(num_classes, activation="softmax", name=_PROBABILITIES)(tensor)
+
+
+def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -> Network:
+    """Give a network whose head is a logistic regression on standardised features.
+
+    Base and standardisation are those of the network given, as they are.
+
+    Args:
+        network: with a pretrained backbone.
+        kernel: (num_features, classes) floating.
+        bias: (classes,) floating.
+    """
+    standardised = network.model.get_layer(_STANDARDISE).output
+    layer = keras.layers.Dense(len(bias), activation="softmax", name=_PROBABILITIES)
+    model = keras.Model(network.model.input, layer(standardised))
+    layer.set_weights([kernel, bias])
+    return Network.of(network.backbone, model)

@@ -1,0 +1,106 @@
+"""Keras networks as OpenVINO IR: whole ones, and a head set on a base that was converted before."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagesieve.errors import EngineError
+from imagesieve.model import engines
+
+
+def write_ir(model: Any, xml: Path) -> None:
+    """Write a Keras model as OpenVINO IR, weights in single precision.
+
+    By way of a SavedModel: what Keras calls its OpenVINO export goes through a converter that, in
+    OpenVINO 2026.4, fails on Python 3.13 (it deletes a name that `exec` no longer leaves behind).
+
+    Args:
+        model: any Keras model; the IR's outputs are in the order of its `outputs`.
+        xml: the file to write; its `.bin` comes beside it. The folder is made.
+
+    Raises:
+        EngineError: OpenVINO is not installed, or does not know one of the model's operations.
+    """
+    openvino = engines.import_openvino()
+    # A list of outputs is exported as output_0, output_1 and so on, whatever the layers' names are.
+    listed = keras.Model(model.inputs, list(model.outputs))
+    xml.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saved-model-", dir=xml.parent) as folder:
+        listed.export(folder, format="tf_saved_model", verbose=False)
+        converted = _in_order(openvino, read(Path(folder)))
+        # `save_model` would halve the weights' precision unless told not to.
+        openvino.save_model(converted, xml, compress_to_fp16=False)
+
+
+def read(path: Path) -> Any:
+    """Give an OpenVINO model; it stays whole when its files are removed.
+
+    Args:
+        path: of an IR, or of anything else that OpenVINO reads.
+
+    Raises:
+        EngineError: OpenVINO is not installed, or cannot read it.
+    """
+    openvino = engines.import_openvino()
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-300:]
+        raise EngineError(f"OpenVINO cannot read the network in {path}: {reason}") from error
+
+
+def write_with_head(base: Any, head: Any, xml: Path) -> None:
+    """Set a head on a converted base: what `write_ir` would give for the whole, in no time.
+
+    Args:
+        base: from `read`; its last output are pooled features (batch, num_features).
+        head: Keras model from pooled features to probabilities, made by `network.build` or
+            `network.with_logistic_head`.
+        xml: the file to write; its `.bin` comes beside it. The folder is made.
+
+    Raises:
+        EngineError: the head has a layer that is not known here.
+    """
+    openvino = engines.import_openvino()
+    tensor = base.outputs[-1].get_node().input_value(0)
+    for layer in head.layers:
+        tensor = _after_layer(openvino, tensor, layer)
+    xml.parent.mkdir(parents=True, exist_ok=True)
+    whole = openvino.Model([openvino.opset13.result(tensor)], base.get_parameters())
+    openvino.save_model(whole, xml, compress_to_fp16=False)
+
+
+def _after_layer(openvino: Any, tensor: Any, layer: Any) -> Any:
+    ops = openvino.opset13
+    match layer:
+        case keras.layers.InputLayer() | keras.layers.Dropout():
+            return tensor
+        case keras.layers.BatchNormalization(center=False, scale=False):
+            mean, variance = layer.get_weights()
+            factor = 1 / np.sqrt(variance.astype(np.float64) + layer.epsilon)
+            centred = ops.subtract(tensor, ops.constant(mean[np.newaxis]))
+            return ops.multiply(centred, ops.constant(factor.astype(np.float32)[np.newaxis]))
+        case keras.layers.Dense(activation=keras.activations.relu):
+            return ops.relu(_dense(ops, tensor, layer))
+        case keras.layers.Dense(activation=keras.activations.softmax):
+            return ops.softmax(_dense(ops, tensor, layer), 1)
+    raise EngineError(f"the head's layer {layer.name} has no counterpart in OpenVINO here")
+
+
+def _dense(ops: Any, tensor: Any, layer: Any) -> Any:
+    kernel, bias = layer.get_weights()
+    product = ops.matmul(tensor, ops.constant(kernel), False, False)
+    return ops.add(product, ops.constant(bias[np.newaxis]))
+
+
+def _in_order(openvino: Any, converted: Any) -> Any:
+    """Put the outputs of a model in the order of their numbers; a SavedModel has none."""
+    sources = [
+        converted.output(f"output_{number}").get_node().input_value(0)
+        for number in range(len(converted.outputs))
+    ]
+    results = [openvino.opset13.result(source) for source in sources]
+    return openvino.Model(results, converted.get_parameters())

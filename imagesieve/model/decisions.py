@@ -1,0 +1,101 @@
+"""From probabilities to what is answered: the decision policy that travels with a model.
+
+`argmax` answers the most probable class. `confident` answers `fallback_class` ("not sure, so treat
+it as neutral") when no class reaches `min_confidence`.
+"""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagesieve.errors import UsageError
+
+ARGMAX = "argmax"
+CONFIDENT = "confident"
+KINDS = (ARGMAX, CONFIDENT)
+
+DEFAULT_MIN_CONFIDENCE = 0.75
+DEFAULT_FALLBACK_CLASS = "neutral"
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionPolicy:
+    """How a label is chosen.
+
+    Attributes:
+        kind: one of `KINDS`.
+        min_confidence: probability, 0 to 1, that the best class must reach under `confident`.
+        fallback_class: the answer below it; need not be a class of the model.
+
+    Raises:
+        UsageError: an unknown kind, or a confidence outside 0 to 1.
+    """
+
+    kind: str = ARGMAX
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
+    fallback_class: str = DEFAULT_FALLBACK_CLASS
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"Unknown decision policy {self.kind!r}: use {' or '.join(KINDS)}.")
+        if not 0 <= self.min_confidence <= 1 or math.isnan(self.min_confidence):
+            raise UsageError(
+                f"The minimum confidence is {self.min_confidence}: it must lie from 0 to 1."
+            )
+
+    @classmethod
+    def default_for(cls, classes: Sequence[str]) -> "DecisionPolicy":
+        """Give the policy of a new model: `confident` when there is a class to fall back to."""
+        return cls(CONFIDENT if DEFAULT_FALLBACK_CLASS in classes else ARGMAX)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "DecisionPolicy":
+        """Read what `to_json` wrote.
+
+        Raises:
+            UsageError, KeyError, TypeError, ValueError: it is not a policy of this release.
+        """
+        if value["kind"] == ARGMAX:
+            return cls(ARGMAX)
+        return cls(value["kind"], float(value["min_confidence"]), str(value["fallback_class"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the policy as it stands in a manifest."""
+        return {"kind": ARGMAX} if self.kind == ARGMAX else dataclasses.asdict(self)
+
+    def decide(self, label: str, probability: float) -> str:
+        """Give the answer for an image whose best class is `label` with `probability`."""
+        if self.kind == CONFIDENT and probability < self.min_confidence:
+            return self.fallback_class
+        return label
+
+
+def add_options(parser: argparse.ArgumentParser, default: str = "as the model says") -> None:
+    """Give a script the options that `chosen` reads; `default` says what happens without them."""
+    add = parser.add_argument
+    add(
+        "--decision",
+        choices=KINDS,
+        help="argmax: the most probable class; confident: the fallback class when no class is "
+        f"probable enough ({default})",
+    )
+    add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
+    add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
+
+
+def chosen(options: argparse.Namespace) -> DecisionPolicy | None:
+    """Give the policy that the command line asks for, or None when it asks for none.
+
+    Raises:
+        UsageError: a value is wrong, or goes with another kind.
+    """
+    given = {
+        name: value
+        for name in ("min_confidence", "fallback_class")
+        if (value := getattr(options, name)) is not None
+    }
+    if given and options.decision != CONFIDENT:
+        raise UsageError("--min-confidence and --fallback-class go with --decision confident.")
+    return DecisionPolicy(options.decision, **given) if options.decision else None

@@ -1,0 +1,261 @@
+"""Who may do what: the check that every request passes before its view runs."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import flask
+
+from imagesieve.serving.access import hosts
+from imagesieve.serving.access.keys import Key, Keyring
+from imagesieve.serving.access.rates import TokenBuckets
+from imagesieve.serving.errors import (
+    BadHostError,
+    ForbiddenError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+from imagesieve.serving.routing import Scope
+
+SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})
+
+_HOW_TO_SEND = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
+_OTHER_SITE = (
+    "A page of another site sent this (or a proxy in front changed the Host header): use the "
+    "service's own page, or start the service with --allow-origin ORIGIN."
+)
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
+_PREFLIGHT_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Access-Control-Allow-Methods": "GET, POST, DELETE",
+        "Access-Control-Allow-Headers": "Authorization, X-API-Key, Content-Type",
+        "Access-Control-Max-Age": "600",  # seconds that a browser may remember this
+    }
+)
+_EXPOSED = "X-Request-Id, Retry-After, X-Label"  # what pages of listed origins may read as well
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        name: of the key that was shown; None where none was asked for.
+        scopes: what the caller may do.
+        address: the IP address that the connection comes from; "" if it has none.
+    """
+
+    name: str | None
+    scopes: frozenset[Scope]
+    address: str
+
+
+class Access:
+    """Keys, hosts, sites and rates of one service."""
+
+    def __init__(
+        self,
+        keys: Keyring | None = None,
+        *,
+        allowed_hosts: Collection[str] | None = None,
+        allowed_origins: Collection[str] = (),
+        buckets: TokenBuckets | None = None,
+    ) -> None:
+        """Set up the checks.
+
+        Args:
+            keys: None or empty lets everybody predict and correct, and nobody administrate.
+            allowed_hosts: lower-case names and IP addresses that the service answers to; None
+                for any.
+            allowed_origins: sites whose pages may use the service, as browsers write them.
+            buckets: how often each caller may come; None for no limit.
+        """
+        self._keys = keys or Keyring()
+        self._hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+        self._origins = frozenset(allowed_origins)
+        self._buckets = buckets
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether callers need a key."""
+        return len(self._keys) > 0
+
+    def check(self, request: flask.Request, scope: Scope | None) -> Caller:
+        """Find out who sent a request, and whether they may.
+
+        An address with a scope costs its caller one token of the rate.
+
+        Args:
+            request: only its headers and the connection's address are read; the address that a
+                header such as X-Forwarded-For claims is not.
+            scope: what the address asks for; None is open to everybody, without a key.
+
+        Raises:
+            BadHostError: it is for another host, or says so in a way nobody should.
+            ForbiddenError: the key does not allow it, no key was set that could, or a page of
+                another site sent it.
+            UnauthorizedError: the key is missing, unknown or sent in a wrong way.
+            RateLimitedError: the caller has used up its share.
+        """
+        self._check_site(request, self._own_authority(request))
+        address = request.remote_addr or ""
+        if scope is None:
+            return Caller(None, frozenset() if self.has_keys else SCOPES_WITHOUT_KEYS, address)
+        caller = self._identify(request, address)
+        self._spend(caller, 1, at_least=1)
+        if scope not in caller.scopes:
+            raise ForbiddenError(self._missing(scope))
+        return caller
+
+    def take(self, caller: Caller, cost: int) -> None:
+        """Let a caller pay for more than the one token that `check` took.
+
+        A batch of n images costs `take(caller, n - 1)`. It may leave the caller in debt, which
+        the next requests wait for.
+
+        Raises:
+            RateLimitedError: the caller is in debt already.
+        """
+        if cost > 0:
+            self._spend(caller, cost, at_least=0)
+
+    def preflight(self, request: flask.Request) -> flask.Response | None:
+        """Answer a browser that asks on behalf of a page of a listed origin; else give None.
+
+        The headers that tell what is allowed come from `cors_headers`.
+
+        Raises:
+            BadHostError: as for `check`.
+        """
+        if not self._is_preflight(request):
+            return None
+        self._own_authority(request)
+        return flask.Response(status=204)
+
+    def cors_headers(self, request: flask.Request) -> dict[str, str]:
+        """Give the headers of CORS that belong to the answer, refusals included."""
+        if not self._origins:
+            return {}
+        headers = {"Vary": "Origin"}  # a cache must not give one site's answer to another
+        origin = request.headers.get("Origin", "")
+        if origin in self._origins:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = _EXPOSED
+        if self._is_preflight(request):
+            headers.update(_PREFLIGHT_HEADERS)
+        return headers
+
+    def _is_preflight(self, request: flask.Request) -> bool:
+        return (
+            request.method == "OPTIONS"
+            and "Access-Control-Request-Method" in request.headers
+            and request.headers.get("Origin", "") in self._origins
+        )
+
+    def _own_authority(self, request: flask.Request) -> hosts.Authority | None:
+        """Give the host that the request is for; None when a request of HTTP/1.0 names none."""
+        text = request.headers.get("Host")
+        if text is None and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            if self._hosts is not None:
+                raise BadHostError("The request has no Host header, and this service needs one.")
+            return None
+        authority = hosts.parse_authority(text or "")
+        if authority is None or _contradicts(request, authority):
+            raise BadHostError("The request does not say clearly which host it is for.")
+        if self._hosts is not None and authority.host not in self._hosts:
+            raise BadHostError(
+                "The service does not answer to the name in the Host header: use one that it "
+                "knows, or start it with --allow-host NAME."
+            )
+        return authority
+
+    def _check_site(self, request: flask.Request, own: hosts.Authority | None) -> None:
+        """Refuse what a page of another site sends; programs send neither of these headers."""
+        origin = request.headers.get("Origin")
+        if request.method in _READING or origin in self._origins:
+            return
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is not None and site not in ("same-origin", "none"):
+            raise ForbiddenError(_OTHER_SITE)
+        if origin is not None:
+            parsed = hosts.parse_origin(origin)
+            if parsed is None or own is None or not hosts.is_own(parsed, own):
+                raise ForbiddenError(_OTHER_SITE)
+
+    def _identify(self, request: flask.Request, address: str) -> Caller:
+        if not self.has_keys:
+            return Caller(None, SCOPES_WITHOUT_KEYS, address)
+        try:
+            key = self._find(_presented(request))
+        except UnauthorizedError:
+            # A flood of these is told to slow down by its address, and uses up nobody's share.
+            self._spend(Caller(None, frozenset(), address), 1, at_least=1)
+            raise
+        return Caller(key.name, key.scopes, address)
+
+    def _find(self, presented: str) -> Key:
+        key = self._keys.find(presented)
+        if key is None:
+            raise UnauthorizedError("This key is not known to the service.")
+        return key
+
+    def _missing(self, scope: Scope) -> str:
+        if self.has_keys:
+            return f"The key does not allow this: it needs the scope {scope}."
+        return (
+            f"This address needs a key with the scope {scope}, and the service has no keys: start "
+            "it with --keys FILE or with CLASSIFIER_KEYS in its environment."
+        )
+
+    def _spend(self, caller: Caller, cost: int, *, at_least: int) -> None:
+        if self._buckets is None:
+            return
+        seconds = take_tokens(self._buckets, caller, cost, at_least=at_least)
+        if seconds:
+            raise RateLimitedError(
+                f"Too many requests: this caller can go on in {seconds} s.", seconds
+            )
+
+
+def take_tokens(buckets: TokenBuckets, caller: Caller, cost: int = 1, *, at_least: int = 1) -> int:
+    """Take tokens from a caller's bucket; see `TokenBuckets.take`.
+
+    Returns:
+        0 when they were taken, else the whole seconds after which they can be had.
+    """
+    whose = ("key", caller.name) if caller.name else hosts.neighbourhood(caller.address)
+    return math.ceil(buckets.take(whose, cost, at_least=at_least))
+
+
+def _contradicts(request: flask.Request, authority: hosts.Authority) -> bool:
+    """Tell whether the request line names a host, as for a proxy, and another one than `Host`."""
+    target = str(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or "/")
+    if target.startswith("/") or target == "*":
+        return False
+    named = hosts.parse_authority(re.split("[/?#]", target.partition("://")[2], maxsplit=1)[0])
+    return named is None or named.host != authority.host
+
+
+def _presented(request: flask.Request) -> str:
+    """Give the key that a request shows, not empty.
+
+    Raises:
+        UnauthorizedError: there is none, it is empty, or there are two.
+    """
+    authorization = request.headers.get("Authorization")
+    presented = request.headers.get("X-API-Key")
+    if authorization is not None:
+        scheme, _, bearer = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            if presented is not None and presented.strip() != bearer.strip():
+                raise UnauthorizedError("Two different keys were sent: send one.")
+            presented = bearer
+        elif presented is None:  # else the other scheme is that of a proxy in front
+            raise UnauthorizedError(f"The Authorization header is no key: {_HOW_TO_SEND}.")
+    if presented is None:
+        raise UnauthorizedError(f"This address needs a key: {_HOW_TO_SEND}.")
+    if not presented.strip():
+        raise UnauthorizedError(f"The key is empty: {_HOW_TO_SEND}.")
+    return presented.strip()

@@ -1,0 +1,1 @@
+"""What people correct: images held for review, the store of corrections, their addresses."""

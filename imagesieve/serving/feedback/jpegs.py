@@ -1,0 +1,70 @@
+"""An encoded image as it came -> a JPEG of our own that carries nothing but its pixels."""
+
+import io
+
+from PIL import Image
+
+from imagesieve.images import DecodedImage, Limits, decode
+from imagesieve.serving.limits import Admission, announced_size
+
+MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
+QUALITY = 95
+
+
+class JpegMaker:
+    """Calls `to_jpeg` for any number of threads, in places that they share with predictions."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def __call__(self, data: bytes) -> bytes:
+        """Encode an image anew; see `to_jpeg`.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            OverloadedError: no place to decode became free in time.
+        """
+        with self._admission.decoding(data):
+            return to_jpeg(data, self._admission.limits.images)
+
+
+def to_jpeg(data: bytes, limits: Limits) -> bytes:
+    """Encode an image anew: turned upright, RGB, at most `MAX_SIDE` wide and high, no metadata.
+
+    Proportions are kept, except that no side falls below `limits.min_side`: what is stored must be
+    fit to be decoded again, and the network sees a square anyway.
+
+    Raises:
+        ImageError: it cannot be decoded under `limits`.
+    """
+    image = _decode(data, limits)
+    upright_image = Image.fromarray(image.pixels)
+    if max(upright_image.size) > MAX_SIDE:
+        height, width = _reduced(image.width, image.height, MAX_SIDE, limits)
+        # Smooths less than the bilinear filter: the network's own resizing comes on top.
+        upright_image = upright_image.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    upright_image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, limits: Limits) -> DecodedImage:
+    """Decode, a huge image to twice the size wanted: that bounds what a JPEG takes of memory."""
+    announced = _decoding_size(*announced_size(data), limits)
+    image = decode(data, limits, image_size=announced)
+    upright = _decoding_size(image.width, image.height, limits)
+    if upright != announced:  # the image lies on its side
+        return decode(data, limits, image_size=upright)
+    return image
+
+
+def _decoding_size(width: int, height: int, limits: Limits) -> tuple[int, int] | None:
+    if max(width, height) <= 2 * MAX_SIDE:
+        return None
+    return _reduced(width, height, 2 * MAX_SIDE, limits)
+
+
+def _reduced(width: int, height: int, longest: int, limits: Limits) -> tuple[int, int]:
+    """Give (height, width) in pixels with the longer side as asked."""
+    scale = longest / max(width, height)
+    return max(limits.min_side, round(height * scale)), max(limits.min_side, round(width * scale))

@@ -1,0 +1,126 @@
+"""The command line's part in corrections; loads nothing heavy for `--help`."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from imagesieve import console
+from imagesieve.errors import UsageError
+from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
+
+if TYPE_CHECKING:  # these load Flask, NumPy and Pillow
+    from imagesieve.serving.limits import Admission
+    from imagesieve.serving.routes.feedback import Corrections
+
+DEFAULT_FOLDER = Path("data/feedback")
+DEFAULT_MEGABYTES = 2048
+MAX_MEGABYTES = 1_000_000
+
+# What each choice keeps on disk.
+_KEEP = MappingProxyType(
+    {
+        "none": (),
+        "uncertain": (UNCERTAIN, AUDIT),
+        "all": (UNCERTAIN, AUDIT, RECENT),
+    }
+)
+_GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "class_of_interest")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give `main.py` the options that `from_options` reads."""
+    add = parser.add_argument_group("corrections").add_argument
+    add(
+        "--feedback",
+        type=Path,
+        metavar="DIR",
+        help="where corrected images are stored, in a folder for each class, for the next "
+        f"training ({DEFAULT_FOLDER})",
+    )
+    add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
+    add(
+        "--feedback-limit",
+        type=console.whole_number("megabytes", MAX_MEGABYTES),
+        metavar="MB",
+        help=f"how large all corrected images may grow ({DEFAULT_MEGABYTES})",
+    )
+    add(
+        "--keep",
+        choices=tuple(_KEEP),
+        help="which judged images wait for review on disk too, so that a restart does not lose "
+        "them (none; but audited ones with --audit-share)",
+    )
+    add(
+        "--audit-share",
+        type=_share,
+        metavar="P",
+        help="part of the dropped images, 0 to 1, that is drawn for review, which tells what the "
+        "filter misses: 0.01 is one of a hundred (0)",
+    )
+    add(
+        "--class-of-interest",
+        metavar="NAME",
+        help="what the filter is to keep; all else counts as dropped (the fallback class is "
+        "what is dropped)",
+    )
+
+
+def from_options(
+    options: argparse.Namespace,
+    classes: Callable[[], Sequence[str]],
+    admission: "Admission",
+    count: Callable[[str], None] = lambda action: None,
+) -> "Corrections | None":
+    """Give the room that the command line asks for, or None when it wants no corrections.
+
+    Args:
+        options: what `add_options` asked for.
+        classes: gives those of the model in use.
+        admission: hands out the places that predictions take too.
+        count: called with the action of each correction that was written.
+
+    Raises:
+        UsageError: an option stands beside --no-feedback.
+    """
+    if options.no_feedback:
+        _refuse_beside_no_feedback(options)
+        return None
+    from imagesieve.serving.feedback.folder import FeedbackLimits
+    from imagesieve.serving.feedback.image_store import FOLDER_NAME, KeptImages
+    from imagesieve.serving.feedback.jpegs import JpegMaker
+    from imagesieve.serving.feedback.recent import HeldImages
+    from imagesieve.serving.feedback.selection import Selection
+    from imagesieve.serving.feedback.store import FeedbackStore
+    from imagesieve.serving.routes.feedback import Corrections
+
+    folder = options.feedback or DEFAULT_FOLDER
+    share = options.audit_share or 0.0
+    reasons = _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ())
+    selection = Selection(audit_share=share, class_of_interest=options.class_of_interest)
+    to_jpeg = JpegMaker(admission)
+    megabytes = options.feedback_limit or DEFAULT_MEGABYTES
+    store = FeedbackStore(folder, to_jpeg, FeedbackLimits(max_bytes=megabytes * 2**20))
+    kept = None
+    if reasons:
+        kept = KeptImages(folder / FOLDER_NAME, is_corrected=store.is_corrected)
+    held = HeldImages(selection, kept=kept, reasons_to_keep=reasons)
+    return Corrections(store, held, selection, classes, to_jpeg, admission, kept=kept, count=count)
+
+
+def _refuse_beside_no_feedback(options: argparse.Namespace) -> None:
+    for name in _GOING_WITH_FEEDBACK:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} does not go with --no-feedback.")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share

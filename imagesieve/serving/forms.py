@@ -1,0 +1,240 @@
+"""Bodies and queries -> fields, files and JSON values, with every cap applied before that.
+
+Flask's own parsers stay unused: their limits differ between patch releases of Werkzeug, and a few
+megabytes of `a&a&a` or `[[],[],` would cost them seconds and hundreds of megabytes.
+"""
+
+import base64
+import binascii
+import dataclasses
+import io
+import json
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import MultiPartParser
+
+from imagesieve.serving.errors import (
+    BadBase64Error,
+    BodyTooLargeError,
+    MalformedBodyError,
+    TooManyFieldsError,
+)
+from imagesieve.serving.limits import ServingLimits
+
+LEGACY_FIELD = "imageBase64String"
+TEXT_FIELDS = (LEGACY_FIELD, "image")
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+
+# Spaces were plus signs before a form decoder saw them; - and _ are the URL-safe alphabet.
+_REPAIRS = bytes.maketrans(b" -_", b"++/")
+_LINE_BREAKS = b"\r\n\t"
+
+# A white image is one long row of slashes in Base64, and each of them may come as %2F: the
+# escapes of Base64's own signs are undone in bulk, as millions one by one would take seconds.
+_BASE64_ESCAPES = tuple(
+    (spelling, sign)
+    for code, sign in (
+        (b"%2B", b"+"),
+        (b"%2F", b"/"),
+        (b"%3D", b"="),
+        (b"%2D", b"-"),
+        (b"%5F", b"_"),
+        (b"%20", b" "),
+        (b"%0D", b""),
+        (b"%0A", b""),
+    )
+    for spelling in sorted({code, code.lower()})
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a form holds, in the order sent.
+
+    Attributes:
+        fields: (name, text) of each field.
+        files: (name, bytes) of each file; a file's own name is nobody's business.
+    """
+
+    fields: Sequence[tuple[str, str]] = ()
+    files: Sequence[tuple[str, bytes]] = ()
+
+
+def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read the whole body.
+
+    Raises:
+        BodyTooLargeError: it has more than `max_bytes`; the rest was not read.
+    """
+    request.max_content_length = max_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise BodyTooLargeError(f"The request has more than {max_bytes:,} bytes.") from error
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode Base64 as it arrives from the world, then strictly.
+
+    Undone first: a `data:...,` prefix, line breaks, plus signs that became spaces, the URL-safe
+    alphabet, missing padding. Nothing that is not Base64 is skipped.
+
+    Raises:
+        BadBase64Error: it still is not Base64.
+    """
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    try:
+        digits = text.encode("ascii").translate(_REPAIRS, delete=_LINE_BREAKS)
+        bare = digits.rstrip(b"=")
+        if len(digits) - len(bare) > 2:
+            _refuse_base64("it ends with more than two = signs")
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
+    except UnicodeEncodeError as error:
+        _refuse_base64("it has characters outside of ASCII (a file part needs a file name)", error)
+    except binascii.Error as error:
+        _refuse_base64(str(error), error)
+
+
+def parse_form(encoded: bytes, limits: ServingLimits) -> list[tuple[str, str]]:
+    """Take apart an urlencoded form or query; fields are counted before anything is allocated.
+
+    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not.
+
+    Raises:
+        TooManyFieldsError: more fields than `limits.max_form_fields`.
+        MalformedBodyError: a field has too many percent escapes or is too long.
+    """
+    if not encoded:
+        return []
+    if encoded.count(b"&") >= limits.max_form_fields:
+        raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} fields.")
+    pairs = (pair.partition(b"=") for pair in encoded.split(b"&") if pair)
+    return [_parse_pair(name, value, limits) for name, _, value in pairs]
+
+
+def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tuple[str, str]:
+    name = _unquote(raw_name, limits)
+    if name not in TEXT_FIELDS:
+        return name, _unquote(raw_value, limits)
+    value = _unescape_base64(raw_value)
+    if value.count(b"%") > limits.max_escapes:
+        raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
+    return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
+
+
+def _unquote(raw: bytes, limits: ServingLimits) -> str:
+    if len(raw) > limits.max_option_chars:
+        raise MalformedBodyError(
+            f"A form field that is no image has more than {limits.max_option_chars:,} characters."
+        )
+    return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
+
+
+def _unescape_base64(value: bytes) -> bytes:
+    for escape, sign in _BASE64_ESCAPES:
+        value = value.replace(escape, sign)
+    return value
+
+
+def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None) -> Any:
+    """Read strict UTF-8 JSON: no NaN, no duplicate names, few values and little nesting.
+
+    Args:
+        body: all of it.
+        limits: see there.
+        max_marks: of each of the signs that part values; `limits.max_json_marks` by default.
+
+    Raises:
+        MalformedBodyError: it is anything else.
+    """
+    # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
+    most = max_marks or limits.max_json_marks
+    if any(body.count(mark) > most for mark in (b"[", b"{", b",", b":")):
+        raise MalformedBodyError("The JSON body has far more values than are asked for.")
+    try:
+        return json.loads(
+            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique
+        )
+    except (ValueError, RecursionError) as error:
+        raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return dict(pairs)
+
+
+def read_form(
+    request: Request, body: bytes, limits: ServingLimits, max_parts: int | None = None
+) -> Form:
+    """Take a multipart or urlencoded body apart; it is in memory and capped already.
+
+    Args:
+        request: names the media type and the boundary.
+        body: all of it.
+        limits: see there.
+        max_parts: fields and files together; `limits.max_form_fields` by default.
+
+    Raises:
+        TooManyFieldsError: it has more parts.
+        MalformedBodyError: it cannot be read.
+    """
+    if request.mimetype == URLENCODED:
+        return Form(parse_form(body, limits))
+    return _parse_multipart(request, body, limits, max_parts or limits.max_form_fields)
+
+
+def _parse_multipart(request: Request, body: bytes, limits: ServingLimits, max_parts: int) -> Form:
+    parser = MultiPartParser(
+        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),
+        max_form_memory_size=len(body),
+        max_form_parts=max_parts,
+    )
+    boundary = request.mimetype_params.get("boundary", "")
+    if not boundary or not boundary.isascii():
+        raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
+    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), limits, max_parts)
+    try:
+        fields, files = parser.parse(io.BytesIO(body), boundary.encode(), len(body))
+    except RequestEntityTooLarge as error:
+        raise TooManyFieldsError(f"The form has more than {max_parts} parts.") from error
+    except (ValueError, KeyError) as error:
+        raise MalformedBodyError(f"The multipart body cannot be read: {error}.") from error
+    return Form(
+        [(name or "", value) for name, value in fields.items(multi=True)],
+        [(name or "", file.read()) for name, file in files.items(multi=True)],
+    )
+
+
+def _check_parts(body: bytes, delimiter: bytes, limits: ServingLimits, max_parts: int) -> None:
+    """Refuse many parts, long part headers and a long preamble; Werkzeug has no cap for these."""
+    if body.count(delimiter) > max_parts + 1:  # one more closes the last part
+        raise TooManyFieldsError(f"The form has more than {max_parts} parts.")
+    start = body.find(delimiter, 0, limits.max_part_header_bytes)
+    if start < 0:
+        raise MalformedBodyError("The multipart body does not begin with its boundary.")
+    while start >= 0:
+        start += len(delimiter)
+        if body.startswith(b"--", start):
+            return
+        end = body.find(b"\r\n\r\n", start, start + limits.max_part_header_bytes)
+        if end < 0:
+            raise MalformedBodyError("A part of the multipart body has far too long headers.")
+        start = body.find(delimiter, end)
+
+
+def _refuse_base64(reason: str, cause: Exception | None = None) -> NoReturn:
+    raise BadBase64Error(f"The image is not Base64 text: {reason}.") from cause

@@ -1,0 +1,84 @@
+"""What the service counts and times, for Prometheus.
+
+Label values come from the service alone (its own routes, problem slugs, the model's classes), so
+that no caller can make series without end.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import prometheus_client as prometheus
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from imagesieve.prediction.predictor import Prediction
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_PROBABILITIES = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+class Metrics:
+    """The figures of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self._registry)
+        counter, histogram = self._counter, self._histogram
+        self._requests = counter("requests", "Requests answered", "route", "method", "code")
+        self._request_seconds = histogram("request_seconds", "Time of a request", _SECONDS, "route")
+        self._stage_seconds = histogram("stage_seconds", "Time of a stage", _SECONDS, "stage")
+        self._problems = counter("problems", "Requests refused or failed", "problem")
+        self._predictions = counter("predictions", "Images judged", "label", "decision")
+        self._probability = histogram("probability", "Of the label", _PROBABILITIES, "label")
+        self._cache_hits = counter("cache_hits", "Images that were known already")
+        self._feedback = counter("corrections", "Corrections taken", "action")
+        self._model = prometheus.Info("classifier_model", "Now serving", registry=self._registry)
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a figure that is looked up whenever it is asked for."""
+        gauge = prometheus.Gauge(f"classifier_{name}", text, registry=self._registry)
+        gauge.set_function(value)
+
+    def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer; `route` is the rule, never the path that was asked for."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def note_problem(self, slug: str) -> None:
+        """Count what was refused or failed."""
+        self._problems.labels(slug).inc()
+
+    def note_judged(
+        self, prediction: Prediction, seconds: Mapping[str, float], *, is_cached: bool
+    ) -> None:
+        """Count a judged image and the seconds of its stages."""
+        self._predictions.labels(prediction.label, prediction.decision).inc()
+        self._probability.labels(prediction.label).observe(prediction.probability)
+        if is_cached:
+            self._cache_hits.inc()
+            return
+        for stage, duration in seconds.items():
+            self._stage_seconds.labels(stage).observe(duration)
+
+    def note_correction(self, action: str) -> None:
+        """Count a correction: correct, reject or undo."""
+        self._feedback.labels(action).inc()
+
+    def note_model(self, described: Mapping[str, Any]) -> None:
+        """Say which model is served."""
+        self._model.info({name: str(described[name]) for name in ("name", "digest", "engine")})
+
+    def text(self) -> bytes:
+        """Give all figures in Prometheus's text format."""
+        return prometheus.generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:
+        return prometheus.Counter(f"classifier_{name}", text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> prometheus.Histogram:
+        return prometheus.Histogram(
+            f"classifier_{name}", text, labels, buckets=buckets, registry=self._registry
+        )

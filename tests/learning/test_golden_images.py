@@ -1,0 +1,90 @@
+"""Which images become golden, and that every saved version has them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imagesieve import images
+from imagesieve.errors import EngineError
+from imagesieve.learning import train_run
+from imagesieve.learning.export import golden_images, version_writer
+from imagesieve.learning.openvino import precision_check
+from imagesieve.model import engines, golden, versions
+from imagesieve.model.decisions import DecisionPolicy
+
+# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+def test_classes_take_turns_and_each_gives_its_clearest_first() -> None:
+    probabilities = np.array(
+        [[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.1, 0.9, 0], [0.9, 0.1, 0]]
+    )
+    assert golden_images.choose(probabilities) == [1, 4, 5, 2, 3, 0]
+    assert golden_images.choose(probabilities, 3) == [1, 4, 5]
+
+
+def test_no_more_than_eight_are_chosen_and_no_class_is_left_out() -> None:
+    labels = np.repeat([0, 1, 2], [100, 2, 1])
+    chosen = golden_images.choose(np.eye(3)[labels])
+    assert len(chosen) == len(set(chosen)) == golden.MAX_IMAGES == 8
+    assert [int(labels[number]) for number in chosen] == [0, 1, 2, 0, 1, 0, 0, 0]
+
+
+def test_a_saved_version_has_golden_images_with_the_answers_of_keras(tiny_run: Any) -> None:
+    found = golden.read(tiny_run.version)
+    assert found is not None
+    validation, probabilities = tiny_run.dataset.validation, tiny_run.trained.probabilities
+    chosen = golden_images.choose(probabilities)
+    assert len(chosen) == 8
+    model = tiny_run.trained.network.model
+    for number, pixels, answers in zip(chosen, found.pixels, found.probabilities, strict=True):
+        decoded = images.decode(validation[number].path, image_size=(48, 48)).pixels
+        assert np.array_equal(pixels, decoded)
+        single = np.asarray(model(decoded[np.newaxis].astype(np.float32), training=False))[0]
+        assert answers == pytest.approx(single, abs=1e-5)
+
+
+def test_every_engine_that_may_serve_the_version_agrees_on_them(tiny_run: Any) -> None:
+    found = golden.read(tiny_run.version)
+    assert found is not None
+    for engine in ("keras", "openvino"):
+        opened = engines.open_engine(tiny_run.version, engine, "f32")
+        assert golden.difference(opened, found) <= 1e-3
+    for precision in ("bf16", "int8"):
+        if tiny_run.version.manifest.engines[f"openvino-{precision}"]["passed"]:
+            opened = engines.open_engine(tiny_run.version, "openvino", precision)
+            assert golden.fault(opened, found) is None
+
+
+def test_what_the_service_would_refuse_does_not_pass_its_gate(
+    tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(golden.TOLERANCES, "int8", -1.0)  # nothing is as close as that
+    version = train_run.save(
+        tiny_run.trained,
+        tiny_run.dataset,
+        DecisionPolicy(),
+        {},
+        tmp_path / "tiny-1",
+        export=version_writer.ExportSettings(int8_max_drop=1.0),
+    )
+    refused = version.manifest.engines["openvino-int8"]
+    assert refused["passed"] is False
+    assert "on its golden images openvino-int8 differs" in refused["reason"]
+    assert version.file(versions.OPENVINO_INT8_MODEL) is None
+    assert version.file(versions.OPENVINO_MODEL) is not None
+
+
+def test_an_ir_that_does_not_answer_them_is_not_written(tiny_run: Any) -> None:
+    right = golden.read(tiny_run.version)
+    assert right is not None
+    wrong = golden.Golden(right.pixels, right.probabilities[:, ::-1])
+    xml = tiny_run.version.file(versions.OPENVINO_MODEL)
+    data = tiny_run.dataset
+    with pytest.raises(EngineError, match="on its golden images openvino-f32 differs"):
+        precision_check.measure(wrong, xml, data.validation, data.train, None)
