@@ -373,7 +373,7 @@ def test_a_corrupt_keras_model_is_an_engine_error(tmp_path: Path, data: bytes) -
     path = tmp_path / "model.keras"
     path.write_bytes(data)
     with pytest.raises(EngineError, match=r"Keras cannot load .*model\.keras") as caught:
-        engines.KerasEngine.from_file(path)
+        engines.load_keras_model(path)
     assert "\n" not in str(caught.value)
 
 
@@ -383,7 +383,7 @@ def test_a_keras_model_that_carries_code_is_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x * 2)])
     model.save(tmp_path / "model.keras")
     with pytest.raises(EngineError, match="Keras cannot load"):
-        engines.KerasEngine.from_file(tmp_path / "model.keras")
+        engines.load_keras_model(tmp_path / "model.keras")
 
 
 def test_images_of_a_wrong_size_are_an_engine_error(version: versions.ModelVersion) -> None:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from imagesieve.errors import EngineError, UsageError
-from imagesieve.model import versions
+from imagesieve.model import engines, versions
 
 # From cold to hot. Lightness rises all the way, so the order survives any kind of colour blindness
 # and a printer without colours.
@@ -101,7 +101,7 @@ class GradCam:
 
 
 def load(version: versions.ModelVersion) -> GradCam:
-    """Give the explainer of a checked version's Keras model; no code in the file is run.
+    """Return the explainer of a checked version's Keras model; no code in the file is run.
 
     Raises:
         UsageError: it has no Keras model, or one that cannot be explained.
@@ -110,11 +110,7 @@ def load(version: versions.ModelVersion) -> GradCam:
     path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise UsageError(f"The model version {version.name} has no {versions.KERAS_MODEL}.")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its layers and HDF5 raise
-        raise EngineError(f"Keras cannot load {path}: {error}") from error
-    return GradCam(model)
+    return GradCam(engines.load_keras_model(path))
 
 
 def overlay(

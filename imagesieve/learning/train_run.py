@@ -178,16 +178,10 @@ def open_network(version: versions.ModelVersion) -> Network:
         EngineError: Keras cannot read it.
         ModelDamagedError: it has no Keras model, or none made by this program.
     """
-    import keras
-
     path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise ModelDamagedError(f"The model version {version.path} has no {versions.KERAS_MODEL}.")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its layers and HDF5 raise
-        raise EngineError(f"Keras cannot load {path}: {error}") from error
-    return Network.of(backbones.find(version.manifest.backbone), model)
+    return Network.of(backbones.find(version.manifest.backbone), engines.load_keras_model(path))
 
 
 def is_not_worse(

@@ -174,6 +174,8 @@ class KerasEngine(Engine):
         """
         import tensorflow as tf
 
+        if len(model.input_shape) != 4:
+            raise EngineError(f"The Keras model takes {model.input_shape}, not a batch of images.")
         _, height, width, _ = model.input_shape
         self.name = "keras-f32"
         self.image_size = (height, width)
@@ -191,25 +193,6 @@ class KerasEngine(Engine):
         )
         self._convert = tf.convert_to_tensor
 
-    @classmethod
-    def from_file(cls, path: Path) -> "KerasEngine":
-        """Load a `.keras` file without running any code that it might carry.
-
-        Raises:
-            EngineError: Keras is not installed, or cannot read it.
-        """
-        try:
-            import keras
-        except ImportError as error:
-            raise EngineError(
-                "Keras is not installed: run `pip install -r requirements.txt`, or use "
-                "--engine openvino."
-            ) from error
-        try:
-            return cls(keras.saving.load_model(path, compile=False, safe_mode=True))
-        except Exception as error:  # Keras raises whatever its layers and HDF5 raise
-            raise EngineError(f"Keras cannot load {path}: {_first_line(error)}") from error
-
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
         """See `Engine.run`; calls take turns, as TensorFlow spreads each over all cores."""
         with self._lock:
@@ -217,6 +200,25 @@ class KerasEngine(Engine):
                 return np.asarray(self._function(self._convert(images)), dtype=np.float32)
             except Exception as error:
                 raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
+
+
+def load_keras_model(path: Path) -> Any:
+    """Return the Keras model in a `.keras` file; no code that the file may carry is run.
+
+    Raises:
+        EngineError: Keras is not installed, or cannot read the file.
+    """
+    try:
+        import keras
+    except ImportError as error:
+        raise EngineError(
+            "Keras is not installed: run `pip install -r requirements.txt`, or use "
+            "--engine openvino."
+        ) from error
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever its layers and HDF5 raise
+        raise EngineError(f"Keras cannot load {path}: {_first_line(error)}") from error
 
 
 def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "auto") -> Engine:
@@ -325,7 +327,7 @@ def _open_keras(version: ModelVersion, precision: str) -> Engine:
     if path is None:
         raise EngineError(f"The model version {version.path} has no {KERAS_MODEL}.")
     with native_messages_in_log():
-        return KerasEngine.from_file(path)
+        return KerasEngine(load_keras_model(path))
 
 
 def _open_ir(version: ModelVersion, precision: str) -> Engine:
