@@ -18,7 +18,7 @@ from imagesieve.errors import DataError, ModelError, UsageError
 from imagesieve.learning import options as training_options
 from imagesieve.learning.data import audit as audits
 from imagesieve.learning.data import corrections
-from imagesieve.learning.data.dataset import Dataset, count_files, read_dataset
+from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.export import other_formats
 from imagesieve.learning.features import store as feature_store
 from imagesieve.learning.features.store import FeatureStore
@@ -114,10 +114,10 @@ def read_data(options: argparse.Namespace) -> Dataset:
             f"There is no data folder {options.data}: put images into {options.data}/train/"
             "<class>/, or name another folder with --data."
         )
-    count = count_files(options.data) + (corrections.count_files(feedback) if feedback else 0)
-    with console.progress("checking images", count, quiet=_is_quiet(options)) as advance:
-        dataset = read_dataset(options.data, advance=advance)
-        if feedback:
+    dataset = read_dataset(options.data, quiet=_is_quiet(options))
+    if feedback:
+        count = corrections.count_files(feedback)
+        with console.progress("checking corrections", count, quiet=_is_quiet(options)) as advance:
             dataset = corrections.take_in(
                 dataset,
                 feedback,

@@ -1,5 +1,6 @@
 import collections
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from data_folders import draw_scene, fill
 from painted import COLOURS, encode, paint
 
 from imagesieve.errors import DataError
+from imagesieve.files import list_files
 from imagesieve.learning.data import dataset
 from imagesieve.learning.data.dataset import Sample, read_dataset
 
@@ -64,7 +66,6 @@ def test_corrected_and_held_images_are_no_split_and_are_not_read(tmp_path: Path)
     (tmp_path / "feedback/amber").mkdir()
     (tmp_path / "feedback/.feedback.jsonl").write_text("no journal")
     assert read_dataset(tmp_path) == plain
-    assert dataset.count_files(tmp_path) == 18
 
 
 def _no_folder(folder: Path) -> None:
@@ -236,9 +237,38 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, seed: int) -> None:
     assert min(found.counts(found.validation)) >= 1
 
 
-def test_different_images_are_no_near_duplicates(tmp_path: Path) -> None:
+def test_different_images_are_groups_of_their_own(tmp_path: Path) -> None:
     found = read_dataset(fill(tmp_path, 10))
-    assert dataset.near_duplicates([*found.train, *found.validation]) == []
+    assert all(sample.group == sample.sha256 for sample in (*found.train, *found.validation))
+    assert sorted(found.groups) == list(range(len(found.train)))
+
+
+def test_near_duplicates_of_a_class_share_a_group_whatever_the_split(tmp_path: Path) -> None:
+    fill(fill(tmp_path, 3), 3, split="validation")
+    names = ("train/red/0.png", "train/red/1.jpg", "validation/red/2.webp", "train/blue/3.jpg")
+    for name in names:
+        draw_scene(1).save(tmp_path / name, quality=len(name) + 70)
+    found = read_dataset(tmp_path)
+    groups = {sample.path: sample.group for sample in (*found.train, *found.validation)}
+    assert len({groups[tmp_path / name] for name in names[:3]}) == 1
+    assert len({groups[tmp_path / name] for name in names}) == 2
+    assert len(set(found.groups)) == len(found.train) - 1
+
+
+def test_a_correction_joins_the_group_of_its_near_duplicates(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    for number, name in enumerate(("red/0.png", "red/1.jpg", "red/2.webp", "blue/3.jpg")):
+        draw_scene(1).save(tmp_path / "train" / name, quality=70 + number)
+    found = read_dataset(tmp_path)
+    red = [sample for sample in found.train if len(sample.path.stem) == 1 and sample.class_index]
+    alone = [dataclasses.replace(sample, group="") for sample in red]
+    others = [sample for sample in found.train if sample not in red]
+    known, of_their_own = (
+        found.with_corrections([*others, *first], alone[1:]) for first in (red[:1], ())
+    )
+    assert {sample.group for sample in known.corrections} == {red[0].group}
+    assert {sample.group for sample in of_their_own.corrections} == {alone[1].sha256}
+    assert known.train[-len(known.corrections) :] == known.corrections
 
 
 def test_a_class_of_near_duplicates_alone_keeps_most_for_training(tmp_path: Path) -> None:
@@ -317,10 +347,10 @@ def test_a_broken_split_file_is_an_error_that_tells_the_way_out(
     assert (tmp_path / ".split.json").read_text() == content
 
 
-def test_count_files_is_what_reading_advances_by(tmp_path: Path) -> None:
+def test_checking_advances_by_every_file_also_an_unreadable_one(tmp_path: Path) -> None:
     fill(tmp_path, 4)
-    fill(tmp_path, 2, split="validation")
     (tmp_path / "train/red/broken.png").write_bytes(b"?")
+    paths = list_files(tmp_path / "train")
     steps: list[int] = []
-    read_dataset(tmp_path, advance=steps.append)
-    assert sum(steps) == dataset.count_files(tmp_path) == 19
+    samples, rejects = dataset.check_files(paths, [0] * len(paths), steps.append)
+    assert (sum(steps), len(samples), len(rejects)) == (13, 12, 1)

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagesieve.learning.data.dataset import Dataset, Sample, near_duplicates
+from imagesieve.learning.data.dataset import Dataset, Sample
 
 MIN_IMAGES_TO_LEARN = 20  # for each class: below, a measured accuracy says next to nothing
 _MAX_EXAMPLES = 5
@@ -35,7 +35,7 @@ def audit(dataset: Dataset) -> list[Finding]:
 
 
 def describe(finding: Finding, *, all_paths: bool = False) -> list[str]:
-    """Give a finding as lines: the sentence, then some or all of its files."""
+    """Return a finding as lines: the sentence, then some or all of its files."""
     shown = finding.paths if all_paths else finding.paths[:_MAX_EXAMPLES]
     lines = [finding.message, *(f"  {path}" for path in shown)]
     if len(shown) < len(finding.paths):
@@ -53,38 +53,36 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _duplicates(dataset: Dataset) -> Iterator[Finding]:
-    samples = [*dataset.train, *dataset.validation, *dataset.test]
-    split_of = ["train"] * len(dataset.train) + ["validation"] * len(dataset.validation)
-    split_of += ["test"] * len(dataset.test)
-    contradicting: list[Path] = []
-    leaking: list[Path] = []
-    num_same = 0
-    for first, second in near_duplicates(samples):
-        pair = (samples[first].path, samples[second].path)
-        same_bytes = samples[first].sha256 == samples[second].sha256
-        if samples[first].class_index != samples[second].class_index:
-            # Two pages of text may look alike to the hash; only equal bytes are a contradiction.
-            contradicting += pair if same_bytes else ()
-        elif split_of[first] != split_of[second]:
-            leaking += pair
-        else:
-            num_same += same_bytes
+    splits = enumerate((dataset.train, dataset.validation, dataset.test))
+    placed = [(sample, split) for split, samples in splits for sample in samples]
+    # Two pages of text may look alike to the fingerprint: only equal bytes are a contradiction.
+    copies, groups = collections.defaultdict(list), collections.defaultdict(list)
+    for sample, split in placed:
+        copies[sample.sha256].append((sample, split))
+        groups[sample.class_index, sample.group].append((sample, split))
+    contradicting = [
+        found for found in copies.values() if len({sample.class_index for sample, _ in found}) > 1
+    ]
+    leaking = [found for found in groups.values() if len({split for _, split in found}) > 1]
+    num_places = len({(sample.sha256, sample.class_index, split) for sample, split in placed})
     if contradicting:
-        yield _pairs("in two classes", "keep one of each", contradicting)
+        yield _repeated("in two classes", "keep one of each", contradicting)
     if leaking:
-        yield _pairs(
+        yield _repeated(
             "in train as well as in validation or test, the same or nearly so",
             "the metrics will flatter; remove one of each",
             leaking,
         )
-    if num_same:
-        yield Finding(f"{num_same} exact copies lie within one class and split: they weigh double.")
+    if num_copies := len(placed) - num_places:
+        copies_lie = "1 exact copy lies" if num_copies == 1 else f"{num_copies} exact copies lie"
+        yield Finding(f"{copies_lie} beside the same image of its class and split: counted twice.")
 
 
-def _pairs(what: str, advice: str, paths: list[Path]) -> Finding:
-    count = len(paths) // 2
+def _repeated(what: str, advice: str, found: list[list[tuple[Sample, int]]]) -> Finding:
+    count = len(found)
     images = "1 image lies" if count == 1 else f"{count} images lie"
-    return Finding(f"{images} {what}: {advice}.", tuple(paths))
+    paths = tuple(sample.path for samples in found for sample, _ in samples)
+    return Finding(f"{images} {what}: {advice}.", paths)
 
 
 def _thin_classes(dataset: Dataset) -> Iterator[Finding]:
@@ -108,7 +106,7 @@ def _unbalanced(dataset: Dataset) -> Iterator[Finding]:
 
 
 def summary_rows(dataset: Dataset) -> list[tuple[str, int, int, int]]:
-    """Give (class, train, validation, test) counts, one row for each class."""
+    """Return (class, train, validation, test) counts, one row for each class."""
     splits: tuple[tuple[Sample, ...], ...] = (dataset.train, dataset.validation, dataset.test)
     columns = [dataset.counts(split) for split in splits]
     return [

@@ -76,9 +76,7 @@ def take_in(
     weighted = [_weighted(sample, weight, dataset.classes, journal) for sample in unseen]
     taken, too_many = _newest(weighted, dataset.counts(train), max_share, journal)
     return dataclasses.replace(
-        dataset,
-        train=(*train, *taken),
-        corrections=tuple(taken),
+        dataset.with_corrections(train, taken),
         rejects=(*dataset.rejects, *rejects, *unreadable, *outdated, *judged_on, *too_many),
     )
 

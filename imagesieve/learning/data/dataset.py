@@ -12,10 +12,12 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imagesieve import images
+import numpy as np
+
+from imagesieve import console, images
 from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError, ImageError, OutputError
 from imagesieve.files import list_files, write_json
@@ -38,11 +40,12 @@ class Sample:
     """One image that decodes.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         class_index: position of its class in `Dataset.classes`.
         sha256: of the file's bytes.
         fingerprint: from `fingerprints.fingerprint`.
         weight: how many times it counts in training.
+        group: equal for near-duplicates of one class; "" for an image that was not compared.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Sample:
     sha256: str
     fingerprint: bytes
     weight: float = 1.0
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Reject:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a data folder holds.
+    """The images of a data folder.
 
     Attributes:
         folder: the data folder.
@@ -84,8 +88,29 @@ class Dataset:
     split_by_content: bool
     corrections: tuple[Sample, ...] = ()
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Group number of each image of `train`, (images,) int64; near-duplicates share one."""
+        names = [sample.group or sample.sha256 for sample in self.train]
+        return np.unique(names, return_inverse=True)[1]
+
+    def with_corrections(self, train: Sequence[Sample], corrections: Sequence[Sample]) -> "Dataset":
+        """Return a dataset that learns from `train` and corrections, these grouped with it."""
+        samples = list(train)
+        index = fingerprints.FingerprintIndex()
+        for number, sample in enumerate(samples):
+            index.add(str(number), sample.fingerprint)
+        for correction in corrections:
+            near = [samples[int(number)] for number in index.find(correction.fingerprint)]
+            groups = [x.group for x in near if x.class_index == correction.class_index]
+            index.add(str(len(samples)), correction.fingerprint)
+            group = groups[0] if groups else correction.sha256
+            samples.append(dataclasses.replace(correction, group=group))
+        taken = tuple(samples[len(train) :])
+        return dataclasses.replace(self, train=tuple(samples), corrections=taken)
+
     def fingerprint(self) -> str:
-        """Give a SHA-256 over content, class, weight and split of every image, not over names."""
+        """Return a SHA-256 over content, class, weight and split of every image, not over names."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for line in sorted(_line(sample) for sample in split):
@@ -94,71 +119,60 @@ class Dataset:
         return digest.hexdigest()
 
     def counts(self, split: Sequence[Sample]) -> list[int]:
-        """Give the number of samples of each class."""
+        """Return the number of samples of each class."""
         per_class = collections.Counter(sample.class_index for sample in split)
         return [per_class[index] for index in range(len(self.classes))]
 
 
 def read_dataset(
-    folder: Path,
-    *,
-    validation_fraction: float = VALIDATION_FRACTION,
-    advance: Callable[[int], None] = lambda count: None,
+    folder: Path, *, validation_fraction: float = VALIDATION_FRACTION, quiet: bool = True
 ) -> Dataset:
     """Read a data folder and check every image in it.
 
     Args:
         folder: holds `train/` and perhaps `validation/` and `test/`.
         validation_fraction: 0 to 1, of each class, when there is no `validation/`.
-        advance: called with the number of files just checked.
+        quiet: show no progress.
 
     Raises:
         DataError: there is nothing to train on; the sentence says what is missing.
     """
-    classes = _train_classes(folder)
-    train, rejects = _read_split(folder / TRAIN, classes, advance)
-    _check_counts(folder / TRAIN, classes, train)
-    split_by_content = not (folder / VALIDATION).is_dir()
+    files = {TRAIN: _train_files(folder / TRAIN)}
+    classes = tuple(files[TRAIN])
+    for split in (VALIDATION, TEST):
+        if (folder / split).is_dir():
+            files[split] = class_files(folder / split)
+            _check_same_classes(folder, split, classes, files[split])
+    samples, rejects = _check_splits(files, quiet=quiet)
+    _check_counts(folder / TRAIN, classes, samples[TRAIN])
+    split_by_content = VALIDATION not in files
     if split_by_content:
-        train, validation = _split_by_content(folder, train, validation_fraction)
+        samples[TRAIN], samples[VALIDATION] = _split_by_content(
+            folder, samples[TRAIN], validation_fraction
+        )
     else:
-        _check_same_classes(folder, VALIDATION, classes)
-        validation, more = _read_split(folder / VALIDATION, classes, advance)
-        rejects += more
-        _check_counts(folder / VALIDATION, classes, validation, minimum=1)
-    test: list[Sample] = []
-    if (folder / TEST).is_dir():
-        _check_same_classes(folder, TEST, classes)
-        test, more = _read_split(folder / TEST, classes, advance)
-        rejects += more
+        _check_counts(folder / VALIDATION, classes, samples[VALIDATION], minimum=1)
     return Dataset(
         folder=folder,
         classes=classes,
-        train=tuple(train),
-        validation=tuple(validation),
-        test=tuple(test),
+        train=tuple(samples[TRAIN]),
+        validation=tuple(samples[VALIDATION]),
+        test=tuple(samples.get(TEST, ())),
         rejects=tuple(rejects),
         split_by_content=split_by_content,
     )
 
 
-def count_files(folder: Path) -> int:
-    """Give the number of files that `read_dataset` will check."""
-    return sum(
-        len(list_files(folder / split / name))
-        for split in (TRAIN, VALIDATION, TEST)
-        if (folder / split).is_dir()
-        for name in class_folders(folder / split)
-    )
+def class_files(folder: Path) -> dict[str, list[Path]]:
+    """Return class name -> files, both in order; hidden and empty folders are left out."""
+    folders = sorted(folder.iterdir(), key=lambda path: path.name)
+    files = {path.name: list_files(path) for path in folders if _is_class_folder(path)}
+    return {name: paths for name, paths in files.items() if paths}
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Give the names of class folders in order: not hidden, and with at least one file."""
-    return [
-        path.name
-        for path in sorted(folder.iterdir(), key=lambda path: path.name)
-        if path.is_dir() and not path.name.startswith(".") and list_files(path)
-    ]
+    """Return the names of class folders in order: not hidden, and with at least one file."""
+    return list(class_files(folder))
 
 
 def check_files(
@@ -166,7 +180,7 @@ def check_files(
     class_indices: Sequence[int],
     advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[Sample], list[Reject]]:
-    """Decode every file once, small, and sort the good from the unusable; the order is kept."""
+    """Decode every file once, small, and separate readable from unusable ones, both in order."""
 
     def check(path: Path, class_index: int) -> Sample | Reject:
         try:
@@ -187,17 +201,39 @@ def check_files(
     return samples, rejects
 
 
+def group_near_duplicates(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples with their `group`, the least SHA-256 in it.
+
+    An image belongs to the group of every near-duplicate of its class. Between classes there are no
+    groups: two pages of text may look alike to the fingerprint.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = [
+        (one, other)
+        for one, other in fingerprints.near_pairs([sample.fingerprint for sample in samples])
+        if samples[one].class_index == samples[other].class_index
+    ]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    shape = (len(samples), len(samples))
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=shape)
+    _, numbers = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    for number, sample in zip(numbers.tolist(), samples, strict=True):
+        names[number] = min(sample.sha256, names.get(number, sample.sha256))
+    return [
+        dataclasses.replace(sample, group=names[number])
+        for number, sample in zip(numbers.tolist(), samples, strict=True)
+    ]
+
+
 def changed_since(error: ImageError) -> DataError:
-    """Say that an image, which could be read when its folder was checked, no longer can."""
+    """Return the error for an image that could be read when its folder was checked."""
     return DataError(
         f"{error}. The image could be read when the data folder was checked: do not change the "
         "folder while training; start again."
     )
-
-
-def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Give pairs of positions whose images are the same or nearly so."""
-    return fingerprints.near_pairs([sample.fingerprint for sample in samples])
 
 
 def _line(sample: Sample) -> str:
@@ -205,28 +241,32 @@ def _line(sample: Sample) -> str:
     return f"{sample.class_index} {sample.sha256}{weight}\n"
 
 
-def _train_classes(folder: Path) -> tuple[str, ...]:
-    train = folder / TRAIN
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _train_files(train: Path) -> dict[str, list[Path]]:
     if not train.is_dir():
         raise DataError(
             f"There is no folder {train}: put images into {train}/<class>/, one folder for each "
             "class (bing_downloader.py can fill them)."
         )
+    files = class_files(train)
     for path in sorted(train.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and not list_files(path):
+        if _is_class_folder(path) and path.name not in files:
             raise DataError(f"The class folder {path} is empty: add images to it or remove it.")
-    classes = class_folders(train)
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no class"
+    if len(files) < 2:
+        found = f"only the class {next(iter(files))!r}" if files else "no class"
         raise DataError(f"{train} holds {found}: at least two class folders are needed.")
-    return tuple(classes)
+    return files
 
 
-def _check_same_classes(folder: Path, split: str, classes: Sequence[str]) -> None:
-    found = class_folders(folder / split)
-    if list(classes) != found:
-        missing = sorted(set(classes) - set(found))
-        unknown = sorted(set(found) - set(classes))
+def _check_same_classes(
+    folder: Path, split: str, classes: Sequence[str], found: Iterable[str]
+) -> None:
+    missing = sorted(set(classes) - set(found))
+    unknown = sorted(set(found) - set(classes))
+    if missing or unknown:
         detail = "; ".join(
             f"{what}: {', '.join(names)}"
             for what, names in (
@@ -257,13 +297,25 @@ def _check_counts(
             )
 
 
-def _read_split(
-    folder: Path, classes: Sequence[str], advance: Callable[[int], None]
-) -> tuple[list[Sample], list[Reject]]:
-    files = [
-        (path, index) for index, name in enumerate(classes) for path in list_files(folder / name)
+def _check_splits(
+    files: Mapping[str, Mapping[str, list[Path]]], *, quiet: bool
+) -> tuple[dict[str, list[Sample]], list[Reject]]:
+    """Return the samples of each split, near-duplicates found among all, and what is unusable."""
+    listed = [
+        (path, index, split)
+        for split, classes in files.items()
+        for index, paths in enumerate(classes.values())
+        for path in paths
     ]
-    return check_files([path for path, _ in files], [index for _, index in files], advance)
+    with console.progress("checking images", len(listed), quiet=quiet) as advance:
+        found, rejects = check_files(
+            [path for path, _, _ in listed], [index for _, index, _ in listed], advance
+        )
+    split_of = {path: split for path, _, split in listed}
+    samples: dict[str, list[Sample]] = {split: [] for split in files}
+    for sample in group_near_duplicates(found):
+        samples[split_of[sample.path]].append(sample)
+    return samples, rejects
 
 
 def _split_by_content(
@@ -271,14 +323,12 @@ def _split_by_content(
 ) -> tuple[list[Sample], list[Sample]]:
     """Set aside whole groups of near-duplicates, in an order that only content decides."""
     remembered = _read_split_file(folder)
-    groups = _groups(samples)
+    groups: dict[tuple[int, str], set[str]] = collections.defaultdict(set)
+    for sample in samples:
+        groups[sample.class_index, sample.group].add(sample.sha256)
     aside: set[tuple[int, str]] = set()  # an image in two classes takes a side in each
     for class_index in sorted({sample.class_index for sample in samples}):
-        members = [
-            sorted({sample.sha256 for sample in group})
-            for group in groups
-            if group[0].class_index == class_index
-        ]
+        members = [sorted(group) for (index, _), group in groups.items() if index == class_index]
         chosen = _choose_aside(sorted(members), fraction, remembered)
         aside |= {(class_index, sha256) for sha256 in chosen}
     train = [sample for sample in samples if (sample.class_index, sample.sha256) not in aside]
@@ -316,25 +366,6 @@ def _choose_aside(
         chosen = min(reversed(groups), key=len)
         aside -= set(chosen if len(groups) > 1 else chosen[wanted:])
     return aside
-
-
-def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Join near-duplicates of one class, directly or through others (union-find)."""
-    parent = list(range(len(samples)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for first, second in near_duplicates(samples):
-        if samples[first].class_index == samples[second].class_index:
-            parent[root(second)] = root(first)
-    groups: dict[int, list[Sample]] = collections.defaultdict(list)
-    for index, sample in enumerate(samples):
-        groups[root(index)].append(sample)
-    return list(groups.values())
 
 
 def _read_split_file(folder: Path) -> dict[str, bool]:

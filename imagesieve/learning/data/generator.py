@@ -18,7 +18,6 @@ import numpy as np
 from tensorflow.keras.preprocessing import image as keras_image
 
 from imagesieve.errors import DataError, UsageError
-from imagesieve.files import list_files
 from imagesieve.learning.data import dataset, warp
 from imagesieve.learning.data.image_iterator import ImageIterator, Plan
 
@@ -97,8 +96,9 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
                 )
         if not Path(directory).is_dir():
             raise DataError(f"There is no folder {directory}.")
-        names = list(classes) if classes else dataset.class_folders(Path(directory))
-        samples = _list_samples(Path(directory), names)
+        files = dataset.class_files(Path(directory))
+        names = list(classes) if classes else list(files)
+        samples = _list_samples(Path(directory), names, files)
         augment = True
         if subset is not None:
             samples = _subset(samples, subset, self._validation_split)
@@ -206,12 +206,12 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         return x
 
 
-def _list_samples(directory: Path, names: Sequence[str]) -> list[dataset.Sample]:
-    files = [
-        (path, index) for index, name in enumerate(names) for path in list_files(directory / name)
-    ]
+def _list_samples(
+    directory: Path, names: Sequence[str], files: Mapping[str, Sequence[Path]]
+) -> list[dataset.Sample]:
+    listed = [(path, index) for index, name in enumerate(names) for path in files.get(name, ())]
     samples, rejects = dataset.check_files(
-        [path for path, _ in files], [index for _, index in files]
+        [path for path, _ in listed], [index for _, index in listed]
     )
     for reject in rejects:
         _log.warning("left out %s: %s", reject.path, reject.reason)
