@@ -12,7 +12,6 @@ from protego import Protego
 from imagesieve.web import urls
 from imagesieve.web.connections import AGENT_TOKEN
 from imagesieve.web.fetch import Fetcher, FetchError
-from imagesieve.web.urls import Address, AddressError
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 # Their values follow a colon, which elsewhere ends the name of the agent that is spoken to.
@@ -29,7 +28,7 @@ _NO_HOST = frozenset({"unknown host", "private address", "no connection", "no sa
 # RFC 9309 takes rules that cannot be asked for as a complete refusal. These are no such failures:
 # the host answers, but leads nowhere.
 _NO_RULES = frozenset(
-    {"too many redirects", "redirect to nowhere", "not http or https", "not a valid address"}
+    {"too many redirects", "redirect to nowhere", "not http or https", "not a valid URL"}
 )
 
 
@@ -87,17 +86,17 @@ class Consent:
         directive = opted_out(headers, AGENT_TOKEN)
         if directive:
             with self._lock:
-                self._opt_outs[_address_of(url).host].append(directive)
+                self._opt_outs[urls.parse(url).host].append(directive)
             raise FetchError(url, "opted out", directive)
 
     def refuses(self, url: str) -> str:
         """Give the directive for which nothing more is to be asked of the host, or "".
 
         Raises:
-            FetchError: not http or https, or not a valid address.
+            FetchError: not http or https, or not a valid URL.
         """
         with self._lock:
-            found = self._opt_outs.get(_address_of(url).host, [])
+            found = self._opt_outs.get(urls.parse(url).host, [])
             return found[-1] if len(found) >= self.settings.opt_outs else ""
 
 
@@ -107,7 +106,7 @@ class Robots:
     def __init__(self, settings: ConsentSettings | None = None) -> None:
         self.settings = settings or ConsentSettings()
         self._lock = threading.Lock()
-        self._rules: dict[str, Future[Protego]] = {}  # by origin
+        self._rules: dict[urls.Origin, Future[Protego]] = {}  # by origin
 
     def allows(self, url: str, fetcher: Fetcher) -> bool:
         """Tell whether robots.txt lets us ask for `url`.
@@ -123,7 +122,7 @@ class Robots:
             FetchError: the host cannot be reached at all, or the fetcher was stopped. That is not
                 remembered.
         """
-        address = _address_of(url)
+        address = urls.parse(url)
         with self._lock:
             rules = self._rules.get(address.origin)
             is_first = rules is None
@@ -133,7 +132,7 @@ class Robots:
             self._load(address.origin, rules, fetcher)
         return rules.result().can_fetch(f"{address.origin}{address.target}", AGENT_TOKEN)
 
-    def _load(self, origin: str, rules: "Future[Protego]", fetcher: Fetcher) -> None:
+    def _load(self, origin: urls.Origin, rules: "Future[Protego]", fetcher: Fetcher) -> None:
         """Fulfil the promise, be it with an error, which whoever waits for it shares."""
         try:
             rules.set_result(parse_robots(self._read(f"{origin}/robots.txt", fetcher)))
@@ -186,10 +185,3 @@ def _with_few_agents(line: str) -> str:
     if name.strip("*") == AGENT_TOKEN:
         return f"User-agent: {AGENT_TOKEN}"
     return f"User-agent: {name if name in ('', '*') else 'other'}"
-
-
-def _address_of(url: str) -> Address:
-    try:
-        return urls.parse(url)
-    except AddressError as error:
-        raise FetchError(url, error.reason, error.detail) from error

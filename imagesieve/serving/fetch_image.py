@@ -26,8 +26,8 @@ from imagesieve.serving.errors import (
     UrlNotAllowedError,
 )
 from imagesieve.web import urls
-from imagesieve.web.connections import USER_AGENT, Line, asking
-from imagesieve.web.urls import Address, AddressError, RefusedHostError
+from imagesieve.web.connections import USER_AGENT, Connection, open_response
+from imagesieve.web.urls import FetchError, ParsedUrl, RefusedHostError
 
 NOT_ALLOWED = (
     "The address is not one that images are fetched from: give one of http or https on its usual "
@@ -59,7 +59,7 @@ _HEADERS = {
 _CHUNK_BYTES = 64 * 1024
 _LOG_CHARS = 300  # of what went wrong; a host's own words may be in it
 _MAGIC_BYTES = 16  # so many tell whether an image comes
-# What asking and reading may raise besides AddressError.
+# What asking and reading may raise besides FetchError.
 _FAILURES = (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError)
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,9 @@ class UrlFetcher:
                 f"{self._settings.max_at_once} images are being fetched already: try again in a "
                 "moment."
             )
-        line = Line(self._settings.connect_seconds, allow_private=self._settings.allow_private)
+        line = Connection(
+            self._settings.connect_seconds, allow_private=self._settings.allow_private
+        )
         fetched: Future[bytes] = Future()
         self._start(address, line, fetched)
         try:
@@ -127,7 +129,7 @@ class UrlFetcher:
         finally:
             del fetched  # an error in it knows this frame: the circle would keep a body for a while
 
-    def _start(self, address: Address, line: Line, fetched: "Future[bytes]") -> None:
+    def _start(self, address: ParsedUrl, line: Connection, fetched: "Future[bytes]") -> None:
         """Fetch in a thread of its own, which gives the caller's place back.
 
         Cutting the line ends it at once, but for the look-up of a name, which nothing can cut
@@ -144,13 +146,13 @@ class UrlFetcher:
                 "The server has no thread left to fetch the image: try again in a moment."
             ) from error
 
-    def _checked(self, url: str) -> Address:
+    def _checked(self, url: str) -> ParsedUrl:
         """Take an address apart without asking anybody about it."""
         if len(url) > self._settings.max_chars or not _URL.fullmatch(url):
             raise UrlNotAllowedError(NOT_ALLOWED)
         try:
             address = urls.parse(url)
-        except AddressError as error:
+        except FetchError as error:
             raise UrlNotAllowedError(NOT_ALLOWED) from error
         host = hosts.parse_host(address.host)
         if (
@@ -162,7 +164,7 @@ class UrlFetcher:
             raise UrlNotAllowedError(NOT_ALLOWED)
         return address
 
-    def _work(self, address: Address, line: Line, fetched: "Future[bytes]") -> None:
+    def _work(self, address: ParsedUrl, line: Connection, fetched: "Future[bytes]") -> None:
         try:
             try:
                 body = self._download(address, line)
@@ -176,14 +178,14 @@ class UrlFetcher:
         finally:
             del fetched  # as in `fetch`
 
-    def _download(self, address: Address, line: Line) -> bytes:
+    def _download(self, address: ParsedUrl, line: Connection) -> bytes:
         silence = 2 * self._settings.total_seconds  # the caller's patience ends sooner
         try:
-            with asking(address, _HEADERS, line, silence) as answer:
+            with open_response(address, _HEADERS, line, silence) as answer:
                 return self._read(answer)
         except RefusedHostError as error:
             raise UrlNotAllowedError(NOT_ALLOWED) from error
-        except (AddressError, _NoImageError, *_FAILURES) as error:
+        except (FetchError, _NoImageError, *_FAILURES) as error:
             raise FetchFailedError(FAILED) from error
 
     def _read(self, answer: urllib3.BaseHTTPResponse) -> bytes:

@@ -1,1 +1,1 @@
-"""Asking strangers' hosts over HTTP: `addresses` are checked, `connections` are pinned to them."""
+"""One safe fetch of a URL, for the downloader and the service: URLs, connections, the fetch."""

@@ -1,14 +1,15 @@
-"""One safe HTTP download: bounded in time, bytes, speed and redirects, off private networks.
+"""One safe fetch of a URL: bounded in time, bytes, speed and redirects, off private networks.
 
-Addresses come from strangers, so each connection of each redirect hop is opened here: the name is
-looked up once, every place it has is checked, and the connection goes to one of those very places.
-A name that changes its place between check and use gains nothing.
+The URLs come from strangers, so each connection of each redirect hop is opened here: the name is
+looked up once, every IP address it has is checked, and the connection goes to one of those. A name
+that changes its IP address between check and use gains nothing.
 
 Each request has a connection of its own: nearly every image lives on another host, and one that
-does not waits longer for its host's next turn than a new connection takes.
+does not waits longer for its turn at the host than a new connection takes.
 
 What is not covered: the system's name resolution has its own time limit, which nothing can cut
-short; and proxies from the environment are not used, since a proxy would look names up by itself.
+short (a caller who cannot wait for it calls `fetch` in a thread of its own); and proxies from the
+environment are not used, since a proxy would look names up by itself.
 """
 
 import contextlib
@@ -25,23 +26,28 @@ from typing import IO
 
 import urllib3
 
-from imagesieve.errors import ClassifierError, UsageError
+from imagesieve.errors import UsageError
 from imagesieve.files import output_error
-from imagesieve.web import urls
-from imagesieve.web.connections import USER_AGENT, Line, Watchdog, asking
-from imagesieve.web.urls import Address, AddressError
+from imagesieve.web import connections, urls
+from imagesieve.web.connections import USER_AGENT, Connection, Deadlines
+from imagesieve.web.urls import FetchError, ParsedUrl, RefusedHostError
+
+__all__ = ["FetchError", "FetchSettings", "Fetched", "Fetcher", "RefusedHostError"]
 
 Headers = Sequence[tuple[str, str]]
 Check = Callable[[str, Headers], None]
 Hop = Callable[[str], contextlib.AbstractContextManager[None]]
+OpenResponse = Callable[
+    [ParsedUrl, dict[str, str], Connection, float],
+    contextlib.AbstractContextManager[urllib3.BaseHTTPResponse],
+]
 
-LARGE_BYTES = 2**20  # a body beyond is kept in a file while it comes
+LARGE_BYTES = 2**20
+START_BYTES = 16  # enough to recognise any file format
 
 _CHUNK_BYTES = 64 * 1024
 _MOST_RETRY_AFTER = 86_400.0  # seconds
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING_REASONS = frozenset({"no connection", "connection lost"})
-_PASSING_STATUSES = frozenset({408, 429, *range(500, 600)})
 
 # The first row that fits counts: some of these are each other's ancestors.
 _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
@@ -53,31 +59,40 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 )
 _FAILURES = tuple(kind for kinds, _ in _REASONS for kind in kinds)
 
-_watchdog = Watchdog()
+_deadlines = Deadlines()
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchSettings:
-    """What one download may cost."""
+    """What one download may cost, and where it may go.
 
-    connect_seconds: float = 5.0  # for all places of a host together
+    Raises:
+        UsageError: the user agent cannot be sent.
+    """
+
+    connect_seconds: float = 5.0  # for all IP addresses of a host together
     read_seconds: float = 10.0  # longest silence
     total_seconds: float = 20.0  # by the clock on the wall, redirects included
     max_bytes: int = 20 * 2**20  # after inflating
-    min_bytes_per_second: int = 2_000
+    memory_bytes: int = LARGE_BYTES  # a body beyond fills a temporary file while it arrives
+    min_bytes_per_second: int = 2_000  # 0: any speed
     grace_seconds: float = 5.0  # the speed of a body counts only after this
-    max_redirects: int = 5
+    max_redirects: int = 5  # 0: none is followed
+    accepts_compressed: bool = True  # a body with a Content-Encoding, though none is asked for
     allow_private_hosts: bool = False
+    allowed_hosts: frozenset[str] | None = None  # as `urls.parse_host` returns them; None: any
     user_agent: str = USER_AGENT
 
     def __post_init__(self) -> None:
         if not (self.user_agent.isascii() and self.user_agent.isprintable()):
-            raise UsageError(f"{self.user_agent!r} is no user agent: give one line of plain ASCII.")
+            raise UsageError(
+                f"The user agent {self.user_agent!r} cannot be sent: use one line of plain ASCII."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """An answer with status 200.
+    """A response with status 200.
 
     Attributes:
         url: where it came from after all redirects.
@@ -92,43 +107,24 @@ class Fetched:
     seconds: float
 
 
-class FetchError(ClassifierError):
-    """One address gave nothing usable.
-
-    Attributes:
-        url: where it failed, after the redirects that were followed.
-        reason: a few words that are the same for all such failures, for counting.
-        status: the HTTP status when the server gave one other than 200, else None.
-        retry_after: seconds, up to a day, that the server asks us to wait, or None.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        reason: str,
-        detail: str = "",
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(f"{url}: {reason}{f' ({detail})' if detail else ''}")
-        self.url = url
-        self.reason = reason
-        self.status = status
-        self.retry_after = retry_after
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same request may well succeed a little later."""
-        return self.reason in _PASSING_REASONS or self.status in _PASSING_STATUSES
-
-
 class Fetcher:
     """Downloads, from any number of threads, until it is stopped."""
 
-    def __init__(self, settings: FetchSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: FetchSettings | None = None,
+        open_response: OpenResponse = connections.open_response,
+    ) -> None:
+        """Prepare to fetch; nothing is requested yet.
+
+        Args:
+            settings: the defaults of `FetchSettings` when None.
+            open_response: sends the request of each hop over the `Connection` that it is given.
+        """
         self.settings = settings or FetchSettings()
+        self._open_response = open_response
         self._lock = threading.Lock()
-        self._lines: set[Line] = set()
+        self._connections: set[Connection] = set()
         self._is_stopped = False
 
     def fetch(
@@ -137,6 +133,7 @@ class Fetcher:
         headers: Mapping[str, str] | None = None,
         *,
         check: Check | None = None,
+        check_start: Callable[[bytes], bool] | None = None,
         hop: Hop | None = None,
         keep_start: bool = False,
         before_large: Callable[[], None] | None = None,
@@ -147,24 +144,39 @@ class Fetcher:
         Args:
             url: http or https.
             headers: of the request, besides the usual ones.
-            check: called with the address and the header lines of an answer with status 200, before
+            check: called with the URL and the header lines of a response with status 200, before
                 one byte of its body is read; refuses it by raising FetchError.
-            hop: called with each redirect target on another origin than the first; what it gives is
-                entered before the request (a TimeoutError there is a timeout of the download) and
-                left when that hop is over. Waiting there counts like waiting for a server.
-            keep_start: of a body over `max_bytes`, give the first `max_bytes`.
-            before_large: called when a body of more than `LARGE_BYTES` has come and is to be read
-                into memory; may wait until there is room.
+            check_start: called once with the first `START_BYTES` of the body (with fewer if there
+                are no more); where it returns False the rest is not read.
+            hop: called with each redirect target on another origin than the first; the context
+                manager that it returns is entered before the request (a TimeoutError there is a
+                timeout of the download) and left when that hop is over. Waiting there counts like
+                waiting for a server.
+            keep_start: of a body over `max_bytes`, return the first `max_bytes`.
+            before_large: called when a body of more than `memory_bytes` has arrived and is to be
+                read into memory; may wait until there is room.
             settings: for this download, in place of the fetcher's own.
 
         Raises:
-            FetchError: anything but a whole answer with status 200 within the settings.
+            RefusedHostError: the host of the URL, or of a redirect, does not exist, is private, or
+                is not one of `allowed_hosts`.
+            FetchError: anything else but a whole response with status 200 within the settings.
+                Its `reason` is "timeout" where one of the time limits ended it; a redirect beyond
+                `max_redirects` and any other status have their `status`.
         """
         start = time.monotonic()
         settings = settings or self.settings
-        with self._line(settings) as line:
+        with self._connection(settings) as connection:
             download = _Download(
-                settings, line, dict(headers or {}), check, hop, keep_start, before_large
+                settings=settings,
+                connection=connection,
+                open_response=self._open_response,
+                headers=dict(headers or {}),
+                check=check,
+                check_start=check_start,
+                hop=hop,
+                keep_start=keep_start,
+                before_large=before_large,
             )
             final_url, body = download.follow(url)
         return Fetched(final_url, body, 200, time.monotonic() - start)
@@ -173,53 +185,61 @@ class Fetcher:
         """End the downloads that are running and refuse any other."""
         with self._lock:
             self._is_stopped = True
-            for line in self._lines:
-                line.cut("stopped")
+            for connection in self._connections:
+                connection.cut("stopped")
 
     @contextlib.contextmanager
-    def _line(self, settings: FetchSettings) -> Iterator[Line]:
-        line = Line(settings.connect_seconds, allow_private=settings.allow_private_hosts)
+    def _connection(self, settings: FetchSettings) -> Iterator[Connection]:
+        connection = Connection(
+            settings.connect_seconds, allow_private=settings.allow_private_hosts
+        )
         with self._lock:
-            self._lines.add(line)
+            self._connections.add(connection)
             if self._is_stopped:
-                line.cut("stopped")
+                connection.cut("stopped")
         try:
-            with _watchdog.watching(line, settings.total_seconds):
-                yield line
+            with _deadlines.limit(connection, settings.total_seconds):
+                yield connection
         finally:
             with self._lock:
-                self._lines.remove(line)
+                self._connections.remove(connection)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Download:
     """One call of `Fetcher.fetch`; its arguments."""
 
     settings: FetchSettings
-    line: Line
+    connection: Connection
+    open_response: OpenResponse
     headers: dict[str, str]
     check: Check | None
+    check_start: Callable[[bytes], bool] | None
     hop: Hop | None
     keep_start: bool
     before_large: Callable[[], None] | None
 
-    def follow(self, url: str) -> tuple[str, bytes]:
-        """Give the final address and the body."""
-        visited: list[Address] = []
-        for _ in range(self.settings.max_redirects + 1):
-            with self._named_failures(url):
-                address = urls.parse(url)
-            if address in visited:
-                raise FetchError(url, "too many redirects", "they go in a circle")
-            visited.append(address)
+    def follow(self, text: str) -> tuple[str, bytes]:
+        """Return the final URL and the body."""
+        visited: list[ParsedUrl] = []
+        while True:
+            url = urls.parse(text)
+            self._check_host(url)
+            if url in visited:
+                raise FetchError(text, "too many redirects", "they go in a circle")
+            visited.append(url)
             with contextlib.ExitStack() as hop:
-                if address.origin != visited[0].origin:
-                    self._enter_hop(url, hop)
-                found = self._visit(url, address)
+                if url.origin != visited[0].origin:
+                    self._enter_hop(text, hop)
+                found = self._visit(url, num_redirects=len(visited) - 1)
             if isinstance(found, bytes):
-                return url, found
-            url = found
-        raise FetchError(url, "too many redirects", f"more than {self.settings.max_redirects}")
+                return text, found
+            text = found
+
+    def _check_host(self, url: ParsedUrl) -> None:
+        allowed = self.settings.allowed_hosts
+        if allowed is not None and url.host not in allowed:
+            raise RefusedHostError(url.text, "host not allowed")
 
     def _enter_hop(self, url: str, stack: contextlib.ExitStack) -> None:
         if self.hop is None:
@@ -229,20 +249,24 @@ class _Download:
         except TimeoutError as error:
             raise FetchError(url, "timeout", str(error)) from error
 
-    def _visit(self, url: str, address: Address) -> bytes | str:
-        """Give the body, or the address to which the answer sends us."""
+    def _visit(self, url: ParsedUrl, num_redirects: int) -> bytes | str:
+        """Return the body, or the URL to which the response redirects."""
         with contextlib.ExitStack() as stack:
             with self._named_failures(url):
-                self.line.check()
-                asked = asking(address, self._headers(), self.line, self.settings.read_seconds)
-                answer = stack.enter_context(asked)
-                if answer.status in _REDIRECTS:
-                    return urls.redirect_target(url, answer.headers.get("Location", ""))
-            _check_status(url, answer)
-            if self.check is not None:
-                self.check(url, list(answer.headers.iteritems()))
+                self.connection.check(url)
+                opened = self.open_response(
+                    url, self._headers(), self.connection, self.settings.read_seconds
+                )
+                response = stack.enter_context(opened)
+            if response.status in _REDIRECTS:
+                if num_redirects == self.settings.max_redirects:
+                    raise FetchError(
+                        url.text, "too many redirects", f"after {num_redirects}", response.status
+                    )
+                return urls.redirect_target(url.text, response.headers.get("Location", ""))
+            self._check_head(url, response)
             with self._named_failures(url):
-                return self._read(url, answer)
+                return self._read(url, response)
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -252,65 +276,81 @@ class _Download:
             **self.headers,
         }
 
-    def _read(self, url: str, answer: urllib3.BaseHTTPResponse) -> bytes:
+    def _check_head(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse) -> None:
+        status = response.status
+        if status != 200:
+            wait = _retry_after(response.headers.get("Retry-After", ""))
+            raise FetchError(url.text, f"http status {status}", status=status, retry_after=wait)
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding != "identity" and not self.settings.accepts_compressed:
+            raise FetchError(url.text, "compressed", encoding)
+        if self.check is not None:
+            self.check(url.text, list(response.headers.iteritems()))
+        announced = response.length_remaining or 0
+        if announced > self.settings.max_bytes and not self.keep_start:
+            raise FetchError(url.text, "too many bytes", f"{announced} announced")
+
+    def _read(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse) -> bytes:
         most = self.settings.max_bytes
-        if (answer.length_remaining or 0) > most and not self.keep_start:
-            raise FetchError(url, "too many bytes", f"{answer.length_remaining} announced")
-        # Whoever sends without end fills a nameless file, and not the memory.
-        with tempfile.SpooledTemporaryFile(LARGE_BYTES) as body:
-            num_bytes = self._receive(url, answer, body)
+        # A body without end fills a nameless file, and not the memory.
+        with tempfile.SpooledTemporaryFile(self.settings.memory_bytes) as body:
+            num_bytes = self._receive(url, response, body)
             if num_bytes > most and not self.keep_start:
-                raise FetchError(url, "too many bytes", f"more than {most}")
-            if num_bytes > LARGE_BYTES and self.before_large is not None:
+                raise FetchError(url.text, "too many bytes", f"more than {most}")
+            if num_bytes > self.settings.memory_bytes and self.before_large is not None:
                 self.before_large()
             body.seek(0)
             return body.read(most)
 
-    def _receive(self, url: str, answer: urllib3.BaseHTTPResponse, body: IO[bytes]) -> int:
-        """Write what comes, until it ends or is too much; gives the number of bytes."""
+    def _receive(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse, body: IO[bytes]) -> int:
+        """Write the body to a file until it ends or is too much; returns the number of bytes."""
         num_bytes = 0
+        is_start_checked = self.check_start is None
         start = time.monotonic()
-        # `read1` gives what one receive brought, so that the speed is checked while it drips.
+        # `read1` returns what one receive brought, so that the speed is checked while it drips.
         while num_bytes <= self.settings.max_bytes and (
-            chunk := answer.read1(_CHUNK_BYTES, decode_content=True)
+            chunk := response.read1(_CHUNK_BYTES, decode_content=True)
         ):
             try:
                 num_bytes += body.write(chunk)
-            except OSError as error:  # which is none of the network
+            except OSError as error:  # which is not the network's
                 raise output_error(tempfile.gettempdir(), error) from error
+            if not is_start_checked and num_bytes >= START_BYTES:
+                self._check_start(url, body)
+                is_start_checked = True
             self._check_speed(url, num_bytes, time.monotonic() - start)
-        self.line.check()  # a connection that was cut can look like the end of the body
+        self.connection.check(url)  # one that was cut can look like the end of the body
+        if not is_start_checked:
+            self._check_start(url, body)
         return num_bytes
 
-    def _check_speed(self, url: str, num_bytes: int, seconds: float) -> None:
-        is_judged = seconds > self.settings.grace_seconds
-        if is_judged and num_bytes < seconds * self.settings.min_bytes_per_second:
-            raise FetchError(url, "too slow", f"{num_bytes} bytes in {seconds:.1f} s")
+    def _check_start(self, url: ParsedUrl, body: IO[bytes]) -> None:
+        body.seek(0)
+        start = body.read(START_BYTES)
+        body.seek(0, 2)
+        if self.check_start is not None and not self.check_start(start):
+            raise FetchError(url.text, "unexpected content", f"it starts with {start!r}")
+
+    def _check_speed(self, url: ParsedUrl, num_bytes: int, seconds: float) -> None:
+        counts = seconds > self.settings.grace_seconds
+        if counts and num_bytes < seconds * self.settings.min_bytes_per_second:
+            raise FetchError(url.text, "too slow", f"{num_bytes} bytes in {seconds:.1f} s")
 
     @contextlib.contextmanager
-    def _named_failures(self, url: str) -> Iterator[None]:
+    def _named_failures(self, url: ParsedUrl) -> Iterator[None]:
         try:
             yield
-        except AddressError as error:
-            raise FetchError(url, error.reason, error.detail) from error
         except _FAILURES as error:
-            reason = self.line.cut_reason or _reason(error)
-            raise FetchError(url, reason, str(error)) from error
+            reason = self.connection.cut_reason or _reason(error)
+            raise FetchError(url.text, reason, str(error)) from error
 
 
 def _reason(error: Exception) -> str:
     return next(reason for kinds, reason in _REASONS if isinstance(error, kinds))
 
 
-def _check_status(url: str, answer: urllib3.BaseHTTPResponse) -> None:
-    status = answer.status
-    if status != 200:
-        wait = _retry_after(answer.headers.get("Retry-After", ""))
-        raise FetchError(url, f"http status {status}", status=status, retry_after=wait)
-
-
 def _retry_after(text: str) -> float | None:
-    """Read the header Retry-After, a number of seconds or a date, as seconds from now."""
+    """Return the header Retry-After, a number of seconds or a date, as seconds from now."""
     if text.strip().isdecimal():
         return min(float(text), _MOST_RETRY_AFTER)
     try:

@@ -1,4 +1,8 @@
-"""Where an address leads: its parts as they go into a request, and whether it is a public place."""
+"""URLs: their parts as they go into a request, and whether their host is on the public internet.
+
+This is the only place where a host is parsed: the downloader, the service's `Host` and `Origin`
+headers and its command line all use the same grammar.
+"""
 
 import contextlib
 import dataclasses
@@ -7,16 +11,24 @@ import ipaddress
 import re
 import socket
 import urllib.parse
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagesieve.errors import ClassifierError
 
 PORTS = {"http": 80, "https": 443}
 
-_HOST = re.compile(r"[a-z0-9._:-]+(?:%[a-z0-9]+)?", re.IGNORECASE)
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MAX_AUTHORITY = 260  # characters; a DNS name has at most 253, and a last dot and a port follow
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<six>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*)\.?)"
+    r"(?::(?P<port>[0-9]{0,5}))?"
+)
 # Nothing that may stand in a path or a query is quoted, least of all what is quoted already:
 # `%20`, `%25` and `&` must reach the host as they were found.
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
+_PASSING_REASONS = frozenset({"no connection", "connection lost"})
+_PASSING_STATUSES = frozenset({408, 429, *range(500, 600)})
 
 
 def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -26,120 +38,211 @@ def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network,
 # Their last 32 bits are an IPv4 address: compatible, mapped, translated, and behind NAT64.
 _WRAPPERS = _networks("::/96 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96")
 _INTERNET = ipaddress.ip_network("2000::/3")  # each host of the internet that speaks IPv6
-# Nobody's hosts, although some releases of Python call them global: what protocols keep for
-# themselves, ways into IPv4 that are given up (among them Teredo and 6to4), and examples.
+# No hosts, although some releases of Python call them global: reserved for protocols, deprecated
+# tunnels into IPv4 (among them Teredo and 6to4), and examples.
 _NO_HOSTS = _networks(
     "192.0.0.0/24 192.88.99.0/24 ::/96 ::ffff:0:0:0/96 2001::/23 2002::/16 3fff::/20"
 )
 
 
-class AddressError(ClassifierError):
-    """Nothing can be asked at an address.
+class FetchError(ClassifierError):
+    """A URL gave nothing usable.
 
     Attributes:
-        reason: a few words, the same for all such failures.
-        detail: what was found, or "".
+        url: where it failed, after the redirects that were followed.
+        reason: a few words that are the same for all such failures, for counting.
+        status: the HTTP status when the server sent one other than 200, else None.
+        retry_after: seconds, up to a day, that the server asks us to wait, or None.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        detail: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{url}: {reason}{f' ({detail})' if detail else ''}")
+        self.url = url
         self.reason = reason
-        self.detail = detail
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may well succeed a little later."""
+        return self.reason in _PASSING_REASONS or self.status in _PASSING_STATUSES
 
 
-class RefusedHostError(AddressError):
-    """A host is none, or one of its places is private; asking again will not change that."""
+class RefusedHostError(FetchError):
+    """The host does not exist, is private or is not allowed; a second try will not change that."""
+
+
+class Authority(NamedTuple):
+    """A host in lower case, without brackets and last dot, and the port if there was one."""
+
+    host: str
+    port: int | None
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port; as text, a URL without a path where a usual port is left out."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
-    """A URL, taken apart.
+class ParsedUrl:
+    """The parts of a URL.
 
     Attributes:
         scheme: http or https.
         host: lower case; a name in ASCII, or an IP address without brackets.
-        port: from 0 to 65535.
+        port: 0 to 65535.
         target: path and query in ASCII, as they are requested.
+        text: the URL as it was written; two that differ only in this are equal.
     """
 
     scheme: str
     host: str
     port: int
     target: str
+    text: str = dataclasses.field(default="", compare=False)
 
     @property
-    def origin(self) -> str:
-        """Scheme, host and port as a URL without a path; a usual port is left out."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
+    def origin(self) -> Origin:
+        """Scheme, host and port."""
+        return Origin(self.scheme, self.host, self.port)
 
 
 @functools.lru_cache(4096)  # each is asked about several times on its way
-def parse(url: str) -> Address:
-    """Take a URL apart. A user name, a password and a fragment are left out.
+def parse(url: str) -> ParsedUrl:
+    """Return the parts of a URL. A user name, a password and a fragment are left out.
 
     Raises:
-        AddressError: it is not http or https, or not a valid address.
+        FetchError: it is not http or https, or not a valid URL.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in PORTS:
-            raise AddressError("not http or https")
+            raise FetchError(url, "not http or https")
         host = _ascii_host(parts.hostname or "")
         port = PORTS[parts.scheme] if parts.port is None else parts.port
         target = _quote(parts.path or "/") + (f"?{_quote(parts.query)}" if parts.query else "")
     except ValueError as error:
-        raise AddressError("not a valid address", str(error)) from error
-    return Address(parts.scheme, host, port, target)
+        raise FetchError(url, "not a valid URL", str(error)) from error
+    return ParsedUrl(parts.scheme, host, port, target, url)
+
+
+def parse_authority(text: str) -> Authority | None:
+    """Return host and port of a Host header or of a URL's authority; None for anything else."""
+    if len(text) > _MAX_AUTHORITY or not text.isascii():  # a Kelvin sign is k in lower case
+        return None
+    match = _AUTHORITY.fullmatch(text.lower())
+    if match is None:
+        return None
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and port > 65535:
+        return None
+    if match["name"] is not None:
+        return Authority(match["name"], port)
+    try:
+        return Authority(str(ipaddress.IPv6Address(match["six"])), port)
+    except ValueError:
+        return None
+
+
+def parse_host(text: str) -> str | None:
+    """Return a host name or an IP address in its usual form; IPv6 may come without brackets.
+
+    None for anything else, such as a host with a port.
+    """
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        authority = parse_authority(text)
+    return authority.host if authority and authority.port is None else None
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Return an origin such as `https://shop.example:8443`; None for `null` and anything else."""
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    authority = parse_authority(rest)
+    if authority is None or scheme not in PORTS:
+        return None
+    return Origin(
+        scheme, authority.host, PORTS[scheme] if authority.port is None else authority.port
+    )
+
+
+def is_disguised_ip(host: str) -> bool:
+    """Return whether resolvers take a name for an IPv4 address, such as 127.1 or 0x7f.0.0.1."""
+    if not host.rpartition(".")[2][:1].isdigit() or ":" in host:
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def redirect_target(url: str, location: str) -> str:
-    """Give the URL that a Location header sends to, without fragment.
+    """Return the URL that a Location header leads to, without fragment.
 
     Raises:
-        AddressError: it leads nowhere, or is not a valid address.
+        FetchError: it leads nowhere, or is not a valid URL.
     """
     if not location:
-        raise AddressError("redirect to nowhere")
+        raise FetchError(url, "redirect to nowhere")
     # Header bytes arrive as Latin-1, while servers that send more than ASCII mean UTF-8.
     with contextlib.suppress(UnicodeError):
         location = location.encode("latin-1").decode("utf-8")
     try:
         return urllib.parse.urldefrag(urllib.parse.urljoin(url, location)).url
     except ValueError as error:
-        raise AddressError("not a valid address", str(error)) from error
+        raise FetchError(url, "not a valid URL", str(error)) from error
 
 
 def resolve(
-    host: str, port: int, *, allow_private: bool
+    url: ParsedUrl, *, allow_private: bool
 ) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
-    """Look a host up: family and socket address of each of its places, best first.
+    """Return family and socket address of each IP address that the host has, best first.
 
     Raises:
-        RefusedHostError: it does not exist; or, unless they are allowed, one of its places is
-            private. Link-local ones never are: there clouds keep a machine's secrets.
-        AddressError: nobody can say right now where it is.
+        RefusedHostError: the host does not exist; or, unless `allow_private`, one of its IP
+            addresses is private. Link-local ones never are allowed: there clouds keep a machine's
+            secrets.
+        FetchError: the name server does not answer right now.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         passes = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
-        kind = AddressError if passes else RefusedHostError
-        raise kind("unknown host", str(error)) from error
+        kind = FetchError if passes else RefusedHostError
+        raise kind(url.text, "unknown host", str(error)) from error
     for *_, place in found:
-        if is_link_local(str(place[0])) or (not allow_private and is_private(str(place[0]))):
-            raise RefusedHostError("private address", str(place[0]))
+        ip = str(place[0])
+        if is_link_local(ip) or (not allow_private and is_private(ip)):
+            raise RefusedHostError(url.text, "private address", ip)
     return [(family, place) for family, _, _, _, place in found]
 
 
-def is_private(address: str) -> bool:
-    """Tell whether an IP address is anything but one of the public internet.
+def is_private(ip_address: str) -> bool:
+    """Return whether an IP address is anything but one of the public internet.
 
     Private, loopback, link-local, multicast, reserved and unspecified addresses count, also when
     they are wrapped in an IPv6 address.
     """
-    ip = ipaddress.ip_address(address)
+    ip = ipaddress.ip_address(ip_address)
     inner = _unwrapped(ip)
     if any(ip in network or inner in network for network in _NO_HOSTS):
         return True
@@ -148,15 +251,23 @@ def is_private(address: str) -> bool:
     return not inner.is_global or inner.is_multicast or inner.is_reserved
 
 
-def is_link_local(address: str) -> bool:
-    """Tell whether an IP address means something on the same wire only, such as 169.254.169.254."""
-    return _unwrapped(ipaddress.ip_address(address)).is_link_local
+def is_link_local(ip_address: str) -> bool:
+    """Return whether an IP address is of the same wire only, such as 169.254.169.254."""
+    return _unwrapped(ipaddress.ip_address(ip_address)).is_link_local
 
 
-def _unwrapped(
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Give the IPv4 address that an IPv6 address wraps, or the address itself."""
+def is_loopback(host: str) -> bool:
+    """Return whether a host, by name or IP address, is this machine; no name is looked up."""
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+def _unwrapped(ip: _IP) -> _IP:
+    """Return the IPv4 address that an IPv6 address wraps, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if any(ip in network for network in _WRAPPERS):
@@ -164,11 +275,11 @@ def _unwrapped(
     return ip.sixtofour or ip
 
 
-def _ascii_host(host: str) -> str:
-    name = host.encode("idna").decode("ascii")
-    if not _HOST.fullmatch(name):
-        raise ValueError(f"{host!r} is no host")
-    return name
+def _ascii_host(name: str) -> str:
+    host = parse_host(name.encode("idna").decode("ascii"))
+    if host is None:
+        raise ValueError(f"{name!r} is not a host")
+    return host
 
 
 def _quote(text: str) -> str:

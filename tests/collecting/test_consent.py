@@ -39,7 +39,7 @@ def fetcher() -> Fetcher:
         (["noarchive; noai"], "noai"),
         (["all", "noindex"], "noindex"),
         (["imagesieve: noai"], "noai"),
-        (["Image-Sorter/0.1 : nofollow, noai"], "noai"),
+        (["ImageSieve/0.1 : nofollow, noai"], "noai"),
         (["*: noai"], "noai"),
         (["otherbot: noai", "imagesieve: noml"], "noml"),
         (["otherbot: noai, imagesieve: noml"], "noml"),
@@ -126,7 +126,7 @@ def test_images_that_may_be_used_are_not_held_against_a_host() -> None:
 def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
     bing.robots["127.0.0.1"] = send(
         b"\xef\xbb\xbfUser-agent: otherbot\r\nDisallow: /\r\n\r\n"
-        b"User-agent: Image-Sorter # that is us\r\nDisallow: /private/\r\n"
+        b"User-agent: ImageSieve # that is us\r\nDisallow: /private/\r\n"
         b"Allow: /private/open\r\nDisallow: /*.png$\r\n\r\n"
         b"User-agent: *\r\nDisallow: /all/\r\n"
     )

@@ -135,7 +135,7 @@ def test_only_http_is_fetched(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:99999/", "http://[::1/", "http://*/"])
 def test_impossible_address_is_named(url: str) -> None:
-    assert reason_of(url) in ("not a valid address", "unknown host")
+    assert reason_of(url) in ("not a valid URL", "unknown host")
 
 
 def test_redirects_are_followed(bing: FakeBing) -> None:

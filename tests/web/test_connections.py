@@ -15,13 +15,13 @@ from tls_host import LOCALHOST, speaking_tls, trusting
 from web_host import WebHost, later, send
 
 from imagesieve.web import urls
-from imagesieve.web.connections import Line, Watchdog, asking
-from imagesieve.web.urls import AddressError
+from imagesieve.web.connections import Connection, Deadlines, open_response
+from imagesieve.web.urls import FetchError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 
 
-watchdog = Watchdog()
+deadlines = Deadlines()
 
 
 @pytest.fixture
@@ -32,20 +32,20 @@ def host() -> Iterator[WebHost]:
 
 
 def fetch(url: str, connect_seconds: float = 5.0, total_seconds: float = 5.0) -> bytes:
-    line = Line(connect_seconds, allow_private=True)
+    connection = Connection(connect_seconds, allow_private=True)
     try:
         with (
-            watchdog.watching(line, total_seconds),
-            asking(urls.parse(url), {}, line, read_seconds=10.0) as answer,
+            deadlines.limit(connection, total_seconds),
+            open_response(urls.parse(url), {}, connection, read_seconds=10.0) as answer,
         ):
             return answer.read()
     except (OSError, urllib3.exceptions.HTTPError):
-        line.check()  # raises AddressError if the deadline was the cause
+        connection.check(urls.parse(url))  # raises FetchError if the deadline was the cause
         raise
 
 
 def reason_of(url: str, **seconds: float) -> str:
-    with pytest.raises(AddressError) as caught:
+    with pytest.raises(FetchError) as caught:
         fetch(url, **seconds)
     return caught.value.reason
 
@@ -142,7 +142,7 @@ def test_name_is_looked_up_once(host: WebHost, monkeypatch: pytest.MonkeyPatch) 
 def test_line_that_was_cut_during_a_slow_look_up_connects_to_nothing(
     host: WebHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look_up, mine = socket.getaddrinfo, line()
+    look_up, mine = socket.getaddrinfo, new_connection()
 
     def slow(*arguments: Any, **options: Any) -> Any:
         mine.cut("timeout")
@@ -150,8 +150,8 @@ def test_line_that_was_cut_during_a_slow_look_up_connects_to_nothing(
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it connected"))
-    with pytest.raises(AddressError, match="timeout"):
-        mine.connect("127.0.0.1", host.port)
+    with pytest.raises(FetchError, match="timeout"):
+        mine.open(urls.parse(host.url))
 
 
 def num_deadline_threads() -> int:
@@ -175,44 +175,44 @@ def test_many_downloads_share_one_deadline_thread(host: WebHost) -> None:
     assert bodies == [b"yes"] * 12
 
 
-def line() -> Line:
-    return Line(1.0, allow_private=True)
+def new_connection() -> Connection:
+    return Connection(1.0, allow_private=True)
 
 
-def wait_for_cut(cut: Line) -> str:
+def wait_for_cut(cut: Connection) -> str:
     end = time.monotonic() + 5.0
     while not cut.cut_reason and time.monotonic() < end:
         time.sleep(0.005)
     return cut.cut_reason
 
 
-def test_each_line_is_cut_at_its_own_deadline() -> None:
-    watchdog = Watchdog()
-    late, soon = line(), line()
-    with watchdog.watching(late, 60.0), watchdog.watching(soon, 0.05):
+def test_each_line_is_cut_at_its_own_deadnew_connection() -> None:
+    deadlines = Deadlines()
+    late, soon = new_connection(), new_connection()
+    with deadlines.limit(late, 60.0), deadlines.limit(soon, 0.05):
         assert (wait_for_cut(soon), late.cut_reason) == ("timeout", "")
 
 
 def test_line_whose_download_has_ended_is_left_alone() -> None:
-    watchdog = Watchdog()
-    ended, other = line(), line()
-    with watchdog.watching(ended, 0.05):
+    deadlines = Deadlines()
+    ended, other = new_connection(), new_connection()
+    with deadlines.limit(ended, 0.05):
         pass
-    with watchdog.watching(other, 0.1):
+    with deadlines.limit(other, 0.1):
         assert wait_for_cut(other) == "timeout"
     assert ended.cut_reason == ""
 
 
-def test_watchdog_that_slept_wakes_for_a_new_line() -> None:
-    watchdog = Watchdog()
+def test_watchdog_that_slept_wakes_for_a_new_new_connection() -> None:
+    deadlines = Deadlines()
     for _ in range(2):
-        mine = line()
-        with watchdog.watching(mine, 0.02):
+        mine = new_connection()
+        with deadlines.limit(mine, 0.02):
             assert wait_for_cut(mine) == "timeout"
 
 
 def test_first_reason_for_a_cut_stays() -> None:
-    mine = line()
+    mine = new_connection()
     mine.cut("stopped")
     mine.cut("timeout")
     assert mine.cut_reason == "stopped"

@@ -15,7 +15,7 @@ from imagesieve.web.fetch import FetchError
 # next one is tried instead, but there is only one Bing.
 _PASSING_REASONS = frozenset({"timeout", "too slow", "unknown host"})
 _BLOCKED_STATUSES = frozenset({403, 429, 503})
-_BAD_ANSWERS = frozenset({"too many bytes", "damaged compression", "not a valid address"})
+_BAD_ANSWERS = frozenset({"too many bytes", "damaged compression", "not a valid URL"})
 _WAIT = "Wait some hours, ask for less, or come from another address."
 
 _BLOCKED_WORDS = re.compile(r"captcha|challenge|one last step|unusual traffic", re.IGNORECASE)

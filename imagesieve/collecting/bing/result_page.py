@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 
 from imagesieve.web import urls
-from imagesieve.web.urls import AddressError
+from imagesieve.web.urls import FetchError
 
 RUNGS = ("item", "attribute", "link", "text")
 
@@ -124,7 +124,7 @@ def clean_url(text: object) -> str | None:
         return None
     try:
         address = urls.parse(_LONE_PERCENT.sub("%25", text.strip()))
-    except AddressError:
+    except FetchError:
         return None
     return f"{address.origin}{address.target}"
 
