@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from imagesieve.serving.pipeline import Judged
-from imagesieve.serving.predict_options import Wanted
-from imagesieve.serving.routing import milliseconds
+from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.predict_options import PredictOptions
+from imagesieve.serving.service import milliseconds
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
 
@@ -13,7 +13,12 @@ UNSURE = "unsure"
 
 
 def answer(
-    image_id: str, judged: Judged, wanted: Wanted, total_seconds: float, *, is_held: bool
+    image_id: str,
+    judged: PredictionResult,
+    wanted: PredictOptions,
+    total_seconds: float,
+    *,
+    is_held: bool,
 ) -> dict[str, Any]:
     """Give the answer for one image.
 

@@ -8,7 +8,7 @@ from imagesieve.prediction.predictor import Prediction
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class CachedPrediction:
     """What there is to say of an image besides its pixels.
 
     Attributes:
@@ -38,10 +38,12 @@ class AnswerCache:
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self._known: collections.OrderedDict[tuple[str, ...], Known] = collections.OrderedDict()
+        self._known: collections.OrderedDict[tuple[str, ...], CachedPrediction] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, ...]) -> Known | None:
+    def get(self, key: tuple[str, ...]) -> CachedPrediction | None:
         """Give what is known under a key, or None."""
         with self._lock:
             found = self._known.get(key)
@@ -49,7 +51,7 @@ class AnswerCache:
                 self._known.move_to_end(key)
             return found
 
-    def put(self, key: tuple[str, ...], known: Known) -> None:
+    def put(self, key: tuple[str, ...], known: CachedPrediction) -> None:
         """Keep an answer; the one not asked for longest gives way."""
         if not self._max_entries:
             return

@@ -94,13 +94,12 @@ def assemble(
     from imagesieve.serving import url_options
     from imagesieve.serving.access import options as access_options
     from imagesieve.serving.app import create_app
-    from imagesieve.serving.explain import Explainer, ExplainViews
+    from imagesieve.serving.explain import Explainer
     from imagesieve.serving.feedback import options as feedback_options
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.metrics import Metrics
     from imagesieve.serving.models import Models
-    from imagesieve.serving.routes.models import AdminViews
-    from imagesieve.serving.service import KeepNothing, Room, Service
+    from imagesieve.serving.service import Service
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
     admission, metrics = Admission(limits), Metrics()
@@ -111,23 +110,21 @@ def assemble(
     corrections = feedback_options.from_options(
         options, lambda: models.get().classes, admission, metrics.note_correction
     )
-    service = Service(
-        models,
-        admission,
-        access_options.from_options(options, address),
-        fetcher.fetch if fetcher else None,
-        corrections or KeepNothing(),
-        metrics,
-    )
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
+        service = Service(
+            models,
+            admission,
+            access_options.from_options(options, address),
+            fetcher.fetch if fetcher else None,
+            corrections,
+            explainer,
+            metrics,
+        )
         if corrections:
             corrections.open()
             stack.callback(corrections.close)
-        more: list[Room] = [AdminViews(service), ExplainViews(service, explainer)]
-        if corrections:
-            more.append(corrections)
         stack.callback(models.join)
         stack.callback(models.close)
         check = corrections.check if corrections else lambda described: None
-        yield Assembled(models, create_app(service, more), limits, check)
+        yield Assembled(models, create_app(service), limits, check)

@@ -303,6 +303,15 @@ def detail_of(error: Exception, request_id: str) -> str:
     return f"The server failed; its log has the details under request {request_id}."
 
 
+def headers_of(error: Exception) -> Mapping[str, str]:
+    """Return the headers that belong to the response to an error."""
+    if isinstance(error, AccessError):
+        return error.headers
+    if isinstance(error, http.RequestedRangeNotSatisfiable):
+        return {"Content-Range": f"bytes */{error.length}"}
+    return {}
+
+
 def is_own_fault(error: Exception) -> bool:
     """Tell whether the server failed, so that `detail_of` says nothing but where to look."""
     return problem_for(error).status == 500 or isinstance(error, MemoryError)

@@ -8,24 +8,17 @@ asks any more.
 import importlib.util
 import json
 import threading
-import urllib.parse
-
-import flask
 
 from imagesieve import images
 from imagesieve.errors import EngineError
 from imagesieve.model import versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.errors import (
-    BadParameterError,
     ExplainingUnavailableError,
     OverloadedError,
     ShuttingDownError,
 )
 from imagesieve.serving.explain_child import Child
-from imagesieve.serving.requests import ImageRequest, Sent, read_image
-from imagesieve.serving.routing import Route, Scope, text_answer
-from imagesieve.serving.service import Service
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
@@ -148,44 +141,6 @@ class Explainer:
         if self._child:
             self._child.end()
         self._child = None
-
-
-class ExplainViews:
-    """Explains images over HTTP."""
-
-    def __init__(self, service: Service, explainer: Explainer) -> None:
-        self._service = service
-        self._explainer = explainer
-
-    def routes(self) -> list[Route]:
-        """Give the address."""
-        return [Route("/v1/explain", "POST", self.explain, Scope.PREDICT)]
-
-    def explain(self) -> flask.Response:
-        """Give a PNG of the image with its heat map; the class is told in the header X-Label."""
-        # Only until the image is ready: an explanation takes seconds, in which predictions shall
-        # have every place. There is never more than one.
-        with self._service.admission.place():
-            predictor = self._service.models.get()
-            self._explainer.check(predictor.version)
-            asked = read_image(flask.request, self._service.limits, ("label",))
-            turn = self._service.turn()
-            data = self._service.desk.read(asked)
-            label = asked.wanted.label
-            if label is None:
-                sent = ImageRequest(Sent(data), asked.wanted)  # an address is fetched only once
-                label = self._service.desk.judge(predictor, sent, turn).prediction.label
-            elif label not in predictor.classes:
-                raise BadParameterError(f"The model knows no class {label[:100]!r}.")
-            image = self._service.desk.decode(predictor, data, turn)
-            turn.check()
-        flask.g.label = label
-        response = text_answer(
-            self._explainer.explain(predictor, image, label), media_type="image/png"
-        )
-        # Percent-encoded UTF-8, as a header has no room for other alphabets.
-        response.headers["X-Label"] = urllib.parse.quote(label, safe=" ")
-        return response
 
 
 def _size(image: images.DecodedImage) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from PIL import Image
 from imagesieve.images import Limits, containers, sniff
 from imagesieve.serving.errors import OverloadedError
 
+BATCH_PATH = "/v1/predict/batch"  # the HTTP server lets larger bodies through to it
 _IMAGES = Limits(max_bytes=10 * 2**20)  # a good photo at full size
 _NEWEST = 0.1  # weight of the last request in how long they take of late
 

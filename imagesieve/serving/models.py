@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from imagesieve.errors import (
     ClassifierError,
@@ -21,10 +21,9 @@ from imagesieve.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from imagesieve.images import DecodedImage, Limits
 from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
-from imagesieve.prediction.predictor import Prediction, Predictor
+from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.errors import (
     ModelChangeError,
     ModelChangeFailedError,
@@ -41,27 +40,14 @@ _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or
 _log = logging.getLogger(__name__)
 
 
-class Judge(Protocol):
-    """What the service needs of a predictor."""
-
-    def decode(self, source: bytes, limits: Limits = ...) -> DecodedImage:
-        """Decode to the model's input size."""
-
-    def judge(self, image: DecodedImage) -> Prediction:
-        """Judge a decoded image."""
-
-    def describe(self) -> Mapping[str, Any]:
-        """Tell name, digest, classes, engine, its streams, and decision policy."""
+def streams_of(predictor: Predictor) -> int:
+    """Return how many runs of its engine are worth having at once."""
+    return int(predictor.describe()["streams"])
 
 
-def streams_of(judge: Judge) -> int:
-    """Give how many runs of its engine are worth having at once."""
-    return int(judge.describe()["streams"])
-
-
-def threads_for(judge: Judge) -> int:
-    """Give how many threads judge the images of one request."""
-    return streams_of(judge) + 1  # one image is decoded meanwhile
+def threads_for(predictor: Predictor) -> int:
+    """Return how many threads predict the images of one request."""
+    return streams_of(predictor) + 1  # one image is decoded meanwhile
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,26 +11,26 @@ from typing import Any
 from imagesieve.images import DecodedImage
 from imagesieve.images.animation import further_frames
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
-from imagesieve.prediction.predictor import Prediction
-from imagesieve.serving.cache import AnswerCache, Known
+from imagesieve.prediction.predictor import Prediction, Predictor
+from imagesieve.serving.cache import AnswerCache, CachedPrediction
 from imagesieve.serving.engine_pool import EngineSlots
-from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError
+from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import Judge, streams_of
+from imagesieve.serving.models import streams_of
 from imagesieve.serving.requests import Fetch, ImageRequest
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn:
+class Deadline:
     """How long a caller waits.
 
     Attributes:
-        deadline: by `time.monotonic`.
+        at: by `time.monotonic`.
         is_gone: tells whether the caller has hung up.
     """
 
-    deadline: float
+    at: float
     is_gone: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
@@ -42,12 +42,12 @@ class Turn:
         """
         if self.is_gone():
             raise ClientGoneError("The caller has hung up.")
-        if time.monotonic() > self.deadline:
+        if time.monotonic() > self.at:
             raise DeadlineExceededError("The image took too long: try again in a moment.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judged:
+class PredictionResult:
     """An image, what the model says of it, and how long that took.
 
     Attributes:
@@ -61,7 +61,7 @@ class Judged:
     """
 
     data: bytes
-    known: Known
+    known: CachedPrediction
     policy: DecisionPolicy
     decision: str
     described: Mapping[str, Any]
@@ -74,7 +74,7 @@ class Judged:
         return dataclasses.replace(self.known.prediction, decision=self.decision)
 
 
-class Desk:
+class Pipeline:
     """Judges images for any number of threads."""
 
     def __init__(
@@ -90,30 +90,37 @@ class Desk:
         self._cache = AnswerCache(limits.cache_entries)
         self._lock = threading.Lock()
         # Of each predictor as long as anybody has it: while the model changes there are two.
-        self._slots: weakref.WeakKeyDictionary[Judge, EngineSlots] = weakref.WeakKeyDictionary()
+        self._slots: weakref.WeakKeyDictionary[Predictor, EngineSlots] = weakref.WeakKeyDictionary()
 
-    def is_wedged(self, judge: Judge) -> bool:
-        """Tell whether the engine hangs in all its places."""
-        slots = self._slots.get(judge)
-        return slots is not None and slots.is_wedged
+    def check_ready(self, predictor: Predictor) -> None:
+        """Raise unless an image could be predicted now.
+
+        Raises:
+            OverloadedError: the engine hangs.
+        """
+        slots = self._slots.get(predictor)
+        if slots is not None and slots.is_wedged:
+            raise OverloadedError("The engine does not answer: every one of its runs is overdue.")
 
     def read(self, asked: ImageRequest) -> bytes:
-        """Give the encoded image, which may have to be fetched; see `Sent.read`."""
-        return asked.sent.read(self._fetch)
+        """Give the encoded image, which may have to be fetched; see `ImageInput.read`."""
+        return asked.image.read(self._fetch)
 
-    def decode(self, judge: Judge, data: bytes, turn: Turn) -> DecodedImage:
+    def decode(self, predictor: Predictor, data: bytes, deadline: Deadline) -> DecodedImage:
         """Decode an image when it is its turn.
 
         Raises:
             ImageError: it cannot be used.
             OverloadedError: no place to decode became free.
-            ClientGoneError, DeadlineExceededError: see `Turn.check`.
+            ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
-        turn.check()
-        with self._admission.decoding(data, turn.deadline):
-            return judge.decode(data, self._limits.images)
+        deadline.check()
+        with self._admission.decoding(data, deadline.at):
+            return predictor.decode(data, self._limits.images)
 
-    def judge(self, judge: Judge, asked: ImageRequest, turn: Turn) -> Judged:
+    def predict(
+        self, predictor: Predictor, asked: ImageRequest, deadline: Deadline
+    ) -> PredictionResult:
         """Judge an image.
 
         Raises:
@@ -121,45 +128,45 @@ class Desk:
             ImageError: it cannot be used.
             EngineError: the engine failed or gave no probabilities.
             OverloadedError: no place to decode became free.
-            ClientGoneError, DeadlineExceededError: see `Turn.check`.
+            ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
-        data, wanted = self.read(asked), asked.wanted
-        described = judge.describe()
+        data, options = self.read(asked), asked.options
+        described = predictor.describe()
         digest = hashlib.sha256(data).hexdigest()
-        key = (described["digest"], described["engine"], digest, str(wanted.frames))
+        key = (described["digest"], described["engine"], digest, str(options.frames))
         known, seconds = self._cache.get(key), dict.fromkeys(("queue", "decode", "infer"), 0.0)
         is_cached = known is not None
         if known is None:
-            known, seconds = self._ask(judge, data, wanted.frames, turn)
+            known, seconds = self._ask(predictor, data, options.frames, deadline)
             self._cache.put(key, known)
         policy = DecisionPolicy.from_json(described["decision_policy"])
-        if wanted.threshold is not None:
-            policy = DecisionPolicy(CONFIDENT, wanted.threshold, policy.fallback_class)
+        if options.threshold is not None:
+            policy = DecisionPolicy(CONFIDENT, options.threshold, policy.fallback_class)
         found = known.prediction
         decision = policy.decide(found.label, found.probability)
-        judged = Judged(data, known, policy, decision, described, is_cached, seconds)
+        judged = PredictionResult(data, known, policy, decision, described, is_cached, seconds)
         self._metrics.note_judged(judged.prediction, seconds, is_cached=is_cached)
         return judged
 
     def _ask(
-        self, judge: Judge, data: bytes, num_frames: int, turn: Turn
-    ) -> tuple[Known, dict[str, float]]:
-        turn.check()
+        self, predictor: Predictor, data: bytes, num_frames: int, deadline: Deadline
+    ) -> tuple[CachedPrediction, dict[str, float]]:
+        deadline.check()
         begun = time.perf_counter()
-        with self._admission.decoding(data, turn.deadline):
+        with self._admission.decoding(data, deadline.at):
             got_place = time.perf_counter()
-            image = judge.decode(data, self._limits.images)
+            image = predictor.decode(data, self._limits.images)
             size = image.pixels.shape[:2]
             others = further_frames(data, image, (size[0], size[1]), num_frames - 1)
         decoded = time.perf_counter()
-        turn.check()
+        deadline.check()
         frames = [image, *(dataclasses.replace(image, pixels=pixels) for pixels in others)]
-        predictions, waited = self._slots_of(judge).run(
-            lambda: [judge.judge(frame) for frame in frames], turn.deadline
+        predictions, waited = self._slots_of(predictor).run(
+            lambda: [predictor.judge(frame) for frame in frames], deadline.at
         )
         done = time.perf_counter()
-        fallback = judge.describe()["decision_policy"].get("fallback_class")
-        known = Known(
+        fallback = predictor.describe()["decision_policy"].get("fallback_class")
+        known = CachedPrediction(
             prediction=riskiest(predictions, fallback),
             format=image.format,
             width=image.width,
@@ -174,11 +181,11 @@ class Desk:
             "infer": done - decoded - waited,
         }
 
-    def _slots_of(self, judge: Judge) -> EngineSlots:
+    def _slots_of(self, predictor: Predictor) -> EngineSlots:
         with self._lock:
-            if judge not in self._slots:
-                self._slots[judge] = EngineSlots(streams_of(judge))
-            return self._slots[judge]
+            if predictor not in self._slots:
+                self._slots[predictor] = EngineSlots(streams_of(predictor))
+            return self._slots[predictor]
 
 
 def riskiest(predictions: list[Prediction], fallback: str | None) -> Prediction:

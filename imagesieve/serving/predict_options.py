@@ -15,7 +15,7 @@ MAX_DATA_ID_CHARS = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class PredictOptions:
     """How a caller wants an image judged.
 
     Attributes:
@@ -36,7 +36,7 @@ class Wanted:
 
 def checked_options(
     given: Sequence[tuple[str, object]], names: Sequence[str], limits: ServingLimits
-) -> Wanted:
+) -> PredictOptions:
     """Check options.
 
     Args:
@@ -54,7 +54,7 @@ def checked_options(
         if name in checked:
             raise BadParameterError(f"The option {name} was given twice.")
         checked[name] = _OPTIONS[name](value, limits)
-    return Wanted(**checked)
+    return PredictOptions(**checked)
 
 
 def with_numbers(texts: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:

@@ -30,7 +30,7 @@ from imagesieve.serving.forms import (
     read_form,
 )
 from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.predict_options import Wanted, checked_options, listed, with_numbers
+from imagesieve.serving.predict_options import PredictOptions, checked_options, listed, with_numbers
 
 FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 URL_FIELD = "url"
@@ -43,7 +43,7 @@ Fetch = Callable[[str], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sent:
+class ImageInput:
     """An image as it was sent: its bytes, Base64 text, or the address to fetch it from."""
 
     value: bytes | str
@@ -69,17 +69,17 @@ class Sent:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRequest:
-    """One image and how it is to be judged."""
+    """One image and how it is to be predicted."""
 
-    sent: Sent
-    wanted: Wanted
+    image: ImageInput
+    options: PredictOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
     """Images and options, before anything was checked."""
 
-    images: Sequence[Sent] = ()
+    images: Sequence[ImageInput] = ()
     options: Sequence[tuple[str, object]] = ()
 
 
@@ -102,7 +102,7 @@ def read_image(
     """
     found = _read_body(request, limits)
     query = with_numbers(parse_form(request.query_string, limits))
-    wanted = checked_options([*query, *found.options], options, limits)
+    checked = checked_options([*query, *found.options], options, limits)
     if not found.images:
         raise MissingImageError(
             "No image was sent: post its bytes as the body, as a file named image, or as Base64 "
@@ -110,7 +110,7 @@ def read_image(
         )
     if len(found.images) > 1:
         raise SeveralImagesError(f"{len(found.images)} images were sent: send exactly one.")
-    return ImageRequest(found.images[0], wanted)
+    return ImageRequest(found.images[0], checked)
 
 
 def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
@@ -125,7 +125,7 @@ def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
     query = with_numbers(parse_form(request.query_string, limits))
     match request.mimetype:
         case _ if not body:
-            found: list[tuple[Sent, list[tuple[str, object]]]] = []
+            found: list[tuple[ImageInput, list[tuple[str, object]]]] = []
             options: list[tuple[str, object]] = []
         case mimetype if mimetype == MULTIPART:
             found, options = _batch_of_files(request, body, limits)
@@ -194,9 +194,9 @@ def _read_body(request: Request, limits: ServingLimits) -> _Found:
     if not body:
         return _Found()
     if mimetype.startswith("image/") or mimetype in _RAW:
-        return _Found(images=[Sent(body)])
+        return _Found(images=[ImageInput(body)])
     if mimetype == URLENCODED and sniff(body):  # what `curl --data-binary` says by default
-        return _Found(images=[Sent(body)])
+        return _Found(images=[ImageInput(body)])
     reader = _READERS.get(mimetype)
     if reader is None:
         raise UnsupportedMediaTypeError(
@@ -209,7 +209,7 @@ def _read_body(request: Request, limits: ServingLimits) -> _Found:
 def _read_form(request: Request, body: bytes, limits: ServingLimits) -> _Found:
     form = read_form(request, body, limits)
     _check_files(form.files)
-    images = [Sent(data) for _, data in form.files]
+    images = [ImageInput(data) for _, data in form.files]
     return _with_fields(images, with_numbers(form.fields))
 
 
@@ -227,16 +227,16 @@ _READERS: Mapping[str, Callable[[Request, bytes, ServingLimits], _Found]] = Mapp
 
 def _batch_of_files(
     request: Request, body: bytes, limits: ServingLimits
-) -> tuple[list[tuple[Sent, list[tuple[str, object]]]], list[tuple[str, object]]]:
+) -> tuple[list[tuple[ImageInput, list[tuple[str, object]]]], list[tuple[str, object]]]:
     most = limits.max_batch_images + limits.max_form_fields
     form = read_form(request, body, limits, max_parts=most)
     _check_files(form.files)
-    return [(Sent(data), []) for _, data in form.files], with_numbers(form.fields)
+    return [(ImageInput(data), []) for _, data in form.files], with_numbers(form.fields)
 
 
 def _batch_of_json(
     body: bytes, limits: ServingLimits
-) -> tuple[list[tuple[Sent, list[tuple[str, object]]]], list[tuple[str, object]]]:
+) -> tuple[list[tuple[ImageInput, list[tuple[str, object]]]], list[tuple[str, object]]]:
     value = parse_json(body, limits, _MARKS_AN_ITEM * (limits.max_batch_images + 1))
     items = value.get(LIST_FIELD) if isinstance(value, dict) else None
     if not isinstance(items, list):
@@ -261,7 +261,7 @@ def _check_files(files: Sequence[tuple[str, bytes]]) -> None:
 
 
 def _with_fields(
-    images: Sequence[Sent],
+    images: Sequence[ImageInput],
     fields: Sequence[tuple[str, object]],
     texts: Sequence[str] = TEXT_FIELDS,
 ) -> _Found:
@@ -271,7 +271,7 @@ def _with_fields(
         if name not in (*texts, URL_FIELD):
             options.append((name, value))
         elif isinstance(value, str):
-            found.append(Sent(value, is_url=name == URL_FIELD))
+            found.append(ImageInput(value, is_url=name == URL_FIELD))
         elif name == URL_FIELD:
             raise BadParameterError("The field url must be a text.")
         else:

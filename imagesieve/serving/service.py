@@ -1,90 +1,99 @@
-"""One running service: what its rooms share."""
+"""What the views share: the components of the service, scopes of keys, and how errors are answered.
+
+A view finds them with `current_service()`, as Flask's own extensions are found.
+"""
 
 import dataclasses
+import functools
+import json
 import logging
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
 
+from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import Judge, Models
-from imagesieve.serving.pipeline import Desk, Judged, Turn
+from imagesieve.serving.models import Models
+from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
 from imagesieve.serving.requests import Fetch
-from imagesieve.serving.routing import Route
+
+if TYPE_CHECKING:  # their modules import this one
+    from imagesieve.serving.explain import Explainer
+    from imagesieve.serving.routes.feedback import Corrections
+
+_EXTENSION = "imagesieve"
 
 _log = logging.getLogger(__name__)
 
-
-class Room(Protocol):
-    """A part of the service with addresses of its own."""
-
-    def routes(self) -> list[Route]:
-        """Give the addresses."""
-
-
-class Keeper(Protocol):
-    """Keeps judged images for a while, so that they can be corrected."""
-
-    def note(self, image_id: str, judged: Judged) -> bool:
-        """Take note of a judged image; tell whether it can be corrected by its id alone."""
-
-
-class KeepNothing:
-    """The keeper of a service that takes no corrections."""
-
-    def note(self, _image_id: str, _judged: Judged) -> bool:
-        """Give False."""
-        return False
+_View = TypeVar("_View", bound=Callable[..., flask.Response])
 
 
 @dataclasses.dataclass(eq=False)
 class Service:
-    """What the rooms of a service share.
+    """The components of one service.
 
     Attributes:
         models: gives the predictor in use.
-        admission: hands out the places for requests.
+        admission: limits the requests and images that are worked on at once.
         access: who may do what.
-        fetch: gets an image from an address; None where addresses are not taken.
-        keeper: keeps images for corrections.
+        fetch: downloads an image from a URL; None where URLs are not accepted.
+        corrections: None where no corrections are accepted.
+        explainer: None where images are not explained.
         metrics: counts.
-        desk: where images are judged.
+        pipeline: predicts images.
     """
 
     models: Models
     admission: Admission = dataclasses.field(default_factory=Admission)
     access: Access = dataclasses.field(default_factory=Access)
     fetch: Fetch | None = None
-    keeper: Keeper = dataclasses.field(default_factory=KeepNothing)
+    corrections: "Corrections | None" = None
+    explainer: "Explainer | None" = None
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
-    desk: Desk = dataclasses.field(init=False)
+    pipeline: Pipeline = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the desk, and have the requests in flight counted."""
-        self.desk = Desk(self.admission, self.metrics, self.fetch)
+        self.pipeline = Pipeline(self.admission, self.metrics, self.fetch)
         in_flight = "Requests being worked on"
         self.metrics.watch("in_flight", in_flight, lambda: self.admission.in_flight)
+
+    def init_app(self, app: flask.Flask) -> None:
+        """Make this the service that `current_service` returns in the views of `app`."""
+        app.extensions[_EXTENSION] = self
 
     @property
     def limits(self) -> ServingLimits:
         """What requests may cost."""
         return self.admission.limits
 
-    def current(self) -> Judge:
-        """Give the predictor in use.
+    def predictor(self) -> Predictor:
+        """Return the predictor in use.
 
         Raises:
             UnavailableError: it is still loading, or could not be loaded.
         """
         return self.models.get()
 
-    def note(self, error: Exception, request_id: str) -> errors.Problem:
-        """Count what went wrong with a request or with one image of it; give the table's row.
+    def remember(self, image_id: str, result: PredictionResult) -> bool:
+        """Keep a predicted image for corrections; return whether its id is enough for one."""
+        return self.corrections is not None and self.corrections.note(image_id, result)
 
-        What is the server's own fault goes to the log, where the answer points to.
+    def deadline(self, *, is_batch: bool = False) -> Deadline:
+        """Return how long the client of the current request waits, from the request's arrival."""
+        limits = self.limits
+        seconds = limits.batch_deadline_seconds if is_batch else limits.deadline_seconds
+        is_gone = flask.request.environ.get("waitress.client_disconnected", lambda: False)
+        return Deadline(flask.g.started + seconds, is_gone)
+
+    def note(self, error: Exception, request_id: str) -> errors.Problem:
+        """Count what went wrong with a request or with one image of it; return the table's row.
+
+        What is the server's own fault goes to the log, where the response points to.
         """
         problem = errors.problem_for(error)
         self.metrics.note_problem(problem.slug)
@@ -93,9 +102,88 @@ class Service:
             _log.debug("what happened in request %s", request_id, exc_info=error)
         return problem
 
-    def turn(self, *, is_batch: bool = False) -> Turn:
-        """Give how long the sender of Flask's request waits, from the request's arrival."""
-        limits = self.limits
-        seconds = limits.batch_deadline_seconds if is_batch else limits.deadline_seconds
-        is_gone = flask.request.environ.get("waitress.client_disconnected", lambda: False)
-        return Turn(flask.g.started + seconds, is_gone)
+
+def current_service() -> Service:
+    """Return the service of the application that handles the current request."""
+    service: Service = flask.current_app.extensions[_EXTENSION]
+    return service
+
+
+def requires(scope: Scope, *, only_with_keys: bool = False) -> Callable[[_View], _View]:
+    """Return a decorator of views: the caller's key must have the scope.
+
+    Each request takes a token of the caller's rate. The caller is `flask.g.caller` in the view.
+
+    Args:
+        scope: see `Access.identify`.
+        only_with_keys: leave the view open to everyone while the service has no keys.
+    """
+
+    def decorate(view: _View) -> _View:
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> flask.Response:
+            access = current_service().access
+            if needed_scope(guarded, access):
+                flask.g.caller = access.identify(flask.request, scope)
+            return view(*args, **kwargs)
+
+        guarded.__dict__.update(scope=scope, only_with_keys=only_with_keys)
+        return guarded  # type: ignore[return-value]  # it has the view's own signature
+
+    return decorate
+
+
+def needed_scope(view: Callable[..., Any], access: Access) -> Scope | None:
+    """Return the scope that a view requires; None if it is open to everyone."""
+    scope: Scope | None = getattr(view, "scope", None)
+    return None if getattr(view, "only_with_keys", False) and not access.has_keys else scope
+
+
+def json_response(value: Mapping[str, Any], status: int = 200) -> flask.Response:
+    """Return a response of JSON values."""
+    return response_of(json.dumps(value), status)
+
+
+def response_of(
+    text: str | bytes, status: int = 200, media_type: str = "application/json"
+) -> flask.Response:
+    """Return a response of a text that is ready."""
+    return flask.Response(text, status, mimetype=media_type)
+
+
+def error_response(
+    error: Exception, render: Callable[[errors.Problem, str, int | None], flask.Response]
+) -> flask.Response:
+    """Count an error and return its response, with the headers that belong to it.
+
+    Args:
+        error: any.
+        render: makes the response of the table's row, the detail, and the seconds after which to
+            try again, None when there is no such time.
+    """
+    service, request_id = current_service(), flask.g.request_id
+    problem = service.note(error, request_id)
+    flask.g.problem = problem.slug
+    seconds = getattr(error, "retry_after", None)
+    if seconds is None and problem.status == 503:
+        seconds = service.admission.retry_after()
+    response = render(problem, errors.detail_of(error, request_id), seconds)
+    response.headers.update(errors.headers_of(error))
+    if seconds is not None:
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def problem_response(error: Exception) -> flask.Response:
+    """Return an error as a problem document (RFC 9457)."""
+
+    def render(problem: errors.Problem, detail: str, seconds: int | None) -> flask.Response:
+        text = errors.document(problem, detail, flask.g.request_id, seconds)
+        return response_of(text, problem.status, errors.MEDIA_TYPE)
+
+    return error_response(error, render)
+
+
+def milliseconds(seconds: float) -> float:
+    """Return milliseconds as responses and log lines show them."""
+    return round(seconds * 1000, 2)

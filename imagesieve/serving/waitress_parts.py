@@ -17,7 +17,7 @@ from waitress.utilities import BadRequest, Error
 from werkzeug.exceptions import default_exceptions
 
 from imagesieve.serving import errors, legacy
-from imagesieve.serving.routing import BATCH_PATH
+from imagesieve.serving.limits import BATCH_PATH
 
 _log = logging.getLogger(__name__)
 

@@ -1,28 +1,27 @@
 """Applications around a predictor, for tests that need no process of their own."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flask
 
+from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.app import create_app
 from imagesieve.serving.limits import Admission, ServingLimits
-from imagesieve.serving.models import Judge, Models
-from imagesieve.serving.service import Room, Service
+from imagesieve.serving.models import Models
+from imagesieve.serving.service import Service
 
 
 def app_of(
-    judge: Judge | Models,
-    limits: ServingLimits | None = None,
-    rooms: Sequence[Room] = (),
-    **parts: Any,
+    predictor: Predictor | Models, limits: ServingLimits | None = None, **parts: Any
 ) -> flask.Flask:
-    """Give the application of one predictor, or of models; `parts` are those of the service."""
-    return create_app(service_of(judge, limits, **parts), rooms)
+    """Return the application of one predictor, or of models; `parts` are those of the service."""
+    return create_app(service_of(predictor, limits, **parts))
 
 
-def service_of(judge: Judge | Models, limits: ServingLimits | None = None, **parts: Any) -> Service:
-    models = judge if isinstance(judge, Models) else Models.of(judge)
+def service_of(
+    predictor: Predictor | Models, limits: ServingLimits | None = None, **parts: Any
+) -> Service:
+    models = predictor if isinstance(predictor, Models) else Models.of(predictor)
     if limits:
         parts["admission"] = Admission(limits)
     return Service(models, **parts)

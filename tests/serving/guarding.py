@@ -6,8 +6,7 @@ from flask.testing import FlaskClient
 from imagesieve.serving import errors
 from imagesieve.serving.access import keys
 from imagesieve.serving.access.checks import Access, Caller
-from imagesieve.serving.access.keys import Keyring, read_keys
-from imagesieve.serving.routing import Scope
+from imagesieve.serving.access.keys import Keyring, Scope, read_keys
 
 SHOP = "shop-key-0123456789"
 DESK = "desk-key-0123456789"
@@ -37,8 +36,10 @@ def app_with(access: Access) -> flask.Flask:
     def check() -> flask.Response | None:
         answer = access.preflight(flask.request)
         if answer is None:
+            access.check_site(flask.request)
             scope = VIEWS.get(flask.request.path, ("", None))[1]
-            flask.g.caller = access.check(flask.request, scope)
+            anyone = Caller(None, frozenset(), flask.request.remote_addr or "")
+            flask.g.caller = access.identify(flask.request, scope) if scope else anyone
         return answer
 
     def tell() -> dict[str, object]:

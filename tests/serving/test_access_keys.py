@@ -10,8 +10,7 @@ from guarding import BOSS, DESK, KEYS, SHOP, VIEWS, assert_refused, bearer, clie
 from imagesieve.errors import UsageError
 from imagesieve.serving.access import keys
 from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import read_keys
-from imagesieve.serving.routing import Scope
+from imagesieve.serving.access.keys import Scope, read_keys
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.app import create_app
 from imagesieve.serving.models import Models
-from imagesieve.serving.routes.models import AdminViews
 from imagesieve.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
@@ -68,7 +67,7 @@ def models(folder: Path) -> Iterator[Models]:
 def client(models: Models) -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
     service = Service(models, access=access)
-    return create_app(service, more=[AdminViews(service)]).test_client()
+    return create_app(service).test_client()
 
 
 def post(client: FlaskClient, action: str, **fields: Any) -> TestResponse:

@@ -68,8 +68,8 @@ def make_room(
 
 def client_of(predictor: Predictor, room: Corrections, keys: str = "") -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
-    service = Service(Models.of(predictor), access=access, keeper=room)
-    return create_app(service, more=[room]).test_client()
+    service = Service(Models.of(predictor), access=access, corrections=room)
+    return create_app(service).test_client()
 
 
 @pytest.fixture

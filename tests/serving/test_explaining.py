@@ -31,7 +31,7 @@ from imagesieve.serving.errors import (
     OverloadedError,
     ShuttingDownError,
 )
-from imagesieve.serving.explain import Explainer, ExplainViews
+from imagesieve.serving.explain import Explainer
 from imagesieve.serving.models import Models
 from imagesieve.serving.service import Service
 
@@ -91,8 +91,7 @@ def explainer() -> Iterator[Explainer]:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
-    service = Service(Models.of(predictor))
-    return create_app(service, more=[ExplainViews(service, explainer)]).test_client()
+    return create_app(Service(Models.of(predictor), explainer=explainer)).test_client()
 
 
 def grey_image() -> bytes:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from apps import app_of
 from flask.testing import FlaskClient
@@ -20,7 +21,7 @@ from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.models import Models
-from imagesieve.serving.pipeline import Judged
+from imagesieve.serving.pipeline import PredictionResult
 
 IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}
@@ -261,19 +262,22 @@ def test_each_image_costs_a_token(predictor: Predictor) -> None:
 
 
 class Notes:
-    """Keeps what it is given."""
+    """Keeps what it is given, as corrections do."""
 
     def __init__(self) -> None:
-        self.noted: dict[str, Judged] = {}
+        self.noted: dict[str, PredictionResult] = {}
 
-    def note(self, image_id: str, judged: Judged) -> bool:
+    def blueprint(self) -> flask.Blueprint:
+        return flask.Blueprint("feedback", __name__)
+
+    def note(self, image_id: str, judged: PredictionResult) -> bool:
         self.noted[image_id] = judged
         return True
 
 
 def test_judged_images_can_be_corrected_later(predictor: Predictor) -> None:
     notes = Notes()
-    client = app_of(predictor, keeper=notes).test_client()
+    client = app_of(predictor, corrections=notes).test_client()
     response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
     request_id = response.headers["X-Request-Id"]
     assert {name: judged.data for name, judged in notes.noted.items()} == {

@@ -24,7 +24,7 @@ from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.app import create_app
-from imagesieve.serving.explain import Explainer, ExplainViews
+from imagesieve.serving.explain import Explainer
 from imagesieve.serving.feedback.jpegs import JpegMaker
 from imagesieve.serving.feedback.recent import HeldImages
 from imagesieve.serving.feedback.selection import Selection
@@ -32,8 +32,6 @@ from imagesieve.serving.feedback.store import FeedbackStore
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.models import Models
 from imagesieve.serving.routes.feedback import Corrections
-from imagesieve.serving.routes.models import AdminViews
-from imagesieve.serving.routing import Route, json_answer
 from imagesieve.serving.service import Service
 
 RED = encode(paint(COLOURS["red"]))
@@ -46,7 +44,7 @@ Document = dict[str, Any]
 
 
 def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
-    """Give a service with every room that there is."""
+    """Return a service with every route that there is."""
     admission = Admission(LIMITS)
     to_jpeg = JpegMaker(admission)
     store = FeedbackStore(folder, to_jpeg)
@@ -54,10 +52,9 @@ def whole_app(models: Models, folder: Path, access: Access | None = None) -> fla
     corrections = Corrections(
         store, held, Selection(), lambda: models.get().classes, to_jpeg, admission
     )
-    explainer = Explainer()
-    service = Service(models, admission, access or Access(), lambda url: b"", corrections)
-    rooms = [AdminViews(service), ExplainViews(service, explainer), corrections]
-    return create_app(service, more=rooms)
+    return create_app(
+        Service(models, admission, access or Access(), lambda url: b"", corrections, Explainer())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +129,10 @@ def test_every_address_of_the_service_is_described_and_no_other(
     assert len(there) >= 28
 
 
-def test_a_service_without_a_room_does_not_describe_it(predictor: Predictor) -> None:
+def test_a_service_without_corrections_does_not_describe_them(predictor: Predictor) -> None:
     paths = described(app_of(predictor).test_client())["paths"]
     assert "/v1/predict" in paths
-    assert not {"/v1/feedback", "/v1/explain", "/v1/admin/reload"} & set(paths)
+    assert not {"/v1/feedback", "/v1/explain"} & set(paths)
 
 
 def test_every_operation_says_what_it_is_for(spec: Document) -> None:
@@ -160,8 +157,8 @@ def test_examples_lead_to_the_addresses_that_they_stand_by(
         _, _, command = operation["x-curl"].rpartition("curl ")
         arguments = shlex.split(command)
         address = arguments[-1].removeprefix("http://localhost").partition("?")[0]
-        endpoint, _ = urls.match(address, method)
-        assert endpoint == f"{method} {path}".replace("{", "<").replace("}", ">").replace(".", "_")
+        rule, _ = urls.match(address, method, return_rule=True)
+        assert rule.rule == path.replace("{", "<").replace("}", ">")
         sends = any(one.startswith(("--data", "--json", "-F", "-X")) for one in arguments)
         assert sends == (method != "GET")
     for _, _, operation in operations(described(keyed.test_client())):
@@ -334,18 +331,11 @@ def test_examples_have_the_address_that_was_asked(client: FlaskClient) -> None:
     assert example == "curl --data-binary @image.jpg http://images.example:8080/v1/predict"
 
 
-class Words:
-    """Two addresses, one of which looks like a value of the other's variable."""
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("/words/<word>", "DELETE", lambda word: json_answer({"word": word})),
-            Route("/words/all", "GET", lambda: json_answer({"word": "all"})),
-        ]
-
-
-def test_an_address_of_its_own_is_no_value_of_another_one_s_variable(predictor: Predictor) -> None:
-    client = app_of(predictor, rooms=[Words()]).test_client()
+def test_a_url_of_its_own_is_no_value_of_another_one_s_variable(predictor: Predictor) -> None:
+    app = app_of(predictor)
+    app.add_url_rule("/words/<word>", "word", lambda word: {"word": word}, methods=["DELETE"])
+    app.add_url_rule("/words/all", "words", lambda: {"word": "all"})
+    client = app.test_client()
     assert client.delete("/words/one").get_json() == {"word": "one"}
     for method, path, allow in (
         ("DELETE", "/words/all", "GET, HEAD"),

@@ -14,7 +14,7 @@ from imagesieve.errors import ClassifierError, EmptyImageError
 from imagesieve.serving import errors
 from imagesieve.serving.forms import decode_base64, parse_form
 from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.predict_options import MAX_TOP_K, Wanted
+from imagesieve.serving.predict_options import MAX_TOP_K, PredictOptions
 from imagesieve.serving.requests import (
     ImageRequest,
     read_image,
@@ -38,9 +38,9 @@ def request(data: bytes | str | dict[str, object], kind: str = "", query: str = 
     )
 
 
-def read(data: bytes | str, kind: str, query: str = "") -> tuple[bytes, Wanted]:
+def read(data: bytes | str, kind: str, query: str = "") -> tuple[bytes, PredictOptions]:
     asked = read_image(request(data, kind, query), LIMITS)
-    return asked.sent.read(None), asked.wanted
+    return asked.image.read(None), asked.options
 
 
 def batch(data: bytes | str, kind: str, query: str = "") -> list[ImageRequest]:
@@ -86,7 +86,7 @@ def test_every_form_gives_the_same_bytes(form: str) -> None:
 
 
 def test_options_are_read_from_query_form_part_and_json() -> None:
-    expected = IMAGE, Wanted("shop-77/3", 2, 0.25, 3)
+    expected = IMAGE, PredictOptions("shop-77/3", 2, 0.25, 3)
     options = {"data_id": "shop-77/3", "top_k": "2", "threshold": ".25", "frames": "3"}
     assert read(IMAGE, "image/jpeg", urlencode(options)) == expected
     assert read(urlencode({"image": TEXT, **options}), URLENCODED) == expected
@@ -292,27 +292,27 @@ def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
         (multipart(part("url", b"https://example.org/x")), BOUNDARY),
     ):
         asked = read_image(request(body, kind), LIMITS)
-        assert asked.sent.read({"https://example.org/x": IMAGE}.__getitem__) == IMAGE
+        assert asked.image.read({"https://example.org/x": IMAGE}.__getitem__) == IMAGE
 
 
 def test_a_batch_comes_as_files_or_as_a_list() -> None:
     files = multipart(*(part("image", bytes([n]), f"{n}.jpg") for n in range(32)))
     asked = batch(files, BOUNDARY, "top_k=2")
-    assert [one.sent.read(None) for one in asked] == [bytes([n]) for n in range(32)]
-    assert {one.wanted for one in asked} == {Wanted(top_k=2)}
+    assert [one.image.read(None) for one in asked] == [bytes([n]) for n in range(32)]
+    assert {one.options for one in asked} == {PredictOptions(top_k=2)}
     items = [{"image": f"data:image/jpeg;base64,{TEXT}", "data_id": f"{n}"} for n in range(32)]
     asked = batch(json.dumps({"images": items, "threshold": 0.5}), JSON)
-    assert [one.sent.read(None) for one in asked] == [IMAGE] * 32
-    assert [one.wanted for one in asked] == [
-        Wanted(f"{number}", threshold=0.5) for number in range(32)
+    assert [one.image.read(None) for one in asked] == [IMAGE] * 32
+    assert [one.options for one in asked] == [
+        PredictOptions(f"{number}", threshold=0.5) for number in range(32)
     ]
 
 
 def test_one_bad_text_in_a_batch_is_that_image_s_own_fault() -> None:
     good, bad = batch(json.dumps({"images": [{"image": TEXT}, {"image": "!"}]}), JSON)
-    assert good.sent.read(None) == IMAGE
+    assert good.image.read(None) == IMAGE
     with pytest.raises(errors.BadBase64Error):
-        bad.sent.read(None)
+        bad.image.read(None)
 
 
 BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {

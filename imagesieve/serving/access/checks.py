@@ -9,7 +9,7 @@ from types import MappingProxyType
 import flask
 
 from imagesieve.serving.access import hosts
-from imagesieve.serving.access.keys import Key, Keyring
+from imagesieve.serving.access.keys import Key, Keyring, Scope
 from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.errors import (
     BadHostError,
@@ -17,7 +17,6 @@ from imagesieve.serving.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
-from imagesieve.serving.routing import Scope
 
 SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})
 
@@ -82,35 +81,49 @@ class Access:
         """Whether callers need a key."""
         return len(self._keys) > 0
 
-    def check(self, request: flask.Request, scope: Scope | None) -> Caller:
-        """Find out who sent a request, and whether they may.
-
-        An address with a scope costs its caller one token of the rate.
+    def check_site(self, request: flask.Request) -> None:
+        """Refuse requests for other hosts, and those that pages of other sites send.
 
         Args:
-            request: only its headers and the connection's address are read; the address that a
-                header such as X-Forwarded-For claims is not.
-            scope: what the address asks for; None is open to everybody, without a key.
+            request: only its headers are read. Programs send no header that names a site.
 
         Raises:
-            BadHostError: it is for another host, or says so in a way nobody should.
-            ForbiddenError: the key does not allow it, no key was set that could, or a page of
-                another site sent it.
+            BadHostError: it is for another host, or does not say clearly which.
+            ForbiddenError: a page of another site sent it.
+        """
+        own = self._own_authority(request)
+        origin = request.headers.get("Origin")
+        if request.method in _READING or origin in self._origins:
+            return
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is not None and site not in ("same-origin", "none"):
+            raise ForbiddenError(_OTHER_SITE)
+        if origin is not None:
+            parsed = hosts.parse_origin(origin)
+            if parsed is None or own is None or not hosts.is_own(parsed, own):
+                raise ForbiddenError(_OTHER_SITE)
+
+    def identify(self, request: flask.Request, scope: Scope) -> Caller:
+        """Return who sent a request, who pays one token of the rate for it.
+
+        Args:
+            request: only its headers and the connection's IP address are read; the address that a
+                header such as X-Forwarded-For claims is not.
+            scope: what the caller's key must allow.
+
+        Raises:
+            ForbiddenError: the key does not allow it, or there are no keys that could.
             UnauthorizedError: the key is missing, unknown or sent in a wrong way.
             RateLimitedError: the caller has used up its share.
         """
-        self._check_site(request, self._own_authority(request))
-        address = request.remote_addr or ""
-        if scope is None:
-            return Caller(None, frozenset() if self.has_keys else SCOPES_WITHOUT_KEYS, address)
-        caller = self._identify(request, address)
+        caller = self._caller(request)
         self._spend(caller, 1, at_least=1)
         if scope not in caller.scopes:
             raise ForbiddenError(self._missing(scope))
         return caller
 
     def take(self, caller: Caller, cost: int) -> None:
-        """Let a caller pay for more than the one token that `check` took.
+        """Take more from a caller than the one token that `identify` took.
 
         A batch of n images costs `take(caller, n - 1)`. It may leave the caller in debt, which
         the next requests wait for.
@@ -127,7 +140,7 @@ class Access:
         The headers that tell what is allowed come from `cors_headers`.
 
         Raises:
-            BadHostError: as for `check`.
+            BadHostError: as for `check_site`.
         """
         if not self._is_preflight(request):
             return None
@@ -171,26 +184,14 @@ class Access:
             )
         return authority
 
-    def _check_site(self, request: flask.Request, own: hosts.Authority | None) -> None:
-        """Refuse what a page of another site sends; programs send neither of these headers."""
-        origin = request.headers.get("Origin")
-        if request.method in _READING or origin in self._origins:
-            return
-        site = request.headers.get("Sec-Fetch-Site")
-        if site is not None and site not in ("same-origin", "none"):
-            raise ForbiddenError(_OTHER_SITE)
-        if origin is not None:
-            parsed = hosts.parse_origin(origin)
-            if parsed is None or own is None or not hosts.is_own(parsed, own):
-                raise ForbiddenError(_OTHER_SITE)
-
-    def _identify(self, request: flask.Request, address: str) -> Caller:
+    def _caller(self, request: flask.Request) -> Caller:
+        address = request.remote_addr or ""
         if not self.has_keys:
             return Caller(None, SCOPES_WITHOUT_KEYS, address)
         try:
             key = self._find(_presented(request))
         except UnauthorizedError:
-            # A flood of these is told to slow down by its address, and uses up nobody's share.
+            # Many of these are slowed down by their address, and use up the share of no key.
             self._spend(Caller(None, frozenset(), address), 1, at_least=1)
             raise
         return Caller(key.name, key.scopes, address)

@@ -1,6 +1,7 @@
 """The keys that callers show: read from a file or the environment, kept as digests only."""
 
 import dataclasses
+import enum
 import hashlib
 import hmac
 import logging
@@ -11,7 +12,15 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 
 from imagesieve.errors import UsageError
-from imagesieve.serving.routing import Scope
+
+
+class Scope(enum.StrEnum):
+    """What a key may allow its holder."""
+
+    PREDICT = "predict"
+    FEEDBACK = "feedback"
+    ADMIN = "admin"
+
 
 VARIABLE = "CLASSIFIER_KEYS"
 MAX_NAME_CHARS = 64

@@ -1,8 +1,10 @@
 """The API's description, OpenAPI 3.1, with the real classes, limits and addresses in it."""
 
+import dataclasses
+import enum
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import flask
@@ -11,13 +13,13 @@ from werkzeug import exceptions as http
 import imagesieve
 from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.serving import errors, legacy
+from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.errors import UnavailableError
 from imagesieve.serving.forms import JSON
 from imagesieve.serving.openapi import answers, operations, requests, upkeep
 from imagesieve.serving.openapi.operations import FROM_URL, Operation
 from imagesieve.serving.openapi.words import Facts, Json, content, ref, text, whole
-from imagesieve.serving.routing import Route, Scope, Style, json_answer
-from imagesieve.serving.service import Service
+from imagesieve.serving.service import current_service, json_response, needed_scope
 
 PATH = "/openapi.json"
 
@@ -67,38 +69,58 @@ _HEADERS = {
 _FROM_THE_SERVER = (http.RequestTimeout, http.RequestHeaderFieldsTooLarge, http.NotImplemented)
 
 
-class OpenApi:
-    """Gives the description."""
+blueprint = flask.Blueprint("openapi", __name__)
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._described: Sequence[Route] = self.routes()
 
-    def routes(self) -> list[Route]:
-        """Give the address."""
-        return [Route(PATH, "GET", self.description)]
+class Style(enum.Enum):
+    """How a route answers errors."""
 
-    def tell_of(self, routes: Sequence[Route]) -> None:
-        """Take note of all addresses of the service."""
-        self._described = routes
+    PROBLEM = "problem"  # RFC 9457
+    LEGACY = "legacy"  # the first generation's code and message
+    OIP = "oip"  # {"error": text}, of the Open Inference Protocol
 
-    def description(self) -> flask.Response:
-        """Answer with the description, classes and all as soon as the model is loaded."""
-        return json_answer(document(self._described, self._facts()))
 
-    def _facts(self) -> Facts:
-        address = flask.request.host_url.rstrip("/")
-        service = self._service
-        given = service.limits, service.access.has_keys, service.fetch is not None, address
-        try:
-            described = service.current().describe()
-        except UnavailableError:
-            return Facts(*given)
-        classes = tuple(described["classes"])
-        # A caller's own threshold brings it in, whatever the policy.
-        fallback = DecisionPolicy.from_json(described["decision_policy"]).fallback_class
-        decisions = classes if fallback in classes else (*classes, fallback)
-        return Facts(*given, classes, decisions, described["name"])
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """One URL rule with one method."""
+
+    path: str
+    method: str
+    scope: Scope | None
+    style: Style
+
+
+@blueprint.get(PATH)
+def description() -> flask.Response:
+    """Return the description, with the classes as soon as the model is loaded."""
+    return json_response(document(list(_routes(flask.current_app)), _facts()))
+
+
+def _routes(app: flask.Flask) -> Iterator[Route]:
+    access = current_service().access
+    for rule in app.url_map.iter_rules():
+        scope = needed_scope(app.view_functions[rule.endpoint], access)
+        style = Style.LEGACY if rule.rule == legacy.PATH else Style.PROBLEM
+        if rule.endpoint.startswith("oip."):
+            style = Style.OIP
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            if rule.endpoint != "static":
+                yield Route(rule.rule, method, scope, style)
+
+
+def _facts() -> Facts:
+    service = current_service()
+    address = flask.request.host_url.rstrip("/")
+    given = service.limits, service.access.has_keys, service.fetch is not None, address
+    try:
+        described = service.predictor().describe()
+    except UnavailableError:
+        return Facts(*given)
+    classes = tuple(described["classes"])
+    # A caller's own threshold brings it in, whatever the policy.
+    fallback = DecisionPolicy.from_json(described["decision_policy"]).fallback_class
+    decisions = classes if fallback in classes else (*classes, fallback)
+    return Facts(*given, classes, decisions, described["name"])
 
 
 def document(routes: Sequence[Route], facts: Facts) -> Json:

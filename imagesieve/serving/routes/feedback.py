@@ -11,6 +11,7 @@ from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, SENT, UNDO, is_folder_name
 from imagesieve.model.decisions import ARGMAX, CONFIDENT
 from imagesieve.serving.access.checks import take_tokens
+from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.errors import (
     BadParameterError,
@@ -33,8 +34,8 @@ from imagesieve.serving.feedback.requests import (
 from imagesieve.serving.feedback.selection import Selection
 from imagesieve.serving.feedback.store import Correction, FeedbackStore, Remark
 from imagesieve.serving.limits import Admission
-from imagesieve.serving.pipeline import Judged
-from imagesieve.serving.routing import Route, Scope, json_answer
+from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.service import json_response, requires
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 PACE = RateLimit(rate=2.0, burst=120)
@@ -86,15 +87,16 @@ class Corrections:
         self._buckets = TokenBuckets(pace)
         self._count = count
 
-    def routes(self) -> list[Route]:
-        """Give the addresses."""
-        return [
-            Route("/v1/feedback", "POST", self.correct, Scope.FEEDBACK),
-            Route("/v1/feedback/<sha256>", "DELETE", self.undo, Scope.FEEDBACK),
-            Route("/v1/feedback/export", "GET", self.export, Scope.ADMIN),
-            Route("/v1/review", "GET", self.review, Scope.FEEDBACK),
-            Route("/v1/review/<sha256>/image", "GET", self.image, Scope.FEEDBACK),
-        ]
+    def blueprint(self) -> flask.Blueprint:
+        """Return the routes."""
+        blueprint = flask.Blueprint("feedback", __name__)
+        feedback, admin = requires(Scope.FEEDBACK), requires(Scope.ADMIN)
+        blueprint.post("/v1/feedback")(feedback(self.correct))
+        blueprint.delete("/v1/feedback/<sha256>")(feedback(self.undo))
+        blueprint.get("/v1/feedback/export")(admin(self.export))
+        blueprint.get("/v1/review")(feedback(self.review))
+        blueprint.get("/v1/review/<sha256>/image")(feedback(self.image))
+        return blueprint
 
     def open(self) -> None:
         """Read what earlier runs left. A disk that fails is said, and costs corrections alone."""
@@ -108,7 +110,7 @@ class Corrections:
             for sha256 in self._store.corrected_among(kept):
                 self._kept.remove(sha256)
 
-    def note(self, image_id: str, judged: Judged) -> bool:
+    def note(self, image_id: str, judged: PredictionResult) -> bool:
         """Hold a judged image; tell whether it can be corrected by its id alone."""
         is_strict = judged.policy.kind == CONFIDENT
         return self._held.note(
@@ -171,7 +173,7 @@ class Corrections:
         if done.is_changed:
             self._count(REJECT if done.is_rejected else CORRECT)
         self._held.note_settled(sha256)
-        return json_answer(_as_json(done), 201 if done.is_new else 200)
+        return json_response(_as_json(done), 201 if done.is_new else 200)
 
     def undo(self, sha256: str) -> flask.Response:
         """DELETE /v1/feedback/<sha256>."""
@@ -184,12 +186,12 @@ class Corrections:
         self._count(UNDO)
         if done.label is None and not done.is_rejected:
             self._held.note_unsettled(sha256)
-        return json_answer(_as_json(done))
+        return json_response(_as_json(done))
 
     def review(self) -> flask.Response:
         """GET /v1/review."""
         found = self._queue.look(read_limit(flask.request, self._admission.limits))
-        return json_answer(
+        return json_response(
             {
                 "images": [review.as_json(image) for image in found.images],
                 "waiting": found.waiting,

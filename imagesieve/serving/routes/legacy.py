@@ -1,39 +1,55 @@
-"""The first generation's addresses."""
+"""The first generation's routes."""
 
 import flask
 
 from imagesieve.serving import legacy
-from imagesieve.serving.predict_options import Wanted
-from imagesieve.serving.requests import ImageRequest, Sent, read_legacy_image
-from imagesieve.serving.routing import Route, Scope, Style, text_answer
-from imagesieve.serving.service import Service
+from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.errors import Problem
+from imagesieve.serving.predict_options import PredictOptions
+from imagesieve.serving.requests import ImageInput, ImageRequest, read_legacy_image
+from imagesieve.serving.service import (
+    current_service,
+    error_response,
+    problem_response,
+    requires,
+    response_of,
+)
+
+blueprint = flask.Blueprint("legacy", __name__)
 
 
-class LegacyViews:
-    """Answers old callers in the shapes they know."""
+@blueprint.post(legacy.PATH)
+@requires(Scope.PREDICT)
+def detect() -> flask.Response:
+    """Predict the image of the one field."""
+    service = current_service()
+    with service.admission.place():
+        predictor = service.predictor()
+        data = read_legacy_image(flask.request, service.limits)
+        if data is None:
+            return response_of(legacy.missing())
+        asked = ImageRequest(ImageInput(data), PredictOptions())
+        result = service.pipeline.predict(predictor, asked, service.deadline())
+    flask.g.label = result.prediction.label
+    return response_of(legacy.success(result.prediction, result.policy))
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
 
-    def routes(self) -> list[Route]:
-        """Give the addresses."""
-        return [
-            Route(legacy.PATH, "POST", self.detect, Scope.PREDICT, Style.LEGACY),
-            Route("/helloWorld", "GET", self.greet),
-        ]
+@blueprint.get("/helloWorld")
+def greet() -> flask.Response:
+    """Say hello."""
+    return response_of(legacy.GREETING, media_type="text/plain")
 
-    def detect(self) -> flask.Response:
-        """Judge the image of the one field."""
-        with self._service.admission.place():
-            judge = self._service.current()
-            data = read_legacy_image(flask.request, self._service.limits)
-            if data is None:
-                return text_answer(legacy.missing())
-            turn = self._service.turn()
-            judged = self._service.desk.judge(judge, ImageRequest(Sent(data), Wanted()), turn)
-        flask.g.label = judged.prediction.label
-        return text_answer(legacy.success(judged.prediction, judged.policy))
 
-    def greet(self) -> flask.Response:
-        """Say hello."""
-        return text_answer(legacy.GREETING, media_type="text/plain")
+@blueprint.errorhandler(Exception)
+def fail(error: Exception) -> flask.Response:
+    """Return an error as the first generation's clients expect it."""
+    return error_response(error, _render) if _is_detection() else problem_response(error)
+
+
+def _is_detection() -> bool:
+    return flask.request.path == legacy.PATH
+
+
+def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
+    status = problem.status if problem.status in legacy.TOLD_BY_STATUS else 200
+    return response_of(legacy.failure(detail), status)

@@ -6,6 +6,7 @@ errors of single images either: one that cannot be judged fails the whole reques
 
 import concurrent.futures
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,127 +14,151 @@ import flask
 
 import imagesieve
 from imagesieve.errors import ImageError
+from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, oip_requests
+from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.answers import DECIMALS
-from imagesieve.serving.errors import BadParameterError, RequestError, UnknownModelError
-from imagesieve.serving.models import Judge, threads_for
+from imagesieve.serving.errors import BadParameterError, Problem, RequestError, UnknownModelError
+from imagesieve.serving.models import threads_for
 from imagesieve.serving.oip_requests import BYTES, DECISION, INPUT, LABEL, PROBABILITIES, Inference
-from imagesieve.serving.pipeline import Judged, Turn
-from imagesieve.serving.predict_options import Wanted
-from imagesieve.serving.requests import ImageRequest, Sent
-from imagesieve.serving.routes.health import check_ready
-from imagesieve.serving.routing import Route, Scope, Style, json_answer
-from imagesieve.serving.service import Service
+from imagesieve.serving.pipeline import Deadline, PredictionResult
+from imagesieve.serving.predict_options import PredictOptions
+from imagesieve.serving.requests import ImageInput, ImageRequest
+from imagesieve.serving.service import (
+    Service,
+    current_service,
+    error_response,
+    json_response,
+    requires,
+    response_of,
+)
 
 SERVER_NAME = "imagesieve"
 ALIAS = "default"  # the model in use, whatever its name
 PLATFORM = "image-classifier"
 FLOAT = "FP32"
 
+blueprint = flask.Blueprint("oip", __name__, url_prefix="/v2")
 
-class OpenInference:
-    """Answers clients of the protocol."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+@blueprint.errorhandler(Exception)
+def fail(error: Exception) -> flask.Response:
+    """Return an error as the protocol has it."""
+    return error_response(error, _render)
 
-    def routes(self) -> list[Route]:
-        """Give the addresses."""
-        model, key = "/v2/models/<name>", Scope.PREDICT
-        return [
-            Route("/v2", "GET", self.server, key, Style.OIP),
-            Route("/v2/health/live", "GET", self.live, None, Style.OIP),
-            Route("/v2/health/ready", "GET", self.ready, None, Style.OIP),
-            Route(model, "GET", self.model, key, Style.OIP),
-            Route(f"{model}/ready", "GET", self.model_ready, key, Style.OIP),
-            Route(f"{model}/infer", "POST", self.infer, key, Style.OIP),
-        ]
 
-    def server(self) -> flask.Response:
-        """Tell what this server is."""
-        version = imagesieve.__version__
-        return json_answer({"name": SERVER_NAME, "version": version, "extensions": []})
+@blueprint.get("")
+@requires(Scope.PREDICT)
+def server() -> flask.Response:
+    """Return what this server is."""
+    version = imagesieve.__version__
+    return json_response({"name": SERVER_NAME, "version": version, "extensions": []})
 
-    def live(self) -> flask.Response:
-        """The process answers."""
-        return json_answer({"live": True})
 
-    def ready(self) -> flask.Response:
-        """A model can be asked."""
-        check_ready(self._service.desk, self._service.current())
-        return json_answer({"ready": True})
+@blueprint.get("/health/live")
+def live() -> flask.Response:
+    """The process answers."""
+    return json_response({"live": True})
 
-    def model(self, name: str) -> flask.Response:
-        """Tell what goes into a model and what comes out."""
-        described = self._find(name).describe()
-        return json_answer(
-            {
-                "name": name,
-                "versions": [described["digest"]],
-                "platform": PLATFORM,
-                "inputs": [_about(INPUT, BYTES, -1)],
-                "outputs": [
-                    _about(LABEL, BYTES, -1),
-                    _about(PROBABILITIES, FLOAT, -1, len(described["classes"])),
-                    _about(DECISION, BYTES, -1),
-                ],
-                "classes": list(described["classes"]),  # in the order of `probabilities`
-            }
-        )
 
-    def model_ready(self, name: str) -> flask.Response:
-        """This model can be asked."""
-        check_ready(self._service.desk, self._find(name))
-        return json_answer({"name": name, "ready": True})
+@blueprint.get("/health/ready")
+def ready() -> flask.Response:
+    """The model can predict."""
+    service = current_service()
+    service.pipeline.check_ready(service.predictor())
+    return json_response({"ready": True})
 
-    def infer(self, name: str) -> flask.Response:
-        """Judge one image or some."""
-        with contextlib.ExitStack() as places:
-            places.enter_context(self._service.admission.place())
-            judge = self._find(name)
-            asked = oip_requests.read_inference(flask.request, self._service.limits)
-            if len(asked.images) > 1:
-                places.enter_context(self._service.admission.batch_place())
-            self._service.access.take(flask.g.caller, len(asked.images) - 1)
-            judged = self._judge(judge, asked.images)
-        return json_answer(_answer(name, asked, judged))
 
-    def _find(self, name: str) -> Judge:
-        judge = self._service.current()
-        served = judge.describe()["name"]
-        if name not in (ALIAS, served):
-            raise UnknownModelError(
-                f"There is no model {name[:100]!r} here: use {ALIAS} or {served}."
-            )
-        return judge
+@blueprint.get("/models/<name>")
+@requires(Scope.PREDICT)
+def model(name: str) -> flask.Response:
+    """Return what goes into a model and what comes out."""
+    described = _find(name).describe()
+    return json_response(
+        {
+            "name": name,
+            "versions": [described["digest"]],
+            "platform": PLATFORM,
+            "inputs": [_about(INPUT, BYTES, -1)],
+            "outputs": [
+                _about(LABEL, BYTES, -1),
+                _about(PROBABILITIES, FLOAT, -1, len(described["classes"])),
+                _about(DECISION, BYTES, -1),
+            ],
+            "classes": list(described["classes"]),  # in the order of `probabilities`
+        }
+    )
 
-    def _judge(self, judge: Judge, images: Sequence[str]) -> list[Judged]:
-        """Judge images, given as Base64; the first that cannot be judged ends it."""
-        request_id = flask.g.request_id
-        turn = self._service.turn(is_batch=len(images) > 1)
 
-        def judge_one(number: int) -> Judged:
-            judged = self._judge_one(judge, images[number], turn, number)
-            self._service.keeper.note(f"{request_id}-{number}", judged)
-            return judged
+@blueprint.get("/models/<name>/ready")
+@requires(Scope.PREDICT)
+def model_ready(name: str) -> flask.Response:
+    """This model can predict."""
+    current_service().pipeline.check_ready(_find(name))
+    return json_response({"name": name, "ready": True})
 
-        with concurrent.futures.ThreadPoolExecutor(threads_for(judge)) as pool:
-            # Once the answer of one that failed is due, those not begun yet never are.
-            return list(pool.map(judge_one, range(len(images))))
 
-    def _judge_one(self, judge: Judge, image: str, turn: Turn, number: int) -> Judged:
-        try:
-            return self._service.desk.judge(judge, ImageRequest(Sent(image), Wanted()), turn)
-        except (ImageError, RequestError) as error:
-            detail = errors.detail_of(error, "")
-            raise BadParameterError(f"data[{number}]: {detail}") from error
+@blueprint.post("/models/<name>/infer")
+@requires(Scope.PREDICT)
+def infer(name: str) -> flask.Response:
+    """Predict one image or several."""
+    service = current_service()
+    with contextlib.ExitStack() as places:
+        places.enter_context(service.admission.place())
+        predictor = _find(name)
+        asked = oip_requests.read_inference(flask.request, service.limits)
+        if len(asked.images) > 1:
+            places.enter_context(service.admission.batch_place())
+        service.access.take(flask.g.caller, len(asked.images) - 1)
+        results = _predict_all(service, predictor, asked.images)
+    return json_response(_answer(name, asked, results))
+
+
+def _find(name: str) -> Predictor:
+    predictor = current_service().predictor()
+    served = predictor.describe()["name"]
+    if name not in (ALIAS, served):
+        raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")
+    return predictor
+
+
+def _predict_all(
+    service: Service, predictor: Predictor, images: Sequence[str]
+) -> list[PredictionResult]:
+    """Predict images, given as Base64; the first error ends it."""
+    request_id = flask.g.request_id
+    deadline = service.deadline(is_batch=len(images) > 1)
+
+    def predict(number: int) -> PredictionResult:
+        result = _predict(service, predictor, images[number], deadline, number)
+        service.remember(f"{request_id}-{number}", result)
+        return result
+
+    with concurrent.futures.ThreadPoolExecutor(threads_for(predictor)) as pool:
+        # Once the response to one that failed is due, those not begun yet never are.
+        return list(pool.map(predict, range(len(images))))
+
+
+def _predict(
+    service: Service, predictor: Predictor, image: str, deadline: Deadline, number: int
+) -> PredictionResult:
+    asked = ImageRequest(ImageInput(image), PredictOptions())
+    try:
+        return service.pipeline.predict(predictor, asked, deadline)
+    except (ImageError, RequestError) as error:
+        detail = errors.detail_of(error, "")
+        raise BadParameterError(f"data[{number}]: {detail}") from error
+
+
+def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
+    return response_of(json.dumps({"error": detail}), problem.status)
 
 
 def _about(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def _answer(name: str, asked: Inference, judged: Sequence[Judged]) -> dict[str, Any]:
+def _answer(name: str, asked: Inference, judged: Sequence[PredictionResult]) -> dict[str, Any]:
     return {
         "model_name": name,
         "model_version": judged[0].described["digest"],
@@ -142,23 +167,23 @@ def _answer(name: str, asked: Inference, judged: Sequence[Judged]) -> dict[str, 
     }
 
 
-def _labels(judged: Sequence[Judged]) -> dict[str, Any]:
+def _labels(judged: Sequence[PredictionResult]) -> dict[str, Any]:
     labels = [one.prediction.label for one in judged]
     return {**_about(LABEL, BYTES, len(labels)), "data": labels}
 
 
-def _decisions(judged: Sequence[Judged]) -> dict[str, Any]:
+def _decisions(judged: Sequence[PredictionResult]) -> dict[str, Any]:
     decisions = [one.prediction.decision for one in judged]
     return {**_about(DECISION, BYTES, len(decisions)), "data": decisions}
 
 
-def _probabilities(judged: Sequence[Judged]) -> dict[str, Any]:
+def _probabilities(judged: Sequence[PredictionResult]) -> dict[str, Any]:
     rows = [list(one.prediction.probabilities.values()) for one in judged]
     data = [round(probability, DECIMALS) for row in rows for probability in row]
     return {**_about(PROBABILITIES, FLOAT, len(rows), len(rows[0])), "data": data}
 
 
-_OUTPUTS: Mapping[str, Callable[[Sequence[Judged]], dict[str, Any]]] = {
+_OUTPUTS: Mapping[str, Callable[[Sequence[PredictionResult]], dict[str, Any]]] = {
     LABEL: _labels,
     PROBABILITIES: _probabilities,
     DECISION: _decisions,

@@ -7,8 +7,7 @@ from types import MappingProxyType
 
 import flask
 
-from imagesieve.serving.routing import Route
-
+# Pages hold no data: what they show, their scripts ask the API for, with the user's key.
 TEMPLATES: Mapping[str, str] = MappingProxyType(
     {"/": "index.html", "/review": "review.html", "/docs": "docs.html"}
 )
@@ -16,14 +15,14 @@ TEMPLATES: Mapping[str, str] = MappingProxyType(
 # The pages' modules run only as this type, and some systems' tables call them plain text.
 mimetypes.add_type("text/javascript", ".js")
 
-
-class Pages:
-    """Gives pages that hold no data: what they show, their scripts ask the API for, key and all."""
-
-    def routes(self) -> list[Route]:
-        """Give the addresses of the pages; they are open to everybody."""
-        return [Route(path, "GET", functools.partial(_render, path)) for path in TEMPLATES]
+blueprint = flask.Blueprint("pages", __name__)
 
 
 def _render(path: str) -> flask.Response:
     return flask.Response(flask.render_template(TEMPLATES[path], page=path), mimetype="text/html")
+
+
+for _path, _template in TEMPLATES.items():
+    blueprint.add_url_rule(
+        _path, _template.removesuffix(".html"), functools.partial(_render, _path)
+    )

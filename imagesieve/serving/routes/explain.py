@@ -1,0 +1,42 @@
+"""POST /v1/explain: which places of an image speak for its class."""
+
+import urllib.parse
+
+import flask
+
+from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.errors import BadParameterError
+from imagesieve.serving.explain import Explainer
+from imagesieve.serving.requests import ImageInput, ImageRequest, read_image
+from imagesieve.serving.service import current_service, requires, response_of
+
+blueprint = flask.Blueprint("explain", __name__)
+
+
+@blueprint.post("/v1/explain")
+@requires(Scope.PREDICT)
+def explain() -> flask.Response:
+    """Return a PNG of the image with its heat map; the header X-Label has the class."""
+    service = current_service()
+    explainer: Explainer = service.explainer  # type: ignore[assignment]  # or it has no such route
+    # Only until the image is decoded: an explanation takes seconds, during which predictions shall
+    # have every place. There is never more than one.
+    with service.admission.place():
+        predictor = service.predictor()
+        explainer.check(predictor.version)
+        asked = read_image(flask.request, service.limits, ("label",))
+        deadline = service.deadline()
+        data = service.pipeline.read(asked)
+        label = asked.options.label
+        if label is None:
+            image = ImageRequest(ImageInput(data), asked.options)  # a URL is fetched only once
+            label = service.pipeline.predict(predictor, image, deadline).prediction.label
+        elif label not in predictor.classes:
+            raise BadParameterError(f"The model has no class {label[:100]!r}.")
+        decoded = service.pipeline.decode(predictor, data, deadline)
+        deadline.check()
+    flask.g.label = label
+    response = response_of(explainer.explain(predictor, decoded, label), media_type="image/png")
+    # Percent-encoded UTF-8, as a header has no room for other alphabets.
+    response.headers["X-Label"] = urllib.parse.quote(label, safe=" ")
+    return response
