@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagesieve import console, logs
-from imagesieve.errors import UsageError
 from imagesieve.model import decisions
 
 if TYPE_CHECKING:
@@ -77,16 +76,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=MODEL_HELP)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    add("--port", type=int, default=8133, help="port to listen on; 0 takes a free one (8133)")
+    add(
+        "--port",
+        type=console.whole_number(0, 65535),
+        default=8133,
+        help="port to listen on; 0 takes a free one (8133)",
+    )
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     decisions.add_options(parser)
     config.add_options(parser)
-    options = parser.parse_args(arguments)
-    if not 0 <= options.port <= 65535:
-        raise UsageError(f"There is no port {options.port}: use 1 to 65535, or 0 for a free one.")
-    config.check(options)
-    return options
+    return parser.parse_args(arguments)
 
 
 def announce(url: str, check: Callable[[Mapping[str, Any]], None], predictor: "Predictor") -> None:

@@ -57,8 +57,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--model", type=Path, default=Path("modelFile"), help="a model folder or one version"
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder")
-    parser.add_argument("--rounds", type=rig.number(1), default=3, help="of each (3)")
-    parser.add_argument("--images", type=rig.number(1), default=64, help="timed in each round (64)")
+    parser.add_argument("--rounds", type=console.whole_number(1), default=3, help="of each (3)")
+    parser.add_argument(
+        "--images", type=console.whole_number(1), default=64, help="timed in each round (64)"
+    )
     return parser.parse_args(arguments)
 
 

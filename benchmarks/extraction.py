@@ -60,9 +60,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     rig.add_network(parser)
-    parser.add_argument("--rounds", type=rig.number(1), default=3, help="of each (3)")
+    parser.add_argument("--rounds", type=console.whole_number(1), default=3, help="of each (3)")
     parser.add_argument(
-        "--views", type=rig.number(2), default=2, help="where there are several (2)"
+        "--views", type=console.whole_number(2), default=2, help="where there are several (2)"
     )
     parser.add_argument("--without-keras", action="store_true", help="leave Keras out")
     options = parser.parse_args(arguments)

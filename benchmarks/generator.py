@@ -31,11 +31,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from imagesieve import console  # noqa: E402
+from imagesieve.class_folders import class_files  # noqa: E402
 from imagesieve.cores import cpu_count  # noqa: E402
 from imagesieve.errors import DataError, ImageError, UsageError  # noqa: E402
-from imagesieve.files import list_files, write_json  # noqa: E402
+from imagesieve.files import write_json  # noqa: E402
 from imagesieve.images import decode  # noqa: E402
-from imagesieve.learning.data.dataset import class_folders  # noqa: E402
 from imagesieve.logs import native_messages_in_log, start_logging  # noqa: E402
 
 KERAS_THREADS = 2
@@ -106,7 +106,7 @@ def link_images(data: Path, folder: Path) -> int:
     if not data.is_dir():
         raise DataError(f"There is no folder {data}.")
     train = data / "train" if (data / "train").is_dir() else data
-    files = [(name, path) for name in class_folders(train) for path in list_files(train / name)]
+    files = [(name, path) for name, paths in class_files(train).items() for path in paths]
     with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
         formats = list(pool.map(lambda file: format_of(file[1]), files))
     count = 0

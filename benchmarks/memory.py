@@ -49,15 +49,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(backbone="MobileNetV2", weights="random")
     parser.add_argument(
         "--images",
-        type=lambda text: [rig.number(22)(part) for part in text.split(",")],
+        type=lambda text: [console.whole_number(22)(part) for part in text.split(",")],
         default=[5_000, 10_000],
         metavar="N,N",
         help="to train on (5000,10000)",
     )
     parser.add_argument(
-        "--fine-tune-epochs", type=rig.number(0), default=0, metavar="N", help="(0)"
+        "--fine-tune-epochs", type=console.whole_number(0), default=0, metavar="N", help="(0)"
     )
-    parser.add_argument("--epochs", type=rig.number(1), default=20, help="of the head (20)")
+    parser.add_argument(
+        "--epochs", type=console.whole_number(1), default=20, help="of the head (20)"
+    )
     options = parser.parse_args(arguments)
     options.weights = rig.weights_of(options)
     return options

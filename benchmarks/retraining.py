@@ -64,7 +64,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = rig.parser(__doc__)
     rig.add_network(parser)
     parser.add_argument(
-        "--fine-tune-epochs", type=rig.number(0), default=0, metavar="N", help="of each (0)"
+        "--fine-tune-epochs",
+        type=console.whole_number(0),
+        default=0,
+        metavar="N",
+        help="of each (0)",
     )
     options = parser.parse_args(arguments)
     options.weights = rig.weights_of(options)

@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = rig.parser(__doc__)
     add = parser.add_argument
     add("--image", type=Path, required=True, help="what is asked about")
-    add("--runs", type=rig.number(1), default=3, help="of each server (3)")
+    add("--runs", type=console.whole_number(1), default=3, help="of each server (3)")
     add(
         "--only",
         type=_servers,

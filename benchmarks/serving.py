@@ -61,10 +61,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = rig.parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of images")
-    add("--images", type=rig.number(1), default=200, help="of the folder, at most (200)")
+    add("--images", type=console.whole_number(1), default=200, help="of the folder, at most (200)")
     add("--clients", type=_numbers, default=[1, 8, 32, 64], help="(1,8,32,64)")
     add("--seconds", type=float, default=10.0, help="of each point (10)")
-    add("--rounds", type=rig.number(1), default=3, help="of all points (3)")
+    add("--rounds", type=console.whole_number(1), default=3, help="of all points (3)")
     add(
         "--only",
         type=_parts,
@@ -200,7 +200,7 @@ class Bench:
 
 
 def _numbers(text: str) -> list[int]:
-    return sorted({rig.number(1)(part) for part in text.split(",")})
+    return sorted({console.whole_number(1)(part) for part in text.split(",")})
 
 
 def _parts(text: str) -> list[str]:

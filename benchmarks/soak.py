@@ -69,9 +69,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = rig.parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="a folder of images (painted ones)")
-    add("--images", type=rig.number(1), default=50, help="of the folder, at most (50)")
+    add("--images", type=console.whole_number(1), default=50, help="of the folder, at most (50)")
     add("--minutes", type=float, default=10.0, help="(10)")
-    add("--callers", type=rig.number(1), default=6, help="at once (6)")
+    add("--callers", type=console.whole_number(1), default=6, help="at once (6)")
     services.add_options(parser)
     return parser.parse_args(arguments)
 

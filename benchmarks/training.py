@@ -99,11 +99,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"some of {','.join(RECIPES)} (first-generation,head,top)",
     )
     parser.add_argument(
-        "--seeds", type=_list_of(rig.number(0)), default=[0], metavar="N,N,…", help="(0)"
+        "--seeds", type=_list_of(console.whole_number(0)), default=[0], metavar="N,N,…", help="(0)"
     )
     parser.add_argument(
         "--first-generation-epochs",
-        type=rig.number(1),
+        type=console.whole_number(1),
         default=FIRST_EPOCHS,
         metavar="N",
         help="that really run, of 20 (20)",
@@ -114,19 +114,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="give the first generation the pixels that the backbone wants",
     )
     parser.add_argument(
-        "--epochs", type=rig.number(1), default=20, help="of a dense head, at most (20)"
+        "--epochs", type=console.whole_number(1), default=20, help="of a dense head, at most (20)"
     )
     parser.add_argument(
-        "--fine-tune-epochs", type=rig.number(1), default=10, metavar="N", help="at most (10)"
+        "--fine-tune-epochs",
+        type=console.whole_number(1),
+        default=10,
+        metavar="N",
+        help="at most (10)",
     )
     parser.add_argument(
         "--full-fine-tune-epochs",
-        type=rig.number(1),
+        type=console.whole_number(1),
         default=10,
         metavar="N",
         help="of the recipe full, after the head, at most (10)",
     )
-    parser.add_argument("--views", type=rig.number(1), default=2, help="of each image, ours (2)")
+    parser.add_argument(
+        "--views", type=console.whole_number(1), default=2, help="of each image, ours (2)"
+    )
     options = parser.parse_args(arguments)
     options.weights = rig.weights_of(options)
     options.first_generation_epochs = min(options.first_generation_epochs, FIRST_EPOCHS)

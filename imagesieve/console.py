@@ -5,10 +5,12 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _PLAIN_PROGRESS_SECONDS = 10.0  # without a terminal: a line this often is enough to see life
+_DRAWN_PER_SECOND = 5
+_MAX_NAME = 32  # cells
+_BAR = 12  # cells
+
+Status = Callable[[], tuple[int, str]]  # returns the number of items done, and a text to show
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Give a parser with `--quiet`, a description, and `examples` printed below the options."""
+    """Return a parser with `--quiet`, a description, and `examples` printed below the options."""
     parser = _Parser(
         description=description,
         epilog=f"examples:\n{examples}",
@@ -46,21 +53,62 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
     return parser
 
 
-def whole_number(what: str, most: int) -> Callable[[str], int]:
-    """Give the type of an option that takes a whole number from 1.
+def whole_number(
+    least: int = 1, most: int | None = None, *, what: str = "whole number"
+) -> Callable[[str], int]:
+    """Return the type of an option that takes a whole number from `least` to `most`.
 
     Args:
-        what: is counted, such as "requests"; for the message.
-        most: the largest that is taken.
+        least: 0 or more.
+        most: None for no upper bound.
+        what: the message's name for it, such as "whole number of requests".
     """
 
     def parse(text: str) -> int:
         # `int` alone would take blanks, signs, underscores and the digits of other scripts, too.
-        if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of {what} from 1 to {most:,}"
-            )
+        is_number = re.fullmatch("[0-9]{1,10}", text)
+        if not is_number or int(text) < least or (most is not None and int(text) > most):
+            upper = "up" if most is None else f"to {most:,}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} {upper}")
         return int(text)
+
+    return parse
+
+
+def number(
+    least: float = 0,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    what: str = "number",
+) -> Callable[[str], float]:
+    """Return the type of an option that takes a finite number within bounds.
+
+    Args:
+        least: the smallest number that is allowed.
+        most: the largest number that is allowed.
+        above: instead of `least`, a bound that is not allowed itself.
+        below: instead of `most`, a bound that is not allowed itself.
+        what: the message's name for it, such as "number of seconds".
+    """
+    bounds = [f"above {above:,}" if above is not None else f"from {least:,}"]
+    bounds += [f"below {below:,}"] if below is not None else []
+    bounds += [f"up to {most:,}"] if most < math.inf else []
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        is_inside = (
+            least <= value <= most
+            and value < (math.inf if below is None else below)
+            and value > (-math.inf if above is None else above)
+        )
+        if not is_inside:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {' and '.join(bounds)}")
+        return value
 
     return parse
 
@@ -68,7 +116,7 @@ def whole_number(what: str, most: int) -> Callable[[str], int]:
 def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
     """Run a script's `main` and leave the process with its exit code.
 
-    An error of our own family is one line on standard error. Anything else is a bug: one line too,
+    A `ClassifierError` is one line on standard error. Anything else is a bug: one line too,
     and the traceback goes to the script's log file. Ctrl-C exits with 130, a closed pipe quietly;
     SIGTERM exits with 143 after every unfinished file was removed.
     """
@@ -79,33 +127,37 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         if sys.stdout:  # None when the caller closed it
             sys.stdout.flush()
     except ClassifierError as error:
-        _say(f"error: {' '.join(str(error).split())}")
+        _print_error(f"error: {' '.join(str(error).split())}")
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted")
+        _print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     except MemoryError:
-        _say("error: Not enough memory: use a smaller --batch-size or --image-size.")
+        _print_error("error: Not enough memory: use a smaller --batch-size or --image-size.")
         code = EXIT_FAILED
     except Exception as error:
         if is_disk_error(error):
-            _say(f"error: {output_error('the output', error)}")
+            _print_error(f"error: {output_error('the output', error)}")
             sys.exit(EXIT_FAILED)
         where = log_file()
         if where:
             logging.getLogger().exception("unexpected error")
-        _say(f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        _say(f"This is a bug; the details are in {where}." if where else traceback.format_exc())
+        _print_error(
+            f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        )
+        _print_error(
+            f"This is a bug; the details are in {where}." if where else traceback.format_exc()
+        )
         code = EXIT_FAILED
     sys.exit(code)
 
 
 def log_file() -> str | None:
-    """Give the path of the log file in use, if logging has been started."""
+    """Return the path of the log file in use, or None if logging has not been started."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             return os.path.relpath(handler.baseFilename)
@@ -117,13 +169,13 @@ def print_json(value: Any) -> None:
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # a file name that is no UTF-8, or a terminal that knows only ASCII
+    except UnicodeEncodeError:  # a file name that is not UTF-8, or an ASCII terminal
         line = json.dumps(value, allow_nan=False)
     print(line, flush=True)
 
 
 def _accept_any_file_name() -> None:
-    """Let standard input and output carry file names that are no text in the user's encoding."""
+    """Let standard input and output carry file names that are not text in the user's encoding."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -134,7 +186,7 @@ def _terminate(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     if sys.stderr is None:  # closed by the caller; `print` would take standard output instead
         return
     with contextlib.suppress(OSError, ValueError):
@@ -143,64 +195,105 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def progress(
-    what: str, total: int | None, *, quiet: bool = False
+    what: str,
+    total: int | None,
+    *,
+    quiet: bool = False,
+    status: Status | None = None,
 ) -> Iterator[Callable[[int], None]]:
-    """Show how far a long step is: a bar on a terminal, a line every ten seconds elsewhere.
+    """Show how far a long step is: a line with a bar on a terminal, else a log line now and then.
 
     Args:
         what: the step in a few words.
-        total: the number of items, or None when nobody knows.
+        total: the number of items, or None when it is unknown.
         quiet: show nothing.
+        status: for a step that counts by itself; it is called from another thread.
 
     Yields:
         a function to call with the number of items just finished; any thread may call it.
     """
+    step = _Step(total)
     if quiet:
-        yield lambda count: None
-    elif sys.stderr and sys.stderr.isatty():  # None when the caller closed it
-        with _bar(what, total) as advance:
-            yield advance
-    else:
-        with _lines(what, total) as advance:
-            yield advance
+        yield step.advance
+        return
+    is_terminal = sys.stderr and sys.stderr.isatty()  # None when the caller closed it
+    show = _live_line if is_terminal else _log_lines
+    with show(what, total, status or step.status):
+        yield step.advance
+
+
+class _Step:
+    """A step that counts its items; safe for threads."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+
+    def status(self) -> tuple[int, str]:
+        done, total = self._done, self._total
+        seconds = time.monotonic() - self._start
+        parts = [f"{done:,} of {total:,}" if total else f"{done:,}", f"{seconds:.0f} s"]
+        if total and 0 < done < total:
+            parts.append(f"about {seconds * (total - done) / done:.0f} s left")
+        return done, ", ".join(parts)
 
 
 @contextlib.contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    from rich import console
-    from rich import progress as rich_progress
+def _live_line(what: str, total: int | None, status: Status) -> Iterator[None]:
+    from rich import console, live
 
-    columns = (
-        rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(bar_width=30),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
+    screen = console.Console(stderr=True, highlight=False)
+    with live.Live(
+        get_renderable=lambda: _line(what, total, status, screen.width),
+        console=screen,
+        refresh_per_second=_DRAWN_PER_SECOND,
+    ):
+        yield
+
+
+def _line(what: str, total: int | None, status: Status, width: int) -> Any:
+    """Return the line: name, bar and text; a long name gives way to the numbers, which change."""
+    from rich import progress_bar, table, text
+
+    done, shown = status()
+    name, counts = text.Text(what), text.Text(shown)
+    space = width - counts.cell_len - 2
+    name.truncate(max(1, min(_MAX_NAME, space - _BAR)), overflow="ellipsis")
+    bar = progress_bar.ProgressBar(
+        total=total, completed=min(done, total or 0), width=_BAR, pulse=total is None
     )
-    with rich_progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+    grid = table.Table.grid(padding=(0, 1))
+    for _ in range(3):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_row(name, bar, counts)
+    return grid
 
 
 @contextlib.contextmanager
-def _lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    start = last = time.monotonic()
-    done = 0
+def _log_lines(what: str, _total: int | None, status: Status) -> Iterator[None]:
+    over = threading.Event()
 
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        now = time.monotonic()
-        if now - last >= _PLAIN_PROGRESS_SECONDS:
-            last = now
-            of_total = f" of {total}" if total else ""
-            _log.info("%s: %d%s, %.0f s", what, done, of_total, now - start)
+    def report() -> None:
+        while not over.wait(_PLAIN_PROGRESS_SECONDS):
+            _log.info("%s: %s", what, status()[1])
 
-    yield advance
+    thread = threading.Thread(target=report, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out rows under a header: the first column to the left, the others to the right."""
+    """Return rows under a header: the first column aligned left, the others right."""
     from rich import box, console, table
 
     grid = table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -218,7 +311,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def amount(num_bytes: float) -> str:
-    """Give a number of bytes as people read it."""
+    """Return a number of bytes as people read it."""
     if num_bytes >= 1e8:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

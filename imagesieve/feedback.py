@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from imagesieve.class_folders import is_class_name
+
 JOURNAL_NAME = ".feedback.jsonl"
 
 CORRECT, REJECT, UNDO = "correct", "reject", "undo"
@@ -20,22 +22,8 @@ RECOVERED = "recovered"  # found without a line: moved there by hand, or from be
 
 KEY_DIGITS = 16  # of a SHA-256: the name of what is stored of an image
 
-_MAX_NAME_BYTES = 200  # of a class folder; file systems take 255
 _STORED = re.compile(f"([^/]+)/([0-9a-f]{{{KEY_DIGITS}}})\\.jpg", re.DOTALL)
 _SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def is_folder_name(name: str) -> bool:
-    """Tell whether a class may have a folder of this name: one level, not hidden, not too long."""
-    try:
-        num_bytes = len(name.encode())
-    except UnicodeEncodeError:
-        return False
-    return (
-        0 < num_bytes <= _MAX_NAME_BYTES
-        and not name.startswith(".")
-        and not re.search(r"[/\\\x00-\x1f\x7f]", name)
-    )
 
 
 def stored_name(label: str, key: str) -> str:
@@ -50,7 +38,7 @@ def parse_stored_name(name: str) -> tuple[str, str]:
         ValueError: it is no path that `stored_name` gives.
     """
     match = _STORED.fullmatch(name)
-    if match is None or not is_folder_name(match[1]):
+    if match is None or not is_class_name(match[1]):
         raise ValueError(f"{name!r} is no stored image")
     return match[1], match[2]
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
 from imagesieve.errors import OutputError
 
@@ -31,13 +31,13 @@ _WRITE_FAILURES = {
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
-    """Say in one sentence why `path` could not be written."""
+    """Return an OutputError that says why `path` could not be written."""
     reason = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"Cannot write {path}: {reason}.")
 
 
 def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
-    """Tell whether an error means that a disk is full or may not be written to."""
+    """Return whether an error means that a disk is full or may not be written to."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> 
     """Write `data` to `path` so that a reader sees the old file or the whole new one.
 
     Args:
-        must_outlive_power: wait until the disk has noted the new name too. Without that, a power
+        must_outlive_power: wait until the disk has stored the new name too. Without that, a power
             failure within the next seconds may bring the old state back; never a half file.
 
     Raises:
@@ -92,7 +92,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` to fill; it becomes `path` when the block ends well.
+    """Yield a temporary folder beside `path` to fill; it becomes `path` when the block ends well.
 
     If the block fails, the temporary folder is removed and `path` never exists. A process that is
     killed leaves a hidden `.partial-*` folder, which the next call in the same parent removes.
@@ -109,7 +109,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         partial.mkdir()
     try:
         # The error may carry a full disk from deep inside a library, so the block is covered too.
-        with reporting_output_errors(path), _locked(partial / _LOCK_NAME):
+        with reporting_output_errors(path), locked(partial / _LOCK_NAME):
             yield partial
             for file in sorted(partial.rglob("*")):
                 _fsync(file)
@@ -125,7 +125,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Give a hidden folder that is gone after the block.
+    """Yield a hidden folder that is removed after the block.
 
     What a killed process left is removed by the next call, or `new_folder`, in the same parent.
 
@@ -138,7 +138,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         partial = parent / f"{PARTIAL_PREFIX}{name}-{secrets.token_hex(8)}"
         partial.mkdir()
     try:
-        with _locked(partial / _LOCK_NAME):
+        with locked(partial / _LOCK_NAME):
             yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -147,22 +147,16 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 def remove_stale_partials(parent: Path) -> None:
     """Remove `.partial-*` folders in `parent` whose writer is dead.
 
-    A living writer holds a lock on a file inside; the system lets go of it when the process dies.
+    A living writer holds a lock on a file inside, which ends with its process.
     """
-    import fcntl
-
     for partial in parent.glob(f"{PARTIAL_PREFIX}*"):
-        lock = partial / _LOCK_NAME
-        if not partial.is_dir() or not lock.exists():
-            continue
-        # An OSError: its writer lives, it is another user's, or somebody else removed it just now.
-        with contextlib.suppress(OSError), open(lock, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # An OSError: not such a folder, its writer lives, it is another user's, or just removed.
+        with contextlib.suppress(OSError), locked(partial / _LOCK_NAME, wait=False, create=False):
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Give the files of a folder, at any depth, in order; hidden ones are left out."""
+    """Return the files of a folder, at any depth, in order; hidden ones are left out."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -172,18 +166,47 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(
+    path: Path, *, wait: bool = True, shared: bool = False, create: bool = True
+) -> Iterator[IO[bytes]]:
+    """Lock a file for the length of the block; the system releases it if the process dies.
+
+    Args:
+        path: the file, which stays when the block ends. A symbolic link is refused.
+        wait: wait until other processes have released it.
+        shared: several processes may lock it at once, but none exclusively.
+        create: create the file if it does not exist.
+
+    Yields:
+        the file, open for reading and writing at its start, unbuffered.
+
+    Raises:
+        BlockingIOError: another process has locked it, and `wait` is False.
+        OSError: the file cannot be opened.
+    """
     import fcntl
 
-    with open(path, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    while True:
+        with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
+            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+            if _has_its_name(file, path):  # else another process removed it before our lock
+                yield file
+                return
+
+
+def _has_its_name(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _new_partial(folder: Path) -> tuple[int, Path]:
@@ -206,6 +229,6 @@ def _fsync(path: Path) -> None:
 
 
 def fsync_folder(path: Path) -> None:
-    """Have the disk note the names in a folder."""
+    """Wait until the disk has stored the names in a folder."""
     # Without this a crash can bring the old name back after the rename was reported as done.
     _fsync(path)

@@ -1,13 +1,21 @@
+import argparse
+import contextlib
+import io
 import logging
 import os
 import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from terminals import terminal
 
 from imagesieve import console
 
@@ -184,12 +192,12 @@ def test_without_a_log_file_the_traceback_is_shown_once(script: Path) -> None:
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:
-    assert console.table(["class", "images"], [["menu", 7], ["not-menu", 1200]]).split("\n") == [
-        "class      images",
-        "───────────────────",
-        "menu              7",
-        "not-menu       1200",
-    ]
+    text = console.table(["class", "images"], [["menu", 7], ["not-menu", 1200]])
+    header, rule, *rows = text.split("\n")
+    assert header.split() == ["class", "images"]
+    assert set(rule) == {"─"}
+    assert [row.split() for row in rows] == [["menu", "7"], ["not-menu", "1200"]]
+    assert {len(line) for line in (header, *rows)} == {len(rule)}
 
 
 def test_a_table_shows_cells_as_they_stand() -> None:
@@ -203,35 +211,124 @@ def test_a_table_in_a_pipe_is_not_cut_at_80_columns() -> None:
     assert path in console.table(["path", "why"], [[path, "damaged"]])
 
 
+@pytest.mark.parametrize("text", ["1", "007", "4"])
+def test_a_whole_number_within_its_bounds_is_accepted(text: str) -> None:
+    assert console.whole_number(1, 7)(text) == int(text)
+
+
+@pytest.mark.parametrize("text", ["0", "8", "-1", "+1", "1.0", "1_0", " 1", "", "٣", "9" * 5000])
+def test_any_other_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a whole number from 1 to 7$"):
+        console.whole_number(1, 7)(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "inside", "outside", "message"),
+    [
+        (console.number(), ("0", "1e3"), ("-0.1",), "number from 0"),
+        (console.number(0, 1), ("0", "1"), ("-1", "1.1"), "number from 0 and up to 1"),
+        (console.number(above=0, below=1), ("0.2",), ("0", "1"), "number above 0 and below 1"),
+        (
+            console.number(above=0, most=1000000, what="number of requests"),
+            ("0.1", "1000000"),
+            ("0", "1000001"),
+            "number of requests above 0 and up to 1,000,000",
+        ),
+    ],
+)
+def test_a_number_must_lie_within_its_bounds(
+    parse: Callable[[str], float], inside: Sequence[str], outside: Sequence[str], message: str
+) -> None:
+    assert [parse(text) for text in inside] == [float(text) for text in inside]
+    for text in (*outside, "nan", "inf", "-inf", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            parse(text)
+        assert str(caught.value) == f"{text!r} is not a {message}"
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(console, "_PLAIN_PROGRESS_SECONDS", 0.02)
+    caplog.set_level(logging.INFO, "imagesieve")
     with (
-        caplog.at_level(logging.INFO, "imagesieve"),
-        console.progress("reading", 100) as known,
+        console.progress("reading", 1000) as known,
         console.progress("searching", None) as unknown,
+        console.progress("menu", 3, status=lambda: (1, "1/3 kept")),
     ):
-        for _ in range(50):
-            known(2)
-            unknown(1)
-            now += 0.5
-    assert caplog.messages == [
-        "reading: 42 of 100, 10 s",
-        "searching: 21, 10 s",
-        "reading: 82 of 100, 20 s",
-        "searching: 41, 20 s",
-    ]
+        known(200)
+        unknown(7)
+        end = time.monotonic() + 5.0
+        while len(caplog.records) < 9 and time.monotonic() < end:
+            time.sleep(0.01)
+    count = len(caplog.records)
+    assert {
+        "reading: 200 of 1,000, 0 s, about 0 s left",
+        "searching: 7, 0 s",
+        "menu: 1/3 kept",
+    } <= set(caplog.messages)
+    time.sleep(0.05)
+    assert len(caplog.records) == count, "nothing comes afterwards"
 
 
-def test_quiet_progress_says_nothing(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("screen", [contextlib.nullcontext, terminal])
+def test_quiet_progress_shows_nothing(
+    screen: Callable[[], contextlib.AbstractContextManager[object]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with caplog.at_level(logging.DEBUG), console.progress("reading", 1, quiet=True) as advance:
-        advance(1)
-    assert caplog.messages == []
-    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(console, "_PLAIN_PROGRESS_SECONDS", 0.01)
+    caplog.set_level(logging.DEBUG)
+    with terminal() as read:
+        with console.progress("reading", 1, quiet=True) as advance:
+            advance(1)
+            time.sleep(0.05)
+        assert read() == ""
+    assert not caplog.records
+
+
+def line(name: str, done: int, total: int, text: str) -> str:
+    file = io.StringIO()
+    shown = console._line(name, total, lambda: (done, text), 80)
+    Console(width=80, file=file, force_terminal=True, color_system=None).print(shown)
+    return file.getvalue().removesuffix("\n")
+
+
+COUNTS = "1000000/1000000 kept · 10000000 found · 1000000 dup · 172 failed"
+
+
+@pytest.mark.parametrize("name", ["menu", "寿司メニュー" * 5, "x" * 60, "[red]x[/red] :smile:"])
+@pytest.mark.parametrize("text", ["0/3 kept · 0.0/s", COUNTS])
+def test_progress_is_one_line_whose_name_gives_way_to_the_numbers(name: str, text: str) -> None:
+    shown = line(name, 7, 3, text)
+    assert cell_len(shown) <= 80
+    assert "\n" not in shown
+    assert text in shown or shown.rstrip().endswith("…")
+    assert shown.startswith((name[:1], " …"))
+
+
+def test_progress_on_a_terminal_changes_while_the_block_runs() -> None:
+    done = 0
+    with terminal() as read:
+        with console.progress("寿司", 3, status=lambda: (done, f"{done}/3 kept")):
+            for _ in range(3):
+                done += 1
+                time.sleep(0.3)
+        seen = read()
+    assert "寿司" in seen
+    assert seen.rindex("3/3 kept") > seen.index("1/3 kept")
+
+
+@pytest.mark.parametrize("screen", [contextlib.nullcontext, terminal])
+def test_an_error_in_the_block_of_progress_comes_through(
+    screen: Callable[[], contextlib.AbstractContextManager[object]],
+) -> None:
+    before = set(threading.enumerate())
+    with screen(), pytest.raises(KeyboardInterrupt), console.progress("reading", 3):
+        raise KeyboardInterrupt
+    for thread in set(threading.enumerate()) - before:
+        thread.join(2.0)
+        assert not thread.is_alive()
 
 
 def test_progress_on_a_terminal_is_a_bar_with_the_text_as_it_stands() -> None:
@@ -254,5 +351,5 @@ def test_progress_on_a_terminal_is_a_bar_with_the_text_as_it_stands() -> None:
     shown = os.read(terminal, 100_000).decode()
     os.close(terminal)
     assert "fetching [menus]" in shown
-    assert "2/2" in shown
+    assert "2 of 2, 0 s" in shown
     assert done.stdout == ""

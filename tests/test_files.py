@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +228,79 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write .*file/below: "):
         files.write_text(tmp_path / "file" / "below", "text")
+
+
+LOCKER = """
+import sys
+from pathlib import Path
+from imagesieve import files
+with files.locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locking_child(path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that has locked `path` until its standard input is closed."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", LOCKER, str(path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "locked\n"
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_lock_is_one_processs_until_it_ends_or_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locking_child(path) as child:
+        for shared in (False, True):
+            with pytest.raises(BlockingIOError), files.locked(path, wait=False, shared=shared):
+                pytest.fail("the block must not run")
+        child.kill()
+        child.wait()
+        with files.locked(path, wait=False) as file:
+            file.write(b"ours")
+    assert path.read_bytes() == b"ours"
+
+
+def test_a_lock_waits_for_the_other_process(tmp_path: Path) -> None:
+    with locking_child(tmp_path / "lock") as child:
+        assert child.stdin
+        threading.Timer(0.2, child.stdin.close).start()
+        with files.locked(tmp_path / "lock"):
+            assert child.wait(5) == 0
+
+
+def test_shared_locks_go_together(tmp_path: Path) -> None:
+    with files.locked(tmp_path / "lock", shared=True):
+        with files.locked(tmp_path / "lock", shared=True, wait=False):
+            pass
+        with pytest.raises(BlockingIOError), files.locked(tmp_path / "lock", wait=False):
+            pytest.fail("the block must not run")
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locking_child(path) as child:
+        assert child.stdin
+        remove = threading.Timer(0.2, lambda: (path.unlink(), child.stdin.close()))
+        remove.start()
+        with files.locked(path) as file:
+            assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+    remove.join()
+
+
+def test_a_lock_creates_no_file_unless_allowed_and_follows_no_link(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.locked(tmp_path / "lock", create=False):
+        pytest.fail("the block must not run")
+    (tmp_path / "link").symlink_to(tmp_path / "lock")
+    with pytest.raises(OSError, match="link"), files.locked(tmp_path / "link"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["link"]
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ BAD_INPUTS = {
     "broken split file": (_broken_split, TRAIN, (), 1, r"\.split\.json is unreadable"),
     "unknown backbone": (_nothing, TRAIN, ("--backbone", "inceptionv4"), 2, "mean InceptionV3"),
     "negative epochs": (_nothing, TRAIN, ("--epochs", "-1"), 2, "--epochs is -1"),
-    "no number": (_nothing, TRAIN, ("--epochs", "ten"), 2, "invalid int value: 'ten'"),
+    "no number": (_nothing, TRAIN, ("--epochs", "ten"), 2, "'ten' is not a whole number from 1 up"),
     "no batch": (_nothing, TRAIN, ("--batch-size", "0"), 2, "--batch-size is 0"),
     "negative seed": (_nothing, TRAIN, ("--seed", "-1"), 2, "--seed"),
     "huge seed": (_nothing, TRAIN, ("--seed", str(2**32)), 2, "--seed is 4294967296"),

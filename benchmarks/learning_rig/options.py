@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,6 @@ def add_network(made: argparse.ArgumentParser, *, data: bool = True) -> None:
     made.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="side of the input (the backbone's own)"
     )
-
-
-def number(lowest: int) -> Callable[[str], int]:
-    """Give what reads an integer that must not be below `lowest`."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
-        return value
-
-    return read
 
 
 def weights_of(options: argparse.Namespace) -> str:

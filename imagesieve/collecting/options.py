@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import FILTERS, SAFE_SEARCH, Query, SearchOptions
-from imagesieve.console import argument_parser
+from imagesieve.console import argument_parser, number, whole_number
 from imagesieve.errors import UsageError
 
 if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do without
@@ -111,10 +112,9 @@ def collect_settings(options: argparse.Namespace) -> "CollectSettings":
 def _target(
     query: Query, output: Path, options: argparse.Namespace, *, is_folder: bool = False
 ) -> "Target":
-    from imagesieve.collecting.folders import folder_name
     from imagesieve.collecting.targets import Side, Target, split_target
 
-    name = folder_name(query.text)
+    name = to_class_name(query.text)
     if options.validation_fraction is not None:
         return split_target(name, (query,), output, options.limit, options.validation_fraction)
     folder = output if is_folder else output / name
@@ -127,8 +127,6 @@ def _printable(text: str) -> str:
 
 
 def _read_queries(path: Path) -> list[str]:
-    from imagesieve.collecting.folders import distinct
-
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -138,7 +136,22 @@ def _read_queries(path: Path) -> list[str]:
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
         raise UsageError(f"--search-file {path} holds no query: write one on each line")
-    return distinct(queries)
+    return _distinct(queries)
+
+
+def _distinct(queries: Sequence[str]) -> list[str]:
+    """Return the queries without repetitions, in order.
+
+    Raises:
+        UsageError: two different queries would share a folder.
+    """
+    seen: dict[str, str] = {}
+    for query in queries:
+        name = to_class_name(query)
+        other = seen.setdefault(name.casefold(), query)
+        if other != query:
+            raise UsageError(f"{other!r} and {query!r} would share the folder {name}")
+    return list(seen.values())
 
 
 def _check_together(options: argparse.Namespace) -> None:
@@ -201,25 +214,25 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--limit",
-        type=_whole,
+        type=whole_number(),
         metavar="N",
         help="good images of each search, those of earlier runs included (default: 100)",
     )
     group.add_argument(
         "--validation-fraction",
-        type=_fraction,
+        type=number(above=0, below=1),
         metavar="F",
         help="put so many of them into DIR/validation/, the others into DIR/train/",
     )
     group.add_argument(
         "--min-side",
-        type=_whole,
+        type=whole_number(),
         default=64,
         metavar="PIXELS",
         help="both sides must have as many (default: 64)",
     )
     group.add_argument(
-        "--max-side", type=_whole, metavar="PIXELS", help="scale larger images down to it"
+        "--max-side", type=whole_number(), metavar="PIXELS", help="scale larger images down to it"
     )
     group.add_argument(
         "--format",
@@ -275,29 +288,29 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
-    def number(name: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
+    def add(name: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
         shown = "" if default is None else f" (default: {default:g})"
         group.add_argument(name, type=kind, default=default, metavar="N", help=text + shown)
 
     group.add_argument(
         "-t",
         "--threads",
-        type=_threads,
+        type=whole_number(1, MAX_THREADS),
         default=32,
         metavar="N",
         help=f"downloads at the same time, up to {MAX_THREADS} (default: 32)",
     )
-    number("--per-host", _whole, 2, "downloads at the same time from one host")
-    number("--host-interval", _seconds, 0.1, "seconds between two requests to one host")
-    number(
+    add("--per-host", whole_number(), 2, "downloads at the same time from one host")
+    add("--host-interval", number(), 0.1, "seconds between two requests to one host")
+    add(
         "--page-interval",
-        _seconds,
+        number(),
         None,
         "seconds between two result pages (default: 1; 0 if --base-url is on this machine)",
     )
-    number("--timeout", _some, 20, "seconds for one image, all in all")
-    number("--time-limit", _some, None, "seconds for the whole run")
-    number("--max-megabytes", _some, 20, "the largest file to download")
+    add("--timeout", number(above=0), 20, "seconds for one image, all in all")
+    add("--time-limit", number(above=0), None, "seconds for the whole run")
+    add("--max-megabytes", number(above=0), 20, "the largest file to download")
     group.add_argument(
         "--retry-failed",
         action="store_true",
@@ -322,40 +335,3 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: give a folder, or . for the current one")
     return Path(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
-def _threads(text: str) -> int:
-    number = _whole(text)
-    if number > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_THREADS}")
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return number
-
-
-def _some(text: str) -> float:
-    number = _seconds(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number over 0")
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = _seconds(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, such as 0.2")
-    return number

@@ -58,6 +58,15 @@ class Outcome:
         """Good images that are there now."""
         return self.before + self.surplus + self.kept
 
+    def progress(self, seconds: float) -> str:
+        """Return the counts as one line, with the images kept a second since the start."""
+        duplicates = self.duplicates + self.near_duplicates + self.leaks
+        return (
+            f"{self.num_images}/{self.target.limit} kept · {self.found} found · "
+            f"{duplicates} dup · {self.failed.total()} failed · "
+            f"{self.kept / max(0.001, seconds):.1f}/s"
+        )
+
     @property
     def is_filled(self) -> bool:
         """Whether the folders hold what was wanted."""

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import Query, SearchOptions
-from imagesieve.collecting.folders import folder_name
 from imagesieve.collecting.targets import TRAIN, VALIDATION, Side, Target, split_target
 from imagesieve.errors import UsageError
 
@@ -130,7 +130,7 @@ def _classes(top: _Table) -> list[_Table]:
     taken: dict[str, str] = {}
     for name, values in classes.items():
         table = _Table(f"{top.place}, class {name!r}", values, name)
-        if (usable := folder_name(name)) != name:
+        if (usable := to_class_name(name)) != name:
             raise table.error(f"a folder cannot have this name everywhere; {usable!r} would do.")
         if (other := taken.setdefault(name.casefold(), name)) != name:
             raise table.error(f"it differs from {other!r} only in case, so both may be one folder.")

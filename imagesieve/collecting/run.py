@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from imagesieve import console
 from imagesieve.collecting import candidates
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
@@ -27,7 +28,6 @@ from imagesieve.collecting.on_disk import Image
 from imagesieve.collecting.outcome import Outcome
 from imagesieve.collecting.pipeline import Manners, Workers
 from imagesieve.collecting.targets import Target
-from imagesieve.collecting.view import watching
 from imagesieve.errors import SearchError
 from imagesieve.images import DEFAULT_LIMITS, Limits
 from imagesieve.web.fetch import FetchSettings
@@ -163,10 +163,22 @@ def _collect(
             return
         memory = Memory(target, journals, shelf, settings)
         workers = Workers(outcome, shelf, memory, manners, settings)
-        stack.enter_context(watching(outcome, quiet=settings.quiet))
+        stack.enter_context(_progress(outcome, quiet=settings.quiet))
         with _working(workers, search, settings.threads), _ending(workers, end):
             _offer_results(search, workers, memory)
         outcome.seconds = time.monotonic() - start
+
+
+def _progress(
+    outcome: Outcome, *, quiet: bool
+) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    start = time.monotonic()
+    target = outcome.target
+
+    def status() -> tuple[int, str]:
+        return outcome.num_images, outcome.progress(time.monotonic() - start)
+
+    return console.progress(target.name, target.limit, quiet=quiet, status=status)
 
 
 def _offer_results(search: Search, workers: Workers, memory: Memory) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from imagesieve.console import number, whole_number
 from imagesieve.errors import UsageError
 
 TOP, ALL = "top", "all"
@@ -12,7 +13,6 @@ EXPORT_FORMATS = ("onnx", "saved_model", "litert")
 FEEDBACK = "feedback"  # where in the data folder the service leaves corrected images
 
 _CACHE_GB = 20.0  # 60,000 images in two views at InceptionV3's cut
-_LOWEST = {"epochs": 1, "batch_size": 1, "views": 1, "fine_tune_epochs": 0}
 
 
 def add_options(
@@ -29,13 +29,13 @@ def add_options(
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=whole_number(),
         default=epochs,
         help=f"of a dense head or of SmallCNN, at most; it stops by itself ({epochs})",
     )
     parser.add_argument(
         "--fine-tune-epochs",
-        type=int,
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="after the head train the backbone's top blocks too, at most N epochs (0)",
@@ -47,15 +47,24 @@ def add_options(
         help="top: the blocks above the cut, from kept features (default); all: the whole network "
         "from pixels, which wants a GPU",
     )
-    parser.add_argument("--learning-rate", type=float, default=learning_rate, help=rate_help)
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a step (32)")
+    parser.add_argument(
+        "--learning-rate", type=number(above=0, most=1), default=learning_rate, help=rate_help
+    )
+    parser.add_argument(
+        "--batch-size", type=whole_number(), default=32, help="images in a step (32)"
+    )
     parser.add_argument(
         "--views",
-        type=int,
+        type=whole_number(),
         default=2,
         help="1 shows images as they are, more adds sheared, zoomed and flipped variants (2)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),  # what NumPy takes
+        default=0,
+        help="of everything random (0)",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the training that was interrupted"
     )
@@ -66,14 +75,14 @@ def add_options(
     )
     parser.add_argument(
         "--cache-limit",
-        type=float,
+        type=number(above=0, most=1_000_000, what="number of gigabytes"),
         default=_CACHE_GB,
         metavar="GB",
         help=f"most that kept features may take; those not used for long give way ({_CACHE_GB:g})",
     )
     parser.add_argument(
         "--int8-max-drop",
-        type=float,
+        type=number(0, 100, what="number of points"),
         default=0.5,
         metavar="POINTS",
         help="of validation accuracy that the int8 model may lose against f32, else the version "
@@ -107,39 +116,14 @@ def feedback_folder(options: argparse.Namespace) -> Path | None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Check the numbers.
+    """Check what goes together.
 
     Raises:
-        UsageError: one of them makes no sense.
+        UsageError: `--fine-tune-layers` stands without `--fine-tune-epochs`.
     """
-    for name, lowest in _LOWEST.items():
-        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
-        if value < lowest:
-            raise UsageError(f"{option} is {value}: it must be at least {lowest}.")
     if options.fine_tune_layers != TOP and not options.fine_tune_epochs:
         raise UsageError(
             f"--fine-tune-layers {options.fine_tune_layers} needs --fine-tune-epochs: say how many."
-        )
-    if not 0 <= options.seed < 2**32:  # what NumPy takes
-        raise UsageError(f"--seed is {options.seed}: it must lie from 0 to {2**32 - 1}.")
-    if not 0 < options.learning_rate <= 1:
-        raise UsageError(
-            f"--learning-rate is {options.learning_rate}: it must be above 0 and at most 1."
-        )
-    if not 0 < options.feedback_weight <= 100:
-        raise UsageError(
-            f"--feedback-weight is {options.feedback_weight}: it must be above 0 and at most 100."
-        )
-    if not 0 < options.feedback_max_share <= 1:
-        raise UsageError(
-            f"--feedback-max-share is {options.feedback_max_share}: it must be above 0 and at most "
-            "1 (--no-feedback takes none)."
-        )
-    if not 0 < options.cache_limit < 1e9:
-        raise UsageError(f"--cache-limit is {options.cache_limit}: it must be above 0 (GB).")
-    if not 0 <= options.int8_max_drop <= 100:
-        raise UsageError(
-            f"--int8-max-drop is {options.int8_max_drop}: it must lie from 0 to 100 (points)."
         )
 
 
@@ -157,7 +141,7 @@ def _add_feedback_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--no-feedback", action="store_true", help="learn without them")
     group.add_argument(
         "--feedback-weight",
-        type=float,
+        type=number(above=0, most=100),
         default=2.0,
         metavar="W",
         help="how many times each counts on which the model was wrong, for such images are few; "
@@ -165,7 +149,7 @@ def _add_feedback_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--feedback-max-share",
-        type=float,
+        type=number(above=0, most=1),
         default=0.5,
         metavar="SHARE",
         help="of a class's weight that they may make up; beyond it only the newest count (0.5)",

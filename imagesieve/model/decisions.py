@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from imagesieve import console
 from imagesieve.errors import UsageError
 
 ARGMAX = "argmax"
@@ -81,7 +82,12 @@ def add_options(parser: argparse.ArgumentParser, default: str = "as the model sa
         help="argmax: the most probable class; confident: the fallback class when no class is "
         f"probable enough ({default})",
     )
-    add("--min-confidence", type=float, metavar="P", help="for --decision confident (0.75)")
+    add(
+        "--min-confidence",
+        type=console.number(0, 1),
+        metavar="P",
+        help="for --decision confident (0.75)",
+    )
     add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
 
 

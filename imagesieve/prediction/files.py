@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imagesieve import console
+from imagesieve.class_folders import is_class_name
 from imagesieve.errors import DataError, ImageError, UsageError
 from imagesieve.files import PARTIAL_PREFIX, list_files, reporting_output_errors, write_bytes
 from imagesieve.prediction.predictor import Prediction, Predictor
@@ -216,10 +217,8 @@ class Sorter:
                     f"--sort-into {folder} lies inside the input {argument}: choose another folder."
                 )
         for name in decisions:
-            if name in ("", ".", "..") or name != Path(name).name:
-                raise UsageError(
-                    f"The class {name!r} is no folder's name: --sort-into cannot work."
-                )
+            if not is_class_name(name):
+                raise UsageError(f"The class {name!r} cannot name a folder: leave out --sort-into.")
         self._folder = folder
 
     def put(self, path: str, outcome: Outcome) -> None:

@@ -1,7 +1,5 @@
 """A model version -> labels with probabilities, one image or thousands."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
@@ -14,6 +12,7 @@ from imagesieve import images
 from imagesieve.errors import EngineError, ImageError
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.prediction.ahead import map_ahead
 
 _SUM_TOLERANCE = 0.02  # of the probabilities: bfloat16 rounds each of them
 
@@ -130,21 +129,9 @@ class Predictor:
             EngineError: the engine failed; that is no image's fault.
         """
         # One thread more than streams, so that a stream never waits for a decoder.
-        workers = self.engine.num_streams + 1
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            waiting: collections.deque[tuple[str, concurrent.futures.Future[Any]]]
-            waiting = collections.deque()
-            try:
-                for path in paths:
-                    waiting.append((os.fspath(path), pool.submit(self._judge_file, path)))
-                    if len(waiting) > 4 * workers:  # enough to stay busy, bounded in memory
-                        path_text, future = waiting.popleft()
-                        yield path_text, future.result()
-                while waiting:
-                    path_text, future = waiting.popleft()
-                    yield path_text, future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        threads = self.engine.num_streams + 1
+        ahead = 4 * threads  # enough to stay busy
+        yield from map_ahead(self._judge_file, paths, threads=threads, ahead=ahead)
 
     def describe(self) -> dict[str, Any]:
         """Tell what this predictor is, as JSON values."""
@@ -165,11 +152,11 @@ class Predictor:
             "metrics": manifest.metrics,
         }
 
-    def _judge_file(self, path: str | os.PathLike[str]) -> Prediction | ImageError:
+    def _judge_file(self, path: str | os.PathLike[str]) -> tuple[str, Prediction | ImageError]:
         try:
-            return self.judge(self.decode(path))
+            return os.fspath(path), self.judge(self.decode(path))
         except ImageError as error:
-            return error
+            return os.fspath(path), error
 
     def _predict(self, row: np.ndarray) -> Prediction:
         probabilities = dict(zip(self.classes, map(float, row), strict=True))

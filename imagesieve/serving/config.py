@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from imagesieve.errors import UsageError
+from imagesieve import console
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
     import flask
@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from imagesieve.model.decisions import DecisionPolicy
     from imagesieve.serving.limits import ServingLimits
     from imagesieve.serving.models import Models
-
-_BOUNDS = {"max_in_flight": (1, 1000), "cache_entries": (0, 1_000_000)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what it may cost").add_argument
     add(
         "--max-in-flight",
-        type=int,
+        type=console.whole_number(1, 1000),
         default=16,
         metavar="N",
         help="requests worked on at once; some more wait half a second, then they are told to "
@@ -38,25 +36,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--cache-entries",
-        type=int,
+        type=console.whole_number(0, 1_000_000),
         default=10_000,
         metavar="N",
         help="answers kept, so that the same bytes are judged once; 0 for none (10000)",
     )
-
-
-def check(options: argparse.Namespace) -> None:
-    """Check the numbers.
-
-    Raises:
-        UsageError: one of them makes no sense.
-    """
-    for name, (least, most) in _BOUNDS.items():
-        value = getattr(options, name)
-        if not least <= value <= most:
-            raise UsageError(
-                f"--{name.replace('_', '-')} is {value}: it must lie from {least} to {most:,}."
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,25 +1,15 @@
 """What a run says: counts that add up, one exit code, and lines that fit a terminal."""
 
 import collections
-import contextlib
-import io
 import itertools
 import json
-import logging
-import os
-import pty
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
+from terminals import terminal
 
 from imagesieve.collecting import outcome as outcomes_module
-from imagesieve.collecting import view
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.search import BlockedError, MarkupChangedError, NetworkDownError
 from imagesieve.collecting.outcome import EXIT_SHORT, Outcome, summary, summary_table
@@ -32,27 +22,6 @@ NAMES = ["menu", "寿司" * 30, "a" * 100, "[red]x[/red]_:smile:", "مطعم" * 
 def done(name: str = "x", limit: int = 300, **counts: object) -> Outcome:
     target = Target(name, (Query("words"), Query("more words")), Side(Path("data") / name, limit))
     return Outcome(target, **counts)
-
-
-@contextlib.contextmanager
-def terminal() -> Iterator[Callable[[], str]]:
-    """Let standard output and error be a terminal of 80 columns; give what reads its screen."""
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
-
-    def read() -> str:
-        sys.stderr.flush()
-        with contextlib.suppress(BlockingIOError):
-            return os.read(ours, 1 << 16).decode()
-        return ""
-
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as screen:
-        patch.setenv("COLUMNS", "80")
-        patch.setenv("TERM", "xterm-256color")
-        patch.setattr(sys, "stdout", screen)
-        patch.setattr(sys, "stderr", screen)
-        yield read
-    os.close(ours)
 
 
 # Exit codes and sentences
@@ -186,94 +155,9 @@ def test_names_in_the_table_are_text_not_markup() -> None:
     assert "[red]x[/red]_:smile:" in summary_table([done(NAMES[3])])
 
 
-# The line
-
-
-def line_of(outcome: Outcome, seconds: float = 30.0) -> str:
-    line = view._Line(outcome)
-    line._start -= seconds
-    file = io.StringIO()
-    Console(width=80, file=file, force_terminal=True, color_system=None).print(line)
-    return file.getvalue().removesuffix("\n")
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kept", [0, 1, 250, 300])
-def test_the_line_fits_a_terminal_with_all_its_numbers(name: str, kept: int) -> None:
-    line = line_of(
-        done(
-            name, kept=kept, found=1200, duplicates=100, near_duplicates=20, leaks=3, failed=FAILED
-        )
+def test_progress_is_told_in_counts_and_a_rate() -> None:
+    outcome = done(
+        kept=250, before=3, found=1200, duplicates=100, near_duplicates=20, leaks=3, failed=FAILED
     )
-    assert cell_len(line) <= 80
-    rate = f"{kept / 30:.1f}/s"
-    assert line.rstrip().endswith(f"{kept}/300 kept · 1200 found · 123 dup · 172 failed · {rate}")
-    assert line.startswith(name[:3])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_line_is_one_line_whatever_the_numbers(name: str) -> None:
-    many = done(name, 10**6, kept=10**6, found=10**7, duplicates=10**6, failed=FAILED)
-    line = line_of(many)
-    assert cell_len(line) <= 80
-    assert "\n" not in line
-    assert "1000000/1000000 kept" in line
-
-
-def test_more_than_wanted_is_shown_as_it_is() -> None:
-    assert "350/300 kept" in line_of(done(before=350))
-
-
-def test_the_line_changes_while_the_block_runs() -> None:
-    outcome = done("寿司", 3)
-    with terminal() as read:
-        with view.watching(outcome):
-            for _ in range(3):
-                outcome.kept += 1
-                time.sleep(0.3)
-        seen = read()
-    assert "寿司" in seen
-    assert "1/3 kept" in seen
-    assert seen.rindex("3/3 kept") > seen.index("1/3 kept")
-
-
-def test_without_a_terminal_a_line_comes_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(view, "_PLAIN_SECONDS", 0.02)
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    caplog.set_level(logging.INFO, "imagesieve")
-    outcome = done("menu", kept=7)
-    with view.watching(outcome):
-        end = time.monotonic() + 5.0
-        while len(caplog.records) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-    count = len(caplog.records)
-    assert count >= 2
-    assert caplog.records[0].getMessage().startswith("menu: 7/300 kept · 0 found")
-    time.sleep(0.05)
-    assert len(caplog.records) == count, "nothing comes afterwards"
-
-
-def test_quiet_shows_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(view, "_PLAIN_SECONDS", 0.01)
-    caplog.set_level(logging.DEBUG)
-    with terminal() as read:
-        with view.watching(done(kept=7), quiet=True):
-            time.sleep(0.05)
-        assert read() == ""
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("screen", [contextlib.nullcontext, terminal])
-def test_an_error_in_the_block_comes_through(
-    screen: Callable[[], contextlib.AbstractContextManager[object]],
-) -> None:
-    before = set(threading.enumerate())
-    with screen(), pytest.raises(KeyboardInterrupt), view.watching(done()):
-        raise KeyboardInterrupt
-    for thread in set(threading.enumerate()) - before:
-        thread.join(2.0)
-        assert not thread.is_alive()
+    assert outcome.progress(30.0) == ("253/300 kept · 1200 found · 123 dup · 172 failed · 8.3/s")
+    assert done(before=350).progress(0.0).startswith("350/300 kept")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import Query, SearchOptions
-from imagesieve.collecting.folders import folder_name
 from imagesieve.collecting.plan import read_plan
 from imagesieve.collecting.targets import Side, Target
 from imagesieve.errors import UsageError
@@ -297,7 +297,7 @@ def test_a_plan_that_makes_no_sense_is_refused(write: Write, text: str, sentence
 def test_a_name_that_is_no_folder_name_is_refused_with_one_that_is(write: Write, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_plan(write(f'[class."{name}"]\n{QUERIES}'))
-    assert f"{folder_name(name)!r} would do" in str(caught.value)
+    assert f"{to_class_name(name)!r} would do" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 
 from imagesieve import errors, files
-from imagesieve.feedback import Entry, is_folder_name
+from imagesieve.feedback import Entry
 from imagesieve.images import DEFAULT_LIMITS, decode
 from imagesieve.serving.errors import (
     BadParameterError,
@@ -277,20 +277,6 @@ def test_images_with_the_same_first_digits_are_not_mixed_up(
     assert store.image(KEY)
     assert store.image(NAME + "0" * 48) is None
     assert check(folder) == {KEY: "red"}
-
-
-@pytest.mark.parametrize("name", ["red", "not-menu", "été", "a b", "a.b", "x" * 200, "con"])
-def test_fit_names_of_folders(name: str) -> None:
-    assert is_folder_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "a\0b", "a\nb", "\x7f", "x" * 201,
-     "é" * 101, "\udc80"],
-)  # fmt: skip
-def test_unfit_names_of_folders(name: str) -> None:
-    assert not is_folder_name(name)
 
 
 def test_a_class_folder_that_leads_elsewhere_is_refused(

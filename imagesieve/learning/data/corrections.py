@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from imagesieve.class_folders import class_files
 from imagesieve.errors import DataError
 from imagesieve.feedback import JOURNAL_NAME
-from imagesieve.files import list_files
 from imagesieve.images.fingerprints import FingerprintIndex
 from imagesieve.learning.data import feedback_journal
 from imagesieve.learning.data.dataset import (
@@ -23,7 +23,6 @@ from imagesieve.learning.data.dataset import (
     Reject,
     Sample,
     check_files,
-    class_folders,
 )
 from imagesieve.learning.data.feedback_journal import Journal
 
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 def count_files(folder: Path) -> int:
     """Give the number of files that `take_in` will look at."""
-    return sum(len(list_files(folder / name)) for name in class_folders(folder))
+    return sum(map(len, class_files(folder).values()))
 
 
 def take_in(
@@ -85,7 +84,7 @@ def _list(
     folder: Path, classes: Sequence[str], journal: Journal
 ) -> tuple[list[tuple[Path, int]], list[Reject]]:
     """Give the files that count, with their class index, and those that do not."""
-    listed = [(name, path) for name in class_folders(folder) for path in list_files(folder / name)]
+    listed = [(name, path) for name, paths in class_files(folder).items() for path in paths]
     there = {(name, path.stem) for name, path in listed}
     files, rejects = [], []
     for name, path in listed:

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from imagesieve import console, images
+from imagesieve.class_folders import class_files, is_class_folder
 from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError, ImageError, OutputError
-from imagesieve.files import list_files, write_json
+from imagesieve.files import write_json
 from imagesieve.images import fingerprints
 
 TRAIN = "train"
@@ -163,18 +164,6 @@ def read_dataset(
     )
 
 
-def class_files(folder: Path) -> dict[str, list[Path]]:
-    """Return class name -> files, both in order; hidden and empty folders are left out."""
-    folders = sorted(folder.iterdir(), key=lambda path: path.name)
-    files = {path.name: list_files(path) for path in folders if _is_class_folder(path)}
-    return {name: paths for name, paths in files.items() if paths}
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Return the names of class folders in order: not hidden, and with at least one file."""
-    return list(class_files(folder))
-
-
 def check_files(
     paths: Sequence[Path],
     class_indices: Sequence[int],
@@ -241,10 +230,6 @@ def _line(sample: Sample) -> str:
     return f"{sample.class_index} {sample.sha256}{weight}\n"
 
 
-def _is_class_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
-
-
 def _train_files(train: Path) -> dict[str, list[Path]]:
     if not train.is_dir():
         raise DataError(
@@ -253,7 +238,7 @@ def _train_files(train: Path) -> dict[str, list[Path]]:
         )
     files = class_files(train)
     for path in sorted(train.iterdir()):
-        if _is_class_folder(path) and path.name not in files:
+        if is_class_folder(path) and path.name not in files:
             raise DataError(f"The class folder {path} is empty: add images to it or remove it.")
     if len(files) < 2:
         found = f"only the class {next(iter(files))!r}" if files else "no class"

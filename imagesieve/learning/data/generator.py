@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tensorflow.keras.preprocessing import image as keras_image
 
+from imagesieve.class_folders import class_files
 from imagesieve.errors import DataError, UsageError
 from imagesieve.learning.data import dataset, warp
 from imagesieve.learning.data.image_iterator import ImageIterator, Plan
@@ -96,7 +97,7 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
                 )
         if not Path(directory).is_dir():
             raise DataError(f"There is no folder {directory}.")
-        files = dataset.class_files(Path(directory))
+        files = class_files(Path(directory))
         names = list(classes) if classes else list(files)
         samples = _list_samples(Path(directory), names, files)
         augment = True

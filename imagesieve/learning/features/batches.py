@@ -4,9 +4,8 @@ A frozen network gives the same answer for the same pixels in every epoch, so it
 the training instead of in every step of it.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from imagesieve.errors import ImageError
 from imagesieve.learning.data.dataset import changed_since
 from imagesieve.learning.data.generator import ImageIterator
 from imagesieve.model import engines
+from imagesieve.prediction.ahead import map_ahead
 
 _BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
 
@@ -137,20 +137,14 @@ class FeatureBatches:
 
 
 def _decoded_ahead(images: ImageIterator) -> Iterator[np.ndarray]:
-    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
-        waiting: collections.deque[list[concurrent.futures.Future[np.ndarray]]]
-        waiting = collections.deque()
-        for start in range(0, images.n, images.batch_size):
-            stop = min(start + images.batch_size, images.n)
-            waiting.append([pool.submit(images.image, number, 0) for number in range(start, stop)])
-            if len(waiting) > _BATCHES_AHEAD:
-                yield _stack(waiting.popleft())
-        while waiting:
-            yield _stack(waiting.popleft())
-
-
-def _stack(futures: list[concurrent.futures.Future[np.ndarray]]) -> np.ndarray:
+    decoded = map_ahead(
+        lambda number: images.image(number, 0),
+        range(images.n),
+        threads=cpu_count(),
+        ahead=_BATCHES_AHEAD * images.batch_size,
+    )
     try:
-        return np.stack([future.result() for future in futures])
+        while batch := list(itertools.islice(decoded, images.batch_size)):
+            yield np.stack(batch)
     except ImageError as error:
         raise changed_since(error) from error

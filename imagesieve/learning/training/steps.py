@@ -1,7 +1,5 @@
 """Steps over batches: one that trains, one that only judges, and a whole epoch of either."""
 
-import collections
-import concurrent.futures
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -10,6 +8,7 @@ import numpy as np
 
 from imagesieve.errors import ImageError
 from imagesieve.learning.data.dataset import changed_since
+from imagesieve.prediction.ahead import map_ahead
 
 _FEEDERS = 2  # threads, which may use more of their own; each holds a batch in memory
 
@@ -132,18 +131,9 @@ def _sums(mean_loss: Any, labels: Any, outputs: Any) -> Any:
 
 
 def _fed(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give the batches in order, while threads prepare the next ones."""
-    waiting: collections.deque[concurrent.futures.Future[tuple[np.ndarray, np.ndarray]]]
-    waiting = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(_FEEDERS)
+    """Yield the batches in order, while threads prepare the next ones."""
+    numbers = range(len(batches))
     try:
-        for index in range(len(batches)):
-            waiting.append(pool.submit(batches.__getitem__, index))
-            if len(waiting) > _FEEDERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from map_ahead(batches.__getitem__, numbers, threads=_FEEDERS, ahead=_FEEDERS)
     except ImageError as error:
         raise changed_since(error) from error
-    finally:
-        pool.shutdown(cancel_futures=True)

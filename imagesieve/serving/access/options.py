@@ -58,13 +58,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--rate-limit",
-        type=_rate,
+        type=console.number(above=0, most=MAX_RATE, what="number of requests a second"),
         metavar="N",
         help="requests a second for each key, or for each address without keys (no limit)",
     )
     add(
         "--rate-burst",
-        type=console.whole_number("requests", MAX_RATE),
+        type=console.whole_number(1, MAX_RATE, what="whole number of requests"),
         metavar="N",
         help="of them at once after a rest (twice the rate, at least 10)",
     )
@@ -152,15 +152,3 @@ def _origin(text: str) -> str:
             f"{text!r} is no origin: give scheme and host alone, such as https://shop.example"
         )
     return str(origin)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate <= MAX_RATE:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of requests a second, over 0 and up to {MAX_RATE:,}"
-        )
-    return rate

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from imagesieve import files
+from imagesieve.class_folders import is_class_name
 from imagesieve.errors import OutputError
-from imagesieve.feedback import is_folder_name, parse_stored_name
+from imagesieve.feedback import parse_stored_name
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class FeedbackFiles:
     def _class_folders(self) -> Iterator[Path]:
         with os.scandir(self.folder) as items:
             names = sorted(item.name for item in items if item.is_dir(follow_symlinks=False))
-        return (self.folder / name for name in names if is_folder_name(name))
+        return (self.folder / name for name in names if is_class_name(name))
 
     def _path(self, stored: str) -> Path:
         label, _ = parse_stored_name(stored)

@@ -1,7 +1,6 @@
 """The command line's part in corrections; loads nothing heavy for `--help`."""
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
     add(
         "--feedback-limit",
-        type=console.whole_number("megabytes", MAX_MEGABYTES),
+        type=console.whole_number(1, MAX_MEGABYTES, what="whole number of megabytes"),
         metavar="MB",
         help=f"how large all corrected images may grow ({DEFAULT_MEGABYTES})",
     )
@@ -55,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--audit-share",
-        type=_share,
+        type=console.number(0, 1),
         metavar="P",
         help="part of the dropped images, 0 to 1, that is drawn for review, which tells what the "
         "filter misses: 0.01 is one of a hundred (0)",
@@ -114,13 +113,3 @@ def _refuse_beside_no_feedback(options: argparse.Namespace) -> None:
     for name in _GOING_WITH_FEEDBACK:
         if getattr(options, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} does not go with --no-feedback.")
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return share

@@ -7,8 +7,9 @@ from typing import Any, BinaryIO
 
 import flask
 
+from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
-from imagesieve.feedback import CORRECT, REJECT, SENT, UNDO, is_folder_name
+from imagesieve.feedback import CORRECT, REJECT, SENT, UNDO
 from imagesieve.model.decisions import ARGMAX, CONFIDENT
 from imagesieve.serving.access.checks import take_tokens
 from imagesieve.serving.access.keys import Scope
@@ -150,7 +151,7 @@ class Corrections:
                 f"{_listed(classes)}."
             )
         for name in classes:
-            if not is_folder_name(name):
+            if not is_class_name(name):
                 _log.warning("Nothing can be corrected to %r: it is no folder's name.", name)
 
     def correct(self) -> flask.Response:
@@ -232,7 +233,7 @@ class Corrections:
             raise UnknownLabelError(
                 f"The model has no class {label[:100]!r}: use {_listed(classes)}."
             )
-        if not is_folder_name(label):
+        if not is_class_name(label):
             raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
     def _find(self, asked: CorrectionRequest) -> tuple[str, HeldImage | None]:

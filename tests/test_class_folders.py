@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesieve.collecting.folders import distinct, folder_name
-from imagesieve.errors import UsageError
+from imagesieve.class_folders import class_files, is_class_name, to_class_name
 
 
 @pytest.mark.parametrize(
@@ -43,15 +42,15 @@ from imagesieve.errors import UsageError
         ("com10", "com10"),
     ],
 )
-def test_folder_name_of_a_query(query: str, name: str) -> None:
-    assert folder_name(query) == name
+def test_class_name_of_a_query(query: str, name: str) -> None:
+    assert to_class_name(query) == name
 
 
 @pytest.mark.parametrize(
     "query", ["x" * 300, "寿司" * 200, "🍣" * 100, "e\u0301" * 300, "x." * 150]
 )
 def test_a_long_name_is_cut_between_characters(query: str, tmp_path: Path) -> None:
-    name = folder_name(query)
+    name = to_class_name(query)
     assert len(name.encode()) <= 150
     assert unicodedata.normalize("NFC", query).startswith(name)
     (tmp_path / name).mkdir()
@@ -62,39 +61,42 @@ def test_any_query_gives_a_folder_inside(tmp_path: Path) -> None:
     kinds = "ab./\\ .\0\x1f:*寿🍣\u200f\u0301\ud800~-$%\n"
     for _ in range(500):
         query = "".join(dice.choice(kinds) for _ in range(dice.randrange(0, 12)))
-        name = folder_name(query)
+        name = to_class_name(query)
         path = tmp_path / name
         assert path.parent == tmp_path
         assert os.path.normpath(path) == str(path)
         assert not name.startswith(".")
         assert name == name.strip(" .")
+        assert is_class_name(name)
         path.mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize("query", ["red panda", "CON", "..", "nul.txt", "x. ", "寿司", "a" * 200])
-def test_a_folder_name_is_its_own_folder_name(query: str) -> None:
-    assert folder_name(folder_name(query)) == folder_name(query)
+def test_a_class_name_is_its_own_class_name(query: str) -> None:
+    assert to_class_name(to_class_name(query)) == to_class_name(query)
 
 
-def test_repeated_queries_are_searched_once_in_order() -> None:
-    assert distinct(["b", "a", "b", "c", "a"]) == ["b", "a", "c"]
-    assert distinct([]) == []
+@pytest.mark.parametrize("name", ["red", "not-menu", "été", "a b", "a.b", "x" * 200, "con"])
+def test_a_class_may_have_this_name(name: str) -> None:
+    assert is_class_name(name)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("a/b", "a?b"),
-        ("Menu", "menu"),
-        ("Straße", "STRASSE"),
-        ("café", "cafe\u0301"),
-        ("red panda", "red_panda"),
-        ("x" * 151, "x" * 152),
-        ("CON", "_con"),
-    ],
-)
-def test_queries_that_would_share_a_folder_are_refused_by_name(one: str, other: str) -> None:
-    with pytest.raises(UsageError, match="would share the folder") as caught:
-        distinct(["first", one, other])
-    assert repr(one) in str(caught.value)
-    assert repr(other) in str(caught.value)
+    "name",
+    ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "a\0b", "a\nb", "\x7f", "x" * 201,
+     "é" * 101, "\udc80"],
+)  # fmt: skip
+def test_a_class_may_not_have_this_name(name: str) -> None:
+    assert not is_class_name(name)
+
+
+def test_class_folders_are_those_with_files_that_are_not_hidden(tmp_path: Path) -> None:
+    for name in ("b", "a\\c", ".hidden", "empty", "only-hidden"):
+        (tmp_path / name).mkdir()
+    for path in ("b/deep/1.jpg", "a\\c/1.jpg", ".hidden/1.jpg", "only-hidden/.1.jpg", "file"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert class_files(tmp_path) == {
+        "a\\c": [tmp_path / "a\\c" / "1.jpg"],
+        "b": [tmp_path / "b" / "deep" / "1.jpg"],
+    }

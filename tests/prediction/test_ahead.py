@@ -1,0 +1,59 @@
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from imagesieve.prediction.ahead import map_ahead
+
+
+def test_results_come_in_order_whatever_takes_longest() -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.02 * (number % 3 == 0))
+        return number**2
+
+    assert list(map_ahead(slow, range(20), threads=4, ahead=8)) == [n**2 for n in range(20)]
+
+
+def test_no_more_is_computed_than_what_is_ahead_of_the_caller() -> None:
+    started: list[int] = []
+    results = map_ahead(lambda n: started.append(n) or n, itertools.count(), threads=2, ahead=3)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    time.sleep(0.05)
+    assert max(started) == 7
+    results.close()
+
+
+def test_an_error_comes_at_its_place_and_what_follows_is_not_begun() -> None:
+    started: list[int] = []
+
+    def work(number: int) -> int:
+        started.append(number)
+        if number == 2:
+            raise ZeroDivisionError
+        return number
+
+    results = map_ahead(work, range(1000), threads=2, ahead=4)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert max(started) < 10
+    assert list(results) == []
+
+
+def test_an_error_of_the_items_comes_through() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        list(map_ahead(str, items(), threads=2, ahead=4))
+
+
+def test_no_thread_outlives_a_caller_who_stops_early() -> None:
+    before = set(threading.enumerate())
+    results = map_ahead(str, range(100), threads=3, ahead=5)
+    next(results)
+    results.close()
+    assert set(threading.enumerate()) <= before
