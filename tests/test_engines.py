@@ -480,7 +480,7 @@ def test_openvinos_telemetry_cannot_be_imported() -> None:
 def test_a_missing_openvino_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['openvino'] = None\n"
-        "from imagesieve.model import engines, errors\n"
+        "from imagesieve import errors; from imagesieve.model import engines\n"
         "try: engines.import_openvino()\n"
         "except errors.EngineError as error: print(error)"
     )

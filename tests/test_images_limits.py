@@ -15,6 +15,7 @@ from painted import encode
 from PIL import Image
 
 from imagesieve import errors, images
+from imagesieve.images import decoding
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -128,7 +129,7 @@ def test_large_images_wait_for_each_other_and_small_ones_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lane = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(images, "_heavy_lane", lane)
+    monkeypatch.setattr(decoding, "_heavy_lane", lane)
     large = encode(Image.new("RGB", (2100, 2000)), "PNG")
     done: list[str] = []
     with lane:

@@ -53,7 +53,8 @@ def noise_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray
 
 def test_importing_the_table_does_not_import_keras() -> None:
     code = (
-        "import sys; from imagesieve.learning import backbones; backbones.find('Xception');"
+        "import sys; from imagesieve.learning.networks import backbones; "
+        "backbones.find('Xception');"
         "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'h5py')))"
     )
     root = Path(__file__).parents[2]

@@ -313,7 +313,7 @@ import os, sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from imagesieve.model import engines
-from imagesieve.learning import network
+from imagesieve.learning.networks import network
 from imagesieve.learning.data.dataset import read_dataset
 from imagesieve.learning.features.extraction import Extractor
 from imagesieve.learning.features.store import FeatureStore

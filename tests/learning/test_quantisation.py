@@ -12,7 +12,7 @@ socket.socket.connect = socket.getaddrinfo = connect
 from pathlib import Path
 import numpy as np
 from imagesieve.model import engines
-from imagesieve.learning import quantisation
+from imagesieve.learning.openvino import quantize
 ov = engines.import_openvino()
 import openvino.opset13 as ops
 pixels = ops.parameter([-1, 16, 16, 3], np.float32, name="pixels")
@@ -21,7 +21,7 @@ scores = ops.matmul(ops.reduce_mean(pixels, np.array([1, 2]), False), kernel, Fa
 xml = Path(sys.argv[1]) / "model.xml"
 ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), xml, compress_to_fp16=False)
 images = list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8))
-quantisation.quantise(xml, images, xml.with_name("int8.xml"))
+quantize.quantise(xml, images, xml.with_name("int8.xml"))
 found = engines.OpenVINORunner(xml.with_name("int8.xml"), "int8").run(np.stack(images))[0]
 print(found.shape, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 print("tensorflow" in sys.modules, file=sys.stderr)
@@ -44,8 +44,8 @@ def test_a_missing_nncf_says_what_to_install() -> None:
         "import sys; sys.modules['nncf'] = None\n"
         "from pathlib import Path\n"
         "from imagesieve import errors\n"
-        "from imagesieve.learning import quantisation\n"
-        "try: quantisation.quantise(Path('a.xml'), [], Path('b.xml'))\n"
+        "from imagesieve.learning.openvino import quantize\n"
+        "try: quantize.quantise(Path('a.xml'), [], Path('b.xml'))\n"
         "except errors.EngineError as error: print(error)"
     )
     done = subprocess.run(

@@ -18,7 +18,7 @@ PURPLE = (150, 30, 170)
 # The scripts know no backbone that is small enough for a test, so they are told of one.
 SCRIPT = """
 import sys
-from imagesieve.learning import backbones
+from imagesieve.learning.networks import backbones
 from tiny_backbone import TINY
 backbones.BACKBONES[TINY.name] = TINY
 import {script}
