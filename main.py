@@ -44,7 +44,7 @@ _log = logging.getLogger("imagesieve.main")
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM (exit code 0) or Ctrl-C (130)."""
     options = parse(arguments)
-    policy = decisions.chosen(options)
+    policy = decisions.from_options(options)
     logs.start_logging("main", quiet=options.quiet)
 
     from imagesieve.serving import config, memory, server

@@ -1,4 +1,4 @@
-"""Judge images with a trained model, from the command line or from another program.
+"""Predict images with a trained model, from the command line or from another program.
 
     python predictWithMyModel.py image.jpg
     python predictWithMyModel.py folder/ --csv result.csv --sort-into sorted/
@@ -38,7 +38,7 @@ MODEL_FOLDER = Path(__file__).resolve().parent / "modelFile"
 
 
 def predictWithImagePath(path: str | Path) -> tuple[str, float]:
-    """Judge an image file with the current model of `modelFile/` beside this script.
+    """Predict an image file with the current model of `modelFile/` beside this script.
 
     Returns:
         the class name (under the model's decision policy) and the best class's probability, 0 to 1.
@@ -48,12 +48,12 @@ def predictWithImagePath(path: str | Path) -> tuple[str, float]:
         ModelError: there is no usable model.
     """
     predictor = _predictor()
-    prediction = predictor.judge(predictor.decode(path))
+    prediction = predictor.predict(predictor.decode(path))
     return prediction.decision, prediction.probability
 
 
 def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
-    """Judge a Base64 image, perhaps a `data:` URL, as the first generation did: it never raises.
+    """Predict a Base64 image, perhaps a `data:` URL, as the first generation did: never raise.
 
     Returns:
         code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
@@ -65,7 +65,7 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
         return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0
     try:
         predictor = _predictor()
-        prediction = predictor.judge(predictor.decode(decode_base64(text)))
+        prediction = predictor.predict(predictor.decode(decode_base64(text)))
     except ClassifierError as error:
         return legacy.FAILURE, legacy.failure_message(str(error)), "", 0.0
     label = legacy.label_of(prediction, predictor.policy)
@@ -73,9 +73,9 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge every image, print the answers, and fail only if no image could be judged."""
+    """Predict every image, print the results, and fail only if no image could be used."""
     options = _parser().parse_args(arguments)
-    policy = decisions.chosen(options)
+    policy = decisions.from_options(options)
     logs.start_logging("predict", quiet=options.quiet)
     from imagesieve.prediction import files
     from imagesieve.prediction.predictor import Predictor
@@ -84,16 +84,16 @@ def main(arguments: Sequence[str]) -> int:
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
     with files.open_sinks(predictor, options) as sinks:
-        tally = files.judge(predictor, options.paths, sys.stdin, sinks)
+        counts = files.predict(predictor, options.paths, sys.stdin, sinks)
     if not options.quiet:
-        print(tally, file=sys.stderr)
-    return console.EXIT_OK if tally.num_judged else console.EXIT_FAILED
+        print(counts, file=sys.stderr)
+    return console.EXIT_OK if counts.num_predicted else console.EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     from imagesieve.model import engines
 
-    parser = console.argument_parser("Judge images with a trained model.", EXAMPLES)
+    parser = console.argument_parser("Predict images with a trained model.", EXAMPLES)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="files, folders, or - for a list on stdin")
     add(

@@ -65,7 +65,7 @@ def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> 
         OutputError: the file could not be written; an old one is untouched.
     """
     with reporting_output_errors(path):
-        handle, temporary = _new_partial(path.parent)
+        handle, temporary = new_partial(path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -209,8 +209,8 @@ def _has_its_name(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _new_partial(folder: Path) -> tuple[int, Path]:
-    """Create a file of a new name, with the permissions that any new file has, and open it."""
+def new_partial(folder: Path) -> tuple[int, Path]:
+    """Create and open a hidden file of a new name, with the permissions that any new file has."""
     path = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:

@@ -29,7 +29,7 @@ _KEPT = 64  # decoded images for the inference alone
 def measure(model: str, images: Sequence[str], seconds: float) -> dict[str, Any]:
     """Measure one after another: an image at a time, as many as the engine likes, no decoding."""
     predictor = Predictor.load(Path(model))
-    num_threads = predictor.engine.num_streams + 1  # as `Predictor.judge_files` has it
+    num_threads = predictor.engine.num_streams + 1  # as `Predictor.predict_files` has it
     pixels = [predictor.decode(path).pixels[np.newaxis] for path in images[:_KEPT]]
     _through(predictor, images[: 4 * num_threads], 60.0)
     alone = _alone(predictor, images, seconds)
@@ -52,7 +52,7 @@ def _alone(predictor: Predictor, images: Sequence[str], seconds: float) -> list[
     end = time.perf_counter() + seconds
     for path in itertools.cycle(images):
         start = time.perf_counter()
-        predictor.judge(predictor.decode(path))
+        predictor.predict(predictor.decode(path))
         now = time.perf_counter()
         times.append(1000 * (now - start))
         if now > end:
@@ -61,8 +61,8 @@ def _alone(predictor: Predictor, images: Sequence[str], seconds: float) -> list[
 
 
 def _through(predictor: Predictor, images: Iterable[str], seconds: float) -> tuple[float, float]:
-    """Give images a second through `Predictor.judge_files`, and milliseconds of CPU for each."""
-    judged = predictor.judge_files(images)
+    """Give images a second through `Predictor.predict_files`, and milliseconds of CPU for each."""
+    judged = predictor.predict_files(images)
     next(judged)  # from here on as many are ahead of the answers as there are in the end
     start, cpu, count = time.perf_counter(), time.process_time(), 0
     for count, _ in enumerate(judged, 1):  # noqa: B007 (used behind the loop)

@@ -80,7 +80,7 @@ def plan_training(options: argparse.Namespace) -> Plan:
     return Plan(
         backbone,
         (side, side) if side else backbone.image_size,
-        decisions.chosen(options),
+        decisions.from_options(options),
         versions.new_version_path(options.model_dir, options.name),
     )
 

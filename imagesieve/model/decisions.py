@@ -1,4 +1,4 @@
-"""From probabilities to what is answered: the decision policy that travels with a model.
+"""From probabilities to a prediction: the decision policy that travels with a model.
 
 `argmax` answers the most probable class. `confident` answers `fallback_class` ("not sure, so treat
 it as neutral") when no class reaches `min_confidence`.
@@ -22,8 +22,25 @@ DEFAULT_FALLBACK_CLASS = "neutral"
 
 
 @dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        label: the most probable class.
+        probability: of `label`, 0 to 1.
+        probabilities: class -> probability, in the model's order; they sum to 1.
+        decision: the answer under the decision policy; `label` or the fallback class.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    decision: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DecisionPolicy:
-    """How a label is chosen.
+    """How the answer for an image is chosen.
 
     Attributes:
         kind: one of `KINDS`.
@@ -48,12 +65,12 @@ class DecisionPolicy:
 
     @classmethod
     def default_for(cls, classes: Sequence[str]) -> "DecisionPolicy":
-        """Give the policy of a new model: `confident` when there is a class to fall back to."""
+        """Return the policy of a new model: `confident` when there is a class to fall back to."""
         return cls(CONFIDENT if DEFAULT_FALLBACK_CLASS in classes else ARGMAX)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "DecisionPolicy":
-        """Read what `to_json` wrote.
+        """Return the policy that `to_json` wrote.
 
         Raises:
             UsageError, KeyError, TypeError, ValueError: it is not a policy of this release.
@@ -63,18 +80,20 @@ class DecisionPolicy:
         return cls(value["kind"], float(value["min_confidence"]), str(value["fallback_class"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the policy as it stands in a manifest."""
+        """Return the policy as it stands in a manifest."""
         return {"kind": ARGMAX} if self.kind == ARGMAX else dataclasses.asdict(self)
 
-    def decide(self, label: str, probability: float) -> str:
-        """Give the answer for an image whose best class is `label` with `probability`."""
-        if self.kind == CONFIDENT and probability < self.min_confidence:
-            return self.fallback_class
-        return label
+    def decide(self, probabilities: dict[str, float]) -> Prediction:
+        """Return the prediction for an image whose classes have these probabilities."""
+        label = max(probabilities, key=probabilities.__getitem__)
+        probability = probabilities[label]
+        is_unsure = self.kind == CONFIDENT and probability < self.min_confidence
+        decision = self.fallback_class if is_unsure else label
+        return Prediction(label, probability, probabilities, decision)
 
 
 def add_options(parser: argparse.ArgumentParser, default: str = "as the model says") -> None:
-    """Give a script the options that `chosen` reads; `default` says what happens without them."""
+    """Add the options that `from_options` reads; `default` says what happens without them."""
     add = parser.add_argument
     add(
         "--decision",
@@ -91,8 +110,8 @@ def add_options(parser: argparse.ArgumentParser, default: str = "as the model sa
     add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
 
 
-def chosen(options: argparse.Namespace) -> DecisionPolicy | None:
-    """Give the policy that the command line asks for, or None when it asks for none.
+def from_options(options: argparse.Namespace) -> DecisionPolicy | None:
+    """Return the policy that the command line asks for, or None when it asks for none.
 
     Raises:
         UsageError: a value is wrong, or goes with another kind.

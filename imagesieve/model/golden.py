@@ -1,6 +1,6 @@
-"""Golden images: a few that travel with a model version, with the answers that Keras gave.
+"""Golden images: a few that travel with a model version, with Keras's probabilities for them.
 
-Whatever is to serve the version has to answer them alike. That finds what a checksum cannot: an
+An engine that serves the version must return nearly the same. That finds what a checksum cannot: an
 engine of another release that computes something else, or a file that was put into the wrong
 version before it was sealed.
 """
@@ -28,7 +28,7 @@ _HEADER_BYTES = 4096  # of an array in the file, at most
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Golden:
-    """Images and answers.
+    """Images and their probabilities.
 
     Attributes:
         pixels: (images, height, width, 3) uint8, RGB, 0 to 255, as the network takes them.
@@ -52,7 +52,7 @@ def write(path: Path, golden: Golden) -> None:
 
 
 def read(version: ModelVersion) -> Golden | None:
-    """Read the golden images of a checked version; None when an earlier release made it.
+    """Return the golden images of a checked version, or None if an earlier release made it.
 
     Raises:
         ModelDamagedError: the file holds something else, or far more than that.
@@ -76,12 +76,12 @@ def read(version: ModelVersion) -> Golden | None:
         if not 1 <= count <= MAX_IMAGES or array.dtype != kind or array.shape != shape:
             raise _damaged(version, f"an array of {array.dtype} {array.shape} does not fit")
     if not np.isfinite(golden.probabilities).all():
-        raise _damaged(version, "its probabilities are no numbers")
+        raise _damaged(version, "a probability is not a number")
     return golden
 
 
 def difference(engine: Engine, golden: Golden) -> float:
-    """Give the largest difference of a probability from the golden one; NaN if one is none.
+    """Return the largest difference of a probability from the golden one; NaN if one is NaN.
 
     Raises:
         EngineError: the engine failed.
@@ -92,8 +92,8 @@ def difference(engine: Engine, golden: Golden) -> float:
     return float(np.abs(np.stack(found) - golden.probabilities).max())
 
 
-def fault(engine: Engine, golden: Golden) -> str | None:
-    """Say how far an engine is off; None when it answers the golden images as it should.
+def mismatch(engine: Engine, golden: Golden) -> str | None:
+    """Return how far an engine is off, or None if it predicts the golden images as it should.
 
     Args:
         engine: its name ends in its precision, which decides how much is allowed.
@@ -108,7 +108,7 @@ def fault(engine: Engine, golden: Golden) -> str | None:
         return None
     return (
         f"on its golden images {engine.name} differs by up to {found:.3f} of a probability from "
-        f"what Keras answered, where {tolerance:g} is allowed"
+        f"Keras, where {tolerance:g} is allowed"
     )
 
 

@@ -155,12 +155,12 @@ def load(path: Path) -> ModelVersion:
         ModelDamagedError: a file is missing or changed, or the manifest makes no sense.
         ModelTooNewError: a later release wrote it.
     """
-    version = glance(path)
+    version = read_manifest(path)
     verify(version)
     return version
 
 
-def glance(path: Path) -> ModelVersion:
+def read_manifest(path: Path) -> ModelVersion:
     """Read a version as `load` does, but for its manifest alone: files may be missing or changed.
 
     Raises:
@@ -170,7 +170,7 @@ def glance(path: Path) -> ModelVersion:
         ModelTooNewError: a later release wrote it.
     """
     folder, promoted_digest = _resolve(path)
-    raw = _read_manifest(folder)
+    raw = _manifest_bytes(folder)
     version = ModelVersion(folder, _from_json(raw, folder), hashlib.sha256(raw).hexdigest())
     if promoted_digest not in (None, version.digest):
         raise ModelDamagedError(
@@ -275,7 +275,7 @@ def _choose(model_dir: Path) -> str:
     return f"name one of its versions with --model ({', '.join(versions[-3:])})."
 
 
-def _read_manifest(folder: Path) -> bytes:
+def _manifest_bytes(folder: Path) -> bytes:
     try:
         return (folder / MANIFEST).read_bytes()
     except OSError as error:

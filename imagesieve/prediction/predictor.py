@@ -1,6 +1,5 @@
-"""A model version -> labels with probabilities, one image or thousands."""
+"""A model version -> predictions, for one image or thousands."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,31 +10,16 @@ import numpy as np
 from imagesieve import images
 from imagesieve.errors import EngineError, ImageError
 from imagesieve.model import engines, versions
-from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.model.decisions import DecisionPolicy, Prediction
 from imagesieve.prediction.ahead import map_ahead
+
+__all__ = ["Prediction", "Predictor"]
 
 _SUM_TOLERANCE = 0.02  # of the probabilities: bfloat16 rounds each of them
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image.
-
-    Attributes:
-        label: the most probable class.
-        probability: of `label`, 0 to 1.
-        probabilities: class -> probability, in the model's order; they sum to 1.
-        decision: the answer under the decision policy; `label` or the fallback class.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    decision: str
-
-
 class Predictor:
-    """Judges images with one model version; safe to call from many threads.
+    """Predicts images with one model version; safe to call from many threads.
 
     Attributes:
         version: the model version.
@@ -62,7 +46,7 @@ class Predictor:
         precision: str = "auto",
         policy: DecisionPolicy | None = None,
     ) -> "Predictor":
-        """Load a version (or the current one of a model folder), check it, and run it once.
+        """Return a predictor for a version, or the current one of a model folder, ready to run.
 
         Raises:
             ModelError: the version cannot be used.
@@ -82,10 +66,10 @@ class Predictor:
         """Run once on a grey image, so that the first real one is as quick as the next.
 
         Raises:
-            EngineError: the engine gives no probabilities.
+            EngineError: the engine returns no probabilities.
         """
         height, width = self.version.manifest.image_size
-        self.judge_pixels(np.full((1, height, width, 3), 128, np.uint8))
+        self.predict_batch(np.full((1, height, width, 3), 128, np.uint8))
 
     def decode(
         self,
@@ -97,30 +81,30 @@ class Predictor:
         size = self.version.manifest.image_size
         return images.decode(source, limits, image_size=size, name=name)
 
-    def judge(self, image: images.DecodedImage) -> Prediction:
-        """Judge an image that `decode` gave.
+    def predict(self, image: images.DecodedImage) -> Prediction:
+        """Return the prediction for an image from `decode`.
 
         Raises:
-            EngineError: the engine failed or gave no probabilities.
+            EngineError: the engine failed or returned no probabilities.
         """
-        return self.judge_pixels(image.pixels[np.newaxis])[0]
+        return self.predict_batch(image.pixels[np.newaxis])[0]
 
-    def judge_pixels(self, pixels: np.ndarray) -> list[Prediction]:
-        """Judge a batch.
+    def predict_batch(self, pixels: np.ndarray) -> list[Prediction]:
+        """Return the predictions for a batch.
 
         Args:
             pixels: (batch, height, width, 3) uint8, RGB, of the model's size.
 
         Raises:
-            EngineError: the engine failed or gave no probabilities.
+            EngineError: the engine failed or returned no probabilities.
         """
-        probabilities = self._checked(self.engine.run(pixels))
-        return [self._predict(row) for row in probabilities]
+        rows = self._checked(self.engine.run(pixels)).tolist()
+        return [self.policy.decide(dict(zip(self.classes, row, strict=True))) for row in rows]
 
-    def judge_files(
+    def predict_files(
         self, paths: Iterable[str | os.PathLike[str]]
     ) -> Iterator[tuple[str, Prediction | ImageError]]:
-        """Judge many files, in the order given, decoding ahead of the engine.
+        """Predict many files, in the order given, decoding ahead of the engine.
 
         Yields:
             path and prediction, or path and the error of that one image.
@@ -131,10 +115,10 @@ class Predictor:
         # One thread more than streams, so that a stream never waits for a decoder.
         threads = self.engine.num_streams + 1
         ahead = 4 * threads  # enough to stay busy
-        yield from map_ahead(self._judge_file, paths, threads=threads, ahead=ahead)
+        yield from map_ahead(self._predict_file, paths, threads=threads, ahead=ahead)
 
     def describe(self) -> dict[str, Any]:
-        """Tell what this predictor is, as JSON values."""
+        """Return what this predictor is, as JSON values."""
         manifest = self.version.manifest
         height, width = manifest.image_size
         return {
@@ -152,20 +136,14 @@ class Predictor:
             "metrics": manifest.metrics,
         }
 
-    def _judge_file(self, path: str | os.PathLike[str]) -> tuple[str, Prediction | ImageError]:
+    def _predict_file(self, path: str | os.PathLike[str]) -> tuple[str, Prediction | ImageError]:
         try:
-            return os.fspath(path), self.judge(self.decode(path))
+            return os.fspath(path), self.predict(self.decode(path))
         except ImageError as error:
             return os.fspath(path), error
 
-    def _predict(self, row: np.ndarray) -> Prediction:
-        probabilities = dict(zip(self.classes, map(float, row), strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        probability = probabilities[label]
-        decision = self.policy.decide(label, probability)
-        return Prediction(label, probability, probabilities, decision)
-
     def _checked(self, outputs: np.ndarray) -> np.ndarray:
+        """Return (batch, classes) float64 whose rows sum to 1, after the temperature."""
         rows: np.ndarray = outputs.astype(np.float64)
         sums = rows.sum(axis=1, keepdims=True)
         off = np.abs(sums - 1) > _SUM_TOLERANCE

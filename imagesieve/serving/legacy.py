@@ -62,4 +62,4 @@ def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
     """
     if policy.kind == ARGMAX:
         policy = DecisionPolicy.default_for(list(prediction.probabilities))
-    return policy.decide(prediction.label, prediction.probability)
+    return policy.decide(prediction.probabilities).decision

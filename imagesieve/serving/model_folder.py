@@ -93,7 +93,7 @@ class ModelFolder:
 
 def _glance(folder: Path, served: versions.ModelVersion) -> dict[str, Any]:
     try:
-        version = versions.glance(folder)
+        version = versions.read_manifest(folder)
     except ModelError:
         digest = _digest_of(folder)
         return {

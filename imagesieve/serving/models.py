@@ -251,7 +251,7 @@ class Models:
         allow_other_classes: bool,
     ) -> Predictor | None:
         """Check a version and give its predictor, or None when it is the one that is served."""
-        version = versions.glance(path)
+        version = versions.read_manifest(path)
         if digest not in (None, version.digest):
             raise ModelDamagedError(
                 f"The model version {version.path} was altered since it was served: choose another "
@@ -272,7 +272,7 @@ class Models:
         images = golden.read(version)
         if images is None:
             _log.info("%s has no golden images to compare its answers with.", version.name)
-        elif fault := golden.fault(engine, images):
+        elif fault := golden.mismatch(engine, images):
             raise ModelRefusedError(
                 f"The model version {version.name} is not what was trained, or this machine runs "
                 f"it wrongly: {fault}. Choose another version, or start with --precision f32."

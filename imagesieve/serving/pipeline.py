@@ -142,8 +142,7 @@ class Pipeline:
         policy = DecisionPolicy.from_json(described["decision_policy"])
         if options.threshold is not None:
             policy = DecisionPolicy(CONFIDENT, options.threshold, policy.fallback_class)
-        found = known.prediction
-        decision = policy.decide(found.label, found.probability)
+        decision = policy.decide(known.prediction.probabilities).decision
         judged = PredictionResult(data, known, policy, decision, described, is_cached, seconds)
         self._metrics.note_judged(judged.prediction, seconds, is_cached=is_cached)
         return judged
@@ -162,7 +161,7 @@ class Pipeline:
         deadline.check()
         frames = [image, *(dataclasses.replace(image, pixels=pixels) for pixels in others)]
         predictions, waited = self._slots_of(predictor).run(
-            lambda: [predictor.judge(frame) for frame in frames], deadline.at
+            lambda: [predictor.predict(frame) for frame in frames], deadline.at
         )
         done = time.perf_counter()
         fallback = predictor.describe()["decision_policy"].get("fallback_class")

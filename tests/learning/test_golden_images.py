@@ -58,7 +58,7 @@ def test_every_engine_that_may_serve_the_version_agrees_on_them(tiny_run: Any) -
     for precision in ("bf16", "int8"):
         if tiny_run.version.manifest.engines[f"openvino-{precision}"]["passed"]:
             opened = engines.open_engine(tiny_run.version, "openvino", precision)
-            assert golden.fault(opened, found) is None
+            assert golden.mismatch(opened, found) is None
 
 
 def test_what_the_service_would_refuse_does_not_pass_its_gate(

@@ -211,7 +211,7 @@ def test_no_request_fails_while_models_come_and_go(
     expected: dict[str, float] = {}
     for name in ("soft", "sharp"):
         predictor = (post(client, "activate", version=named(folder, name)), models.get())[1]
-        judged = predictor.judge(predictor.decode(RED))
+        judged = predictor.predict(predictor.decode(RED))
         expected[predictor.version.name] = judged.probability
     found: list[tuple[int, str, float]] = []
     stop = threading.Event()

@@ -54,14 +54,14 @@ URLS, URL_ADDRESSES, URL_ANSWERS, URL_TLS = (
     f"{SERVING}/test_url_{name}.py" for name in ("input", "addresses", "answers", "tls")
 )
 IMAGES, IMAGES_ORIENTATION, IMAGES_REFUSED, IMAGES_LIMITS = (
-    f"tests/test_images{name}.py" for name in ("", "_orientation", "_refused", "_limits")
+    f"tests/images/test_images{name}.py" for name in ("", "_orientation", "_refused", "_limits")
 )
 CORRECTIONS, FEEDBACK = f"{SERVING}/test_corrections_http.py", f"{SERVING}/test_feedback.py"
 MODELS, ADMIN, PAGE = (f"{SERVING}/test_{name}.py" for name in ("models", "admin", "page"))
 IMAGE = f"{APP}::test_hostile_image_is_a_problem_at_once_and_harms_nobody"
 ODD_IMAGE = f"{APP}::test_odd_but_good_image_is_judged_right"
 FAULT = f"{REQUESTS}::test_every_fault_has_its_own_error"
-FLOOD = "tests/test_image_blocks.py::test_a_flood_is_refused_at_little_cost"
+FLOOD = "tests/images/test_image_blocks.py::test_a_flood_is_refused_at_little_cost"
 
 # Row -> tests besides its attack here.
 ROWS: dict[int, tuple[str, ...]] = {
@@ -245,7 +245,7 @@ def test_no_parser_of_a_refused_format_is_loaded(tmp_path: Path) -> None:
 def faulty_version(make_version: Callable[..., Path], folder: Path) -> Path:
     """Give a version that divides by the brightness: of a black image it makes NaN."""
     version = make_version(folder)
-    manifest = versions.glance(version).manifest
+    manifest = versions.read_manifest(version).manifest
     ov = engines.import_openvino()
     import openvino.opset13 as ops
 

@@ -41,9 +41,9 @@ class Counted(Predictor):
         self.decoded += 1
         return super().decode(*arguments, **options)
 
-    def judge(self, image):
+    def predict(self, image):
         self.judged += 1
-        return super().judge(image)
+        return super().predict(image)
 
 
 def post(client: FlaskClient, data: bytes, query: str = "", **environment: object):
@@ -162,9 +162,9 @@ class Slow(Predictor):
         super().__init__(predictor.version, predictor.engine)
         self.go_on = threading.Event()
 
-    def judge(self, image):
+    def predict(self, image):
         self.go_on.wait(20)
-        return super().judge(image)
+        return super().predict(image)
 
 
 def test_an_engine_that_hangs_is_504_and_shows_in_readiness(predictor: Predictor) -> None:
@@ -200,10 +200,10 @@ class Wrong(Predictor):
         super().__init__(predictor.version, predictor.engine)
         self.rows = rows
 
-    def judge_pixels(self, pixels):
+    def predict_batch(self, pixels):
         if self.rows:
             self._checked(np.array([self.rows.pop()]))
-        return super().judge_pixels(pixels)
+        return super().predict_batch(pixels)
 
 
 @pytest.mark.parametrize("row", [[np.nan] * 3, [np.inf, 0, 0], [0.9, 0.9, 0.9], [-1, 1, 1]])
@@ -233,7 +233,7 @@ def test_each_of_a_hundred_images_gets_its_own_answer(predictor: Predictor) -> N
         encode(paint(tuple(random.integers(0, 256, 3).tolist()), seed=number), "PNG")
         for number in range(100)
     ]
-    expected = [predictor.judge(predictor.decode(data)).probabilities for data in images]
+    expected = [predictor.predict(predictor.decode(data)).probabilities for data in images]
     app = app_of(predictor, ServingLimits(max_in_flight=16))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         alone = list(pool.map(lambda data: post(app.test_client(), data).get_json(), images))

@@ -68,7 +68,9 @@ def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> P
     (broken / "openvino/model.bin").write_bytes(b"")
     engineless = make_version(folder, name="engineless")
     (engineless / versions.OPENVINO_MODEL).write_text("<net/>")
-    versions.seal(engineless, versions.glance(engineless).manifest)  # its checksums are right
+    versions.seal(
+        engineless, versions.read_manifest(engineless).manifest
+    )  # its checksums are right
     half = make_version(folder, name="half")
     (half / versions.MANIFEST).write_text("{")
     new = make_version(folder, name="new")
@@ -119,7 +121,7 @@ def start() -> Iterator[Start]:
 
 
 def answer(predictor: Predictor) -> float:
-    return predictor.judge(predictor.decode(RED)).probability
+    return predictor.predict(predictor.decode(RED)).probability
 
 
 def pointer(folder: Path) -> bytes:
@@ -513,7 +515,7 @@ def test_a_precision_that_the_new_version_does_not_have_is_a_refusal(
     sharp = named(folder, "sharp")
     for suffix in (".xml", ".bin"):
         shutil.copy(sharp / f"openvino/model{suffix}", sharp / f"openvino/model-int8{suffix}")
-    versions.seal(sharp, versions.glance(sharp).manifest)
+    versions.seal(sharp, versions.read_manifest(sharp).manifest)
     versions.promote(versions.load(sharp))
     models = start(folder, precision="int8", **SLOW_WATCH)
     assert models.get().engine.name == "openvino-int8"

@@ -100,7 +100,7 @@ def test_images_are_judged_in_the_order_sent(client: FlaskClient, predictor: Pre
     table = found["probabilities"]
     assert (table["datatype"], table["shape"], len(table["data"])) == ("FP32", [4, 3], 12)
     for row, name in enumerate(names):
-        expected = predictor.judge(predictor.decode(IMAGES[name])).probabilities
+        expected = predictor.predict(predictor.decode(IMAGES[name])).probabilities
         found_row = table["data"][3 * row : 3 * row + 3]
         assert found_row == pytest.approx(list(expected.values()), abs=1e-6)
         assert sum(found_row) == pytest.approx(1, abs=1e-6)
@@ -293,10 +293,10 @@ class Failing(Predictor):
         super().__init__(predictor.version, predictor.engine)
         self._failures = iter([True])
 
-    def judge(self, image: Any) -> Prediction:
+    def predict(self, image: Any) -> Prediction:
         if next(self._failures, False):
             raise RuntimeError("secret path /srv/model")
-        return super().judge(image)
+        return super().predict(image)
 
 
 def test_failure_of_the_engine_is_no_fault_of_the_image(predictor: Predictor) -> None:

@@ -63,7 +63,7 @@ def test_answer_tells_label_probabilities_model_image_and_times(
     data = encode(paint(COLOURS[colour], size=(90, 70)))
     response = predict(client, data, "?data_id=shop-77/3")
     value = response.get_json()
-    expected = predictor.judge(predictor.decode(data))
+    expected = predictor.predict(predictor.decode(data))
     assert response.status_code == 200
     assert list(value) == [
         "id", "data_id", "label", "probability", "probabilities", "decision", "decision_policy",
@@ -273,10 +273,10 @@ class _Stuck(Predictor):
         super().__init__(predictor.version, predictor.engine)
         self.entered, self.go_on = threading.Semaphore(0), threading.Event()
 
-    def judge(self, image):
+    def predict(self, image):
         self.entered.release()
         assert self.go_on.wait(10)
-        return super().judge(image)
+        return super().predict(image)
 
 
 @pytest.fixture
@@ -331,11 +331,11 @@ class _Faulty(Predictor):
 
     failures = 1
 
-    def judge(self, image):
+    def predict(self, image):
         if self.failures:
             self.failures -= 1
             raise base_errors.EngineError("secret path /srv/model")
-        return super().judge(image)
+        return super().predict(image)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_failure_with_one_image_of_a_batch_is_counted_and_in_the_log(
     predictor: Predictor, caplog: pytest.LogCaptureFixture, error: Exception, slug: str, status: int
 ) -> None:
     class Failing(Predictor):
-        def judge(self, image):
+        def predict(self, image):
             raise error
 
     client = app_of(Failing(predictor.version, predictor.engine)).test_client()

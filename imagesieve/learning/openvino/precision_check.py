@@ -254,7 +254,7 @@ def _difference_to_keras(f32: engines.Engine, images: golden.Golden) -> float:
 
 
 def _check_golden(engine: engines.Engine, images: golden.Golden | None) -> None:
-    if images and (fault := golden.fault(engine, images)):
+    if images and (fault := golden.mismatch(engine, images)):
         raise EngineError(fault)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from imagesieve import errors, images
 from imagesieve.images import decoding
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def gif_of(width: int, height: int) -> bytes:

@@ -3,33 +3,42 @@ import json
 import pytest
 
 from imagesieve.errors import UsageError
-from imagesieve.model.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy
+from imagesieve.model.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy, Prediction
 
 RULES = ("neutral", "political", "porn", "terrorism")
 
 
+def decide(policy: DecisionPolicy, probability: float) -> Prediction:
+    """Return what the policy makes of `porn` with this probability, of two classes."""
+    return policy.decide({"neutral": -1.0, "porn": probability})
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.26, 1.0])
 def test_argmax_answers_the_best_class_however_unsure(probability: float) -> None:
-    assert DecisionPolicy().decide("porn", probability) == "porn"
+    probabilities = {"neutral": -1.0, "porn": probability}
+    expected = Prediction("porn", probability, probabilities, "porn")
+    assert DecisionPolicy().decide(probabilities) == expected
 
 
 @pytest.mark.parametrize(
-    ("probability", "answer"),
-    [(0.0, "neutral"), (0.7499, "neutral"), (0.75, "porn"), (0.99, "porn"), (1.0, "porn")],
+    ("policy", "probability", "answer"),
+    [
+        (DecisionPolicy(CONFIDENT), 0.0, "neutral"),
+        (DecisionPolicy(CONFIDENT), 0.7499, "neutral"),
+        (DecisionPolicy(CONFIDENT), 0.75, "porn"),
+        (DecisionPolicy(CONFIDENT), 1.0, "porn"),
+        (DecisionPolicy(CONFIDENT, 0.9, "ask a person"), 0.89, "ask a person"),
+        (DecisionPolicy(CONFIDENT, 0), 0.0, "porn"),
+        (DecisionPolicy(CONFIDENT, 1), 0.999, "neutral"),
+        (DecisionPolicy(CONFIDENT, 1), 1.0, "porn"),
+    ],
 )
-def test_confident_falls_back_below_three_quarters(probability: float, answer: str) -> None:
-    assert DecisionPolicy(CONFIDENT).decide("porn", probability) == answer
-
-
-def test_the_fallback_need_not_be_a_class() -> None:
-    policy = DecisionPolicy(CONFIDENT, 0.9, "ask a person")
-    assert policy.decide("porn", 0.89) == "ask a person"
-
-
-def test_the_ends_of_the_range_mean_always_and_only_certain() -> None:
-    assert DecisionPolicy(CONFIDENT, 0).decide("porn", 0.0) == "porn"
-    assert DecisionPolicy(CONFIDENT, 1).decide("porn", 0.999) == "neutral"
-    assert DecisionPolicy(CONFIDENT, 1).decide("porn", 1.0) == "porn"
+def test_confident_falls_back_below_its_confidence(
+    policy: DecisionPolicy, probability: float, answer: str
+) -> None:
+    prediction = decide(policy, probability)
+    assert (prediction.label, prediction.probability) == ("porn", probability)
+    assert prediction.decision == answer
 
 
 def test_a_new_model_is_confident_only_with_a_class_to_fall_back_to() -> None:
@@ -65,6 +74,6 @@ def test_a_policy_comes_back_from_json(kind: str) -> None:
         {"kind": CONFIDENT, "min_confidence": None, "fallback_class": "neutral"},
     ],
 )
-def test_json_that_is_no_policy_is_refused(value: dict[str, object]) -> None:
+def test_json_that_is_not_a_policy_is_refused(value: dict[str, object]) -> None:
     with pytest.raises((UsageError, KeyError, TypeError, ValueError)):
         DecisionPolicy.from_json(value)

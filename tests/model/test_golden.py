@@ -137,7 +137,7 @@ def test_the_engine_of_the_version_answers_as_it_should(
 ) -> None:
     engine = engines.open_engine(version)
     assert golden.difference(engine, right) < 1e-3
-    assert golden.fault(engine, right) is None
+    assert golden.mismatch(engine, right) is None
 
 
 @pytest.mark.parametrize(
@@ -152,17 +152,17 @@ def test_each_precision_has_its_tolerance(
         answers[2] += np.array([much, -much, 0], np.float32)
         return Answers(name, answers)
 
-    assert golden.fault(off_by(tolerance * 0.98), right) is None
-    found = golden.fault(off_by(tolerance * 1.02), right)
+    assert golden.mismatch(off_by(tolerance * 0.98), right) is None
+    found = golden.mismatch(off_by(tolerance * 1.02), right)
     assert found == (
         f"on its golden images {name} differs by up to {tolerance * 1.02:.3f} of a probability "
-        f"from what Keras answered, where {tolerance:g} is allowed"
+        f"from Keras, where {tolerance:g} is allowed"
     )
 
 
 def test_answers_that_are_no_numbers_never_agree(right: golden.Golden) -> None:
     answers = right.probabilities.copy()
     answers[1] = np.nan
-    found = golden.fault(Answers("openvino-int8", answers), right)
+    found = golden.mismatch(Answers("openvino-int8", answers), right)
     assert found is not None
     assert "nan" in found

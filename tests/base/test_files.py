@@ -17,7 +17,7 @@ import pytest
 from imagesieve import files
 from imagesieve.errors import OutputError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 WRITER = """
 import os, signal, sys

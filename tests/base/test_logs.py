@@ -10,7 +10,7 @@ import pytest
 from imagesieve import logs
 from imagesieve.errors import OutputError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 pytestmark = pytest.mark.usefixtures("_loggers_restored")

@@ -1,4 +1,4 @@
-"""`predictWithMyModel.py` as a person and as an importing program meet it."""
+"""`predictWithMyModel.py` from the command line and from an importing program."""
 
 import base64
 import csv
@@ -16,7 +16,7 @@ import predictWithMyModel
 from imagesieve.errors import OutputError
 from imagesieve.prediction import files
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_an_unsure_answer_is_the_fallback_class(
     assert (answer["label"], answer["decision"]) == ("red", "unsure")
 
 
-def test_it_fails_only_if_no_image_could_be_judged(
+def test_it_fails_only_if_no_image_could_be_used(
     version_path: Path, images: Path, tmp_path: Path
 ) -> None:
     assert run(tmp_path, "--model", version_path, images / "broken.jpg").returncode == 1
@@ -229,14 +229,14 @@ def test_a_csv_replaces_only_a_file(
     os.mkfifo(tmp_path / "pipe")  # like /dev/null, which no failing test shall harm
     result = run(tmp_path, "--csv", name, "--model", version_path, images)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: --csv {name} is no file: choose another name.\n"
+    assert result.stderr == f"error: --csv {name} is not a file: choose another name.\n"
     assert (tmp_path / "pipe").is_fifo()
     assert list(tmp_path.glob(".partial-*")) == []
 
 
 def test_a_csv_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
-    with pytest.raises(OutputError, match="Cannot write"), files.csv_writer(path, ["a", "b"]):
+    with pytest.raises(OutputError, match="Cannot write"), files.csv_file(path, ["a", "b"]):
         path.mkdir()
     assert list(tmp_path.iterdir()) == [path]
 

@@ -19,7 +19,7 @@ from terminals import terminal
 
 from imagesieve import console
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import os, signal, sys, time

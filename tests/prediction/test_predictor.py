@@ -85,10 +85,10 @@ def grey(count: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_a_image_gets_its_label_and_probabilities_that_sum_to_1(
+def test_an_image_gets_its_label_and_probabilities_that_sum_to_1(
     predictor: Predictor, name: str
 ) -> None:
-    answer = predictor.judge(predictor.decode(encode(paint(COLOURS[name]))))
+    answer = predictor.predict(predictor.decode(encode(paint(COLOURS[name]))))
     assert answer.label == answer.decision == name
     assert list(answer.probabilities) == list(COLOURS) == list(predictor.classes)
     assert math.isclose(sum(answer.probabilities.values()), 1, abs_tol=1e-12)
@@ -106,15 +106,15 @@ def test_a_missing_model_is_told_apart(tmp_path: Path) -> None:
 
 def test_a_batch_gives_each_image_its_own_answer(predictor: Predictor) -> None:
     images = [predictor.decode(encode(paint(COLOURS[name]))).pixels for name in ("red", "blue")]
-    answers = predictor.judge_pixels(np.stack(images))
+    answers = predictor.predict_batch(np.stack(images))
     assert [answer.label for answer in answers] == ["red", "blue"]
 
 
-def test_files_are_judged_in_the_order_given_with_bad_ones_among_them(
+def test_files_are_predicted_in_the_order_given_with_bad_ones_among_them(
     predictor: Predictor, folder: Path
 ) -> None:
     paths = [*sorted(folder.iterdir(), reverse=True), folder / "missing.jpg", folder] * 3
-    answers = list(predictor.judge_files(paths))
+    answers = list(predictor.predict_files(paths))
     assert [path for path, _ in answers] == [str(path) for path in paths]
     for path, answer in answers:
         kind = Path(path).stem.rpartition("-")[2]
@@ -130,7 +130,7 @@ def test_files_are_judged_in_the_order_given_with_bad_ones_among_them(
 
 
 def test_no_files_give_no_answers(predictor: Predictor) -> None:
-    assert list(predictor.judge_files([])) == []
+    assert list(predictor.predict_files([])) == []
 
 
 def test_a_long_list_of_files_is_not_read_ahead_without_bound(
@@ -144,7 +144,7 @@ def test_a_long_list_of_files_is_not_read_ahead_without_bound(
             taken += 1
             yield folder / "0-red.jpg"
 
-    answers = predictor.judge_files(endless())
+    answers = predictor.predict_files(endless())
     for _ in range(3):
         assert next(answers)[1]
     answers.close()
@@ -155,9 +155,9 @@ def test_many_threads_get_the_answers_of_one(predictor: Predictor, folder: Path)
     data = [
         path.read_bytes() for path in sorted(folder.glob("*-*e*.jpg")) if "text" not in path.name
     ]
-    alone = [predictor.judge(predictor.decode(one)) for one in data]
+    alone = [predictor.predict(predictor.decode(one)) for one in data]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        together = pool.map(lambda one: predictor.judge(predictor.decode(one)), data * 5)
+        together = pool.map(lambda one: predictor.predict(predictor.decode(one)), data * 5)
         assert list(together) == alone * 5
 
 
@@ -181,14 +181,14 @@ def test_the_temperature_sharpens_as_counted_by_hand(
     tmp_path: Path, temperature: float, expected: tuple[float, float]
 ) -> None:
     version = version_that_gives(tmp_path, always(0.2, 0.8), temperature=temperature)
-    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    (answer,) = Predictor.load(version.path).predict_batch(grey())
     assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-5)
     assert answer.label == "not-menu"
 
 
 def test_slightly_inexact_probabilities_are_made_to_sum_to_1(tmp_path: Path) -> None:
     version = version_that_gives(tmp_path, always(0.2, 0.79))
-    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    (answer,) = Predictor.load(version.path).predict_batch(grey())
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-12)
     assert answer.probability == pytest.approx(0.79 / 0.99, abs=1e-6)
 
@@ -201,7 +201,7 @@ def test_a_confident_policy_falls_back_and_keeps_the_label(
 ) -> None:
     policy = DecisionPolicy(CONFIDENT, min_confidence, "menu")
     version = version_that_gives(tmp_path, always(0.2, 0.8), policy=policy)
-    (answer,) = Predictor.load(version.path).judge_pixels(grey())
+    (answer,) = Predictor.load(version.path).predict_batch(grey())
     assert (answer.label, answer.decision) == ("not-menu", decision)
     assert answer.probability == pytest.approx(0.8, abs=1e-6)
 
@@ -210,7 +210,7 @@ def test_a_policy_given_when_loading_overrides_the_manifests(version_path: Path)
     policy = DecisionPolicy(CONFIDENT, 1.0, "ask a person")
     predictor = Predictor.load(version_path, policy=policy)
     assert predictor.policy == policy
-    (answer,) = predictor.judge_pixels(grey())
+    (answer,) = predictor.predict_batch(grey())
     assert answer.decision == "ask a person"
     assert answer.label in COLOURS
 
@@ -254,7 +254,7 @@ def test_a_model_that_fails_on_some_images_stops_a_run_over_files(
         return ops.softmax(ops.log(ops.subtract(ops.constant(np.float32(180)), two)), 1)
 
     predictor = Predictor.load(version_that_gives(tmp_path, build).path)
-    answers = predictor.judge_files([folder / "0-blue.jpg", folder / "0-red.jpg"])
+    answers = predictor.predict_files([folder / "0-blue.jpg", folder / "0-red.jpg"])
     assert isinstance(next(answers)[1], Prediction)
     with pytest.raises(EngineError, match="gave no probabilities"):
         next(answers)

@@ -9,7 +9,7 @@ import pytest
 
 from imagesieve import cores
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_the_cpu_count_is_that_of_the_affinity() -> None:
