@@ -9,8 +9,7 @@ from typing import Any
 import flask
 from werkzeug.exceptions import MethodNotAllowed
 
-from imagesieve.serving.openapi import document as openapi
-from imagesieve.serving.routes import explain, health, legacy, models, oip, pages, predict
+from imagesieve.serving.routes import docs, explain, health, legacy, models, oip, pages, predict
 from imagesieve.serving.service import (
     Service,
     current_service,
@@ -45,7 +44,7 @@ def create_app(service: Service) -> flask.Flask:
     app = flask.Flask(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     service.init_app(app)
-    for module in (predict, models, health, pages, oip, legacy, openapi):
+    for module in (predict, models, health, pages, docs, oip, legacy):
         app.register_blueprint(module.blueprint)
     if service.explainer:
         app.register_blueprint(explain.blueprint)
@@ -77,14 +76,14 @@ def _start_request() -> flask.Response | None:
 def _finish_response(response: flask.Response) -> flask.Response:
     """Add the headers that every response has, count it, and write one line to the log."""
     service, request, rule = current_service(), flask.request, flask.request.url_rule
-    response.headers.update(_HEADERS)
+    for name, value in _HEADERS.items():  # `/docs` has a policy of its own
+        response.headers.setdefault(name, value)
     response.headers.update(service.access.cors_headers(request))
     response.headers["X-Request-Id"] = flask.g.request_id
     route = rule.rule if rule else _NO_ROUTE
     if request.endpoint == _STATIC:
         route = _STATIC
-    else:
-        response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")  # files have one of their own
     seconds = time.monotonic() - flask.g.started
     method = request.method if request.method in _METHODS else "other"
     service.metrics.note_request(route, method, response.status_code, seconds)

@@ -27,6 +27,7 @@ from imagesieve.serving.limits import ServingLimits
 
 LEGACY_FIELD = "imageBase64String"
 TEXT_FIELDS = (LEGACY_FIELD, "image")
+FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"

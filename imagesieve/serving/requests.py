@@ -18,6 +18,7 @@ from imagesieve.serving.errors import (
     UnsupportedMediaTypeError,
 )
 from imagesieve.serving.forms import (
+    FILE_FIELDS,
     JSON,
     LEGACY_FIELD,
     MULTIPART,
@@ -32,7 +33,6 @@ from imagesieve.serving.forms import (
 from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.predict_options import PredictOptions, checked_options, listed, with_numbers
 
-FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 URL_FIELD = "url"
 LIST_FIELD = "images"
 

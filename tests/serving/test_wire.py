@@ -186,7 +186,7 @@ def test_of_a_thousand_requests_in_a_row_some_are_answered_and_the_end_is_told(
 
 def test_senders_that_do_not_listen_hold_up_nobody(target: Target) -> None:
     files = target.used().files
-    page = b"GET /static/prose.js HTTP/1.1\r\n" + HOST + b"\r\n"
+    page = b"GET /static/page.js HTTP/1.1\r\n" + HOST + b"\r\n"
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             connection = stack.enter_context(target.connect())

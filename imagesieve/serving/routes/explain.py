@@ -4,19 +4,43 @@ import urllib.parse
 
 import flask
 
+from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import BadParameterError
+from imagesieve.serving.errors import BadParameterError, ExplainingUnavailableError
 from imagesieve.serving.explain import Explainer
 from imagesieve.serving.requests import ImageInput, ImageRequest, read_image
 from imagesieve.serving.service import current_service, requires, response_of
+
+_LABEL_HEADER = {
+    "description": "the class that it is about, percent-encoded UTF-8",
+    "schema": openapi.TEXT,
+}
+_EXPLANATION = openapi.Content(
+    "the image with a heat map",
+    {"image/png": openapi.BINARY},
+    {"headers": {"X-Label": _LABEL_HEADER}},
+)
 
 blueprint = flask.Blueprint("explain", __name__)
 
 
 @blueprint.post("/v1/explain")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "explain",
+    openapi.PREDICT,
+    {200: _EXPLANATION},
+    query=schemas.ExplainOptions,
+    body=openapi.image_body(schemas.ExplainOptions),
+    errors=(*openapi.ONE_IMAGE_ERRORS, ExplainingUnavailableError),
+    example="CURL --data-binary @image.jpg -o explanation.png URL/v1/explain",
+)
 def explain() -> flask.Response:
-    """Return a PNG of the image with its heat map; the header X-Label has the class."""
+    """Show which places of an image speak for a class.
+
+    It takes some seconds, and one image at a time. The class is the most probable one unless
+    `label` names another.
+    """
     service = current_service()
     explainer: Explainer = service.explainer  # type: ignore[assignment]  # or it has no such route
     # Only until the image is decoded: an explanation takes seconds, during which predictions shall

@@ -11,6 +11,7 @@ from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, SENT, UNDO
 from imagesieve.model.decisions import ARGMAX, CONFIDENT
+from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.checks import take_tokens
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
@@ -44,6 +45,21 @@ PACE = RateLimit(rate=2.0, burst=120)
 _MAX_NAMED = 50  # classes in a message
 _CHUNK_BYTES = 65_536
 _NOT_HELD = "The image is not held any more."
+
+_UNDO_LINK = {
+    "undo": {
+        "operationId": "undo_correction",
+        "parameters": {"sha256": "$response.body#/sha256"},
+        "description": "take it back",
+    }
+}
+_IMAGE_LINK = {
+    "image": {
+        "operationId": "review_image",
+        "parameters": {"sha256": "$response.body#/images/0/sha256"},
+        "description": "look at the first image",
+    }
+}
 
 _log = logging.getLogger(__name__)
 
@@ -154,8 +170,35 @@ class Corrections:
             if not is_class_name(name):
                 _log.warning("Nothing can be corrected to %r: it is no folder's name.", name)
 
+    @openapi.operation(
+        "correct",
+        openapi.FEEDBACK,
+        {
+            201: openapi.json_content("it is stored", schemas.Corrected, links=_UNDO_LINK),
+            200: openapi.json_content(
+                "it is what was said before, or instead of it", schemas.Corrected, links=_UNDO_LINK
+            ),
+        },
+        body=openapi.correction_body(),
+        errors=(
+            errors.UnknownImageError,
+            errors.UnknownLabelError,
+            errors.SeveralImagesError,
+            errors.FeedbackFullError,
+            errors.FeedbackUnavailableError,
+            errors.OverloadedError,
+            *openapi.FORM_ERRORS,
+            *openapi.IMAGE_ERRORS,
+            *openapi.LOADING,
+        ),
+        example="""CURL --json '{"id": "PREDICTION-ID", "label": "CLASS"}' URL/v1/feedback""",
+    )
     def correct(self) -> flask.Response:
-        """POST /v1/feedback."""
+        """Say what an image really is.
+
+        By the id of a prediction or by the image's SHA-256 as long as the server has the image, or
+        with the image itself. The next training learns from it.
+        """
         with self._admission.place():  # it decodes: no more at once than predictions
             return self._correct()
 
@@ -176,8 +219,22 @@ class Corrections:
         self._held.note_settled(sha256)
         return json_response(_as_json(done), 201 if done.is_new else 200)
 
+    @openapi.operation(
+        "undo_correction",
+        openapi.FEEDBACK,
+        {200: openapi.json_content("what holds now", schemas.Corrected)},
+        errors=(
+            errors.UnknownImageError,
+            errors.FeedbackFullError,
+            errors.FeedbackUnavailableError,
+            errors.OverloadedError,
+            *openapi.OPTION_ERRORS,
+            *openapi.IMAGE_ERRORS,
+        ),
+        example="CURL -X DELETE URL/v1/feedback/SHA256-OF-THE-IMAGE",
+    )
     def undo(self, sha256: str) -> flask.Response:
-        """DELETE /v1/feedback/<sha256>."""
+        """Take back the last correction of an image."""
         refuse_options(flask.request, self._admission.limits)
         if not is_sha256(sha256):
             raise UnknownImageError("There is no correction of this image.")
@@ -189,8 +246,16 @@ class Corrections:
             self._held.note_unsettled(sha256)
         return json_response(_as_json(done))
 
+    @openapi.operation(
+        "review",
+        openapi.FEEDBACK,
+        {200: openapi.json_content("the queue", schemas.Review, links=_IMAGE_LINK)},
+        query=schemas.ReviewOptions,
+        errors=(*openapi.OPTION_ERRORS, *openapi.LOADING),
+        example="CURL 'URL/v1/review?limit=5'",
+    )
     def review(self) -> flask.Response:
-        """GET /v1/review."""
+        """List the images that should be looked at."""
         found = self._queue.look(read_limit(flask.request, self._admission.limits))
         return json_response(
             {
@@ -202,8 +267,21 @@ class Corrections:
             }
         )
 
+    @openapi.operation(
+        "review_image",
+        openapi.FEEDBACK,
+        {200: openapi.Content("the image, encoded anew", {"image/jpeg": openapi.BINARY})},
+        errors=(
+            errors.UnknownImageError,
+            errors.FeedbackUnavailableError,
+            errors.OverloadedError,
+            *openapi.OPTION_ERRORS,
+            *openapi.IMAGE_ERRORS,
+        ),
+        example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
+    )
     def image(self, sha256: str) -> flask.Response:
-        """GET /v1/review/<sha256>/image."""
+        """Return an image that should be looked at."""
         refuse_options(flask.request, self._admission.limits)
         if not is_sha256(sha256):
             raise UnknownImageError(_NOT_HELD)
@@ -217,8 +295,15 @@ class Corrections:
         response.headers["Content-Disposition"] = "inline"
         return response
 
+    @openapi.operation(
+        "export_corrections",
+        openapi.FEEDBACK,
+        {200: openapi.Content("one JSON object a line", {"application/x-ndjson": openapi.TEXT})},
+        errors=(*openapi.OPTION_ERRORS, errors.FeedbackUnavailableError),
+        example="CURL -o feedback.jsonl URL/v1/feedback/export",
+    )
     def export(self) -> flask.Response:
-        """GET /v1/feedback/export."""
+        """Return the journal of all corrections."""
         refuse_options(flask.request, self._admission.limits)
         file, num_bytes = self._store.export()
         response = flask.Response(_chunks(file, num_bytes), mimetype="application/x-ndjson")

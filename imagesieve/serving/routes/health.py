@@ -4,8 +4,9 @@ import contextlib
 
 import flask
 
+from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import UnavailableError
+from imagesieve.serving.errors import OverloadedError, UnavailableError
 from imagesieve.serving.metrics import MEDIA_TYPE
 from imagesieve.serving.service import current_service, json_response, requires
 
@@ -13,15 +14,36 @@ blueprint = flask.Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-@blueprint.get("/livez")
+@openapi.operation(
+    "health",
+    openapi.MONITORING,
+    {200: openapi.json_content("the process answers", schemas.Status)},
+)
 def health() -> flask.Response:
-    """The process answers."""
+    """Return whether the process answers."""
     return json_response({"status": "ok"})
 
 
+@blueprint.get("/livez")
+@openapi.operation(
+    "liveness",
+    openapi.MONITORING,
+    {200: openapi.json_content("the process answers", schemas.Status)},
+)
+def liveness() -> flask.Response:
+    """Return whether the process answers, under the name that Kubernetes uses."""
+    return health()
+
+
 @blueprint.get("/readyz")
+@openapi.operation(
+    "readiness",
+    openapi.MONITORING,
+    {200: openapi.json_content("the model is loaded and its engine answers", schemas.Status)},
+    errors=(*openapi.LOADING, OverloadedError),
+)
 def readiness() -> flask.Response:
-    """The model is loaded, has predicted an image, and its engine does not hang."""
+    """Return whether images can be classified."""
     service = current_service()
     service.pipeline.check_ready(service.predictor())
     return json_response({"status": "ready"})
@@ -29,8 +51,13 @@ def readiness() -> flask.Response:
 
 @blueprint.get("/metrics")
 @requires(Scope.ADMIN, only_with_keys=True)
+@openapi.operation(
+    "metrics",
+    openapi.MONITORING,
+    {200: openapi.Content("in the text format of Prometheus", {"text/plain": openapi.TEXT})},
+)
 def metrics() -> flask.Response:
-    """Return all figures in Prometheus's text format."""
+    """Return all metrics."""
     service = current_service()
     with contextlib.suppress(UnavailableError):  # while it loads there are other figures
         service.metrics.note_model(service.predictor().describe())

@@ -2,9 +2,10 @@
 
 import flask
 
-from imagesieve.serving import legacy
+from imagesieve.serving import legacy, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.errors import Problem
+from imagesieve.serving.forms import MULTIPART, URLENCODED
 from imagesieve.serving.predict_options import PredictOptions
 from imagesieve.serving.requests import ImageInput, ImageRequest, read_legacy_image
 from imagesieve.serving.service import (
@@ -15,13 +16,39 @@ from imagesieve.serving.service import (
     response_of,
 )
 
+_ANSWER = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/LegacySuccess"},
+        {"$ref": "#/components/schemas/LegacyFailure"},
+    ]
+}
+# Without a type: a field that cannot be read is answered with code 98, as a missing one is.
+_FORM = {
+    "properties": {"imageBase64String": {"type": "string", "description": "the image as Base64"}}
+}
+
 blueprint = flask.Blueprint("legacy", __name__)
 
 
 @blueprint.post(legacy.PATH)
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "detect",
+    openapi.FIRST_GENERATION,
+    {200: openapi.json_content("what the model says, or what was wrong: look at `code`", _ANSWER)},
+    query=schemas.LegacyFields,
+    body=openapi.Content(
+        "other fields are ignored", {URLENCODED: _FORM, MULTIPART: _FORM}, {"required": False}
+    ),
+    errors=openapi.BUSY,
+    example="base64 < image.jpg | CURL --data-urlencode imageBase64String@- URL/image/detection",
+)
 def detect() -> flask.Response:
-    """Predict the image of the one field."""
+    """Classify one image, as the first generation did.
+
+    Everything that is wrong with a request is answered with status 200 and code 98. Below the
+    model's confidence the class `neutral` is answered, if it has one.
+    """
     service = current_service()
     with service.admission.place():
         predictor = service.predictor()
@@ -35,6 +62,11 @@ def detect() -> flask.Response:
 
 
 @blueprint.get("/helloWorld")
+@openapi.operation(
+    "greet",
+    openapi.FIRST_GENERATION,
+    {200: openapi.Content("a greeting", {"text/plain": openapi.TEXT})},
+)
 def greet() -> flask.Response:
     """Say hello."""
     return response_of(legacy.GREETING, media_type="text/plain")

@@ -15,10 +15,18 @@ import flask
 import imagesieve
 from imagesieve.errors import ImageError
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import errors, oip_requests
+from imagesieve.serving import errors, oip_requests, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.answers import DECIMALS
-from imagesieve.serving.errors import BadParameterError, Problem, RequestError, UnknownModelError
+from imagesieve.serving.errors import (
+    BadParameterError,
+    MissingImageError,
+    OverloadedError,
+    Problem,
+    RequestError,
+    TooManyImagesError,
+    UnknownModelError,
+)
 from imagesieve.serving.models import threads_for
 from imagesieve.serving.oip_requests import BYTES, DECISION, INPUT, LABEL, PROBABILITIES, Inference
 from imagesieve.serving.pipeline import Deadline, PredictionResult
@@ -34,7 +42,7 @@ from imagesieve.serving.service import (
 )
 
 SERVER_NAME = "imagesieve"
-ALIAS = "default"  # the model in use, whatever its name
+ALIAS = schemas.MODEL_ALIAS
 PLATFORM = "image-classifier"
 FLOAT = "FP32"
 
@@ -49,21 +57,37 @@ def fail(error: Exception) -> flask.Response:
 
 @blueprint.get("")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "oip_server",
+    openapi.OIP,
+    {200: openapi.json_content("its name", schemas.OipServer)},
+)
 def server() -> flask.Response:
-    """Return what this server is."""
+    """Describe this server."""
     version = imagesieve.__version__
     return json_response({"name": SERVER_NAME, "version": version, "extensions": []})
 
 
 @blueprint.get("/health/live")
+@openapi.operation(
+    "oip_live",
+    openapi.OIP,
+    {200: openapi.json_content("the process answers", schemas.OipLive)},
+)
 def live() -> flask.Response:
-    """The process answers."""
+    """Return whether the process answers."""
     return json_response({"live": True})
 
 
 @blueprint.get("/health/ready")
+@openapi.operation(
+    "oip_ready",
+    openapi.OIP,
+    {200: openapi.json_content("a model can predict", schemas.OipReady)},
+    errors=(*openapi.LOADING, OverloadedError),
+)
 def ready() -> flask.Response:
-    """The model can predict."""
+    """Return whether a model can predict."""
     service = current_service()
     service.pipeline.check_ready(service.predictor())
     return json_response({"ready": True})
@@ -71,8 +95,15 @@ def ready() -> flask.Response:
 
 @blueprint.get("/models/<name>")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "oip_model",
+    openapi.OIP,
+    {200: openapi.json_content("its tensors", schemas.OipModel)},
+    errors=(UnknownModelError, *openapi.LOADING),
+    example="CURL URL/v2/models/default",
+)
 def model(name: str) -> flask.Response:
-    """Return what goes into a model and what comes out."""
+    """Describe what goes into the model and what comes out."""
     described = _find(name).describe()
     return json_response(
         {
@@ -92,16 +123,45 @@ def model(name: str) -> flask.Response:
 
 @blueprint.get("/models/<name>/ready")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "oip_model_ready",
+    openapi.OIP,
+    {200: openapi.json_content("it can", schemas.OipModelReady)},
+    errors=(UnknownModelError, OverloadedError, *openapi.LOADING),
+    example="CURL URL/v2/models/default/ready",
+)
 def model_ready(name: str) -> flask.Response:
-    """This model can predict."""
+    """Return whether this model can predict."""
     current_service().pipeline.check_ready(_find(name))
     return json_response({"name": name, "ready": True})
 
 
 @blueprint.post("/models/<name>/infer")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "oip_infer",
+    openapi.OIP,
+    {200: openapi.json_content("label, probabilities and decision of each", schemas.OipAnswer)},
+    body=openapi.json_body("one tensor of images", schemas.OipRequest),
+    errors=(
+        UnknownModelError,
+        MissingImageError,
+        TooManyImagesError,
+        *openapi.BODY_ERRORS,
+        *openapi.BUSY,
+    ),
+    # An image is too long for an argument.
+    example="{ printf '"
+    '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'
+    "'; base64 < image.jpg | tr -d '\\n'; printf '\"]}]}'; } | "
+    "CURL --json @- URL/v2/models/default/infer",
+)
 def infer(name: str) -> flask.Response:
-    """Predict one image or several."""
+    """Classify one image or several.
+
+    An image that cannot be classified fails the whole request: the error names its place in
+    `data`, counted from 0. `shape` has to agree with `data`.
+    """
     service = current_service()
     with contextlib.ExitStack() as places:
         places.enter_context(service.admission.place())

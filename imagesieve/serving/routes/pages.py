@@ -1,28 +1,29 @@
-"""The pages for people: try the model, review what it was unsure of, read about the API."""
+"""The pages for people: try the model, review what it was unsure of."""
 
-import functools
 import mimetypes
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import flask
 
-# Pages hold no data: what they show, their scripts ask the API for, with the user's key.
-TEMPLATES: Mapping[str, str] = MappingProxyType(
-    {"/": "index.html", "/review": "review.html", "/docs": "docs.html"}
-)
+from imagesieve.serving import openapi
 
 # The pages' modules run only as this type, and some systems' tables call them plain text.
 mimetypes.add_type("text/javascript", ".js")
 
+_PAGE = {200: openapi.Content("a page for people", {"text/html": openapi.TEXT})}
+
+# Pages hold no data: what they show, their scripts ask the API for, with the user's key.
 blueprint = flask.Blueprint("pages", __name__)
 
 
-def _render(path: str) -> flask.Response:
-    return flask.Response(flask.render_template(TEMPLATES[path], page=path), mimetype="text/html")
+@blueprint.get("/")
+@openapi.operation("page", openapi.PAGES, _PAGE)
+def home() -> str:
+    """Try the model."""
+    return flask.render_template("index.html", page="/")
 
 
-for _path, _template in TEMPLATES.items():
-    blueprint.add_url_rule(
-        _path, _template.removesuffix(".html"), functools.partial(_render, _path)
-    )
+@blueprint.get("/review")
+@openapi.operation("review_page", openapi.PAGES, _PAGE)
+def review() -> str:
+    """Correct what the model was unsure of."""
+    return flask.render_template("review.html", page="/review")

@@ -9,7 +9,7 @@ import flask
 
 from imagesieve.errors import ClassifierError
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import errors
+from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.answers import answer
 from imagesieve.serving.limits import BATCH_PATH
@@ -18,13 +18,38 @@ from imagesieve.serving.pipeline import Deadline
 from imagesieve.serving.requests import ImageRequest, read_image, read_images
 from imagesieve.serving.service import Service, current_service, json_response, requires
 
+PREDICTION = openapi.json_content(
+    "what the model says",
+    schemas.Prediction,
+    links={
+        "correct": {
+            "operationId": "correct",
+            "requestBody": {"id": "$response.body#/id", "reject": True},
+            "description": "say that the image belongs to no class",
+        }
+    },
+)
+
 blueprint = flask.Blueprint("predict", __name__)
 
 
 @blueprint.post("/v1/predict")
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "predict",
+    openapi.PREDICT,
+    {200: PREDICTION},
+    query=schemas.PredictOptions,
+    body=openapi.image_body(schemas.PredictOptions),
+    errors=openapi.ONE_IMAGE_ERRORS,
+    example="CURL --data-binary @image.jpg URL/v1/predict",
+)
 def predict() -> flask.Response:
-    """Predict one image."""
+    """Classify one image.
+
+    Send its bytes as they are, as a file of a form, or as Base64 in a form or in JSON. (In a
+    multipart form, Base64 goes into a text field `imageBase64String`.)
+    """
     service = current_service()
     with service.admission.place():
         predictor = service.predictor()
@@ -36,8 +61,30 @@ def predict() -> flask.Response:
 
 @blueprint.post(BATCH_PATH)
 @requires(Scope.PREDICT)
+@openapi.operation(
+    "predict_batch",
+    openapi.PREDICT,
+    {
+        200: openapi.json_content(
+            "a prediction or a problem for each, in the order sent", schemas.Batch
+        )
+    },
+    query=schemas.BatchOptions,
+    body=openapi.batch_body(),
+    errors=(
+        errors.MissingImageError,
+        errors.TooManyImagesError,
+        *openapi.FORM_ERRORS,
+        *openapi.BUSY,
+    ),
+    example="CURL -F image=@one.jpg -F image=@two.jpg URL/v1/predict/batch",
+)
 def predict_batch() -> flask.Response:
-    """Predict up to 32 images; the error of one does not concern the others."""
+    """Classify several images at once.
+
+    The error of one image does not concern the others. Files may also be named like that of a
+    single image. Options count for every image.
+    """
     service, request_id = current_service(), flask.g.request_id
     with service.admission.place(), service.admission.batch_place():
         predictor = service.predictor()

@@ -1,0 +1,569 @@
+"""The API's description, OpenAPI 3.1, made from the views, their structs and the running service.
+
+A view carries its `Operation`, set by the decorator of that name; the first line of its docstring
+is the summary, the rest the description. Paths, keys and the errors of every route come from the
+routes themselves, schemas from the structs in `schemas`.
+"""
+
+import dataclasses
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import flask
+import msgspec
+from werkzeug import exceptions as http
+
+import imagesieve
+from imagesieve import errors as base_errors
+from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.serving import errors, legacy, schemas
+from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.forms import FILE_FIELDS, JSON, MULTIPART, TEXT_FIELDS, URLENCODED
+from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.service import Service, needed_scope
+
+Json = dict[str, Any]
+Schema = type[msgspec.Struct] | Mapping[str, Any]
+Errors = tuple[type[Exception], ...]
+View = TypeVar("View", bound=Callable[..., Any])
+
+PREDICT, FEEDBACK, MODELS, MONITORING, OIP, FIRST_GENERATION, PAGES = (
+    "Predict",
+    "Feedback",
+    "Models",
+    "Monitoring",
+    "Open Inference Protocol",
+    "First generation",
+    "Pages",
+)
+_TAGS = {
+    PREDICT: "Images in, classes out.",
+    FEEDBACK: "What the model got wrong, and what it was unsure of.",
+    MODELS: "Which version of the model is served.",
+    MONITORING: "For probes and dashboards.",
+    OIP: "Version 2, as clients of KServe, Triton and MLServer speak it.",
+    FIRST_GENERATION: "The routes of the first generation, for its callers.",
+    PAGES: "For people.",
+}
+
+# Errors that views raise; those of every route are added by `_errors`.
+LOADING: Errors = (errors.ModelLoadingError, errors.ShuttingDownError)
+BUSY: Errors = (*LOADING, errors.OverloadedError, errors.DeadlineExceededError)
+OPTION_ERRORS: Errors = (
+    errors.BadParameterError,
+    errors.MalformedBodyError,
+    errors.TooManyFieldsError,
+)
+BODY_ERRORS: Errors = (
+    errors.BadParameterError,
+    errors.MalformedBodyError,
+    errors.BodyTooLargeError,
+    errors.UnsupportedMediaTypeError,
+)
+FORM_ERRORS: Errors = (*BODY_ERRORS, errors.TooManyFieldsError)
+IMAGE_ERRORS: Errors = (
+    base_errors.EmptyImageError,
+    base_errors.ImageTooLargeError,
+    base_errors.UnsupportedImageFormatError,
+    base_errors.TooManyPixelsError,
+    base_errors.ImageTooSmallError,
+    base_errors.TruncatedImageError,
+    base_errors.ImageError,
+)
+_URL_ERRORS: Errors = (errors.UrlNotAllowedError, errors.FetchFailedError)
+ONE_IMAGE_ERRORS: Errors = (
+    errors.MissingImageError,
+    errors.SeveralImagesError,
+    errors.BadBase64Error,
+    *FORM_ERRORS,
+    *IMAGE_ERRORS,
+    *BUSY,
+    *_URL_ERRORS,  # left out where no URLs are fetched
+)
+MODEL_CHANGE_ERRORS: Errors = (
+    errors.UnknownModelError,
+    errors.ModelRefusedError,
+    errors.ModelChangeFailedError,
+    errors.ModelUnusableError,
+    *BODY_ERRORS,
+    *LOADING,
+)
+_HTTP_SERVER_ERRORS: Errors = (
+    http.BadRequest,
+    http.RequestTimeout,
+    http.RequestHeaderFieldsTooLarge,
+    http.NotImplemented,
+)
+
+BINARY: Json = {"type": "string", "format": "binary"}
+TEXT: Json = {"type": "string"}
+_IMAGE_BYTES: Json = {**BINARY, "contentMediaType": "image/*"}
+_URL_FIELD = msgspec.json.schema(schemas.Url)
+_ONE_SOURCE = [{"required": ["image"]}, {"required": ["url"]}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """A body or an answer.
+
+    Attributes:
+        description: one line.
+        media_types: media type -> what it holds, a struct or a JSON Schema.
+        more: other members that OpenAPI has for it, such as `links` or `headers`.
+    """
+
+    description: str
+    media_types: Mapping[str, Schema]
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """What a view does, besides what its route says.
+
+    Attributes:
+        name: what programs made from the description call it.
+        tag: one of the groups of the description.
+        answers: HTTP status -> what is answered when all is well.
+        query: the struct of its options.
+        body: what it accepts.
+        errors: that the view itself may raise.
+        example: a command, where CURL stands for curl with its key, URL for the service's URL.
+        summary: one line.
+        description: more, as Markdown.
+    """
+
+    name: str
+    tag: str
+    answers: Mapping[int, Content]
+    query: type[msgspec.Struct] | None = None
+    body: Content | None = None
+    errors: Errors = ()
+    example: str = ""
+    summary: str = ""
+    description: str = ""
+
+
+def operation(
+    name: str,
+    tag: str,
+    answers: Mapping[int, Content],
+    *,
+    query: type[msgspec.Struct] | None = None,
+    body: Content | None = None,
+    errors: Errors = (),
+    example: str = "",
+) -> Callable[[View], View]:
+    """Describe a view for `/openapi.json`; see `Operation`."""
+
+    def attach(view: View) -> View:
+        summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
+        described = Operation(
+            name,
+            tag,
+            answers,
+            query,
+            body,
+            errors,
+            example,
+            " ".join(summary.split()).rstrip("."),
+            description,
+        )
+        view.operation = described  # type: ignore[attr-defined]
+        return view
+
+    return attach
+
+
+def json_content(description: str, schema: Schema, **more: Any) -> Content:
+    """Return the description of a JSON body or answer."""
+    return Content(description, {JSON: schema}, more)
+
+
+def json_body(description: str, schema: Schema, *, required: bool = True) -> Content:
+    """Return the description of a JSON body."""
+    return Content(description, {JSON: schema}, {"required": required})
+
+
+def image_body(options: type[msgspec.Struct]) -> Content:
+    """Return the description of a body with one image, in all its forms, and options."""
+    fields = _properties(options)
+    others = ", ".join(f"`{name}`" for name in FILE_FIELDS if name != "image")
+    file = {
+        **_IMAGE_BYTES,
+        "description": f"the image, as a file; its field may also be named {others}",
+    }
+    texts = dict.fromkeys(TEXT_FIELDS, schemas.BASE64_FIELD)
+    base64 = {"image": msgspec.json.schema(schemas.Base64)}
+    return Content(
+        "exactly one image, in any of these forms; options here or in the query",
+        {
+            "image/*": _IMAGE_BYTES,
+            "application/octet-stream": _IMAGE_BYTES,
+            MULTIPART: _form({"image": file, **fields}, required=["image"]),
+            URLENCODED: _form(
+                {**texts, "url": _URL_FIELD, **fields},
+                oneOf=[{"required": [name]} for name in (*texts, "url")],
+            ),
+            JSON: _form({**base64, "url": _URL_FIELD, **fields}, oneOf=_ONE_SOURCE),
+        },
+        {"required": True},
+    )
+
+
+def batch_body() -> Content:
+    """Return the description of a body with a batch of images."""
+    files = {
+        "type": "array",
+        "description": "the images, as files of one field",
+        "items": _IMAGE_BYTES,
+        "minItems": 1,
+        "x-limit": "max_batch_images",
+    }
+    fields = {"image": files, **_properties(schemas.BatchOptions)}
+    return Content(
+        "one image or more",
+        {MULTIPART: _form(fields, required=["image"]), JSON: schemas.BatchBody},
+        {"required": True},
+    )
+
+
+def correction_body() -> Content:
+    """Return the description of a correction."""
+    fields = _properties(schemas.Correction)
+    names = ("label", "note", "reviewer")
+    with_image = _form(
+        {
+            "image": {"description": "the image, as a file", **_IMAGE_BYTES},
+            **{name: fields[name] for name in names},
+        },
+        required=["image", "label"],
+        description="A field `reject` with the text `true` may stand instead of `label`.",
+    )
+    return Content(
+        "which image (`id` or `sha256`, or the image itself), and what it is of (`label`, or "
+        "`reject`)",
+        {JSON: schemas.Correction, MULTIPART: with_image},
+        {"required": True},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What the description has to know of the service; no classes while the model loads."""
+
+    limits: ServingLimits
+    has_keys: bool
+    takes_urls: bool
+    url: str
+    model: str | None = None
+    classes: Sequence[str] = ()
+    decisions: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Route:
+    """One URL rule with one method."""
+
+    path: str
+    method: str
+    endpoint: str
+    scope: Scope | None
+
+
+def document(app: flask.Flask, service: Service, url: str) -> Json:
+    """Return the description of all routes whose views have an `Operation`.
+
+    Args:
+        app: has the routes.
+        service: has keys, limits and the model.
+        url: of the service, for examples, without a slash at its end.
+    """
+    facts = _facts(service, url)
+    paths: dict[str, Json] = {}
+    tags = set()
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        described: Operation | None = getattr(view, "operation", None)
+        if described:
+            (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            path = re.sub("<(.+?)>", "{\\1}", rule.rule)
+            route = _Route(path, method, rule.endpoint, needed_scope(view, service.access))
+            paths.setdefault(path, {})[method.lower()] = _operation(route, described, facts)
+            tags.add(described.tag)
+    value = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Image sorter",
+            "version": imagesieve.__version__,
+            "description": _DESCRIPTION + (_KEYS if facts.has_keys else _NO_KEYS),
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": _TAGS[name]} for name in _TAGS if name in tags],
+        "paths": paths,
+        "components": {
+            "schemas": _components(facts),
+            "headers": _HEADERS,
+            **({"securitySchemes": _SECURITY_SCHEMES} if facts.has_keys else {}),
+        },
+    }
+    fitted: Json = _fit(value, facts)
+    return fitted
+
+
+_DESCRIPTION = """\
+Classifies images with the model that was trained for it, and learns from corrections.
+
+Errors are problem documents (`application/problem+json`, RFC 9457) with the status of HTTP, a \
+`type` that stays the same, and a `detail` for people. Unknown paths get `not-found`, and wrong \
+methods `method-not-allowed`. Every answer carries an `X-Request-Id`, under which the server's log \
+has the request."""
+_KEYS = """
+
+Send your key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."""
+_NO_KEYS = """
+
+This server has no keys: every caller may predict and correct, and none may administrate."""
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_HEADERS = {
+    "RequestId": {
+        "description": "names the request in the server's log",
+        "schema": {"type": "string", "format": "uuid"},
+    },
+    "RetryAfter": {
+        "description": "seconds to wait before trying again",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+def _facts(service: Service, url: str) -> _Facts:
+    known = service.limits, service.access.has_keys, service.fetch is not None, url
+    try:
+        model = service.predictor().describe()
+    except errors.UnavailableError:
+        return _Facts(*known)
+    classes = tuple(model["classes"])
+    # A caller's own threshold may bring the fallback class in, whatever the policy.
+    fallback = DecisionPolicy.from_json(model["decision_policy"]).fallback_class
+    decisions = classes if fallback in classes else (*classes, fallback)
+    return _Facts(*known, model["name"], classes, decisions)
+
+
+def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:
+    example = described.example or f"CURL URL{route.path}"
+    needs_key = route.scope is not None and facts.has_keys
+    curl = "curl -H 'X-API-Key: KEY'" if needs_key else "curl"
+    command = example.replace("CURL", curl).replace("URL", facts.url)
+    parameters = _path_parameters(route.path, facts) + _query_parameters(described.query)
+    return {
+        "operationId": described.name,
+        "tags": [described.tag],
+        "summary": described.summary,
+        "description": f"{described.description}\n\n```sh\n{command}\n```".strip(),
+        **({"parameters": parameters} if parameters else {}),
+        **({"requestBody": _content(described.body)} if described.body else {}),
+        "responses": _responses(route, described, facts),
+        **(
+            {"security": [{name: [route.scope.value]} for name in _SECURITY_SCHEMES]}
+            if route.scope and needs_key
+            else {}
+        ),
+    }
+
+
+def _path_parameters(path: str, facts: _Facts) -> list[Json]:
+    names = [schemas.MODEL_ALIAS, facts.model] if facts.model else []
+    known: Mapping[str, Json] = {
+        "sha256": {"description": "of the encoded image", "schema": _SHA256},
+        "name": {
+            "description": f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served",
+            "schema": _one_of(names),
+        },
+    }
+    return [
+        {"name": name, "in": "path", "required": True, **known[name]}
+        for name in re.findall("{(.+?)}", path)
+    ]
+
+
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def _query_parameters(options: type[msgspec.Struct] | None) -> list[Json]:
+    fields = _properties(options) if options else {}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            **({"description": schema["description"]} if "description" in schema else {}),
+            # Without its default: Swagger UI would send it beside that of a form, hence twice.
+            "schema": {
+                key: one for key, one in schema.items() if key not in ("description", "default")
+            },
+        }
+        for name, schema in fields.items()
+    ]
+
+
+def _content(content: Content) -> Json:
+    media_types = {
+        name: {"schema": dict(schema) if isinstance(schema, Mapping) else _ref(schema.__name__)}
+        for name, schema in content.media_types.items()
+    }
+    return {"description": content.description, "content": media_types, **content.more}
+
+
+def _responses(route: _Route, described: Operation, facts: _Facts) -> Json:
+    good = {
+        str(status): {
+            **_content(answer),
+            "headers": {**_headers(status), **answer.more.get("headers", {})},
+        }
+        for status, answer in described.answers.items()
+    }
+    return {**good, **_refusals(route, _errors(route, described, facts))}
+
+
+def _errors(route: _Route, described: Operation, facts: _Facts) -> set[type[Exception]]:
+    """Return all that may go wrong at a route."""
+    found = {*described.errors, errors.BadHostError, *_HTTP_SERVER_ERRORS, Exception}
+    if not facts.takes_urls:
+        found -= set(_URL_ERRORS)
+    if route.method != "GET" or route.scope is Scope.ADMIN:
+        found.add(errors.ForbiddenError)
+    if route.scope:
+        found.add(errors.RateLimitedError)
+        found |= {errors.UnauthorizedError, errors.ForbiddenError} if facts.has_keys else set()
+    return found
+
+
+def _refusals(route: _Route, kinds: set[type[Exception]]) -> Json:
+    """Return the answers when something is wrong, by status."""
+    problems = {errors.PROBLEMS[kind] for kind in kinds}
+    rows = sorted((row.status, row.slug, row.title[:1].lower() + row.title[1:]) for row in problems)
+    refusals: Json = {}
+    for status, group in itertools.groupby(rows, key=lambda row: row[0]):
+        if route.path == legacy.PATH and status not in legacy.TOLD_BY_STATUS:
+            continue
+        refusals[str(status)] = {
+            "description": "; ".join(f"`{slug}`: {title}" for _, slug, title in group),
+            "headers": _headers(status),
+            "content": {
+                name: {"schema": _ref(schema.__name__)}
+                for name, schema in _refusal_schemas(route, status).items()
+            },
+        }
+    return refusals
+
+
+def _refusal_schemas(route: _Route, status: int) -> dict[str, type[msgspec.Struct]]:
+    if route.path == legacy.PATH:
+        return {JSON: schemas.LegacyFailure}
+    if route.endpoint.startswith("oip."):
+        # The HTTP server refuses some requests before it is known which route they are for.
+        early = {errors.MEDIA_TYPE: schemas.Problem} if status in (400, 413, 431, 501) else {}
+        return {JSON: schemas.OipError, **early}
+    return {errors.MEDIA_TYPE: schemas.Problem}
+
+
+def _headers(status: int) -> Json:
+    waits = {"Retry-After": _ref("RetryAfter", "headers")} if status in (429, 503) else {}
+    return {"X-Request-Id": _ref("RequestId", "headers"), **waits}
+
+
+def _components(facts: _Facts) -> Json:
+    """Return the schemas of all structs, and those that depend on the model in use."""
+    structs = [
+        kind
+        for kind in vars(schemas).values()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ]
+    _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    components["BatchItem"]["oneOf"] = _ONE_SOURCE
+    components["Correction"]["allOf"] = _CORRECTION_RULES
+    components["OipProbabilities"]["properties"]["data"]["minItems"] = max(1, len(facts.classes))
+    each: Json = {"additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}}
+    if facts.classes:
+        share = each["additionalProperties"]
+        each = {
+            "properties": dict.fromkeys(facts.classes, share),
+            "additionalProperties": False,
+            "minProperties": 1,
+        }
+    slugs = {
+        f"/problems/{row.slug}"
+        for kind, row in errors.PROBLEMS.items()
+        if kind is not errors.ClientGoneError  # has no reader
+    }
+    return {
+        **components,
+        "ClassName": {"description": "a class of the model", **_one_of(facts.classes)},
+        "Decision": {
+            "description": "a class, or the fallback class of the policy",
+            **_one_of(facts.decisions),
+        },
+        "Probabilities": {
+            "type": "object",
+            "description": "class -> probability; those of all classes sum to 1",
+            **each,
+        },
+        "ProblemType": _one_of(sorted(slugs)),
+    }
+
+
+# Which image is meant: exactly one of two names. What it is: a class, or none with `reject`.
+_CORRECTION_RULES = [
+    {"oneOf": [{"required": ["id"]}, {"required": ["sha256"]}]},
+    {
+        "oneOf": [
+            {"required": ["label"], "properties": {"reject": {"const": False}}},
+            {"required": ["reject"], "properties": {"reject": {"const": True}, "label": False}},
+        ]
+    },
+]
+
+
+def _fit(value: Any, facts: _Facts) -> Any:
+    """Fill limits in, and leave `url` out where no URLs are fetched."""
+    if isinstance(value, list):
+        return [_fit(one, facts) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    fitted = {name: _fit(one, facts) for name, one in value.items() if name != "x-limit"}
+    if "x-limit" in value:
+        bound = "maxItems" if value["type"] == "array" else "maximum"
+        fitted[bound] = getattr(facts.limits, value["x-limit"])
+    if "url" in fitted.get("properties", ()) and not facts.takes_urls:
+        fitted["properties"].pop("url")
+        ways = [one for one in fitted.pop("oneOf") if one["required"] != ["url"]]
+        fitted |= {"oneOf": ways} if len(ways) > 1 else ways[0]
+    return fitted
+
+
+_REF = "#/components/schemas/{name}"
+
+
+def _ref(name: str, kind: str = "schemas") -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _one_of(names: Sequence[str]) -> Json:
+    """Return the schema of one of some texts; of any text where they are not known yet."""
+    return {"type": "string", **({"enum": list(names)} if names else {})}
+
+
+def _properties(kind: type[msgspec.Struct]) -> Json:
+    _, components = msgspec.json.schema_components([kind], ref_template=_REF)
+    properties: Json = components[kind.__name__]["properties"]
+    return properties
+
+
+def _form(properties: Json, **more: Any) -> Json:
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
