@@ -2,7 +2,7 @@
 
 An engine is safe to call from many threads. On a CPU several small requests at once are faster than
 one large batch, so the OpenVINO engine keeps a pool of infer requests, one for each stream, and the
-caller brings the threads (`Engine.num_streams` tells how many are worth it).
+caller brings the threads (`Engine.num_streams`: how many are worth it).
 """
 
 import abc
@@ -37,39 +37,32 @@ class Engine(abc.ABC):
     Attributes:
         name: engine and precision, for example `openvino-bf16`.
         image_size: (height, width) in pixels.
-        num_streams: how many calls can run at once with profit.
+        output_shapes: of each output without the batch; None where a length may vary.
+        num_streams: how many calls are worth running at once.
     """
 
     name: str
     image_size: tuple[int, int]
+    output_shapes: tuple[tuple[int | None, ...], ...]
     num_streams: int
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """Give the outputs for images.
+        """Return the first output for images.
 
         Args:
             images: (batch, height, width, 3) uint8, RGB, 0 to 255.
 
         Returns:
-            (batch, outputs) float32.
+            (batch, …) float32; of a classifier (batch, classes).
 
         Raises:
             EngineError: the run failed.
         """
 
 
-class OpenVINORunner:
-    """Runs an OpenVINO IR with any outputs on the CPU; safe to call from many threads.
-
-    Never imports TensorFlow.
-
-    Attributes:
-        name: engine and precision, for example `openvino-bf16`.
-        image_size: (height, width) in pixels.
-        num_streams: how many calls can run at once with profit.
-        output_shapes: for each output its lengths behind the batch; None where it may vary.
-    """
+class OpenVINOEngine(Engine):
+    """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
 
     def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
         """Compile the model.
@@ -97,7 +90,7 @@ class OpenVINORunner:
                     "INFERENCE_NUM_THREADS": num_threads or cpu_count(),
                 },
             )
-            self.num_streams: int = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self.num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.num_streams):
                 self._requests.put(self._compiled.create_infer_request())
@@ -105,20 +98,14 @@ class OpenVINORunner:
             self.image_size = (height.get_length(), width.get_length())
             self.output_shapes = tuple(map(_lengths, self._compiled.outputs))
         except (RuntimeError, ValueError) as error:  # ValueError: other axes than an image's
-            raise _cannot_load(xml, _first_line(error)) from error
+            raise EngineError(f"OpenVINO cannot load {xml}: {_first_line(error)}") from error
 
-    def run(self, images: np.ndarray) -> tuple[npt.NDArray[np.float32], ...]:
-        """Give every output for images; waits for a free infer request.
+    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
+        """See `Engine.run`; waits for a free infer request."""
+        return self.run_all(images)[0]
 
-        Args:
-            images: (batch, height, width, 3) uint8, RGB, 0 to 255.
-
-        Returns:
-            One array for each output, (batch, ...) float32, in the order of the model.
-
-        Raises:
-            EngineError: the run failed.
-        """
+    def run_all(self, images: np.ndarray) -> tuple[npt.NDArray[np.float32], ...]:
+        """Return every output for images, as `run` does the first, in the order of the model."""
         with self._request() as request:
             try:
                 request.infer([np.ascontiguousarray(images)])
@@ -139,35 +126,11 @@ class OpenVINORunner:
             self._requests.put(request)
 
 
-class OpenVINOEngine(Engine):
-    """Runs a classifier's OpenVINO IR on the CPU. Never imports TensorFlow."""
-
-    def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
-        """Compile the model; for the arguments see `OpenVINORunner`.
-
-        Raises:
-            EngineError: the IR cannot be read or compiled, or is no classifier.
-        """
-        self._runner = OpenVINORunner(xml, precision, num_threads)
-        self.name = self._runner.name
-        self.image_size = self._runner.image_size
-        self.num_streams = self._runner.num_streams
-        match self._runner.output_shapes[0]:
-            case (int(num_outputs),):
-                self.num_outputs = num_outputs
-            case shape:
-                raise _cannot_load(xml, f"outputs of {shape} are not those of a classifier")
-
-    def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """See `Engine.run`; waits for a free infer request."""
-        return self._runner.run(images)[0]
-
-
 class KerasEngine(Engine):
     """Runs a Keras model through one compiled function."""
 
     def __init__(self, model: Any) -> None:
-        """Wrap a Keras model that takes float32 pixels from 0 to 255.
+        """Wrap a Keras model of one output that takes float32 pixels from 0 to 255.
 
         `model.predict` costs several times as much for one image, and calling the model directly
         even more: a single traced function serves every batch size.
@@ -179,7 +142,7 @@ class KerasEngine(Engine):
         _, height, width, _ = model.input_shape
         self.name = "keras-f32"
         self.image_size = (height, width)
-        self.num_outputs = model.output_shape[-1]
+        self.output_shapes = (tuple(model.output_shape[1:]),)
         self.num_streams = 1
         self._lock = threading.Lock()
 
@@ -194,7 +157,7 @@ class KerasEngine(Engine):
         self._convert = tf.convert_to_tensor
 
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """See `Engine.run`; calls take turns, as TensorFlow spreads each over all cores."""
+        """See `Engine.run`; one call at a time, as TensorFlow spreads each over all cores."""
         with self._lock:
             try:
                 return np.asarray(self._function(self._convert(images)), dtype=np.float32)
@@ -222,12 +185,12 @@ def load_keras_model(path: Path) -> Any:
 
 
 def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "auto") -> Engine:
-    """Give an engine for a checked model version.
+    """Return an engine for a checked model version.
 
     Args:
-        version: from `bundle.load`, so its files have their checksums.
+        version: from `versions.load`, so its files have their checksums.
         engine: `auto` takes OpenVINO where the version has it, Keras otherwise.
-        precision: `auto` takes the quickest that this CPU has and this version passed its gate for.
+        precision: `auto` takes the quickest that `choose_precision` finds.
 
     Raises:
         UsageError: the two do not go together.
@@ -247,13 +210,13 @@ def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "a
 
 
 def choose_precision(version: ModelVersion) -> str:
-    """Give the quickest precision that this version passed its gate for and this CPU has.
+    """Return the quickest precision that this version passed its check for and this CPU has.
 
     The times that were measured when the version was made decide. A version without them (of an
     earlier release) is served in int8 before bf16 before f32.
     """
     usable = [precision for precision in _QUICKEST_FIRST if _may_serve(version, precision)]
-    times = [_gate(version, precision).get("milliseconds") for precision in usable]
+    times = [_check_result(version, precision).get("milliseconds") for precision in usable]
     known = [time for time in times if isinstance(time, int | float)]
     if len(known) < len(usable):
         return usable[0]
@@ -261,7 +224,7 @@ def choose_precision(version: ModelVersion) -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Tell whether this CPU has bfloat16 arithmetic, which roughly halves the time."""
+    """Return whether this CPU has bfloat16 arithmetic, which roughly halves the time."""
     import_openvino()
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -295,11 +258,11 @@ def _core() -> Any:
         if _the_core is None:
             ov = import_openvino()
             # The table of types behind `.data` is built on first use, and two threads that do so at
-            # once wait for each other for ever, with Python's global lock in their hands.
+            # once wait for each other for ever, holding Python's global lock.
             np.copy(ov.Tensor(np.zeros(1, np.uint8)).data)
             _the_core = ov.Core()
             # A mapped file stays in memory beside the weights that are made of it, 80 MiB of
-            # InceptionV3's, and kills the process when somebody cuts it off.
+            # InceptionV3's, and kills the process when the file is truncated.
             _the_core.set_property({"ENABLE_MMAP": False})
         return _the_core
 
@@ -314,10 +277,6 @@ def _take_uint8(ov: Any, model: Any) -> Any:
 def _lengths(output: Any) -> tuple[int | None, ...]:
     axes = list(output.get_partial_shape())[1:]
     return tuple(None if axis.is_dynamic else axis.get_length() for axis in axes)
-
-
-def _cannot_load(xml: Path, reason: str) -> EngineError:
-    return EngineError(f"OpenVINO cannot load {xml}: {reason}")
 
 
 def _open_keras(version: ModelVersion, precision: str) -> Engine:
@@ -343,7 +302,7 @@ def _open_ir(version: ModelVersion, precision: str) -> Engine:
     if precision == "int8":
         path = version.file(OPENVINO_INT8_MODEL)
         if path is None:
-            reason = _gate(version, "int8").get("reason", "it was made without one")
+            reason = _check_result(version, "int8").get("reason", "it was made without one")
             raise UsageError(
                 f"The model version {version.path} has no int8 model ({reason}): "
                 "use --precision f32 or auto."
@@ -354,23 +313,22 @@ def _open_ir(version: ModelVersion, precision: str) -> Engine:
 def _may_serve(version: ModelVersion, precision: str) -> bool:
     if precision == "f32":
         return True
-    if _gate(version, precision).get("passed") is not True:
+    if _check_result(version, precision).get("passed") is not True:
         return False
     return cpu_has_bf16() if precision == "bf16" else version.file(OPENVINO_INT8_MODEL) is not None
 
 
-def _gate(version: ModelVersion, precision: str) -> Mapping[str, Any]:
+def _check_result(version: ModelVersion, precision: str) -> Mapping[str, Any]:
     found = version.manifest.engines.get(f"openvino-{precision}")
     return found if isinstance(found, Mapping) else {}
 
 
-def _check_shapes(engine: Any, version: ModelVersion) -> None:
-    manifest = version.manifest
-    if engine.image_size != manifest.image_size or engine.num_outputs != len(manifest.classes):
+def _check_shapes(engine: Engine, version: ModelVersion) -> None:
+    size, num_classes = version.manifest.image_size, len(version.manifest.classes)
+    if engine.image_size != size or engine.output_shapes[0] != (num_classes,):
         raise ModelDamagedError(
-            f"The model in {version.path} takes {engine.image_size} pixels and gives "
-            f"{engine.num_outputs} numbers; its manifest says {manifest.image_size} and "
-            f"{len(manifest.classes)} classes."
+            f"The model in {version.path} takes {engine.image_size} pixels and its output is "
+            f"{engine.output_shapes[0]}; its manifest says {size} and {num_classes} classes."
         )
 
 

@@ -74,16 +74,16 @@ def store(converted: Path, tmp_path: Path) -> FeatureStore:
 @pytest.fixture
 def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[collections.Counter[bytes]]:
     """Count, for each image by its pixels, how often it goes through the base."""
-    run = engines.OpenVINORunner.run
+    run = engines.OpenVINOEngine.run_all
     seen: collections.Counter[bytes] = collections.Counter()
     lock = threading.Lock()
 
-    def counted(self: engines.OpenVINORunner, batch: np.ndarray) -> Any:
+    def counted(self: engines.OpenVINOEngine, batch: np.ndarray) -> Any:
         with lock:
             seen.update(image.tobytes() for image in batch)
         return run(self, batch)
 
-    monkeypatch.setattr(engines.OpenVINORunner, "run", counted)
+    monkeypatch.setattr(engines.OpenVINOEngine, "run_all", counted)
     return seen
 
 
@@ -324,7 +324,7 @@ import numpy as np
 built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
 dataset = read_dataset(Path(sys.argv[1]))
 images = images_of(dataset.train)
-run, calls = engines.OpenVINORunner.run, 0
+run, calls = engines.OpenVINOEngine.run_all, 0
 def counted(self, batch):
     global calls
     calls += 1
@@ -333,7 +333,7 @@ def counted(self, batch):
     return run(self, batch)
 with Extractor(built, FeatureStore(Path(sys.argv[2]), limit=1e9)) as extractor:
     extractor.open(images)
-    engines.OpenVINORunner.run = counted
+    engines.OpenVINOEngine.run_all = counted
     found = np.asarray(extractor.pooled(images, 2).values)
     print(extractor.num_computed, float(found.astype(np.float64).sum()))
 """

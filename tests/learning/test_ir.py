@@ -55,7 +55,7 @@ def test_a_head_set_on_a_converted_base_is_the_whole_model(
     built = request.getfixturevalue(head)
     xml = tmp_path / "new/model.xml"
     convert.write_with_head(convert.read(base), built.head, xml)
-    (found,) = engines.OpenVINORunner(xml, "f32").run(IMAGES)
+    (found,) = engines.OpenVINOEngine(xml, "f32").run_all(IMAGES)
     expected = np.asarray(built.model(IMAGES.astype(np.float32), training=False))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.2  # the images are told apart
@@ -69,7 +69,7 @@ def test_several_heads_go_on_one_base(
     answers = []
     for number, built in enumerate((dense, logistic, dense)):
         convert.write_with_head(read, built.head, tmp_path / f"{number}.xml")
-        answers += engines.OpenVINORunner(tmp_path / f"{number}.xml", "f32").run(IMAGES)
+        answers += engines.OpenVINOEngine(tmp_path / f"{number}.xml", "f32").run_all(IMAGES)
     np.testing.assert_array_equal(answers[0], answers[2])
     assert np.abs(answers[0] - answers[1]).max() > 0.01
 
@@ -83,7 +83,7 @@ def test_a_base_that_was_read_stays_whole_when_its_files_are_removed(
     read = convert.read(tmp_path / "copy/base.xml")
     shutil.rmtree(tmp_path / "copy")
     convert.write_with_head(read, logistic.head, tmp_path / "model.xml")
-    (found,) = engines.OpenVINORunner(tmp_path / "model.xml", "f32").run(IMAGES)
+    (found,) = engines.OpenVINOEngine(tmp_path / "model.xml", "f32").run_all(IMAGES)
     expected = np.asarray(logistic.model(IMAGES.astype(np.float32), training=False))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

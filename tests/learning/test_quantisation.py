@@ -22,7 +22,7 @@ xml = Path(sys.argv[1]) / "model.xml"
 ov.save_model(ov.Model([ops.softmax(scores, 1)], [pixels]), xml, compress_to_fp16=False)
 images = list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8))
 quantize.quantise(xml, images, xml.with_name("int8.xml"))
-found = engines.OpenVINORunner(xml.with_name("int8.xml"), "int8").run(np.stack(images))[0]
+found = engines.OpenVINOEngine(xml.with_name("int8.xml"), "int8").run(np.stack(images))
 print(found.shape, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 print("tensorflow" in sys.modules, file=sys.stderr)
 """

@@ -196,7 +196,7 @@ def test_an_ir_has_its_outputs_in_the_order_of_the_keras_model(count: int, tmp_p
     model = keras.Model(pixels, outputs)
     convert.write_ir(model, tmp_path / "new/model.xml")
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
-    found = engines.OpenVINORunner(tmp_path / "new/model.xml").run(images)
+    found = engines.OpenVINOEngine(tmp_path / "new/model.xml").run_all(images)
     expected = model(images.astype(np.float32))
     assert [answer.shape for answer in found] == [tuple(answer.shape) for answer in expected]
     for answer, other in zip(found, expected, strict=True):

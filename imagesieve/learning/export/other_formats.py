@@ -115,7 +115,7 @@ def _write_and_compare(
 
 
 def _read_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    return engines.OpenVINORunner(path).run(images)[0]
+    return engines.OpenVINOEngine(path).run(images)
 
 
 def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:

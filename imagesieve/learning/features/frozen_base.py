@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 class _Runner(Protocol):
     num_streams: int
 
-    def run(self, images: np.ndarray, /) -> tuple[np.ndarray, ...]: ...
+    def run_all(self, images: np.ndarray, /) -> tuple[np.ndarray, ...]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class FrozenBase:
         Returns:
             (batch, *map_shape) and (batch, *pooled_shape), float32.
         """
-        maps, pooled = self._runner.run(images)
+        maps, pooled = self._runner.run_all(images)
         return maps, pooled
 
     def require_xml(self) -> Path:
@@ -150,7 +150,7 @@ def open_base(
             if precision == "int8":  # which depends on what it was calibrated on
                 labels["quantised"] = sha256_of(xml.with_suffix(".bin"))
             engine, batch_size = f"openvino-{precision}", 1
-            run = functools.partial(engines.OpenVINORunner, xml, precision)
+            run = functools.partial(engines.OpenVINOEngine, xml, precision)
         yield FrozenBase(
             engine,
             xml,
@@ -208,7 +208,7 @@ class _KerasRunner:
             jit_compile=False,
         )
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def run_all(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(output, np.float32) for output in self._function(images))
 
 
@@ -248,7 +248,7 @@ def _converted(both: Any, place: Path, images: ImageIterator, precision: str) ->
 def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
     numbers = np.unique(np.linspace(0, images.n - 1, _NUM_COMPARED).astype(int))
     pixels = np.stack([images.image(int(number), 0) for number in numbers])
-    f32 = engines.OpenVINORunner(xml, "f32").run(pixels)
+    f32 = engines.OpenVINOEngine(xml, "f32").run_all(pixels)
     from_keras = [np.asarray(output) for output in both(pixels[:2].astype(np.float32))]
     for features in from_keras:
         require_finite(features)
@@ -260,7 +260,7 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
         )
     if not engines.cpu_has_bf16():
         return "f32"
-    bf16 = engines.OpenVINORunner(xml, "bf16").run(pixels)
+    bf16 = engines.OpenVINOEngine(xml, "bf16").run_all(pixels)
     noise = max(_noise(one, other, one) for one, other in zip(f32, bf16, strict=True))
     _log.debug("bf16 changes features by %.2f %% of what images differ by", 100 * noise)
     if noise <= MAX_NOISE:
