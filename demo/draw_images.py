@@ -2,46 +2,43 @@
 
     python demo/draw_images.py data-demo --train 120 --validation 40 --seed 0
 
-Every image is painted here, so the demo needs no download and nobody's photographs.
+Every image is painted here, so the demo downloads no photographs.
 """
 
 import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from draw_menus import paint_menu
 from draw_scenes import paint_scene
 from draw_text_pages import paint_text_page
-from lettering import chance
 from photograph import photograph_scene, photograph_sheet
 from PIL import Image
+from surfaces import chance
 
 SPLITS = ("train", "validation")  # the order counts: it is part of every image's seed
 TEXT_SHARE = 0.25  # of the other images; without pages of text the task would be too easy
 STAMP_NAME = ".images.json"  # hidden, so that it is no part of the data
-DRAWING_VERSION = 2  # raise it when the images change, and old folders are drawn again
+DRAWING_VERSION = 3  # raise it when the images change, and old folders are drawn again
 
 
 def draw_menu(rng: np.random.Generator) -> Image.Image:
-    """A photograph or a scan of a menu: RGB, 350 to 900 pixels a side."""
+    """Return a photograph or a scan of a menu: RGB, 350 to 900 pixels a side."""
     return photograph_sheet(paint_menu, rng)
 
 
 def draw_other(rng: np.random.Generator) -> Image.Image:
-    """A photograph of anything but a menu: RGB, 350 to 900 pixels a side."""
+    """Return a photograph of anything but a menu: RGB, 350 to 900 pixels a side."""
     if chance(rng, TEXT_SHARE):
         return photograph_sheet(paint_text_page, rng)
     return photograph_scene(paint_scene, rng)
 
 
-PAINTERS: dict[str, Callable[[np.random.Generator], Image.Image]] = {
-    "menu": draw_menu,
-    "not-menu": draw_other,
-}
+PAINTERS = {"menu": draw_menu, "not-menu": draw_other}
 
 
 def draw_data_folder(folder: Path, *, num_train: int, num_validation: int, seed: int) -> None:
@@ -49,41 +46,33 @@ def draw_data_folder(folder: Path, *, num_train: int, num_validation: int, seed:
 
     The numbers are images per class. An image depends on the seed, its split, its class and
     its number alone, so a larger set begins with the images of a smaller one. A folder that
-    holds this set already is left as it is; one that holds files from elsewhere is refused.
+    holds this set already is left as it is; one with files from elsewhere raises FileExistsError.
     """
     counts = {"train": num_train, "validation": num_validation}
     stamp = {"drawing": DRAWING_VERSION, "seed": seed, **counts}
     if _read_stamp(folder) == stamp:
         return
-    _refuse_strangers(folder)
+    _refuse_foreign_files(folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for split, class_name, number in _images(counts):
-        path = unfinished / _image_path(split, class_name, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _draw_file(path, split, class_name, number, seed)
+    for path, key in _images(stamp):
+        rng = np.random.default_rng((seed, *key))
+        image = list(PAINTERS.values())[key[1]](rng)
+        (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
+        image.save(unfinished / path, "JPEG", quality=int(rng.integers(60, 93)))
     (unfinished / STAMP_NAME).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
 
 
-def _images(counts: dict[str, int]) -> Iterator[tuple[str, str, int]]:
-    for split in SPLITS:
-        for class_name in PAINTERS:
-            for number in range(counts[split]):
-                yield split, class_name, number
-
-
-def _image_path(split: str, class_name: str, number: int) -> Path:
-    return Path(split) / class_name / f"{number:03d}.jpg"
-
-
-def _draw_file(path: Path, split: str, class_name: str, number: int, seed: int) -> None:
-    key = (seed, SPLITS.index(split), list(PAINTERS).index(class_name), number)
-    rng = np.random.default_rng(key)
-    image = PAINTERS[class_name](rng)
-    image.save(path, "JPEG", quality=int(rng.integers(60, 93)))
+def _images(stamp: dict[str, int]) -> Iterator[tuple[Path, tuple[int, int, int]]]:
+    """Yield each image's path in the folder, and the numbers of its split, class and itself."""
+    for split_number, split in enumerate(SPLITS):
+        for class_number, class_name in enumerate(PAINTERS):
+            for number in range(stamp[split]):
+                path = Path(split, class_name, f"{number:03d}.jpg")
+                yield path, (split_number, class_number, number)
 
 
 def _read_stamp(folder: Path) -> dict[str, int] | None:
@@ -93,23 +82,18 @@ def _read_stamp(folder: Path) -> dict[str, int] | None:
         return None
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _refuse_foreign_files(folder: Path) -> None:
     """Redrawing empties the folder: stop if that would delete anything not drawn here."""
-    if not folder.exists():
-        return
-    counts = _read_stamp(folder) or dict.fromkeys(SPLITS, 0)
-    known = {folder / _image_path(*image) for image in _images(counts)}
-    known.add(folder / STAMP_NAME)
-    strangers = sorted(path for path in folder.rglob("*") if path.is_file() and path not in known)
-    if strangers:
-        raise FileExistsError(
-            f"{folder} holds files that were not drawn here, such as {strangers[0].name}; "
-            "move them away, or name another folder"
-        )
+    stamp = _read_stamp(folder) or dict.fromkeys(SPLITS, 0)
+    drawn = {folder / STAMP_NAME, *(folder / path for path, _ in _images(stamp))}
+    foreign = sorted(path for path in folder.rglob("*") if path.is_file() and path not in drawn)
+    if foreign:
+        what = f"{folder} holds files that were not drawn here, such as {foreign[0].name}"
+        raise FileExistsError(f"{what}; move them away, or name another folder")
 
 
-def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
+def main() -> None:
+    """Draw the folder that the command line asks for."""
     parser = argparse.ArgumentParser(
         description="Draw sample images of menus and of other things.",
         epilog="example: python demo/draw_images.py data-demo --train 120 --validation 40",
@@ -119,19 +103,14 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--train", type=int, default=120, help="training images per class (%(default)s)")
     add("--validation", type=int, default=40, help="validation images per class (%(default)s)")
     add("--seed", type=int, default=0, help="another seed, other images (%(default)s)")
-    return parser.parse_args(arguments)
-
-
-def main() -> None:
-    """Draw the folder that the command line asks for."""
-    options = read_arguments()
-    counts = {"num_train": options.train, "num_validation": options.validation}
+    chosen = parser.parse_args()
+    counts = {"num_train": chosen.train, "num_validation": chosen.validation}
     try:
-        draw_data_folder(options.folder, **counts, seed=options.seed)
+        draw_data_folder(chosen.folder, **counts, seed=chosen.seed)
     except OSError as error:
         sys.exit(f"error: {error}")
-    total = len(PAINTERS) * sum(counts.values())
-    print(f"{total} images of menus and of other things lie in {options.folder}")
+    total = len(PAINTERS) * (chosen.train + chosen.validation)
+    print(f"{total} images of menus and of other things lie in {chosen.folder}")
 
 
 if __name__ == "__main__":

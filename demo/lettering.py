@@ -1,22 +1,20 @@
-"""Typefaces and the writing of text on an image.
+"""Typefaces and letters.
 
 The fonts are those that matplotlib ships, and Pillow's own, so that the images look the same on
 every machine, whatever fonts the system has.
 """
 
+import math
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-from PIL import ImageDraw, ImageFont
-
-Colour = tuple[int, int, int]
+from PIL import ImageFont
 
 # Some typefaces hold plain letters only; these signs have a usual spelling without them.
-PLAIN_SPELLING = str.maketrans({"€": "EUR ", "£": "GBP ", "–": "-", "·": "*", "’": "'", "œ": "oe"})
+PLAIN_SPELLING = str.maketrans({"€": "EUR ", "£": "GBP ", "–": "-", "’": "'", "œ": "oe"})
 
 
 @dataclass(frozen=True)
@@ -49,85 +47,53 @@ class Letters:
 
     font: ImageFont.FreeTypeFont
     has_accents: bool
-    size: int  # pixels
 
     def spell(self, text: str) -> str:
-        """The text with the signs that this font has."""
+        """Return the text with the signs that this font has."""
         if self.has_accents:
             return text
         decomposed = unicodedata.normalize("NFKD", text.translate(PLAIN_SPELLING))
         return decomposed.encode("ascii", "ignore").decode()
 
     def width(self, text: str) -> float:
-        """Width of the text in pixels."""
-        return self.font.getlength(self.spell(text))
-
-    def write(
-        self,
-        pen: ImageDraw.ImageDraw,
-        position: tuple[float, float],
-        text: str,
-        colour: Colour | int,
-        anchor: str = "ls",
-    ) -> None:
-        """Write one line of text; the anchor is Pillow's, by default left on the baseline."""
-        pen.text(position, self.spell(text), font=self.font, fill=colour, anchor=anchor)
+        """Return the width of the text in pixels."""
+        return _measure(self.font, self.spell(text))
 
     def wrap(self, text: str, width: float) -> list[str]:
-        """Break the text into lines no wider than `width` pixels."""
-        space = self.width(" ")
-        lines: list[list[str]] = [[]]
-        used = 0.0
+        """Return the text in lines no wider than `width` pixels."""
+        lines, free = [""], width
         for word in text.split():
-            length = self.width(word)
-            if lines[-1] and used + length > width:
-                lines.append([])
-                used = 0.0
-            lines[-1].append(word)
-            used += length + space
-        return [" ".join(line) for line in lines]
+            needed = self.width(word + " ")
+            if needed > free:
+                lines, free = [*lines, ""], width
+            lines[-1] += word + " "
+            free -= needed
+        return [line.rstrip() for line in lines if line]
+
+
+def letters(
+    typeface: Typeface, size: float, style: str = "plain", text: str = "", width: float = math.inf
+) -> Letters:
+    """Return the typeface at `size` pixels, or smaller so that `text` is no wider than `width`."""
+    whole = max(7, round(size))
+    found = Letters(_load(getattr(typeface, style), whole), typeface.has_accents)
+    needed = found.width(text)
+    return found if needed <= width else letters(typeface, size * width / needed, style)
+
+
+@cache
+def _measure(font: ImageFont.FreeTypeFont, text: str) -> float:
+    return font.getlength(text)
 
 
 @cache
 def _load(file_name: str | None, size: int) -> ImageFont.FreeTypeFont:
     if file_name is None:
         return ImageFont.load_default(size)
-    # The basic layout is fast, and is there in every Pillow; Raqm is not.
-    path = str(_font_folder() / file_name)
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
-
-
-@cache
-def _font_folder() -> Path:
-    # Looked up, not imported: matplotlib takes half a second that nobody needs here.
+    # Looked up, not imported: importing matplotlib takes half a second.
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "matplotlib is missing; its fonts are needed: pip install matplotlib"
-        )
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-
-
-def letters(typeface: Typeface, size: float, style: str = "plain") -> Letters:
-    """The typeface at `size` pixels; `style` is plain, bold or italic."""
-    whole = max(7, round(size))
-    return Letters(_load(getattr(typeface, style), whole), typeface.has_accents, whole)
-
-
-def largest_letters(
-    typeface: Typeface, text: str, width: float, size: float, style: str = "plain"
-) -> Letters:
-    """The typeface at `size` pixels, or smaller so that the text is no wider than `width`."""
-    wanted = letters(typeface, size, style)
-    needed = wanted.width(text)
-    return wanted if needed <= width else letters(typeface, size * width / needed, style)
-
-
-def pick(rng: np.random.Generator, choices):
-    """One of the choices, which may be of any type."""
-    return choices[int(rng.integers(len(choices)))]
-
-
-def chance(rng: np.random.Generator, probability: float) -> bool:
-    """True with this probability."""
-    return bool(rng.random() < probability)
+        raise ModuleNotFoundError("matplotlib is missing (its fonts): pip install matplotlib")
+    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / file_name
+    # The basic layout is fast, and is there in every Pillow; Raqm is not.
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

@@ -25,12 +25,9 @@ from imagesieve.model import versions  # noqa: E402
 from imagesieve.serving.server import listen  # noqa: E402
 
 BACKBONE = "InceptionV3"
-TRAIN_IMAGES = 250  # of each class
-VALIDATION_IMAGES = 50
-
-WORK = Path("demo") / "out"
-DATA = WORK / "data"
-MODELS = WORK / "modelFile"
+TRAIN_IMAGES, VALIDATION_IMAGES = 250, 50  # of each class
+WORK = Path("demo", "out")
+DATA, MODELS = WORK / "data", WORK / "modelFile"
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -41,27 +38,21 @@ def main(arguments: Sequence[str]) -> NoReturn:
     os.chdir(PROJECT)
     listen("127.0.0.1", options.port).close()  # a port that is taken must show before the training
     logs.start_logging("demo")
-    say(1, f"Sample images in {DATA}/")
+    print(f"\n== 1. Sample images in {DATA}/", flush=True)
     draw_data_folder(DATA, num_train=TRAIN_IMAGES, num_validation=VALIDATION_IMAGES, seed=0)
-    say(2, "Check")
-    run("trainMyDataWithKerasModel.py", "--data", DATA, "--check-only")
-    say(3, f"Train {BACKBONE}")
+    print("\n== 2. Check", flush=True)
+    train("--check-only")
+    print(f"\n== 3. Train {BACKBONE}", flush=True)
     train_unless_done()
-    say(4, "Serve")
+    print("\n== 4. Serve", flush=True)
     serve(options.port)
-
-
-def say(number: int, what: str) -> None:
-    """Print a heading."""
-    print(f"\n== {number}. {what}", flush=True)
 
 
 def train_unless_done() -> None:
     """Train on the sample images, or find the model that an earlier run made of them."""
     version = find_trained()
     if version is None:
-        arguments = ["--data", DATA, "--model-dir", MODELS, "--backbone", BACKBONE]
-        run("trainMyDataWithKerasModel.py", *arguments, "--weights", choose_weights())
+        train("--model-dir", MODELS, "--backbone", BACKBONE, "--weights", choose_weights())
         return
     accuracy = version.manifest.metrics["accuracy"]
     print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
@@ -69,7 +60,7 @@ def train_unless_done() -> None:
 
 
 def find_trained() -> versions.ModelVersion | None:
-    """Give the current model if it was trained on just these images, or further since then."""
+    """Return the current model if it was trained on these images, or further since then."""
     from imagesieve.learning.data.dataset import read_dataset
 
     try:
@@ -81,7 +72,7 @@ def find_trained() -> versions.ModelVersion | None:
 
 
 def choose_weights() -> str:
-    """Give `imagenet` if the weights can be had; else say so and give `random`."""
+    """Return `imagenet` if the weights can be downloaded; else say so and return `random`."""
     from imagesieve.learning.networks import backbones, weights
 
     try:
@@ -101,19 +92,15 @@ def serve(port: int) -> NoReturn:
         print(f"Try: curl --data-binary @{image} http://127.0.0.1:{port}/v1/predict")
     print(f"The page: http://127.0.0.1:{port}/   (Ctrl-C ends the demo)", flush=True)
     # Corrections lie with the data, where a retraining of the demo's model finds them.
-    options = ["--model", MODELS, "--port", port, "--feedback", DATA / FEEDBACK]
-    arguments = [sys.executable, "main.py", *map(str, options)]
-    os.execv(sys.executable, arguments)  # noqa: S606 (our own script, so that Ctrl-C reaches it)
+    options = ["main.py", "--model", MODELS, "--port", port, "--feedback", DATA / FEEDBACK]
+    os.execv(sys.executable, [sys.executable, *map(str, options)])  # noqa: S606 (Ctrl-C reaches it)
 
 
-def run(script: str, *arguments: str | Path) -> None:
-    """Run one of the project's scripts.
-
-    Raises:
-        ClassifierError: it failed; it has said why.
-    """
-    command = [sys.executable, script, *map(str, arguments)]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603 (our own scripts)
+def train(*arguments: str | Path) -> None:
+    """Run the training script on the sample images; raise ClassifierError if it fails."""
+    script = "trainMyDataWithKerasModel.py"
+    command = [sys.executable, script, "--data", str(DATA), *map(str, arguments)]
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 (our own script)
         raise ClassifierError(f"{script} failed, so the demo ends here.")
 
 
