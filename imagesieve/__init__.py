@@ -1,8 +1,8 @@
-"""Sort images at scale: collect, learn, judge, serve, correct, learn again.
+"""Classify images at scale: collect, learn, predict, serve, correct, learn again.
 
-Ground floor: `errors`, `cores`, `files`, `logs`, `console`. First floor: `images`, `fingerprints`,
-`decisions`, `bundle`, `engines`.
-Three wings that never import each other: `collecting`, `learning`, `serving`.
+Base: `errors`, `cores`, `files`, `class_folders`, `logs`, `console`. Shared: `web`, `images`,
+`model`, `prediction`, `explaining`, `feedback`, `intervals`. Three wings that never import each
+other: `collecting`, `learning`, `serving`. CONTRIBUTING.md has the map.
 """
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cpu_count() -> int:
-    """Give the number of cores this process may use: its affinity, and its container's quota."""
+    """Return the number of cores this process may use: its affinity, and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _cgroup_quota()
     return max(1, min(cores or 1, math.ceil(quota)) if quota else cores or 1)

@@ -1,9 +1,9 @@
-"""Every error a user can cause or must hear about.
+"""Every error that is shown to a user.
 
 ClassifierError                      exit code 1
 ├── UsageError                       a wrong option or value; exit code 2
 ├── OutputError                      something could not be written
-├── PortError                        the server cannot listen where it was told to
+├── PortError                        the server cannot listen on that address
 ├── DataError                        the data folder cannot be trained on
 ├── WeightsError                     pretrained weights are missing or belong to another network
 ├── EngineError                      no engine can run the model, or a run failed
@@ -11,7 +11,7 @@ ClassifierError                      exit code 1
 │   ├── ModelNotFoundError           nothing there
 │   ├── ModelDamagedError            half copied, changed, or not what the manifest says
 │   └── ModelTooNewError             written by a later release
-├── SearchError                      the image search gave no usable answer
+├── SearchError                      the image search returned no usable page
 └── ImageError                       one image cannot be used; carries its source
     ├── UnreadableImageError         the file cannot be opened
     ├── EmptyImageError              no bytes at all
@@ -31,13 +31,13 @@ from typing import ClassVar
 
 
 class ClassifierError(Exception):
-    """Base of the family: the message is meant for the user as it stands."""
+    """Base of all: the message is meant for the user as it stands."""
 
     exit_code = 1
 
 
 class UsageError(ClassifierError):
-    """An option or value that can never work; nothing was tried."""
+    """An option or value that cannot work; nothing was done."""
 
     exit_code = 2
 
@@ -51,11 +51,11 @@ class PortError(ClassifierError):
 
 
 class DataError(ClassifierError):
-    """The data folder does not hold what training needs."""
+    """The data folder lacks what training needs."""
 
 
 class WeightsError(ClassifierError):
-    """Weights could not be had, or are not for this network."""
+    """Weights could not be loaded, or are not for this network."""
 
 
 class EngineError(ClassifierError):
@@ -67,7 +67,7 @@ class ModelError(ClassifierError):
 
 
 class ModelNotFoundError(ModelError):
-    """There is no model version at the given place."""
+    """There is no model version at the path."""
 
 
 class ModelDamagedError(ModelError):
@@ -86,7 +86,7 @@ class ImageError(ClassifierError):
     """One image cannot be used.
 
     Attributes:
-        source: the path or the name the caller gave, or None for bare bytes.
+        source: the path or name of the image, or None for bare bytes.
         reason: the sentence without the source, for lists that print the source beside it.
         slug: the kind of error in answers and tables, such as `truncated-image`.
     """

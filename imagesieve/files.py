@@ -80,13 +80,13 @@ def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; see `write_bytes`. What is no UTF-8 (a file name) is escaped."""
+    """Write UTF-8 text atomically; see `write_bytes`. What is not UTF-8 (file names) is escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented UTF-8 JSON atomically; see `write_bytes`. NaN and infinities are refused."""
-    # A file name that is no UTF-8 holds lone surrogates; `\udcff` is how JSON writes one.
+    # A file name that is not UTF-8 has lone surrogates; `\udcff` is how JSON writes one.
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

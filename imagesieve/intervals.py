@@ -6,7 +6,7 @@ _Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give the 95 % Wilson score interval of a proportion (Wilson 1927).
+    """Return the 95 % Wilson score interval of a proportion (Wilson 1927).
 
     Raises:
         ValueError: there are no trials.

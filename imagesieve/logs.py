@@ -20,7 +20,7 @@ NUM_OLDER_FILES = 5
 
 
 def timestamp() -> str:
-    """Give the local time as `YYYYMMDD-HHMMSS`, fit for file names and sortable."""
+    """Return the local time as `YYYYMMDD-HHMMSS`, fit for file names and sortable."""
     return time.strftime("%Y%m%d-%H%M%S")
 
 
@@ -70,7 +70,7 @@ def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER
 def native_messages_in_log() -> Iterator[None]:
     """Send what C++ libraries write to standard error during the block to the log file.
 
-    TensorFlow greets with half a dozen lines before any of its own switches is read. Without a log
+    TensorFlow prints half a dozen lines before any of its own switches is read. Without a log
     file nothing is redirected: a message is never lost.
     """
     files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
@@ -91,7 +91,7 @@ def native_messages_in_log() -> Iterator[None]:
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A log file whose disk may fill up: that is said once, and the script goes on without it."""
+    """A log file whose disk may fill up: one warning, and the script goes on without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         error = sys.exc_info()[1]

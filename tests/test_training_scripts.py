@@ -307,7 +307,7 @@ BAD_INPUTS = {
     "huge seed": (_nothing, TRAIN, ("--seed", str(2**32)), 2, "--seed is 4294967296"),
     "learning rate": (_nothing, TRAIN, ("--learning-rate", "nan"), 2, "--learning-rate"),
     "tiny images": (_nothing, TRAIN, ("--image-size", "8"), 2, "--image-size is 8"),
-    "name": (_nothing, TRAIN, ("--name", "a/b"), 2, "'a/b' is no folder name"),
+    "name": (_nothing, TRAIN, ("--name", "a/b"), 2, "'a/b' cannot name a folder"),
     "confidence": (
         _nothing,
         TRAIN,

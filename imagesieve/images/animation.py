@@ -1,4 +1,4 @@
-"""Further frames of an animation, for whom the first frame may be a disguise."""
+"""Further frames of an animation, where the first frame may hide what the others show."""
 
 import io
 import time
@@ -17,7 +17,7 @@ _MOST_SECONDS = 0.5  # for all further frames; those that were decoded by then a
 def further_frames(
     data: bytes, first: images.DecodedImage, image_size: tuple[int, int], count: int
 ) -> list[np.ndarray]:
-    """Give frames of an animation besides the first, spread evenly over its first 64.
+    """Return frames of an animation besides the first, spread evenly over its first 64.
 
     Args:
         data: the encoded image.
@@ -41,15 +41,15 @@ def further_frames(
         images.heavy_lane(first.width * first.height),
         Image.open(io.BytesIO(data), formats=[first.format]) as image,
     ):
-        wanted = _spread(_num_frames(image, data), count)
-        for number in range(1, wanted[-1] + 1 if wanted else 0):
+        chosen = _spread(_num_frames(image, data), count)
+        for number in range(1, chosen[-1] + 1 if chosen else 0):
             if time.monotonic() > end:
                 break
             try:
-                # Each frame is drawn upon the one before, whoever wants to see that.
+                # Each frame is drawn upon the one before, so all of them are decoded.
                 image.seek(number)
                 image.load()
-                if number in wanted:
+                if number in chosen:
                     pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
                     found.append(np.asarray(pixels, dtype=np.uint8))
             except MemoryError:
@@ -71,7 +71,7 @@ def _num_frames(image: Image.Image, data: bytes) -> int:
 
 
 def _spread(num_frames: int, count: int) -> list[int]:
-    """Give up to `count` numbers from 1 to the last frame."""
+    """Return up to `count` numbers from 1 to the last frame."""
     last = num_frames - 1
     count = min(count, last)
     return [round(1 + place * (last - 1) / max(1, count - 1)) for place in range(count)]

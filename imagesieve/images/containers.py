@@ -19,7 +19,9 @@ _MOST_PNG_CHUNKS = 20_000  # pixels mostly come in chunks of 8 kB or more
 _MOST_JPEG_SCANS = 64  # progressive images have ten; optimisers try a few more
 _MOST_JPEG_SEGMENTS = 2000  # colour profiles and comments come in pieces of 64 kB
 _MOST_JPEG_JUNK = 65_536  # bytes between segments, which belong to none
-_MOST_GIF_NOTES = 10_000  # pieces of what is no frame; 255 bytes each, where a program wrote them
+_MOST_GIF_NOTES = (
+    10_000  # pieces of what is not a frame; 255 bytes each, where a program wrote them
+)
 _GIF_PIECE_BYTES = 64  # of frames, on average at least
 
 _FRAME, _PIXELS, _NOTE = "frame", "pixels", "note"
@@ -32,11 +34,11 @@ _JPEG_BARE = frozenset(bytes([0xFF, code]) for code in (0x01, *range(0xD0, 0xDA)
 
 
 def check(image_format: str, data: bytes) -> None:
-    """Refuse an image of far more blocks than any program writes.
+    """Check that an image has no more blocks than any program writes.
 
     Args:
         image_format: one of `images.FORMATS`.
-        data: the encoded image; what is wrong with it otherwise is for its decoder to say.
+        data: the encoded image; its decoder finds all other damage.
 
     Raises:
         UndecodableImageError: there are too many.
@@ -82,7 +84,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _check_jpeg_head(data: bytes) -> int | None:
-    """Give where the first scan begins, or None if there is none, or no place for another."""
+    """Return where the first scan begins, or None if there is none, or no place for another."""
     junk, position = 0, 2
     frame = b""
     for _ in range(_MOST_JPEG_SEGMENTS):
@@ -101,19 +103,19 @@ def _check_jpeg_head(data: bytes) -> int | None:
 
 
 def _is_all(data: bytes, frame: bytes, scan: re.Match[bytes]) -> bool:
-    """Tell whether a scan has all colours of a frame in full: decoders stop behind it."""
+    """Return whether a scan has all colours of a frame in full: decoders stop behind it."""
     return len(frame) == 8 and data[scan.end() + 2 : scan.end() + 3] == frame[7:]
 
 
 def _jpeg_marks(data: bytes, position: int) -> Iterator[bytes]:
-    """Give the marks of segments up to the end of the image."""
+    """Yield the marks of segments up to the end of the image."""
     while (found := _JPEG_MARK.search(data, position)) and found[0] != _END:
         yield found[0]
         position = _behind(data, found)
 
 
 def _behind(data: bytes, found: re.Match[bytes]) -> int:
-    """Give where a segment ends; the pixels of a scan come behind that."""
+    """Return where a segment ends; the pixels of a scan come behind that."""
     start = found.end()
     if found[0] in _JPEG_BARE or start + 2 > len(data):
         return start
@@ -132,7 +134,7 @@ def _check_gif(data: bytes) -> None:
 
 
 def _gif_pieces(data: bytes) -> Iterator[str]:
-    """Tell of each piece what it is: a frame's beginning, some of its pixels, or anything else."""
+    """Yield what each piece is: a frame's beginning, some of its pixels, or anything else."""
     if len(data) < 13:
         return
     position = 13 + _colours(data[10])
@@ -153,7 +155,7 @@ def _gif_pieces(data: bytes) -> Iterator[str]:
 
 
 def _colours(flags: int) -> int:
-    """Give the bytes of the table of colours that the flags announce."""
+    """Return the bytes of the table of colours that the flags announce."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -36,8 +36,8 @@ from imagesieve.images import containers
 
 _log = logging.getLogger(__name__)
 
-# `decode` says itself what is wrong with an image; Pillow's remarks on odd files would only
-# clutter the terminal. (`warnings.catch_warnings` around each call is not safe with threads.)
+# `decode` raises what is wrong with an image; Pillow's warnings about odd files would only clutter
+# the terminal. (`warnings.catch_warnings` around each call is not safe with threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -93,7 +93,7 @@ class Limits:
     max_pixels: int = 64_000_000  # JPEG: decoded at a fraction of its size, up to 3 bytes a pixel
     max_pixels_lossless: int = 25_000_000  # the others: up to 16 bytes a pixel while decoding
     max_side: int = 30_000  # pixels
-    min_side: int = 16  # pixels; below, there is nothing to recognise
+    min_side: int = 16  # pixels; below, nothing can be recognised
     formats: tuple[str, ...] = FORMATS
 
 
@@ -132,7 +132,7 @@ def decode(
     image_size: tuple[int, int] | None = None,
     name: str | None = None,
 ) -> DecodedImage:
-    """Turn an encoded image into RGB pixels.
+    """Return an encoded image as RGB pixels.
 
     The format is sniffed from the first bytes and only that decoder is opened; size is capped from
     the header before any pixel is decoded; EXIF orientation is applied; transparency lies on white;
@@ -146,7 +146,7 @@ def decode(
         name: what to call the image in errors; the path by default.
 
     Raises:
-        ImageError: a child of it that says what is wrong, with the path or `name`.
+        ImageError: the subclass for what is wrong, with the path or `name`.
     """
     if isinstance(source, bytes):
         data = source
@@ -160,12 +160,12 @@ def decode(
 
 
 def heavy_lane(num_pixels: int) -> contextlib.AbstractContextManager[object]:
-    """Give what an image of this size has to hold while it is decoded: large ones take turns."""
+    """Return a context for decoding an image of this size, which bounds the large ones at once."""
     return _heavy_lane if num_pixels > _HEAVY_PIXELS else contextlib.nullcontext()
 
 
 def sniff(data: bytes) -> str | None:
-    """Name the image format that the first bytes announce, or None when it is none of ours."""
+    """Return the format that the first bytes announce, or None when it is not one of `FORMATS`."""
     if data[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -188,7 +188,7 @@ def _describe(data: bytes) -> str:
     for magic, what in _REFUSED:
         if start.startswith(magic):
             return f"this is {what}"
-    return f"this is no known image format (it starts with {data[:8]!r})"
+    return f"this is not a known image format (it starts with {data[:8]!r})"
 
 
 def _read(path: Path, limits: Limits, name: str) -> bytes:
@@ -218,7 +218,7 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
         return _decode_as(image_format, data, limits, image_size)
     except ImageError:
         raise
-    except MemoryError:  # the machine's trouble, not the image's: the caller must hear it as that
+    except MemoryError:  # the machine's trouble, not the image's
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own words name a limit that is not ours.
@@ -262,7 +262,7 @@ def _decode_as(
 
 
 def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Image.Image, int]:
-    """Give the RGB image as it is meant to be seen, and the orientation that was applied."""
+    """Return the RGB image as it is meant to be seen, and the orientation that was applied."""
     box = None
     orientation = 1
     if image.format in _JPEG_FORMATS:
@@ -329,7 +329,7 @@ def _draft(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Give a loaded image as RGB: transparency on white, 16-bit grey scaled."""
+    """Return a loaded image as RGB: transparency on white, 16-bit grey scaled."""
     if image.mode.startswith("I"):
         # 16-bit grey: `convert` would clip nearly every value to white.
         grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""An image's fingerprint: what hardly changes when it is scaled or encoded again.
+"""An image's fingerprint, which hardly changes when the image is scaled or encoded again.
 
 A difference hash of 256 bits (64 cannot tell pages of text apart) finds candidates; the colours of
 a 4 × 4 grid confirm them, since on flat images the hash has little to say. Measured on some 1,400
@@ -24,7 +24,7 @@ _BLOCK = 256  # rows compared at once, so that their distances stay within the c
 
 
 def fingerprint(pixels: np.ndarray) -> bytes:
-    """Give `NUM_BYTES` bytes: the hash, the colours, and how many edges the hash saw (up to 255).
+    """Return `NUM_BYTES` bytes: the hash, the colours, and how many edges the hash saw (up to 255).
 
     Args:
         pixels: (height, width, 3) uint8, RGB; `CHECK_SIZE` where fingerprints are to be compared.
@@ -41,7 +41,7 @@ def fingerprint(pixels: np.ndarray) -> bytes:
 
 
 class FingerprintIndex:
-    """Finds the near-duplicates of an image among those that were added."""
+    """An index that finds the near-duplicates of an image among those that were added."""
 
     def __init__(self) -> None:
         self._rows = np.zeros((64, NUM_BYTES), np.uint8)
@@ -52,7 +52,7 @@ class FingerprintIndex:
         return len(self._keys)
 
     def add(self, key: str, fingerprint: bytes) -> None:
-        """Remember an image under a name that need not be new."""
+        """Add an image under a name, which need not be new."""
         count = len(self._keys)
         if count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
@@ -62,7 +62,7 @@ class FingerprintIndex:
         self._keys.append(key)
 
     def find(self, fingerprint: bytes, start: int = 0) -> list[str]:
-        """Give the names of all near-duplicates, in the order in which they were added.
+        """Return the names of all near-duplicates, in the order in which they were added.
 
         While one thread adds, others may find what was there before.
 
@@ -79,7 +79,7 @@ class FingerprintIndex:
 
 
 def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Give pairs of positions, the smaller first, whose images are the same or nearly so."""
+    """Return pairs of positions, the smaller first, whose images are the same or nearly so."""
     return list(_near_pairs(fingerprints))
 
 
@@ -93,17 +93,17 @@ def _near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 
 def _words(rows: np.ndarray) -> np.ndarray:
-    """Give the hashes of fingerprints, (count, 4) uint64."""
+    """Return the hashes of fingerprints, (count, 4) uint64."""
     return np.ascontiguousarray(rows[:, :_HASH_BYTES]).view(np.uint64)
 
 
 def _near(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the row numbers in `one` and `other` of every near pair of fingerprints."""
+    """Return the row numbers in `one` and `other` of every near pair of fingerprints."""
     return _confirm(one, other, *_candidates(_words(one), _words(other)))
 
 
 def _candidates(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the row numbers of hashes that are nearly equal."""
+    """Return the row numbers of hashes that are nearly equal."""
     distances = np.bitwise_count(one[:, np.newaxis] ^ other).sum(axis=2, dtype=np.uint16)
     first, second = np.nonzero(distances <= _NEAR_BITS)
     return first, second

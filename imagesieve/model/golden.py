@@ -55,7 +55,7 @@ def read(version: ModelVersion) -> Golden | None:
     """Return the golden images of a checked version, or None if an earlier release made it.
 
     Raises:
-        ModelDamagedError: the file holds something else, or far more than that.
+        ModelDamagedError: the file contains something else, or far more than that.
     """
     path = version.file(GOLDEN)
     if path is None:

@@ -39,8 +39,8 @@ CURRENT = "current.json"
 
 _MAX_NAME_BYTES = 200  # of the 255 of a file name: time and temporary prefix are added
 
-# What reading a manifest that makes no sense can raise.
-_NO_MANIFEST = (
+# What reading something else than a manifest can raise.
+_NOT_A_MANIFEST = (
     ValueError,
     KeyError,
     TypeError,
@@ -62,7 +62,7 @@ class Manifest:
         policy: how a label is chosen.
         temperature: what logits are divided by before the softmax; 1 changes nothing.
         metrics: on the validation images.
-        engines: what was measured with each engine and precision; see `engines.choose_precision`.
+        engines: what was measured in each precision; see `engines.choose_precision`.
         settings: all options of the training.
         data: fingerprint of the images, and which were left out.
         libraries: versions in use when the model was made.
@@ -104,19 +104,19 @@ class ModelVersion:
         return self.path.name
 
     def file(self, relative: str) -> Path | None:
-        """Give the path of a file that the manifest lists, or None."""
+        """Return the path of a file that the manifest lists, or None."""
         return self.path / relative if relative in self.manifest.files else None
 
 
 def new_version_path(model_dir: Path, name: str) -> Path:
-    """Give an unused `<model_dir>/<name>-<YYYYMMDD-HHMMSS>`.
+    """Return an unused `<model_dir>/<name>-<YYYYMMDD-HHMMSS>`.
 
     Raises:
         UsageError: `name` cannot be part of a folder's name.
     """
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         raise UsageError(
-            f"The model name {name!r} is no folder name: use letters, digits, - and _."
+            f"The model name {name!r} cannot name a folder: use letters, digits, - and _."
         )
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         raise UsageError(f"The model name {name!r} is longer than {_MAX_NAME_BYTES} bytes.")
@@ -145,14 +145,14 @@ def seal(folder: Path, manifest: Manifest) -> None:
 
 
 def load(path: Path) -> ModelVersion:
-    """Read a version, or the current version of a model folder, and check every file of it.
+    """Return a version, or the current one of a model folder, after checking every file of it.
 
     Args:
         path: a version's folder, or a folder that holds versions and `current.json`.
 
     Raises:
         ModelNotFoundError: nothing is there.
-        ModelDamagedError: a file is missing or changed, or the manifest makes no sense.
+        ModelDamagedError: a file is missing or changed, or the manifest is not valid.
         ModelTooNewError: a later release wrote it.
     """
     version = read_manifest(path)
@@ -161,11 +161,11 @@ def load(path: Path) -> ModelVersion:
 
 
 def read_manifest(path: Path) -> ModelVersion:
-    """Read a version as `load` does, but for its manifest alone: files may be missing or changed.
+    """Return a version whose manifest was read; its files may be missing or changed.
 
     Raises:
         ModelNotFoundError: nothing is there.
-        ModelDamagedError: the manifest is missing, makes no sense, or was altered since it was
+        ModelDamagedError: the manifest is missing, not valid, or was altered since it was
             made current.
         ModelTooNewError: a later release wrote it.
     """
@@ -206,7 +206,7 @@ def verify(version: ModelVersion) -> None:
 
 
 def current_name(model_dir: Path) -> str | None:
-    """Give the name of the version in use, or None when there is none yet.
+    """Return the name of the version in use, or None when there is none yet.
 
     Raises:
         ModelDamagedError: the pointer is unreadable.
@@ -224,7 +224,7 @@ def promote(version: ModelVersion) -> None:
 
 
 def _read_pointer(model_dir: Path) -> tuple[str | None, str | None]:
-    """Give name and manifest digest of the version in use, at one glance: both may change."""
+    """Return name and manifest digest of the version in use, from one read: both may change."""
     pointer = model_dir / CURRENT
     try:
         value = json.loads(pointer.read_bytes())
@@ -237,19 +237,19 @@ def _read_pointer(model_dir: Path) -> tuple[str | None, str | None]:
         ) from error
     if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
         raise ModelDamagedError(
-            f"{pointer} names {name!r}, which is no version's folder name: {_choose(model_dir)}"
+            f"{pointer} names {name!r}, which cannot be a version's folder: {_choose(model_dir)}"
         )
     return name, digest
 
 
 def _is_taken(path: Path) -> bool:
-    """Tell whether a version lies at `path`, or is just being written there."""
+    """Return whether a version lies at `path`, or is just being written there."""
     partials = path.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(path.name)}-*")
     return path.exists() or any(partials)
 
 
 def _resolve(path: Path) -> tuple[Path, str | None]:
-    """Give a version's folder and, if it was found as the current one, its promoted digest."""
+    """Return a version's folder and, if it was found as the current one, its promoted digest."""
     if (path / MANIFEST).exists():
         # `.` and `..` have no name, and no parent to put `current.json` in.
         return (path.resolve() if path.name in ("", "..") else path), None
@@ -297,9 +297,9 @@ def _from_json(raw: bytes, folder: Path) -> Manifest:
                 f"to {SCHEMA}: update this program or choose another version."
             )
         manifest = Manifest(**_checked(value))
-    except _NO_MANIFEST as error:
+    except _NOT_A_MANIFEST as error:
         raise ModelDamagedError(
-            f"{folder / MANIFEST} is no manifest of a model version ({_name(error)}): copy the "
+            f"{folder / MANIFEST} is not a manifest of a model version ({_name(error)}): copy the "
             "folder again or choose another version."
         ) from error
     if manifest.pixel_contract != PIXEL_CONTRACT:
@@ -317,13 +317,13 @@ def _name(error: Exception) -> str:
 
 
 def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the manifest's fields with their types checked; ValueError names the first bad one."""
+    """Return the manifest's fields with their types checked; ValueError names the first bad one."""
     fields = dict(value)
     classes = fields["classes"]
     if not _is_names(classes) or len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError("classes must be two or more different names")
     if not all(name == Path(name).name and name not in (".", "..") for name in classes):
-        raise ValueError("a class name must be fit for a folder's name")
+        raise ValueError("a class name must be one that a folder can have")
     height, width = fields["image_size"]
     if not all(isinstance(side, int) and 0 < side <= 4096 for side in (height, width)):
         raise ValueError("image_size must be two whole numbers of pixels")

@@ -251,7 +251,7 @@ def test_a_missing_field_is_named(version: Path, field: str) -> None:
 )
 def test_a_manifest_that_is_none_is_named(version: Path, raw: bytes) -> None:
     (version / versions.MANIFEST).write_bytes(raw)
-    with pytest.raises(ModelDamagedError, match=r"manifest\.json is no manifest"):
+    with pytest.raises(ModelDamagedError, match=r"manifest\.json is not a manifest"):
         versions.load(version)
 
 
@@ -314,8 +314,8 @@ def test_a_model_name_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", ".hidden", "a/", "a\nb"])
-def test_a_model_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="no folder name"):
+def test_a_model_name_that_cannot_name_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot name a folder"):
         versions.new_version_path(tmp_path, name)
 
 

@@ -228,7 +228,7 @@ REFUSED = {
     "golden": (ModelRefusedError, "on its golden images openvino-"),
     "broken": (ModelUnusableError, "was altered: the checksum of openvino/model.bin does not"),
     "engineless": (ModelUnusableError, "The engine of this server cannot run"),
-    "half": (ModelUnusableError, "manifest.json is no manifest"),
+    "half": (ModelUnusableError, "manifest.json is not a manifest"),
     "new": (ModelUnusableError, "update this program"),
 }
 

@@ -90,7 +90,7 @@ def test_missing_field_has_the_old_words(client: FlaskClient, options: dict) -> 
     ("options", "reason"),
     [
         ({"data": {"imageBase64String": "!!!"}}, "Base64"),
-        ({"data": {"imageBase64String": "aGVsbG8="}}, "no known image format"),
+        ({"data": {"imageBase64String": "aGVsbG8="}}, "not a known image format"),
         ({"data": {f"a{i}": "1" for i in range(20)}}, "more than 16 fields"),
         ({"data": bytes(17 * 2**20)}, "16,777,216 bytes"),
         ({"data": b"x", "content_type": "multipart/form-data"}, "boundary"),
