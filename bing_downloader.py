@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the script and give its exit code."""
+    """Run the script and return its exit code."""
     options = read_options(arguments, __doc__ or "")
     # NumPy would start a thread for each core, for algebra that nobody here does.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -63,7 +63,7 @@ def fill(options: argparse.Namespace) -> int:
 
 
 def list_results(options: argparse.Namespace) -> int:
-    """Print class and address of what would be tried first, as many as are wanted.
+    """Print class and URL of what would be tried first, as many as the limits ask for.
 
     With --json, one object a line.
     """
@@ -83,7 +83,7 @@ def list_results(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Print what the journals know."""
+    """Print what the journals say."""
     from imagesieve.collecting import export
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -116,8 +116,8 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def save_unread_pages(outcomes: Sequence["Outcome"]) -> None:
-    """Keep each page that could not be read beside the logs, for whoever adapts the parser."""
-    from imagesieve.collecting.bing.search import MarkupChangedError
+    """Save each page that could not be read beside the logs, to adapt the parser to it."""
+    from imagesieve.collecting.bing.errors import MarkupChangedError
     from imagesieve.files import write_text
 
     for number, outcome in enumerate(outcomes):
@@ -130,7 +130,7 @@ def save_unread_pages(outcomes: Sequence["Outcome"]) -> None:
 def print_summary(
     outcomes: Sequence["Outcome"], options: argparse.Namespace, *, is_interrupted: bool = False
 ) -> None:
-    """Say what came out and where it lies: as JSON, or as a table and a closing line."""
+    """Print what came out and where it lies: as JSON, or as a table and a closing line."""
     from imagesieve.collecting.outcome import summary, summary_table
 
     if options.json:

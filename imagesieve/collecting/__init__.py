@@ -1,9 +1,11 @@
 """From search words to checked images on disk.
 
-Finding: `queries` and `result_page` speak Bing's language, `search` reads page after page.
-Downloading: `fetch` makes one safe download, `consent` and `hosts` know what others do not want.
-Keeping: `candidates` checks what came, `shelf` decides where it goes, by what lies `on_disk`;
-`journal` and `memory` remember what was tried, `records` tells of it, and `history` reads what the
-first generation remembered. `plan`, `folders` and `targets` say what is wanted, `workers` and
-`collect` bring it in, `outcome` and `view` show it; `options` is the command line.
+Finding: `bing/` asks Bing's image search, page after page.
+Downloading: `web.fetch` makes one safe download; `robots` is what hosts forbid, `politeness`
+how often they are asked.
+Keeping: `candidates` validates what came, `class_folder` decides where it goes; `journal` and
+`download_history` record what was tried, `original_history` what the first generation tried, and
+`export` prints it.
+`options` and `plan` read what the user asks for, `targets` holds it; `run` and its `pipeline` of
+workers do it, and `outcome` counts it.
 """

@@ -31,7 +31,7 @@ _REASONS: dict[type[ImageError], str] = {
     TruncatedImageError: "truncated",
     UndecodableImageError: "damaged",
 }
-_JPEG_QUALITY = 92  # hardly to be told from the original, at a third of its size
+_JPEG_QUALITY = 92  # hardly to be distinguished from the original, at a third of its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Candidate:
         format: one of `images.FORMATS`.
         width, height: pixels of `data`, as seen.
         fingerprint: of the image, for near-duplicates.
-        source_sha256: of the bytes that came, when they are not written as they came, else "".
+        source_sha256: of the downloaded bytes where they are not written as they came, else "".
     """
 
     data: bytes = dataclasses.field(repr=False)
@@ -66,10 +66,10 @@ class Candidate:
         return self.width * self.height
 
 
-def examine(
+def validate(
     data: bytes, limits: images.Limits, *, max_side: int | None = None, file_format: str = KEEP
 ) -> Candidate:
-    """Decode what came and make ready what shall be written.
+    """Decode a downloaded image and return what shall be written.
 
     Args:
         data: the encoded image.
@@ -78,7 +78,7 @@ def examine(
         file_format: `keep`, or `jpg` to write every image as an RGB JPEG.
 
     Raises:
-        ImageError: it is no usable image, or would not be after scaling.
+        ImageError: it is not usable, or would not be after scaling.
     """
     decoded = images.decode(data, limits, image_size=fingerprints.CHECK_SIZE)
     fingerprint = fingerprints.fingerprint(decoded.pixels)
@@ -98,7 +98,7 @@ def examine(
 
 
 def reason_of(error: ImageError) -> str:
-    """Give a few words that are the same for all images with this trouble."""
+    """Return a few words that are the same for all errors of this kind."""
     return _REASONS.get(type(error), "damaged")
 
 
@@ -107,7 +107,7 @@ def _is_plain_jpeg(decoded: images.DecodedImage) -> bool:
 
 
 def _scaled_down(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """Give the size at which no side is longer than `max_side`, in the same proportion."""
+    """Return the size at which no side is longer than `max_side`, in the same proportion."""
     longest = max(size)
     if max_side is None or longest <= max_side:
         return size
@@ -116,7 +116,6 @@ def _scaled_down(size: tuple[int, int], max_side: int | None) -> tuple[int, int]
 
 
 def _encode(decoded: images.DecodedImage) -> bytes:
-    """Give the pixels as a JPEG."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,21 +1,26 @@
-"""The images on disk that a run must know, and where a new one may go.
+"""The images of a class on disk, and where a new one may go.
 
-A class has one folder, or one for each side of a split. Whatever is there already, in them and in
-the other folders of the data set, decides whether a new image is wanted: never twice in a class,
+A class has one folder, or one for each side of a split. The images that are there already, in them
+and in the other folders of the data set, decide whether a new one is added: never twice in a class,
 never (nor nearly so) on two sides of a split, and with a warning when another class has it too.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import logging
 import os
+import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from imagesieve import files, images
 from imagesieve.collecting.candidates import Candidate
-from imagesieve.collecting.on_disk import Image, finish_replacements, scan
-from imagesieve.collecting.targets import SPLITS, Side, Target, neighbours
+from imagesieve.collecting.journal import HISTORY_NAME, JOURNAL_NAME, KEPT, Entry, read_entries
+from imagesieve.collecting.targets import Side, Target, neighbours, split_of
+from imagesieve.cores import cpu_count
+from imagesieve.errors import ImageError, UnreadableImageError
 from imagesieve.images import DEFAULT_LIMITS, Limits, fingerprints
 
 DUPLICATE = "duplicate"
@@ -23,14 +28,33 @@ NEAR_DUPLICATE = "near duplicate"
 OTHER_SPLIT = "in another split"
 NO_ROOM = "no room"
 
-_ENLARGES = 1.2  # times the pixels of a near-duplicate: only then a new image is worth the change
-
+_ENLARGES = 1.2  # times the pixels of a near-duplicate: only then a new image replaces it
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * fingerprints.NUM_BYTES}}}")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class StoredImage:
+    """A good image on disk.
+
+    Attributes:
+        sha256: of the file.
+        fingerprint: for near-duplicates.
+        num_pixels: width times height.
+        is_ours: whether it is what a journal says that we wrote; what others put there, or changed,
+            is never replaced.
+    """
+
+    path: Path
+    sha256: str
+    fingerprint: bytes
+    num_pixels: int
+    is_ours: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Destination:
     """Where a new image goes.
 
     Attributes:
@@ -40,13 +64,13 @@ class Place:
     """
 
     folder: Path
-    replaces: Image | None = None
+    replaces: StoredImage | None = None
     also_in: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a new image is not wanted.
+    """Why a new image is not added.
 
     Attributes:
         reason: `DUPLICATE`, `NEAR_DUPLICATE`, `OTHER_SPLIT` or `NO_ROOM`.
@@ -54,14 +78,14 @@ class Refusal:
     """
 
     reason: str
-    twin: Image | None = None
+    twin: StoredImage | None = None
 
 
-class Shelf:
+class ClassFolder:
     """The folders of one target. Any thread may call any method.
 
     Attributes:
-        unusable: files in the target's folders that are no good images; they stay where they are.
+        unusable: files in the folders that are not good images; they stay where they are.
         num_before: good images that were there at the start, up to each side's limit.
         num_surplus: those over it, which cannot stand in for what the other side lacks.
     """
@@ -73,24 +97,25 @@ class Shelf:
         limits: Limits = DEFAULT_LIMITS,
         *,
         keeps_near_duplicates: bool = False,
-        scanned: dict[Path, list[Image]] | None = None,
+        scanned: dict[Path, list[StoredImage]] | None = None,
     ) -> None:
-        """Look at every image of the target, and of the classes it must keep apart from.
+        """Scan every image of the target, and of the classes that it must keep apart from.
 
         Args:
+            target: whose folders are filled.
             others: class folders besides those of the data set that the target belongs to.
             limits: a file that does not keep to them is not counted.
             keeps_near_duplicates: keep what is nearly the same, on the side where the first is.
-            scanned: absolute folder -> the images in it, of classes looked at before; what is
-                looked at now is added.
+            scanned: absolute folder -> the images in it, of classes scanned before; those that are
+                scanned now are added.
         """
         self._target = target
         self._keeps_near_duplicates = keeps_near_duplicates
         self._lock = threading.Lock()
-        self._own: dict[str, Image] = {}
+        self._own: dict[str, StoredImage] = {}
         self._unwritten: set[str] = set()  # SHA-256 of those in `_own` that are not on disk yet
-        self._not_ours: dict[Path, Image] = {}
-        self._others: dict[str, list[Image]] = collections.defaultdict(list)
+        self._not_ours: dict[Path, StoredImage] = {}
+        self._others: dict[str, list[StoredImage]] = collections.defaultdict(list)
         self._index = fingerprints.FingerprintIndex()
         self._counts = dict.fromkeys([side.folder for side in target.sides], 0)
         self.unusable: list[Path] = []
@@ -101,37 +126,37 @@ class Shelf:
         scanned = {} if scanned is None else scanned
         for folder in _apart(target, others):
             if folder.absolute() not in scanned:
-                scanned[folder.absolute()] = scan(folder, limits, trusting=True)[0]
+                scanned[folder.absolute()] = _good(scan(folder, limits, trusting=True))
             for image in scanned[folder.absolute()]:
                 self._others[image.sha256].append(image)
                 self._index.add(image.sha256, image.fingerprint)
 
     @property
     def num_missing(self) -> int:
-        """Images that are still wanted; those being written count as there."""
+        """Images that the target still lacks; those being written count as there."""
         # Without the lock, since every waiting thread asks this: each count is right by itself.
         return sum(map(self._room, self._target.sides))
 
-    def images(self) -> dict[Path, list[Image]]:
-        """Give the images in each of the target's folders, absolute, as they are now."""
-        found: dict[str, list[Image]] = {str(folder): [] for folder in self._counts}
+    def images(self) -> dict[Path, list[StoredImage]]:
+        """Return the images in each of the target's folders, absolute, as they are now."""
+        found: dict[str, list[StoredImage]] = {str(folder): [] for folder in self._counts}
         with self._lock:
             for image in self._own.values():
                 found[os.path.dirname(image.path) or os.curdir].append(image)
         return {Path(folder).absolute(): images for folder, images in found.items()}
 
-    def holds(self, sha256: str) -> bool:
-        """Tell whether a folder of the target has this very image."""
+    def has(self, sha256: str) -> bool:
+        """Return whether a folder of the target has this very image."""
         with self._lock:
             return sha256 in self._own
 
-    def knows(self, sha256: str) -> bool:
-        """Tell whether the target, or a class that it keeps apart from, has this image."""
+    def has_anywhere(self, sha256: str) -> bool:
+        """Return whether the target, or a class that it keeps apart from, has this image."""
         with self._lock:
             return sha256 in self._own or bool(self._others.get(sha256))
 
-    def place(self, candidate: Candidate) -> Place | Refusal:
-        """Decide where an image goes. A place that is given is taken until `release`."""
+    def place(self, candidate: Candidate) -> Destination | Refusal:
+        """Decide where an image goes. A destination is taken until `release`."""
         # Comparing takes the longest, so only what comes meanwhile is compared under the lock.
         num_compared = len(self._index)
         found = self._index.find(candidate.fingerprint)
@@ -141,10 +166,8 @@ class Shelf:
             found += self._index.find(candidate.fingerprint, num_compared)
             twins = dict.fromkeys(found)  # each only once
             own = [self._own[sha256] for sha256 in twins if sha256 in self._own]
-            others = [*self._others.get(candidate.sha256, ())]
-            others += [
-                p for sha256 in twins if sha256 != candidate.sha256 for p in self._of(sha256)
-            ]
+            alike = [candidate.sha256, *(twin for twin in twins if twin != candidate.sha256)]
+            others = [image for sha256 in alike for image in self._others.get(sha256, ())]
             return self._place_among(candidate, own, others)
 
     def settle(self, candidate: Candidate) -> None:
@@ -152,21 +175,21 @@ class Shelf:
         with self._lock:
             self._unwritten.discard(candidate.sha256)
 
-    def release(self, candidate: Candidate, place: Place) -> None:
-        """Give a place back whose image could not be written."""
+    def release(self, candidate: Candidate, destination: Destination) -> None:
+        """Undo `place` for an image that could not be written."""
         with self._lock:
             self._unwritten.discard(candidate.sha256)
             if candidate.sha256 not in self._own:
                 return
             del self._own[candidate.sha256]
-            self._counts[place.folder] -= 1
-            if place.replaces is not None:
-                self._own[place.replaces.sha256] = place.replaces
-                self._counts[place.folder] += 1
+            self._counts[destination.folder] -= 1
+            if destination.replaces is not None:
+                self._own[destination.replaces.sha256] = destination.replaces
+                self._counts[destination.folder] += 1
 
     def _place_among(
-        self, candidate: Candidate, own: Sequence[Image], others: Sequence[Image]
-    ) -> Place | Refusal:
+        self, candidate: Candidate, own: Sequence[StoredImage], others: Sequence[StoredImage]
+    ) -> Destination | Refusal:
         replaces = None
         if own and not self._keeps_near_duplicates:
             if len(own) > 1 or not self._is_better(candidate, own[0]):
@@ -183,31 +206,33 @@ class Shelf:
             folder = free[0]
         if taken := self._not_ours.get(folder / candidate.file_name):  # ours once, then changed
             return Refusal(DUPLICATE, taken)
-        elsewhere = [image for image in others if _split(image.path.parent) != _split(folder)]
+        elsewhere = [image for image in others if split_of(image.path.parent) != split_of(folder)]
         if elsewhere:
             return Refusal(OTHER_SPLIT, elsewhere[0])
         self._take(candidate, folder, replaces)
-        return Place(folder, replaces, tuple(image.path for image in others))
+        return Destination(folder, replaces, tuple(image.path for image in others))
 
-    def _is_better(self, candidate: Candidate, image: Image) -> bool:
+    def _is_better(self, candidate: Candidate, image: StoredImage) -> bool:
         is_smaller = image.num_pixels * _ENLARGES < candidate.num_pixels
         return image.is_ours and is_smaller and image.sha256 not in self._unwritten
 
     def _sides(self, candidate: Candidate) -> list[Side]:
-        """Give the sides in the order in which the image's content prefers them."""
+        """Return the sides in the order in which the image's content prefers them."""
         share = int(candidate.sha256[:8], 16) / 2**32
         prefers_validation = share < self._target.validation_fraction
         return list(reversed(self._target.sides) if prefers_validation else self._target.sides)
 
-    def _take(self, candidate: Candidate, folder: Path, replaces: Image | None) -> None:
+    def _take(self, candidate: Candidate, folder: Path, replaces: StoredImage | None) -> None:
         if replaces is not None:
             del self._own[replaces.sha256]
             self._counts[folder] -= 1
-        path = folder / candidate.file_name
-        image = Image(
-            path, candidate.sha256, candidate.fingerprint, candidate.num_pixels, is_ours=True
+        self._own[candidate.sha256] = StoredImage(
+            folder / candidate.file_name,
+            candidate.sha256,
+            candidate.fingerprint,
+            candidate.num_pixels,
+            is_ours=True,
         )
-        self._own[candidate.sha256] = image
         self._unwritten.add(candidate.sha256)
         self._index.add(candidate.sha256, candidate.fingerprint)
         self._counts[folder] += 1
@@ -215,15 +240,13 @@ class Shelf:
     def _room(self, side: Side) -> int:
         return max(0, side.limit - self._counts[side.folder])
 
-    def _of(self, sha256: str) -> list[Image]:
-        return self._others.get(sha256, [])
-
     def _read_own(self, folder: Path, limits: Limits) -> None:
         finish_replacements(folder)
-        found, unusable = scan(folder, limits)
-        self.unusable += unusable
-        self._not_ours.update({one.path: one for one in found if not one.is_ours})
-        for image in found:
+        found = scan(folder, limits)
+        good = _good(found)
+        self.unusable += [path for path, seen in found.items() if isinstance(seen, ImageError)]
+        self._not_ours.update({image.path: image for image in good if not image.is_ours})
+        for image in good:
             if image.sha256 not in self._own:  # a copy does not count twice
                 self._own[image.sha256] = image
                 self._index.add(image.sha256, image.fingerprint)
@@ -231,7 +254,7 @@ class Shelf:
 
 
 def _apart(target: Target, others: Iterable[Path]) -> Iterator[Path]:
-    """Give each folder once that the target's images are compared with."""
+    """Yield each folder once that the target's images are compared with."""
     seen = {side.folder.absolute() for side in target.sides}
     beside = [folder for side in target.sides for folder in neighbours(side.folder)]
     for folder in [*beside, *others]:
@@ -240,7 +263,97 @@ def _apart(target: Target, others: Iterable[Path]) -> Iterator[Path]:
             yield folder
 
 
-def _split(folder: Path) -> str:
-    """Name the split that a class folder belongs to, or "" outside a data set."""
-    name = folder.absolute().parent.name
-    return name if name in SPLITS else ""
+def _good(scanned: Mapping[Path, StoredImage | ImageError]) -> list[StoredImage]:
+    for seen in scanned.values():
+        if isinstance(seen, ImageError):
+            _log.warning("not counted: %s", seen)
+    return [seen for seen in scanned.values() if isinstance(seen, StoredImage)]
+
+
+def scan(
+    folder: Path, limits: Limits, *, trusting: bool = False
+) -> dict[Path, StoredImage | ImageError]:
+    """Read every file of a folder, except hidden ones and subfolders.
+
+    A file that is still what the journal says (by its SHA-256) is not decoded again.
+
+    Args:
+        folder: of one class; it may be missing.
+        limits: what a good image keeps to.
+        trusting: believe the journal already when the size in bytes is the same.
+
+    Returns:
+        path -> the good image, or what is wrong with the file; in order of their names.
+    """
+    paths = [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if not path.name.startswith(".") and path.name != HISTORY_NAME and path.is_file()
+    ]
+    written = {entry["path"]: entry for entry in _written(folder)}
+
+    def read(path: Path) -> StoredImage | ImageError:
+        try:
+            return _read(path, written.get(path.name), limits, trusting)
+        except ImageError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
+        return dict(zip(paths, pool.map(read, paths), strict=True))
+
+
+def _read(path: Path, entry: Entry | None, limits: Limits, trusting: bool) -> StoredImage:
+    if entry is not None and min(entry["width"], entry["height"]) >= limits.min_side:
+        try:
+            is_as_written = _is_as_written(path, entry, trusting=trusting)
+        except OSError as error:
+            reason = f"the file cannot be read ({error.strerror or error})"
+            raise UnreadableImageError(reason, str(path)) from error
+        if is_as_written:
+            fingerprint = bytes.fromhex(entry["fingerprint"])
+            num_pixels = entry["width"] * entry["height"]
+            return StoredImage(path, entry["sha256"], fingerprint, num_pixels, is_ours=True)
+    image = images.decode(path, limits, image_size=fingerprints.CHECK_SIZE)
+    fingerprint = fingerprints.fingerprint(image.pixels)
+    return StoredImage(path, image.sha256, fingerprint, image.width * image.height, is_ours=False)
+
+
+def _is_as_written(path: Path, entry: Entry, *, trusting: bool = False) -> bool:
+    is_same_size = path.stat().st_size == entry["bytes"]
+    return is_same_size and (trusting or files.sha256_of(path) == entry["sha256"])
+
+
+def _written(folder: Path) -> list[Entry]:
+    """Return the journal's lines of images, in order, where they say all that is needed."""
+    entries = read_entries(folder / JOURNAL_NAME)
+    return [entry for entry in entries if entry.get("status") == KEPT and _is_complete(entry)]
+
+
+def _is_complete(entry: Entry) -> bool:
+    numbers = all(isinstance(entry.get(name), int) for name in ("bytes", "width", "height"))
+    texts = all(isinstance(entry.get(name), str) for name in ("path", "sha256", "fingerprint"))
+    return (
+        numbers
+        and texts
+        and Path(entry["path"]).name == entry["path"]
+        and _FINGERPRINT.fullmatch(entry["fingerprint"]) is not None
+    )
+
+
+def finish_replacements(folder: Path) -> None:
+    """Remove an image whose larger copy was written just before the run was killed."""
+    written = _written(folder)
+    by_name = {entry["path"]: entry for entry in written}
+    replaced: dict[str, str] = {}  # the smaller image -> the larger
+    for entry in written:
+        replaced.pop(entry["path"], None)  # it was written once more, beside the larger
+        if isinstance(old := entry.get("replaces"), str) and old in by_name:
+            replaced[old] = entry["path"]
+    with files.reporting_output_errors(folder):
+        for pair in replaced.items():
+            # Only if both are ours and unchanged: better a copy too many than a loss.
+            if all(
+                (folder / name).is_file() and _is_as_written(folder / name, by_name[name])
+                for name in pair
+            ):
+                (folder / pair[0]).unlink()

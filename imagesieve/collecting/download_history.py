@@ -1,17 +1,16 @@
-"""What earlier runs know about an address, and the line that this one adds to the journal."""
+"""What earlier runs have recorded about a URL, and the line that this one adds to the journal."""
 
 import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import imagesieve
-from imagesieve.collecting import candidates
-from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.candidates import Candidate
-from imagesieve.collecting.class_folder import Place, Refusal, Shelf
+from imagesieve.collecting.bing.result_page import SearchResult, clean_url
+from imagesieve.collecting.candidates import TOO_SMALL, Candidate
+from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal
 from imagesieve.collecting.journal import (
     DUPLICATE,
     FAILED,
@@ -22,13 +21,10 @@ from imagesieve.collecting.journal import (
     Journal,
     read_entries,
 )
-from imagesieve.collecting.targets import SPLITS, Target
+from imagesieve.collecting.targets import CollectSettings, Target, split_of
 from imagesieve.web.fetch import Fetched
 
-if TYPE_CHECKING:
-    from imagesieve.collecting.run import CollectSettings
-
-# Failures that may have passed by the next run; everything else is remembered for good.
+# Failures that may have passed by the next run; all others are remembered for good.
 _PASSING = frozenset(
     {"timeout", "too slow", "no connection", "connection lost", "no safe connection"}
     | {"unknown host", "host is down", "not written"}
@@ -38,109 +34,125 @@ _PASSING = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class Memory:
+class DownloadHistory:
     """The journals of a target's folders. Any thread may call any method."""
 
     def __init__(
         self,
         target: Target,
         journals: Mapping[Path, Journal],
-        shelf: Shelf,
-        settings: "CollectSettings",
+        class_folder: ClassFolder,
+        settings: CollectSettings,
     ) -> None:
         """Read what earlier runs, and the first generation, have tried.
 
         Args:
+            target: whose journals these are.
             journals: an open one for each folder of the target.
+            class_folder: the images that are there.
+            settings: of this run.
 
         Raises:
             ClassifierError: the first generation's history is there, but cannot be read safely.
         """
         self._target = target
         self._journals = journals
-        self._shelf = shelf
+        self._class_folder = class_folder
         self._settings = settings
         self._lock = threading.Lock()
         self._filters = {query.text: _set_options(query.options) for query in target.queries}
-        self._places = {folder: _place_of(folder) for folder in journals}
+        self._places = {
+            folder: {"class": folder.absolute().name, "split": split_of(folder)}
+            for folder in journals
+        }
         self._entries: dict[str, Entry] = {}
         for journal in journals.values():
             for entry in read_entries(journal.path):
                 self._entries[entry["url"]] = entry
-        self._import_history()
-        self._replaced = {  # names of images that a larger copy has replaced
-            entry["replaces"]
-            for entry in self._entries.values()
-            if entry.get("replaces") and self._is_kept(entry)
-        }
-        self._md5s = {  # Bing's digests of the images that are there
-            entry["bing_md5"]
-            for entry in self._entries.values()
-            if entry.get("bing_md5") and self._is_kept(entry)
-        }
+        self._import_original_history()
+        kept = [entry for entry in self._entries.values() if self._is_kept(entry)]
+        # Names of images that a larger copy has replaced.
+        self._replaced = {entry["replaces"] for entry in kept if entry.get("replaces")}
+        # Bing's digests of the images that are there.
+        self._md5s = {entry["bing_md5"] for entry in kept if entry.get("bing_md5")}
 
-    def knows(self, result: SearchResult) -> bool:
-        """Tell whether an earlier run has dealt with this address for good."""
+    def is_settled(self, result: SearchResult) -> bool:
+        """Return whether an earlier run has dealt with this URL for good."""
         entry = self._entries.get(result.url)
-        return entry is not None and self._is_settled(entry)
+        if entry is None:
+            return False
+        status, reason = entry.get("status"), str(entry.get("reason", ""))
+        if status == KEPT:
+            return self._is_kept(entry) or entry.get("path") in self._replaced
+        if status == DUPLICATE:
+            return self._class_folder.has_anywhere(str(entry.get("same_as")))
+        if self._settings.retries_failed or reason in _PASSING:
+            return False
+        if reason == TOO_SMALL:
+            return int(entry.get("min_side") or 0) <= self._settings.min_side
+        if reason == "private address":
+            return not self._settings.fetch.allow_private_hosts
+        if reason == "robots.txt":
+            return self._settings.follows_robots
+        return True
 
     def has_md5(self, md5: str) -> bool:
-        """Tell whether an image of which Bing gave this digest is there."""
+        """Return whether an image of which Bing gave this digest is there."""
         with self._lock:
             return md5 in self._md5s
 
     def to_be_retried(self) -> Iterator[SearchResult]:
-        """Give the addresses that failed in earlier runs, if they are to be tried again."""
-        if not self._settings.retries_failed:
-            return
-        from imagesieve.collecting.export import failed_results
+        """Yield the URLs that failed in earlier runs, if they are to be tried again."""
+        if self._settings.retries_failed:
+            for journal in self._journals.values():
+                yield from failed_results(journal.path)
 
-        for journal in self._journals.values():
-            yield from failed_results(journal.path)
-
-    def note_kept(
-        self, result: SearchResult, fetched: Fetched, candidate: Candidate, place: Place
+    def add(
+        self,
+        result: SearchResult,
+        fetched: Fetched,
+        candidate: Candidate,
+        placed: Destination | Refusal,
     ) -> None:
-        """Write down an image, ahead of its file."""
-        self._add(
-            place.folder,
-            result,
-            status=KEPT,
-            **_of_fetched(fetched),
-            **_of_candidate(candidate),
-            path=candidate.file_name,
-            replaces=place.replaces.path.name if place.replaces else "",
-        )
+        """Write the line of an image, ahead of its file; or of one that is there already."""
+        fields = {
+            "final_url": fetched.url,
+            "http_status": fetched.status,
+            "elapsed_ms": round(1000 * fetched.seconds),
+            "bytes": len(candidate.data),
+            "sha256": candidate.sha256,
+            "source_sha256": candidate.source_sha256,
+            "fingerprint": candidate.fingerprint.hex(),
+            "format": candidate.format,
+            "width": candidate.width,
+            "height": candidate.height,
+        }
+        if isinstance(placed, Refusal):
+            twin = placed.twin.sha256 if placed.twin else ""
+            fields |= {"status": DUPLICATE, "reason": placed.reason, "same_as": twin}
+            self._add(self._target.train.folder, result, fields)
+            return
+        replaced = placed.replaces.path.name if placed.replaces else ""
+        fields |= {"status": KEPT, "path": candidate.file_name, "replaces": replaced}
+        self._add(placed.folder, result, fields)
         if result.md5:
             with self._lock:
                 self._md5s.add(result.md5)
 
-    def note_duplicate(
-        self, result: SearchResult, fetched: Fetched, candidate: Candidate, refusal: Refusal
-    ) -> None:
-        """Write down an image that is there already."""
-        self._add(
-            self._target.train.folder,
-            result,
-            status=DUPLICATE,
-            reason=refusal.reason,
-            **_of_fetched(fetched),
-            **_of_candidate(candidate),
-            same_as=refusal.twin.sha256 if refusal.twin else "",
-        )
-
-    def note_failure(self, result: SearchResult, reason: str, **fields: Any) -> None:
-        """Write down an address that gave nothing usable.
+    def add_failure(self, result: SearchResult, reason: str, **fields: Any) -> None:
+        """Write the line of a URL that gave nothing usable.
 
         Args:
+            result: with the URL.
             reason: a few words.
             fields: `http_status`, `attempts`, `detail`.
         """
-        if reason == candidates.TOO_SMALL:
+        if reason == TOO_SMALL:
             fields["min_side"] = self._settings.min_side
-        self._add(self._target.train.folder, result, status=FAILED, reason=reason, **fields)
+        fields |= {"status": FAILED, "reason": reason}
+        self._add(self._target.train.folder, result, fields)
 
-    def _add(self, folder: Path, result: SearchResult, **fields: Any) -> None:
+    def _add(self, folder: Path, result: SearchResult, fields: Entry) -> None:
         self._journals[folder].add(
             {
                 "url": result.url,
@@ -158,68 +170,68 @@ class Memory:
         )
 
     def _is_kept(self, entry: Entry) -> bool:
-        return entry.get("status") == KEPT and self._shelf.holds(str(entry.get("sha256")))
+        return entry.get("status") == KEPT and self._class_folder.has(str(entry.get("sha256")))
 
-    def _is_settled(self, entry: Entry) -> bool:
-        status, reason = entry.get("status"), str(entry.get("reason", ""))
-        if status == KEPT:
-            return self._is_kept(entry) or entry.get("path") in self._replaced
-        if status == DUPLICATE:
-            return self._shelf.knows(str(entry.get("same_as")))
-        if self._settings.retries_failed or reason in _PASSING:
-            return False
-        if reason == candidates.TOO_SMALL:
-            return int(entry.get("min_side") or 0) <= self._settings.min_side
-        if reason == "private address":
-            return not self._settings.fetch.allow_private_hosts
-        if reason == "robots.txt":
-            return self._settings.follows_robots
-        return True
-
-    def _import_history(self) -> None:
-        """Take over what the first generation's downloader has tried."""
+    def _import_original_history(self) -> None:
+        """Add the URLs that the first generation's downloader has tried."""
         folder = self._target.train.folder
         for path in (folder / HISTORY_NAME, folder.parent / HISTORY_NAME):
             if not path.is_file():
                 continue
-            from imagesieve.collecting.original_history import read_history  # hardly ever needed
+            from imagesieve.collecting.original_history import read_urls  # hardly ever needed
 
-            new = [url for url in read_history(path).urls if url not in self._entries]
+            new = [url for url in read_urls(path) if url not in self._entries]
             for url in new:
                 entry = {"url": url, "status": TRIED, "reason": HISTORY_NAME}
                 self._journals[folder].add(entry)
                 self._entries[url] = entry
             if new:
-                _log.info("%d addresses taken over from %s", len(new), path)
+                _log.info("%d URLs imported from %s", len(new), path)
 
 
-def _of_fetched(fetched: Fetched) -> Entry:
-    return {
-        "final_url": fetched.url,
-        "http_status": fetched.status,
-        "elapsed_ms": round(1000 * fetched.seconds),
-    }
+def last_entries(journal: Path) -> Iterator[Entry]:
+    """Yield the last entry about each URL, in the order of the file.
+
+    A journal may have a line for every URL ever tried, so it is never in memory as a whole: one
+    reading finds the last line about each, a second one yields those.
+
+    Raises:
+        ClassifierError: the journal cannot be read.
+    """
+    last = {entry["url"]: number for number, entry in enumerate(read_entries(journal))}
+    numbers = set(last.values())
+    del last
+    for number, entry in enumerate(read_entries(journal)):
+        if number in numbers:
+            yield entry
 
 
-def _of_candidate(candidate: Candidate) -> Entry:
-    return {
-        "bytes": len(candidate.data),
-        "sha256": candidate.sha256,
-        "source_sha256": candidate.source_sha256,
-        "fingerprint": candidate.fingerprint.hex(),
-        "format": candidate.format,
-        "width": candidate.width,
-        "height": candidate.height,
-    }
+def failed_results(journal: Path) -> list[SearchResult]:
+    """Return the URLs whose last entry says that they failed or were only tried, in order.
+
+    Raises:
+        ClassifierError: the journal cannot be read.
+    """
+    entries = (entry for entry in last_entries(journal) if entry.get("status") in (FAILED, TRIED))
+    results = ((entry, clean_url(entry["url"])) for entry in entries)
+    return [_result(url, entry) for entry, url in results if url]
 
 
-def _place_of(folder: Path) -> Entry:
-    split = folder.absolute().parent.name
-    return {"class": folder.absolute().name, "split": split if split in SPLITS else ""}
+def _result(url: str, entry: Entry) -> SearchResult:
+    texts = {name: value for name, value in entry.items() if isinstance(value, str)}
+    rank = entry.get("rank")
+    return SearchResult(
+        url,
+        page_url=texts.get("page_url", ""),
+        title=texts.get("title", ""),
+        md5=texts.get("bing_md5", ""),
+        query=texts.get("query", ""),
+        rank=rank if isinstance(rank, int) else 0,
+    )
 
 
 def _set_options(options: Any) -> dict[str, str]:
-    """Give the search options that are not the default, as the journal records them."""
+    """Return the search options that are not the default, as the journal records them."""
     return {
         field.name: value
         for field in dataclasses.fields(options)

@@ -1,8 +1,8 @@
-"""What was tried: one JSON line for each address, only ever appended to.
+"""The journal of a class folder: one JSON line for each attempt, only ever appended to.
 
-The journal of a class folder is the state from which the next run goes on. It survives `kill -9`:
-the line of an image is written ahead of the image, so a line without its file means "not kept",
-and a file without its line cannot be.
+It is the state from which the next run goes on, and survives `kill -9`: the line of an image is
+written ahead of the image, so a line without its file means "not kept", and a file without its line
+cannot be.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from imagesieve.errors import ClassifierError, DataError
-from imagesieve.files import PARTIAL_PREFIX, reporting_output_errors
+from imagesieve.files import PARTIAL_PREFIX, locked, reporting_output_errors
 
 HISTORY_NAME = "download_history.pickle"  # what the first generation left behind
-JOURNAL_NAME = ".bing_downloader.jsonl"  # hidden, so that it is no image and no class
+JOURNAL_NAME = ".bing_downloader.jsonl"  # hidden, so that neither an image nor a class
 
 KEPT = "kept"
 DUPLICATE = "duplicate"
 FAILED = "failed"
-TRIED = "tried"  # by the first generation, as its history says; nobody knows what came of it
+TRIED = "tried"  # by the first generation, whose history does not say what came of it
 
 _SYNC_SECONDS = 1.0
 
@@ -46,32 +46,31 @@ class Journal:
         self.folder = folder
         self.path = folder / JOURNAL_NAME
         self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
         self._file: IO[bytes] | None = None
         self._synced_at = 0.0
         self._was_new = False
 
     def __enter__(self) -> "Journal":
-        with reporting_output_errors(self.path):
+        with reporting_output_errors(self.path), contextlib.ExitStack() as on_error:
             self._was_new = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as on_error:
-                self._file = on_error.enter_context(_open_alone(self.path))
-                for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
-                    if partial.is_file():
-                        partial.unlink()
-                on_error.pop_all()
+            self._file = on_error.enter_context(self._open())
+            for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
+                if partial.is_file():
+                    partial.unlink()
+            self._stack = on_error.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._lock, reporting_output_errors(self.path):
-            if self._file is None:
-                return
+        with self._lock, reporting_output_errors(self.path), self._stack:
             file, self._file = self._file, None
-            with file:
-                if not os.fstat(file.fileno()).st_size:
-                    self._remove_traces()
-                else:
-                    os.fsync(file.fileno())
+            if file is None:
+                return
+            if os.fstat(file.fileno()).st_size:
+                os.fsync(file.fileno())
+            else:
+                self._remove_traces()
 
     def add(self, entry: Entry) -> None:
         """Append one line; empty values are left out.
@@ -84,14 +83,13 @@ class Journal:
         """
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         fields = {name: value for name, value in entry.items() if value not in ("", None)}
-        line = json.dumps({"time": moment, **fields}) + "\n"
+        data = (json.dumps({"time": moment, **fields}) + "\n").encode()
         file = self._file
         if file is None:
             raise ValueError("the journal is not open")
         with reporting_output_errors(self.path):
             # One call that appends, which the system keeps apart from those of other threads: a
             # lock would be held while all others compute.
-            data = line.encode()
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # Lines that wait for the disk are lost when the power fails, not when we are killed.
@@ -99,11 +97,29 @@ class Journal:
                 self._synced_at = time.monotonic()
                 os.fsync(file.fileno())
 
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        import fcntl
+
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(locked(self.path, wait=False))
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"Another bing_downloader.py fills {self.folder}: wait until it has ended."
+                ) from error
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash tore the last line: do not glue ours to it
+                    file.write(b"\n")
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+            yield file
+
     def _remove_traces(self) -> None:
         """Leave no empty folder behind, which training would take for a class without images."""
         self.path.unlink(missing_ok=True)
         if self._was_new:
-            with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+            with contextlib.suppress(OSError):  # not empty any more
                 self.folder.rmdir()
 
 
@@ -130,31 +146,3 @@ def _parse(line: str) -> Entry | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("url"), str) else None
-
-
-def _open_alone(path: Path) -> IO[bytes]:
-    import fcntl
-
-    while True:
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise BusyError(
-                f"Another bing_downloader.py fills {path.parent}: wait until it has ended."
-            ) from error
-        # Between our opening and our locking, another process may have ended and removed the file.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        file.close()
-    if os.fstat(file.fileno()).st_size and not _ends_with_newline(file):
-        file.write(b"\n")  # a crash tore the last line: do not glue ours to it
-        file.flush()
-    return file
-
-
-def _ends_with_newline(file: IO[bytes]) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"

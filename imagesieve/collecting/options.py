@@ -12,8 +12,8 @@ from imagesieve.console import argument_parser, number, whole_number
 from imagesieve.errors import UsageError
 
 if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do without
-    from imagesieve.collecting.run import CollectSettings, Search
-    from imagesieve.collecting.targets import Target
+    from imagesieve.collecting.run import Search
+    from imagesieve.collecting.targets import CollectSettings, Target
 
 MAX_THREADS = 128
 DEFAULT_LIMIT = 100
@@ -44,7 +44,7 @@ def read_options(arguments: Sequence[str], documentation: str) -> argparse.Names
 
 
 def read_targets(options: argparse.Namespace) -> list["Target"]:
-    """Give what shall be filled.
+    """Return what shall be filled.
 
     Raises:
         UsageError: the file of queries or the plan cannot be used.
@@ -63,13 +63,13 @@ def read_targets(options: argparse.Namespace) -> list["Target"]:
 
 
 def search_options(options: argparse.Namespace) -> SearchOptions:
-    """Take from the options what every query asks for."""
+    """Return the options that every query has."""
     names = ("safe_search", "market", "filters", *FILTERS)
     return SearchOptions(**{name: getattr(options, name) for name in names})
 
 
 def open_search(options: argparse.Namespace) -> "Search":
-    """Give what finds the images: Bing, or pages that were saved."""
+    """Return the search: of Bing, or of pages that were saved."""
     from imagesieve.collecting.bing.search import BASE_URL, ImageSearch, SavedPages, SearchSettings
 
     if options.page_file is not None:
@@ -83,9 +83,9 @@ def open_search(options: argparse.Namespace) -> "Search":
 
 
 def collect_settings(options: argparse.Namespace) -> "CollectSettings":
-    """Take from the options how the run works."""
-    from imagesieve.collecting.hosts import HostSettings
-    from imagesieve.collecting.run import CollectSettings
+    """Return how the run works."""
+    from imagesieve.collecting.politeness import PolitenessSettings
+    from imagesieve.collecting.targets import CollectSettings
     from imagesieve.web.fetch import FetchSettings
 
     return CollectSettings(
@@ -101,7 +101,7 @@ def collect_settings(options: argparse.Namespace) -> "CollectSettings":
             max_bytes=round(options.max_megabytes * 2**20),
             allow_private_hosts=options.allow_private_hosts,
         ),
-        hosts=HostSettings(
+        politeness=PolitenessSettings(
             max_connections=options.per_host, seconds_between_requests=options.host_interval
         ),
         seconds=options.time_limit,
@@ -135,7 +135,7 @@ def _read_queries(path: Path) -> list[str]:
         raise UsageError(f"--search-file {path} is not UTF-8 text: {error}") from error
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
-        raise UsageError(f"--search-file {path} holds no query: write one on each line")
+        raise UsageError(f"--search-file {path} has no query: write one on each line")
     return _distinct(queries)
 
 
@@ -166,7 +166,7 @@ def _check_together(options: argparse.Namespace) -> None:
     if options.export and options.json:
         raise UsageError("--json does not go with --export, which has forms of its own")
     if options.base_url == "":
-        raise UsageError("--base-url is empty: give an address, or leave it out to ask Bing")
+        raise UsageError("--base-url is empty: use a URL, or leave it out to ask Bing")
     if options.max_side is not None and options.max_side < options.min_side:
         raise UsageError(
             f"--max-side {options.max_side} is less than --min-side {options.min_side}"
@@ -179,159 +179,85 @@ def _check_together(options: argparse.Namespace) -> None:
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_argument_group("what to do (one of them)")
-    what = tasks.add_mutually_exclusive_group(required=True)
-    what.add_argument("-s", "--search-string", metavar="WORDS", help="search, and fill one folder")
-    what.add_argument(
-        "-f",
-        "--search-file",
-        type=Path,
-        metavar="FILE",
-        help="a text file, one search a line: fill a folder for each",
-    )
-    what.add_argument(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="fill a whole data set: a TOML file, see examples/menu-or-not.toml",
-    )
-    what.add_argument(
-        "--verify", action="store_true", help="check the images that are there, change nothing"
-    )
-    what.add_argument(
-        "--export",
-        choices=("csv", "urls"),
-        help="print what the journals know: every attempt, or the addresses of the images",
-    )
+    add = tasks.add_mutually_exclusive_group(required=True).add_argument
+    text = "search, and fill one folder"
+    add("-s", "--search-string", metavar="WORDS", help=text)
+    text = "a text file, one search a line: fill a folder for each"
+    add("-f", "--search-file", type=Path, metavar="FILE", help=text)
+    text = "fill a whole data set: a TOML file, see examples/menu-or-not.toml"
+    add("--plan", type=Path, metavar="FILE", help=text)
+    text = "check the images that are there, change nothing"
+    add("--verify", action="store_true", help=text)
+    text = "print what the journals say: every attempt, or the URLs of the images"
+    add("--export", choices=("csv", "urls"), help=text)
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "-o",
-        "--output",
-        type=_folder,
-        metavar="DIR",
-        help="the folder for the images; with -f and --plan, for their folders (default: data)",
-    )
-    group.add_argument(
-        "--limit",
-        type=whole_number(),
-        metavar="N",
-        help="good images of each search, those of earlier runs included (default: 100)",
-    )
-    group.add_argument(
-        "--validation-fraction",
-        type=number(above=0, below=1),
-        metavar="F",
-        help="put so many of them into DIR/validation/, the others into DIR/train/",
-    )
-    group.add_argument(
-        "--min-side",
-        type=whole_number(),
-        default=64,
-        metavar="PIXELS",
-        help="both sides must have as many (default: 64)",
-    )
-    group.add_argument(
-        "--max-side", type=whole_number(), metavar="PIXELS", help="scale larger images down to it"
-    )
-    group.add_argument(
-        "--format",
-        choices=("keep", "jpg"),
-        default="keep",
-        help="keep each file as it came, or write all as RGB JPEG (default: keep)",
-    )
-    group.add_argument(
-        "--keep-near-duplicates",
-        action="store_true",
-        help="keep images that differ in size or encoding only, on one side of the split",
-    )
-    group.add_argument("--json", action="store_true", help="print one summary object")
+    add = group.add_argument
+    text = "the folder for the images; with -f and --plan, for their folders (default: data)"
+    add("-o", "--output", type=_folder, metavar="DIR", help=text)
+    text = "good images of each search, those of earlier runs included (default: 100)"
+    add("--limit", type=whole_number(), metavar="N", help=text)
+    text = "put so many of them into DIR/validation/, the others into DIR/train/"
+    add("--validation-fraction", type=number(above=0, below=1), metavar="F", help=text)
+    text = "both sides must have as many (default: 64)"
+    add("--min-side", type=whole_number(), default=64, metavar="PIXELS", help=text)
+    text = "scale larger images down to it"
+    add("--max-side", type=whole_number(), metavar="PIXELS", help=text)
+    text = "keep each file as it came, or write all as RGB JPEG (default: keep)"
+    add("--format", choices=("keep", "jpg"), default="keep", help=text)
+    text = "keep images that differ in size or encoding only, on one side of the split"
+    add("--keep-near-duplicates", action="store_true", help=text)
+    add("--json", action="store_true", help="print one summary object")
 
 
 def _add_search(group: argparse._ArgumentGroup) -> None:
-    adult = group.add_mutually_exclusive_group()
-    adult.add_argument(
-        "--safe-search",
-        choices=tuple(SAFE_SEARCH),
-        default="moderate",
-        help="what Bing may show (default: moderate)",
-    )
-    for name, level in (("on", "strict"), ("off", "off")):
-        adult.add_argument(
-            f"--adult-filter-{name}",
-            dest="safe_search",
-            action="store_const",
-            const=level,
-            help=f"the same as --safe-search {level}",
-        )
-    group.add_argument("--market", default="", metavar="en-US", help="language and country")
+    add_level = group.add_mutually_exclusive_group().add_argument
+    text = "what Bing may show (default: moderate)"
+    add_level("--safe-search", choices=tuple(SAFE_SEARCH), default="moderate", help=text)
+    for name, level in (("--adult-filter-on", "strict"), ("--adult-filter-off", "off")):
+        text = f"the same as --safe-search {level}"
+        add_level(name, dest="safe_search", action="store_const", const=level, help=text)
+    add = group.add_argument
+    add("--market", default="", metavar="en-US", help="language and country")
     for name, values in FILTERS.items():
-        names = ", ".join(values)
-        if name == "size":
-            names += ", larger-than:640x480"
-        group.add_argument(f"--{name}", default="", metavar=name.upper(), help=names)
-    group.add_argument(
-        "--filters",
-        default="",
-        metavar="QFT",
-        help="Bing's own filter text, such as +filterui:imagesize-large",
-    )
-    group.add_argument(
-        "--dry-run", action="store_true", help="print the addresses, download no image"
-    )
-    group.add_argument(
-        "--page-file",
-        type=Path,
-        metavar="PATH",
-        help="read result pages saved from a browser, a file or a folder, instead of asking Bing",
-    )
+        text = ", ".join([*values, *(["larger-than:640x480"] if name == "size" else [])])
+        add(f"--{name}", default="", metavar=name.upper(), help=text)
+    text = "Bing's own filter text, such as +filterui:imagesize-large"
+    add("--filters", default="", metavar="QFT", help=text)
+    add("--dry-run", action="store_true", help="print the URLs, download no image")
+    text = "read result pages saved from a browser, a file or a folder, instead of asking Bing"
+    add("--page-file", type=Path, metavar="PATH", help=text)
 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
-    def add(name: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
+    def add(*names: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
         shown = "" if default is None else f" (default: {default:g})"
-        group.add_argument(name, type=kind, default=default, metavar="N", help=text + shown)
+        group.add_argument(*names, type=kind, default=default, metavar="N", help=text + shown)
 
-    group.add_argument(
-        "-t",
-        "--threads",
-        type=whole_number(1, MAX_THREADS),
-        default=32,
-        metavar="N",
-        help=f"downloads at the same time, up to {MAX_THREADS} (default: 32)",
-    )
-    add("--per-host", whole_number(), 2, "downloads at the same time from one host")
-    add("--host-interval", number(), 0.1, "seconds between two requests to one host")
-    add(
-        "--page-interval",
-        number(),
-        None,
-        "seconds between two result pages (default: 1; 0 if --base-url is on this machine)",
-    )
-    add("--timeout", number(above=0), 20, "seconds for one image, all in all")
-    add("--time-limit", number(above=0), None, "seconds for the whole run")
-    add("--max-megabytes", number(above=0), 20, "the largest file to download")
-    group.add_argument(
-        "--retry-failed",
-        action="store_true",
-        help="first try those again that failed for good in earlier runs",
-    )
-    group.add_argument(
-        "--ignore-robots",
-        action="store_true",
-        help="fetch what a host's robots.txt forbids too; the journal says so",
-    )
-    group.add_argument(
-        "--allow-private-hosts",
-        action="store_true",
-        help="fetch from this machine and the local network too",
-    )
-    group.add_argument(
-        "--base-url", metavar="URL", help="search there instead of Bing (or set BING_BASE_URL)"
-    )
+    some, none_or_some = number(above=0), number()
+    text = f"downloads at the same time, up to {MAX_THREADS}"
+    add("-t", "--threads", kind=whole_number(1, MAX_THREADS), default=32, text=text)
+    text = "downloads at the same time from one host"
+    add("--per-host", kind=whole_number(), default=2, text=text)
+    text = "seconds between two requests to one host"
+    add("--host-interval", kind=none_or_some, default=0.1, text=text)
+    text = "seconds between two result pages (default: 1; 0 if --base-url is on this machine)"
+    add("--page-interval", kind=none_or_some, default=None, text=text)
+    add("--timeout", kind=some, default=20, text="seconds for one image, all in all")
+    add("--time-limit", kind=some, default=None, text="seconds for the whole run")
+    add("--max-megabytes", kind=some, default=20, text="the largest file to download")
+    for name, text in (
+        ("--retry-failed", "first try those again that failed for good in earlier runs"),
+        ("--ignore-robots", "fetch what a host's robots.txt forbids too; the journal says so"),
+        ("--allow-private-hosts", "fetch from this machine and the local network too"),
+    ):
+        group.add_argument(name, action="store_true", help=text)
+    text = "search there instead of Bing (or set BING_BASE_URL)"
+    group.add_argument("--base-url", metavar="URL", help=text)
 
 
 def _folder(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("it is empty: give a folder, or . for the current one")
+        raise argparse.ArgumentTypeError("it is empty: name a folder, or . for the current one")
     return Path(text)

@@ -13,6 +13,20 @@ EXIT_SHORT = 3  # all went well, but there are no more images, or no more time
 
 _MAX_COLUMNS = 4  # side by side on a terminal of 80 columns
 
+# Field of an outcome -> its line in the table, and its name in JSON where that is another one.
+_COUNTS = {
+    "before": "there before",
+    "found": "found",
+    "kept": "kept",
+    "enlarged": "enlarged",
+    "known": "seen before",
+    "duplicates": "duplicates",
+    "near_duplicates": "near duplicates",
+    "leaks": "in another split",
+}
+_JSON_NAMES = {"leaks": "in_another_split"}
+_ALWAYS_SHOWN = ("limit", "there before", "found", "kept", "duplicates")
+
 
 @dataclasses.dataclass
 class Outcome:
@@ -28,9 +42,9 @@ class Outcome:
         duplicates: results that were there already, byte for byte or by Bing's own digest.
         near_duplicates: results that were there already in another size or encoding.
         leaks: results left out because another split has them.
-        failed: reason -> number of results that were no use.
+        failed: reason -> number of results that were of no use.
         also_in: path of a kept image -> the same or nearly the same image in other classes.
-        unusable: files in the folders that are not counted; they are left where they are.
+        unusable: files in the folders that are not counted; they stay where they are.
         is_out_of_time: whether the run ended because its time was over.
         seconds: how long it took.
         error: why the search ended early, or None.
@@ -58,18 +72,14 @@ class Outcome:
         """Good images that are there now."""
         return self.before + self.surplus + self.kept
 
-    def progress(self, seconds: float) -> str:
-        """Return the counts as one line, with the images kept a second since the start."""
-        duplicates = self.duplicates + self.near_duplicates + self.leaks
-        return (
-            f"{self.num_images}/{self.target.limit} kept · {self.found} found · "
-            f"{duplicates} dup · {self.failed.total()} failed · "
-            f"{self.kept / max(0.001, seconds):.1f}/s"
-        )
+    @property
+    def num_duplicates(self) -> int:
+        """Results that were there already, in any way and in any split."""
+        return self.duplicates + self.near_duplicates + self.leaks
 
     @property
     def is_filled(self) -> bool:
-        """Whether the folders hold what was wanted."""
+        """Whether the folders have as many images as they should."""
         return self.before + self.kept >= self.target.limit
 
     @property
@@ -91,16 +101,24 @@ class Outcome:
             return f"{missing}: the time is over. Run it again to go on."
         return f"{missing}: no more were found. Add queries, or loosen the filters."
 
+    def progress(self, seconds: float) -> str:
+        """Return the counts as one line, with the images kept a second since the start."""
+        return (
+            f"{self.num_images}/{self.target.limit} kept · {self.found} found · "
+            f"{self.num_duplicates} dup · {self.failed.total()} failed · "
+            f"{self.kept / max(0.001, seconds):.1f}/s"
+        )
+
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Give the exit code of a run: the first error's, else 3 if any is short, else 0."""
+    """Return the exit code of a run: the first error's, else 3 if any is short, else 0."""
     codes = [outcome.exit_code for outcome in outcomes]
     errors = [code for code in codes if code not in (console.EXIT_OK, EXIT_SHORT)]
     return errors[0] if errors else max(codes, default=console.EXIT_OK)
 
 
 def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dict[str, object]:
-    """Give everything that was counted, ready for JSON."""
+    """Return everything that was counted, ready for JSON."""
     failed: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
         failed += outcome.failed
@@ -115,69 +133,14 @@ def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dic
     }
 
 
-def summary_table(outcomes: Sequence[Outcome]) -> str:
-    """Lay out what was found, what was kept, and what was no use for which reason."""
-    rows = _rows(outcomes)
-    if len(outcomes) <= _MAX_COLUMNS:
-        names = [outcome.target.name for outcome in outcomes]
-        return console.table(["", *names], [[name, *counts] for name, counts in rows])
-    # A file may have hundreds of queries: those go downwards, and the details are for all together.
-    in_all = console.table(["", "in all"], [[name, sum(counts)] for name, counts in rows])
-    return f"{_table_of_classes(outcomes)}\n\n{in_all}"
-
-
-def _table_of_classes(outcomes: Sequence[Outcome]) -> str:
-    header = ["", "wanted", "before", "found", "kept", "duplicates", "failed"]
-    lines = [
-        [
-            outcome.target.name,
-            outcome.target.limit,
-            outcome.before,
-            outcome.found,
-            outcome.kept,
-            outcome.duplicates + outcome.near_duplicates + outcome.leaks,
-            outcome.failed.total(),
-        ]
-        for outcome in outcomes
-    ]
-    return console.table(header, lines)
-
-
-def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, list[int]]]:
-    """Give each count that is worth a line, with its value in every outcome."""
-    reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
-    rows: list[tuple[str, list[int]]] = [
-        ("wanted", [outcome.target.limit for outcome in outcomes]),
-        ("there before", [outcome.before for outcome in outcomes]),
-        ("found", [outcome.found for outcome in outcomes]),
-        ("kept", [outcome.kept for outcome in outcomes]),
-        ("enlarged", [outcome.enlarged for outcome in outcomes]),
-        ("seen before", [outcome.known for outcome in outcomes]),
-        ("duplicates", [outcome.duplicates for outcome in outcomes]),
-        ("near duplicates", [outcome.near_duplicates for outcome in outcomes]),
-        ("in another split", [outcome.leaks for outcome in outcomes]),
-        *((f"failed: {reason}", [o.failed[reason] for o in outcomes]) for reason in reasons),
-    ]
-    always = ("wanted", "there before", "found", "kept", "duplicates")
-    return [(name, counts) for name, counts in rows if name in always or any(counts)]
-
-
 def _summary_of(outcome: Outcome) -> dict[str, object]:
+    target = outcome.target
     return {
-        "class": outcome.target.name,
-        "queries": [query.text for query in outcome.target.queries],
-        "folders": [
-            {"path": str(side.folder), "limit": side.limit} for side in outcome.target.sides
-        ],
-        "limit": outcome.target.limit,
-        "before": outcome.before,
-        "found": outcome.found,
-        "known": outcome.known,
-        "kept": outcome.kept,
-        "enlarged": outcome.enlarged,
-        "duplicates": outcome.duplicates,
-        "near_duplicates": outcome.near_duplicates,
-        "in_another_split": outcome.leaks,
+        "class": target.name,
+        "queries": [query.text for query in target.queries],
+        "folders": [{"path": str(side.folder), "limit": side.limit} for side in target.sides],
+        "limit": target.limit,
+        **{_JSON_NAMES.get(name, name): getattr(outcome, name) for name in _COUNTS},
         "failed": dict(outcome.failed.most_common()),
         "also_in": {str(path): [str(p) for p in paths] for path, paths in outcome.also_in.items()},
         "unusable": [str(path) for path in outcome.unusable],
@@ -185,3 +148,33 @@ def _summary_of(outcome: Outcome) -> dict[str, object]:
         "error": str(outcome.error) if outcome.error else None,
         "exit_code": outcome.exit_code,
     }
+
+
+def summary_table(outcomes: Sequence[Outcome]) -> str:
+    """Return a table of what was found, what was kept, and what was of no use for which reason."""
+    rows = _rows(outcomes)
+    if len(outcomes) <= _MAX_COLUMNS:
+        names = [outcome.target.name for outcome in outcomes]
+        return console.table(["", *names], [[name, *counts] for name, counts in rows])
+    # A file may have hundreds of queries: those go downwards, and the details are for all together.
+    in_all = console.table(["", "in all"], [[name, sum(counts)] for name, counts in rows])
+    header = ["", "limit", "before", "found", "kept", "duplicates", "failed"]
+    lines = [
+        [
+            *(o.target.name, o.target.limit, o.before, o.found),
+            *(o.kept, o.num_duplicates, o.failed.total()),
+        ]
+        for o in outcomes
+    ]
+    return f"{console.table(header, lines)}\n\n{in_all}"
+
+
+def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, list[int]]]:
+    """Return each count that is worth a line, with its value in every outcome."""
+    reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
+    rows = [
+        ("limit", [outcome.target.limit for outcome in outcomes]),
+        *((line, [getattr(o, name) for o in outcomes]) for name, line in _COUNTS.items()),
+        *((f"failed: {reason}", [o.failed[reason] for o in outcomes]) for reason in reasons),
+    ]
+    return [(name, counts) for name, counts in rows if name in _ALWAYS_SHOWN or any(counts)]

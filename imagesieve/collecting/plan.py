@@ -1,4 +1,4 @@
-"""A plan: a TOML file that names the classes of a data set, their searches and their sizes.
+"""A plan: a TOML file with the classes of a data set, their searches and their sizes.
 
     output = "data"               # the folder of the data set; -o on the command line wins
     limit = 300                   # images of each class, training and validation together
@@ -24,7 +24,7 @@ import difflib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import Query, SearchOptions
@@ -32,7 +32,7 @@ from imagesieve.collecting.targets import TRAIN, VALIDATION, Side, Target, split
 from imagesieve.errors import UsageError
 
 DEFAULT_OUTPUT = Path("data")
-DEFAULT_LIMIT = 100  # images of a class, where nothing is said
+DEFAULT_LIMIT = 100  # images of a class, unless the plan says otherwise
 
 _MAX_BYTES = 2**20
 _MAX_LIMIT = 1_000_000
@@ -43,16 +43,10 @@ _TOP_KEYS = ("output", "class", *_TOTALS, *_SHARES, *_OPTIONS)
 _CLASS_KEYS = ("queries", "validation_queries", *_TOTALS, *_SHARES, *_OPTIONS)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """The values at the top of the file, or those of one class.
+class _Table(NamedTuple):
+    """The values at the top of the file, or those of one class."""
 
-    Attributes:
-        place: how errors name it: the file, and the class if it is one.
-        name: the class, or "".
-    """
-
-    place: str
+    place: str  # for errors: the file, and the class if it is one
     values: Mapping[str, Any]
     name: str = ""
 
@@ -60,8 +54,7 @@ class _Table:
         return UsageError(f"{self.place}: {sentence}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Size:
+class _Size(NamedTuple):
     """A number that decides how large a folder becomes, and how errors show it."""
 
     key: str
@@ -70,7 +63,7 @@ class _Size:
 
 
 def read_plan(path: Path, output: Path | None = None) -> list[Target]:
-    """Read what a plan file wants, in the order of its classes.
+    """Return the targets of a plan file, in the order of its classes.
 
     A class whose validation has searches of its own becomes two targets, one for each folder.
 
@@ -99,7 +92,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UsageError(f"The plan {path} cannot be read: {error}") from error
     if len(data) > _MAX_BYTES:
-        raise UsageError(f"{path} has more than {_MAX_BYTES:,} bytes, which is no plan.")
+        raise UsageError(f"{path} has more than {_MAX_BYTES:,} bytes, which no plan needs.")
     try:
         # The line end makes errors at the very end name line and column like all others.
         return tomllib.loads(data.decode("utf-8-sig") + "\n")
@@ -118,7 +111,7 @@ def _parse(path: Path) -> dict[str, Any]:
 def _output(top: _Table) -> Path:
     try:
         return Path(top.values.get("output", DEFAULT_OUTPUT)).expanduser()
-    except RuntimeError as error:  # "~somebody" who is nobody here
+    except RuntimeError as error:  # "~name" of a user who does not exist
         raise top.error(f"output = {_shown(top.values['output'])}: {error}") from error
 
 
@@ -126,36 +119,35 @@ def _classes(top: _Table) -> list[_Table]:
     classes = top.values.get("class")
     if not isinstance(classes, dict) or not classes:
         raise top.error("there is no class: write [class.NAME], and queries = [...] below it.")
-    tables = []
     taken: dict[str, str] = {}
-    for name, values in classes.items():
-        table = _Table(f"{top.place}, class {name!r}", values, name)
-        if (usable := to_class_name(name)) != name:
+    tables = [
+        _Table(f"{top.place}, class {name!r}", values, name) for name, values in classes.items()
+    ]
+    for table in tables:
+        if (usable := to_class_name(table.name)) != table.name:
             raise table.error(f"a folder cannot have this name everywhere; {usable!r} would do.")
-        if (other := taken.setdefault(name.casefold(), name)) != name:
+        if (other := taken.setdefault(table.name.casefold(), table.name)) != table.name:
             raise table.error(f"it differs from {other!r} only in case, so both may be one folder.")
-        if not isinstance(values, dict):
-            raise table.error(f"it is no table: write [class.{name}], and its queries below.")
+        if not isinstance(table.values, dict):
+            raise table.error(f"it is not a table: write [class.{table.name}], its queries below.")
         _check(table, _CLASS_KEYS, _TOP_KEYS, "belongs at the top, above the first class")
-        tables.append(table)
     return tables
 
 
 def _check(table: _Table, keys: Sequence[str], other_keys: Sequence[str], advice: str) -> None:
-    """Refuse keys that mean nothing here, and values of the wrong kind."""
+    """Raise an error for keys that mean nothing here, and for values of the wrong kind."""
     for key, value in table.values.items():
         if key not in keys:
             raise table.error(f"{key} {advice}." if key in other_keys else _unknown(key, keys))
-        is_right, wanted = _KINDS.get(key, (lambda value: True, ""))
+        is_right, expected = _KINDS.get(key, (lambda _: True, ""))
         if not is_right(value):
-            raise table.error(f"{key} = {_shown(value)} is not {wanted}.")
+            raise table.error(f"{key} = {_shown(value)} is not {expected}.")
 
 
 def _unknown(key: str, keys: Sequence[str]) -> str:
     near = difflib.get_close_matches(key.replace("-", "_").lower(), keys, n=1)
-    return f"unknown key {key!r}: " + (
-        f"{near[0]} is the nearest known one." if near else f"known are {', '.join(keys)}."
-    )
+    advice = f"{near[0]} is the nearest one." if near else f"the keys are {', '.join(keys)}."
+    return f"unknown key {key!r}: {advice}"
 
 
 def _targets(table: _Table, top: _Table, output: Path) -> Iterator[Target]:
@@ -172,13 +164,13 @@ def _targets(table: _Table, top: _Table, output: Path) -> Iterator[Target]:
             f"{both.pop().text!r} is in queries and in validation_queries: leave it out of the "
             "latter, or let both folders share the results by leaving those out altogether."
         )
-    if own_queries and not num_validation:
+    if not own_queries:
+        yield Target(table.name, queries, train, validation if num_validation else None)
+    elif not num_validation:
         raise table.error("validation_queries needs a validation_limit beside it.")
-    if own_queries:
+    else:
         yield Target(table.name, queries, train)
         yield Target(f"{table.name} ({VALIDATION})", own_queries, validation)
-    else:
-        yield Target(table.name, queries, train, validation if num_validation else None)
 
 
 def _queries(key: str, table: _Table, options: SearchOptions) -> tuple[Query, ...]:
@@ -190,18 +182,18 @@ def _queries(key: str, table: _Table, options: SearchOptions) -> tuple[Query, ..
 
 
 def _search_options(*tables: _Table) -> SearchOptions:
-    """Give the options that these tables name; the later one wins."""
+    """Return the options that these tables name; the later one wins."""
     values = {k: v for table in tables for k, v in table.values.items() if k in _OPTIONS}
     try:
         return SearchOptions(**values)
     except UsageError as error:
-        # It speaks of the option on the command line, whose name differs in dashes only.
+        # It is about the option of the command line, whose name differs in dashes only.
         option, space, rest = str(error).removeprefix("--").partition(" ")
         raise tables[-1].error(f"{option.replace('-', '_')}{space}{rest}") from error
 
 
 def _sizes(table: _Table, top: _Table) -> tuple[int, int]:
-    """Give the images for training and those for validation; 0 where nothing is said of these."""
+    """Return the images for training and those for validation; 0 if these are not mentioned."""
     total = _size(_TOTALS, table, top) or _Size("limit", DEFAULT_LIMIT, f"limit = {DEFAULT_LIMIT}")
     share = _size(_SHARES, table, top)
     if share is None:
@@ -223,7 +215,7 @@ def _sizes(table: _Table, top: _Table) -> tuple[int, int]:
 
 
 def _size(keys: Sequence[str], table: _Table, top: _Table) -> _Size | None:
-    """Give the one of `keys` that holds for a class: its own, else that at the top."""
+    """Return the one of `keys` that applies to a class: its own, else that at the top."""
     for source, origin in ((table, ""), (top, " (at the top)")):
         key = _only_one_of(keys, source)
         if key is not None:
@@ -242,10 +234,6 @@ def _only_one_of(keys: Sequence[str], table: _Table) -> str | None:
 def _shown(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _is_filled_text(value: object) -> bool:
@@ -268,7 +256,7 @@ _COUNT = (_is_count, f"a whole number from 1 to {_MAX_LIMIT:,}")
 _QUERIES = (_is_queries, 'a list of search words such as ["red panda", "panda cub"]')
 # Key -> whether a value is of the right kind, and how errors call that kind.
 _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(_OPTIONS, (_is_text, "a text in quotes")),
+    **dict.fromkeys(_OPTIONS, (lambda value: isinstance(value, str), "a text in quotes")),
     **dict.fromkeys(("limit", "train_limit", "validation_limit"), _COUNT),
     **dict.fromkeys(("queries", "validation_queries"), _QUERIES),
     "validation_fraction": (_is_fraction, "a number between 0 and 1 such as 0.2"),

@@ -1,4 +1,4 @@
-"""What sites do not want: images marked in their header, and addresses named in robots.txt."""
+"""What sites forbid: images by a header of their response, and paths by robots.txt."""
 
 import collections
 import dataclasses
@@ -12,9 +12,10 @@ from protego import Protego
 from imagesieve.web import urls
 from imagesieve.web.connections import AGENT_TOKEN
 from imagesieve.web.fetch import Fetcher, FetchError
+from imagesieve.web.urls import Origin
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
-# Their values follow a colon, which elsewhere ends the name of the agent that is spoken to.
+# Their values follow a colon, which elsewhere ends the name of the agent that is meant.
 _WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
@@ -23,9 +24,9 @@ _AGENT = re.compile(r"\s*([a-z][\w.-]*|\*)(?:/[\w.]+)?\s*:", re.IGNORECASE)
 _AGENT_LINE = re.compile(r"\s*user[\s-]*agent\b\s*:?(?P<agent>[^#]*)", re.IGNORECASE)
 _REFUSAL = b"User-agent: *\nDisallow: /\n"
 
-# Failures of the host itself: whoever asks for an image will hear the same.
+# Failures of the host itself: a request for an image would end in the same way.
 _NO_HOST = frozenset({"unknown host", "private address", "no connection", "no safe connection"})
-# RFC 9309 takes rules that cannot be asked for as a complete refusal. These are no such failures:
+# RFC 9309 takes rules that cannot be fetched as a complete refusal. These are no such failures:
 # the host answers, but leads nowhere.
 _NO_RULES = frozenset(
     {"too many redirects", "redirect to nowhere", "not http or https", "not a valid URL"}
@@ -33,16 +34,16 @@ _NO_RULES = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsentSettings:
-    """How much is asked about what sites want."""
+class RobotsSettings:
+    """How much is requested to learn what sites forbid."""
 
-    opt_outs: int = 3  # images of one host; then nothing more is asked of it
+    opt_outs: int = 3  # images of one host; then nothing more is requested from it
     robots_seconds: float = 5.0  # for one robots.txt, redirects included
     robots_bytes: int = 512 * 1024  # what RFC 9309 asks to be read at least
 
 
-def opted_out(headers: Sequence[tuple[str, str]], token: str) -> str:
-    """Give the directive of a header that forbids `token` to use the image, or "".
+def opt_out(headers: Sequence[tuple[str, str]], token: str) -> str:
+    """Return the directive of a header that forbids `token` to use the image, or "".
 
     Args:
         headers: names and values; a name may come more than once.
@@ -69,71 +70,68 @@ def _opt_out_in(value: str, token: str) -> str:
     return ""
 
 
-class Consent:
-    """Refuses images whose header forbids their use, and hosts that do so again and again."""
+class RobotsPolicy:
+    """What the hosts of a run forbid. Any thread may call any method.
 
-    def __init__(self, settings: ConsentSettings | None = None) -> None:
-        self.settings = settings or ConsentSettings()
+    Images whose header forbids their use are refused, and so are hosts that forbid several. The
+    robots.txt of each origin is fetched once, however many threads need it.
+    """
+
+    def __init__(self, settings: RobotsSettings | None = None) -> None:
+        self.settings = settings or RobotsSettings()
         self._lock = threading.Lock()
         self._opt_outs: dict[str, list[str]] = collections.defaultdict(list)  # by host
+        self._rules: dict[Origin, Future[Protego]] = {}
 
-    def check(self, url: str, headers: Sequence[tuple[str, str]]) -> None:
-        """Look at the header of an answer; made for `Fetcher.fetch`.
+    def check_headers(self, url: str, headers: Sequence[tuple[str, str]]) -> None:
+        """Check the header of a response; made for `Fetcher.fetch`.
 
         Raises:
             FetchError: "opted out", with the directive that says so.
         """
-        directive = opted_out(headers, AGENT_TOKEN)
+        directive = opt_out(headers, AGENT_TOKEN)
         if directive:
             with self._lock:
                 self._opt_outs[urls.parse(url).host].append(directive)
             raise FetchError(url, "opted out", directive)
 
-    def refuses(self, url: str) -> str:
-        """Give the directive for which nothing more is to be asked of the host, or "".
+    def check_host(self, url: str) -> None:
+        """Check whether the host has forbidden the use of several images.
 
         Raises:
-            FetchError: not http or https, or not a valid URL.
+            FetchError: "opted out", with its last directive; or not a valid URL.
         """
         with self._lock:
             found = self._opt_outs.get(urls.parse(url).host, [])
-            return found[-1] if len(found) >= self.settings.opt_outs else ""
-
-
-class Robots:
-    """The robots.txt of each origin, asked for once however many threads want it."""
-
-    def __init__(self, settings: ConsentSettings | None = None) -> None:
-        self.settings = settings or ConsentSettings()
-        self._lock = threading.Lock()
-        self._rules: dict[urls.Origin, Future[Protego]] = {}  # by origin
+            if len(found) >= self.settings.opt_outs:
+                raise FetchError(url, "opted out", found[-1])
 
     def allows(self, url: str, fetcher: Fetcher) -> bool:
-        """Tell whether robots.txt lets us ask for `url`.
+        """Return whether robots.txt allows us to fetch `url`.
 
-        A file that is missing (4xx) forbids nothing; one that cannot be had for now (5xx, 429, a
-        timeout) forbids everything.
+        A file that is missing (4xx) forbids nothing; one that cannot be fetched for now (5xx, 429,
+        a timeout) forbids everything.
 
         Args:
-            url: the address of an image.
-            fetcher: asks for robots.txt, with a deadline of its own; can be stopped.
+            url: of an image.
+            fetcher: fetches robots.txt, with a deadline of its own; can be stopped.
 
         Raises:
             FetchError: the host cannot be reached at all, or the fetcher was stopped. That is not
                 remembered.
         """
-        address = urls.parse(url)
+        parsed = urls.parse(url)
         with self._lock:
-            rules = self._rules.get(address.origin)
+            rules = self._rules.get(parsed.origin)
             is_first = rules is None
             if rules is None:
-                rules = self._rules[address.origin] = Future()
+                rules = self._rules[parsed.origin] = Future()
         if is_first:
-            self._load(address.origin, rules, fetcher)
-        return rules.result().can_fetch(f"{address.origin}{address.target}", AGENT_TOKEN)
+            self._load(parsed.origin, rules, fetcher)
+        return rules.result().can_fetch(f"{parsed.origin}{parsed.target}", AGENT_TOKEN)
 
-    def _load(self, origin: urls.Origin, rules: "Future[Protego]", fetcher: Fetcher) -> None:
-        """Fulfil the promise, be it with an error, which whoever waits for it shares."""
+    def _load(self, origin: Origin, rules: "Future[Protego]", fetcher: Fetcher) -> None:
+        """Complete the future, be it with an error, for all threads that wait for it."""
         try:
             rules.set_result(parse_robots(self._read(f"{origin}/robots.txt", fetcher)))
         except BaseException as error:
@@ -145,7 +143,7 @@ class Robots:
         seconds = self.settings.robots_seconds
         settings = dataclasses.replace(
             fetcher.settings,
-            # Not the whole, so that a host without connection is told from one without answer.
+            # Not the whole, so that a host without connection differs from one without answer.
             connect_seconds=min(fetcher.settings.connect_seconds, seconds / 2),
             total_seconds=min(fetcher.settings.total_seconds, seconds),
             max_bytes=self.settings.robots_bytes,
@@ -162,13 +160,13 @@ class Robots:
 
 
 def _means_no_rules(error: FetchError) -> bool:
-    if error.status is None:
-        return error.reason in _NO_RULES
-    return error.status < 500 and error.status != 429
+    if error.reason in _NO_RULES:
+        return True
+    return error.status is not None and error.status < 500 and error.status != 429
 
 
 def parse_robots(body: bytes) -> Protego:
-    """Read the rules of a robots.txt; a body that is no text has none."""
+    """Return the rules of a robots.txt; a body that is not text has none."""
     if b"\0" in body:
         return Protego.parse("")
     lines = body.decode("utf-8-sig", errors="replace").splitlines()

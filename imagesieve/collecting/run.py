@@ -1,11 +1,10 @@
 """The run: fill the folders of one class after another with good images.
 
 The main thread reads result pages and offers their images to a fixed number of workers, which
-download, check and write. An image counts once it is whole, decodable, large enough and new.
+download, validate and write. An image counts once it is whole, decodable, large enough and new.
 """
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
@@ -16,24 +15,20 @@ from pathlib import Path
 from typing import Protocol
 
 from imagesieve import console
-from imagesieve.collecting import candidates
+from imagesieve.collecting.bing.errors import BlockedError, NetworkDownError
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.bing.search import BlockedError, NetworkDownError
-from imagesieve.collecting.class_folder import Shelf
-from imagesieve.collecting.download_history import Memory
-from imagesieve.collecting.hosts import HostSettings
+from imagesieve.collecting.class_folder import ClassFolder, StoredImage
+from imagesieve.collecting.download_history import DownloadHistory
 from imagesieve.collecting.journal import Journal
-from imagesieve.collecting.on_disk import Image
 from imagesieve.collecting.outcome import Outcome
-from imagesieve.collecting.pipeline import Manners, Workers
-from imagesieve.collecting.targets import Target
+from imagesieve.collecting.pipeline import Workers
+from imagesieve.collecting.robots import RobotsPolicy
+from imagesieve.collecting.targets import CollectSettings, Target
 from imagesieve.errors import SearchError
-from imagesieve.images import DEFAULT_LIMITS, Limits
-from imagesieve.web.fetch import FetchSettings
 
 _STOP_SECONDS = 1.5  # how long a stopped run waits for its workers
-_TURN = 35  # results that a query gives before the next one has its turn
+_RESULTS_IN_TURN = 35  # that a query gives before the next one goes on
 
 _log = logging.getLogger(__name__)
 
@@ -41,51 +36,11 @@ _log = logging.getLogger(__name__)
 class Search(Protocol):
     """Where images come from."""
 
-    def results(self, query: Query, stop: threading.Event | None = None) -> Iterator[SearchResult]:
+    def results(self, query: Query) -> Iterator[SearchResult]:
         """Yield what a query finds."""
 
     def cut(self) -> None:
-        """End the search that is running, from any thread."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CollectSettings:
-    """How a run works.
-
-    Attributes:
-        threads: downloads at the same time.
-        min_side: pixels that both sides of an image must have.
-        max_side: larger images are scaled down to it, in pixels; None keeps their size.
-        file_format: one of `candidates.FILE_FORMATS`.
-        keeps_near_duplicates: keep images that are nearly the same.
-        retries_failed: try addresses again that failed for good in an earlier run.
-        follows_robots: leave out what a host's robots.txt forbids.
-        attempts: how often one image is asked for while the failure may pass.
-        fetch: what one download may cost.
-        hosts: what one host has to bear.
-        seconds: what the whole run may take, or None.
-        quiet: show no progress.
-    """
-
-    threads: int = 32
-    min_side: int = 64
-    max_side: int | None = None
-    file_format: str = candidates.KEEP
-    keeps_near_duplicates: bool = False
-    retries_failed: bool = False
-    follows_robots: bool = True
-    attempts: int = 3
-    fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
-    hosts: HostSettings = dataclasses.field(default_factory=HostSettings)
-    seconds: float | None = None
-    quiet: bool = False
-
-    @property
-    def limits(self) -> Limits:
-        """The caps that an image must keep to."""
-        return dataclasses.replace(
-            DEFAULT_LIMITS, min_side=self.min_side, max_bytes=self.fetch.max_bytes
-        )
+        """End the searches that are running, from any thread."""
 
 
 def collect_all(
@@ -109,63 +64,73 @@ def collect_all(
     """
     outcomes = [] if outcomes is None else outcomes
     end = None if settings.seconds is None else time.monotonic() + settings.seconds
-    manners = Manners()
+    robots = RobotsPolicy()
     folders = [side.folder for target in targets for side in target.sides]
-    scanned: dict[Path, list[Image]] = {}
+    scanned: dict[Path, list[StoredImage]] = {}
     outcomes += map(Outcome, targets)
     for outcome in outcomes:
-        _collect(outcome, search, settings, manners, folders, scanned, end)
-        if not outcome.is_filled:
-            _log.warning("%s", outcome.explanation)
-        if outcome.surplus and outcome.target.validation:
-            _log.warning(
-                "%s: one side of the split has %d images more than its share; they stay there.",
-                outcome.target.name,
-                outcome.surplus,
-            )
-        for path, paths in outcome.also_in.items():
-            _log.debug("%s is in another class too: %s", path, ", ".join(map(str, paths)))
-        if outcome.also_in:
-            _log.warning(
-                "%s: %d images, the first %s, are in other classes too (all are in the log): "
-                "delete the wrong ones.",
-                outcome.target.name,
-                len(outcome.also_in),
-                next(iter(outcome.also_in)),
-            )
+        _collect(outcome, search, settings, robots, folders, scanned, end)
+        _log_warnings(outcome)
     return outcomes
+
+
+def _log_warnings(outcome: Outcome) -> None:
+    if not outcome.is_filled:
+        _log.warning("%s", outcome.explanation)
+    if outcome.surplus and outcome.target.validation:
+        _log.warning(
+            "%s: one side of the split has %d images more than its share; they stay there.",
+            outcome.target.name,
+            outcome.surplus,
+        )
+    for path, paths in outcome.also_in.items():
+        _log.debug("%s is in another class too: %s", path, ", ".join(map(str, paths)))
+    if outcome.also_in:
+        _log.warning(
+            "%s: %d images, the first %s, are in other classes too (all are in the log): "
+            "delete the wrong ones.",
+            outcome.target.name,
+            len(outcome.also_in),
+            next(iter(outcome.also_in)),
+        )
 
 
 def _collect(
     outcome: Outcome,
     search: Search,
     settings: CollectSettings,
-    manners: Manners,
+    robots: RobotsPolicy,
     folders: Iterable[Path],
-    scanned: dict[Path, list[Image]],
+    scanned: dict[Path, list[StoredImage]],
     end: float | None,
 ) -> None:
     start = time.monotonic()
     target = outcome.target
     with contextlib.ExitStack() as stack:
         journals = {side.folder: stack.enter_context(Journal(side.folder)) for side in target.sides}
-        shelf = Shelf(
+        folder = ClassFolder(
             target,
             folders,
             settings.limits,
             keeps_near_duplicates=settings.keeps_near_duplicates,
             scanned=scanned,
         )
-        stack.callback(lambda: scanned.update(shelf.images()))
-        outcome.before, outcome.surplus = shelf.num_before, shelf.num_surplus
-        outcome.unusable = shelf.unusable
-        if not shelf.num_missing:
+        stack.callback(lambda: scanned.update(folder.images()))
+        outcome.before, outcome.surplus = folder.num_before, folder.num_surplus
+        outcome.unusable = folder.unusable
+        if not folder.num_missing:
             return
-        memory = Memory(target, journals, shelf, settings)
-        workers = Workers(outcome, shelf, memory, manners, settings)
+        history = DownloadHistory(target, journals, folder, settings)
+        workers = Workers(outcome, folder, history, robots, settings, when_over=search.cut)
         stack.enter_context(_progress(outcome, quiet=settings.quiet))
-        with _working(workers, search, settings.threads), _ending(workers, end):
-            _offer_results(search, workers, memory)
+        if end is not None:
+            # A timer, since the main thread may be waiting for a result page.
+            alarm = threading.Timer(max(0.0, end - time.monotonic()), workers.run_out_of_time)
+            alarm.daemon = True
+            alarm.start()
+            stack.callback(alarm.cancel)
+        with _working(workers, settings.threads):
+            _offer_results(search, workers, history)
         outcome.seconds = time.monotonic() - start
 
 
@@ -181,9 +146,9 @@ def _progress(
     return console.progress(target.name, target.limit, quiet=quiet, status=status)
 
 
-def _offer_results(search: Search, workers: Workers, memory: Memory) -> None:
+def _offer_results(search: Search, workers: Workers, history: DownloadHistory) -> None:
     try:
-        for result in _results(search, workers, memory):
+        for result in _results(search, workers, history):
             if not workers.offer(result):
                 return
     except SearchError as error:
@@ -191,21 +156,22 @@ def _offer_results(search: Search, workers: Workers, memory: Memory) -> None:
     workers.wait_until_idle()
 
 
-def _results(search: Search, workers: Workers, memory: Memory) -> Iterator[SearchResult]:
-    """Give what is to be tried again, then what the queries find, each in its turn.
+def _results(search: Search, workers: Workers, history: DownloadHistory) -> Iterator[SearchResult]:
+    """Yield what is to be tried again, then what the queries find, each in its turn.
 
     Raises:
         SearchError: the search as a whole is of no use; or, at the end, one query was.
     """
-    yield from memory.to_be_retried()
+    yield from history.to_be_retried()
     problem: SearchError | None = None
-    running = deque(search.results(query, workers.over) for query in workers.outcome.target.queries)
-    turn = max(1, min(_TURN, -(-workers.outcome.target.limit // max(1, len(running)))))
-    while running:
+    target = workers.outcome.target
+    running = deque(search.results(query) for query in target.queries)
+    num_in_turn = max(1, min(_RESULTS_IN_TURN, -(-target.limit // max(1, len(running)))))
+    while running and not workers.over.is_set():
         results = running.popleft()
         num_given = 0
         try:
-            for result in islice(results, turn):
+            for result in islice(results, num_in_turn):
                 num_given += 1
                 yield result
         except (BlockedError, NetworkDownError):
@@ -213,20 +179,19 @@ def _results(search: Search, workers: Workers, memory: Memory) -> Iterator[Searc
         except SearchError as error:
             problem = problem or error
             continue
-        if num_given == turn:
+        if num_given == num_in_turn:
             running.append(results)
     if problem is not None:
         raise problem
 
 
 @contextlib.contextmanager
-def _working(workers: Workers, search: Search, num_threads: int) -> Iterator[None]:
+def _working(workers: Workers, num_threads: int) -> Iterator[None]:
     """Have threads work; they are stopped when the block ends, however it ends."""
     threads = [
         threading.Thread(target=workers.work, name=f"fetch-{number}", daemon=True)
         for number in range(num_threads)
     ]
-    workers.when_over(search.cut)
     try:
         for thread in threads:
             thread.start()
@@ -239,18 +204,3 @@ def _working(workers: Workers, search: Search, num_threads: int) -> Iterator[Non
                 thread.join(max(0.0, end - time.monotonic()))
     if workers.failure is not None:
         raise workers.failure
-
-
-@contextlib.contextmanager
-def _ending(workers: Workers, end: float | None) -> Iterator[None]:
-    """End the run at a moment of `time.monotonic`, even while a result page is awaited."""
-    if end is None:
-        yield
-        return
-    alarm = threading.Timer(max(0.0, end - time.monotonic()), workers.run_out_of_time)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()

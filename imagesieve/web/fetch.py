@@ -108,7 +108,11 @@ class Fetched:
 
 
 class Fetcher:
-    """Downloads, from any number of threads, until it is stopped."""
+    """Downloads, from any number of threads, until it is stopped.
+
+    Attributes:
+        stopped: set by `stop`, before the downloads that are running fail.
+    """
 
     def __init__(
         self,
@@ -125,7 +129,7 @@ class Fetcher:
         self._open_response = open_response
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
-        self._is_stopped = False
+        self.stopped = threading.Event()
 
     def fetch(
         self,
@@ -184,7 +188,7 @@ class Fetcher:
     def stop(self) -> None:
         """End the downloads that are running and refuse any other."""
         with self._lock:
-            self._is_stopped = True
+            self.stopped.set()
             for connection in self._connections:
                 connection.cut("stopped")
 
@@ -195,7 +199,7 @@ class Fetcher:
         )
         with self._lock:
             self._connections.add(connection)
-            if self._is_stopped:
+            if self.stopped.is_set():
                 connection.cut("stopped")
         try:
             with _deadlines.limit(connection, settings.total_seconds):

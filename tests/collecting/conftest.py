@@ -1,4 +1,4 @@
-"""A fake Bing for each test, settings that wait for nobody, and runs that fill a shelf."""
+"""A fake Bing for each test, settings that wait for nobody, and runs that fill a class folder."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing
-from shelving import Run, Start
+from filling import Run, Start
 
 import bing_downloader
 from imagesieve import console

@@ -19,7 +19,7 @@ from painted import encode, paint
 from PIL import Image
 
 from imagesieve import images
-from imagesieve.collecting.candidates import JPEG, KEEP, Candidate, examine, reason_of
+from imagesieve.collecting.candidates import JPEG, KEEP, Candidate, reason_of, validate
 from imagesieve.errors import ImageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ LIMITS = images.Limits(min_side=32, max_bytes=2**20)
 
 def reason_for(data: bytes, **options: object) -> str:
     with pytest.raises(ImageError) as caught:
-        examine(data, LIMITS, **options)
+        validate(data, LIMITS, **options)
     return reason_of(caught.value)
 
 
@@ -80,7 +80,7 @@ BOMBS = {name: (data, reason) for name, data, reason in bombs()}
 @pytest.mark.parametrize("image_format", images.FORMATS)
 def test_extension_is_that_of_the_content(image_format: str) -> None:
     data = draw(3, image_format)
-    candidate = examine(data, LIMITS)
+    candidate = validate(data, LIMITS)
     assert candidate.format == image_format
     assert candidate.file_name == candidate.sha256[:16] + images.EXTENSIONS[image_format]
     assert candidate.sha256 == hashlib.sha256(data).hexdigest()
@@ -127,7 +127,7 @@ def test_half_a_image_is_refused(image_format: str, part: float) -> None:
 @pytest.mark.parametrize("options", [{}, {"quality": 95, "progressive": True}, {"quality": 20}])
 def test_a_jpeg_that_lacks_its_end_is_refused_wherever_it_was_cut(options: dict[str, int]) -> None:
     data = encode(paint((90, 120, 40), size=(200, 150)), **options)
-    examine(data, LIMITS)
+    validate(data, LIMITS)
     for end in [*range(4, len(data), len(data) // 40), len(data) - 1]:
         assert reason_for(data[:end]) in ("truncated", "damaged")
 
@@ -149,16 +149,16 @@ def test_bombs_and_large_photos_take_little_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from imagesieve import images
-from imagesieve.collecting.candidates import examine
+from imagesieve.collecting.candidates import validate
 from imagesieve.errors import ImageError
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 paths = sorted(Path(sys.argv[1]).iterdir())
-examine(Path(sys.argv[2]).read_bytes(), images.DEFAULT_LIMITS, max_side=50)
+validate(Path(sys.argv[2]).read_bytes(), images.DEFAULT_LIMITS, max_side=50)
 before = peak()
 for path in paths:
     try:
-        found = examine(path.read_bytes(), images.DEFAULT_LIMITS, max_side=512)
+        found = validate(path.read_bytes(), images.DEFAULT_LIMITS, max_side=512)
         print(path.name, found.width, found.height)
     except ImageError:
         pass
@@ -197,8 +197,8 @@ print(peak() - before)
 def test_every_kind_of_pixels_is_kept_and_can_become_a_jpeg(
     data: bytes, max_side: int | None
 ) -> None:
-    assert examine(data, LIMITS).data == data
-    candidate = examine(data, LIMITS, file_format=JPEG, max_side=max_side)
+    assert validate(data, LIMITS).data == data
+    candidate = validate(data, LIMITS, file_format=JPEG, max_side=max_side)
     image = opened(candidate)
     assert (image.format, image.mode) == ("JPEG", "RGB")
     assert image.size == (candidate.width, candidate.height)
@@ -213,16 +213,16 @@ def test_every_kind_of_pixels_is_kept_and_can_become_a_jpeg(
 
 def test_transparency_becomes_white_in_a_jpeg() -> None:
     data = encode(Image.new("RGBA", (90, 70), (255, 0, 0, 0)), "PNG")
-    assert opened(examine(data, LIMITS, file_format=JPEG)).getpixel((40, 40)) == (255, 255, 255)
+    assert opened(validate(data, LIMITS, file_format=JPEG)).getpixel((40, 40)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_counts(image_format: str) -> None:
     frames = [Image.new("RGB", (60, 50), colour) for colour in ("red", "lime", "blue")]
     data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
-    kept = examine(data, LIMITS)
+    kept = validate(data, LIMITS)
     assert (kept.data, kept.format) == (data, image_format)
-    red, green, blue = opened(examine(data, LIMITS, file_format=JPEG)).getpixel((30, 25))
+    red, green, blue = opened(validate(data, LIMITS, file_format=JPEG)).getpixel((30, 25))
     assert red > 200 > 50 > max(green, blue)
 
 
@@ -234,10 +234,10 @@ def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
     image.paste("red", (0, 0, 60, 30))  # what is stored at the top left
     data = encode(image, exif=exif)
     size = (120, 60) if orientation < 5 else (60, 120)
-    kept = examine(data, LIMITS)
+    kept = validate(data, LIMITS)
     assert (kept.data, (kept.width, kept.height)) == (data, size)
     for max_side, expected in ((None, size), (80, tuple(side * 2 // 3 for side in size))):
-        written = examine(data, LIMITS, file_format=JPEG, max_side=max_side)
+        written = validate(data, LIMITS, file_format=JPEG, max_side=max_side)
         image = opened(written)
         assert (written.width, written.height) == image.size == expected
         assert image.getexif().get(0x0112, 1) == 1
@@ -260,7 +260,7 @@ def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
 def test_no_side_is_longer_than_asked_for(
     size: tuple[int, int], max_side: int, expected: tuple[int, int], image_format: str
 ) -> None:
-    candidate = examine(draw(2, image_format, size), LIMITS, max_side=max_side)
+    candidate = validate(draw(2, image_format, size), LIMITS, max_side=max_side)
     assert (candidate.width, candidate.height) == opened(candidate).size == expected
     is_scaled = size != expected
     assert candidate.format == ("JPEG" if is_scaled else image_format)
@@ -271,30 +271,30 @@ def test_no_side_is_longer_than_asked_for(
 def test_a_image_that_scaling_makes_too_small_is_refused(image_format: str) -> None:
     data = draw(2, image_format, (640, 100))
     assert reason_for(data, max_side=128) == "too small"
-    assert examine(data, LIMITS, max_side=320).height == 50
+    assert validate(data, LIMITS, max_side=320).height == 50
 
 
 def test_a_plain_jpeg_is_not_encoded_again() -> None:
     data = draw(0)
     for options in ({"file_format": JPEG}, {"file_format": JPEG, "max_side": 96}):
-        candidate = examine(data, LIMITS, **options)
+        candidate = validate(data, LIMITS, **options)
         assert (candidate.data, candidate.source_sha256) == (data, "")
 
 
 def test_the_same_bytes_give_the_same_file() -> None:
     data = draw(4, "PNG", (300, 200))
-    one, other = (examine(data, LIMITS, max_side=128, file_format=JPEG) for _ in range(2))
+    one, other = (validate(data, LIMITS, max_side=128, file_format=JPEG) for _ in range(2))
     assert one == other
     assert one.file_name == other.file_name
     # The format is not what makes the name: both are JPEGs once they are scaled.
-    assert examine(data, LIMITS, max_side=128, file_format=KEEP) == one
+    assert validate(data, LIMITS, max_side=128, file_format=KEEP) == one
 
 
 def test_the_fingerprint_is_that_of_what_came() -> None:
     data = draw(4, "PNG", (300, 200))
-    kept = examine(data, LIMITS)
-    assert examine(data, LIMITS, max_side=64).fingerprint == kept.fingerprint
-    assert examine(draw(5), LIMITS).fingerprint != kept.fingerprint
+    kept = validate(data, LIMITS)
+    assert validate(data, LIMITS, max_side=64).fingerprint == kept.fingerprint
+    assert validate(draw(5), LIMITS).fingerprint != kept.fingerprint
 
 
 def test_every_error_has_a_reason_of_its_own() -> None:
@@ -314,18 +314,18 @@ def test_no_damage_is_more_than_an_image_error(image_format: str) -> None:
         for _ in range(dice.randrange(1, 6)):
             damaged[dice.randrange(12, len(data))] = dice.randrange(256)
         with contextlib.suppress(ImageError):
-            candidate = examine(bytes(damaged), LIMITS, max_side=48, file_format=JPEG)
+            candidate = validate(bytes(damaged), LIMITS, max_side=48, file_format=JPEG)
             assert opened(candidate).size == (candidate.width, candidate.height)
 
 
 def test_many_threads_may_examine_at_once() -> None:
     sources = [draw(number, size=(300, 200)) for number in range(8)]
-    expected = [examine(data, LIMITS, max_side=100) for data in sources]
+    expected = [validate(data, LIMITS, max_side=100) for data in sources]
     found: dict[tuple[int, int], Candidate] = {}
 
     def work(thread: int) -> None:
         for number, data in enumerate(sources):
-            found[thread, number] = examine(data, LIMITS, max_side=100)
+            found[thread, number] = validate(data, LIMITS, max_side=100)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
     for thread in threads:

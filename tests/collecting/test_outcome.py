@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from terminals import terminal
 
 from imagesieve.collecting import outcome as outcomes_module
+from imagesieve.collecting.bing.errors import BlockedError, MarkupChangedError, NetworkDownError
 from imagesieve.collecting.bing.queries import Query
-from imagesieve.collecting.bing.search import BlockedError, MarkupChangedError, NetworkDownError
 from imagesieve.collecting.outcome import EXIT_SHORT, Outcome, summary, summary_table
 from imagesieve.collecting.targets import Side, Target, split_target
 

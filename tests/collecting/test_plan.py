@@ -239,11 +239,11 @@ def test_wrong_values_are_named_with_their_place(
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("limt = 3", "unknown key 'limt': limit is the nearest known one"),
+        ("limt = 3", "unknown key 'limt': limit is the nearest one"),
         ("safe-search = 'off'", "unknown key 'safe-search': safe_search is the nearest"),
         ("Validation-Limit = 3", "unknown key 'Validation-Limit': validation_limit is the nearest"),
         ("colour = 'red'", "unknown key 'colour': color is the nearest"),
-        ("xyzzy = 3", "unknown key 'xyzzy': known are "),
+        ("xyzzy = 3", "unknown key 'xyzzy': the keys are "),
     ],
 )
 @pytest.mark.parametrize("place", ["plan.toml: ", "plan.toml, class 'x': "])
@@ -265,7 +265,7 @@ WRONG_PLANS = [
     (f"[classes.x]\n{QUERIES}", "plan.toml: unknown key 'classes': class is the nearest"),
     (f"[[class]]\n{QUERIES}", "plan.toml: there is no class"),
     (QUERIES, "plan.toml: queries belongs to a class: write it below [class.NAME]"),
-    ('[class]\nx = ["a"]', "plan.toml, class 'x': it is no table: write [class.x]"),
+    ('[class]\nx = ["a"]', "plan.toml, class 'x': it is not a table: write [class.x]"),
     ("[class.x]", "plan.toml, class 'x': it has no queries"),
     ('[class.x]\nqueries = "a"', "class 'x': queries = 'a' is not a list of search words"),
     ("[class.x]\nqueries = []", "class 'x': queries = [] is not a list"),

@@ -13,15 +13,17 @@ import pytest
 from fake_bing import FakeBing, item, page_of
 from web_host import Answer, Handler, in_turn, redirect, send
 
+from imagesieve.collecting.bing.errors import (
+    BlockedError,
+    MarkupChangedError,
+    NetworkDownError,
+)
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
 from imagesieve.collecting.bing.search import (
     BASE_URL,
     BROWSER,
-    BlockedError,
     ImageSearch,
-    MarkupChangedError,
-    NetworkDownError,
     SavedPages,
     SearchSettings,
 )
@@ -459,33 +461,30 @@ def test_browser_that_we_say_we_are_can_be_chosen(bing: FakeBing) -> None:
     assert bing.headers[0]["Accept-Encoding"] == "identity"
 
 
-def test_stopped_search_asks_for_nothing(bing: FakeBing, image_search: ImageSearch) -> None:
-    stop = threading.Event()
-    stop.set()
-    assert list(image_search.results(X, stop)) == []
+def test_search_that_was_cut_requests_nothing(bing: FakeBing, image_search: ImageSearch) -> None:
+    results = image_search.results(X)
+    image_search.cut()
+    assert list(results) == []
     assert bing.requests == []
 
 
-def test_stop_ends_the_search_before_the_next_image(
+def test_cut_ends_the_search_before_the_next_image(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
     add_links(bing, 70)
-    stop = threading.Event()
-    results = image_search.results(X, stop)
+    results = image_search.results(X)
     next(results)
-    stop.set()
+    image_search.cut()
     assert list(results) == []
     assert len(bing.requests) == 1
 
 
-@pytest.mark.parametrize("how", ["stop", "cut"])
-def test_pause_ends_when_nobody_wants_the_page_any_more(bing: FakeBing, how: str) -> None:
+def test_cut_ends_the_pause_before_a_page(bing: FakeBing) -> None:
     bing.search_answer = send(b"", 429, Retry_After="30")
     search = ImageSearch(SearchSettings(base_url=bing.url))
-    stop = threading.Event()
-    threading.Timer(0.1, stop.set if how == "stop" else search.cut).start()
+    threading.Timer(0.1, search.cut).start()
     start = time.monotonic()
-    assert list(search.results(X, stop)) == []
+    assert list(search.results(X)) == []
     assert time.monotonic() - start < 5.0
     assert len(bing.requests) == 1
 
@@ -543,16 +542,13 @@ def test_folder_of_saved_pages_is_read_in_the_order_of_names(tmp_path: Path) -> 
     assert [result.rank for result in results] == [1, 2, 3, 4, 5, 6]
 
 
-def test_saved_pages_stop_when_told(tmp_path: Path) -> None:
+def test_cut_ends_saved_pages(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(page_of([item(URL), item("http://h.example/")]))
-    stop = threading.Event()
     search = SavedPages(tmp_path)
-    results = search.results(X, stop)
-    next(results)
-    stop.set()
+    begun, waiting = search.results(X), search.results(X)
+    next(begun)
     search.cut()
-    assert list(results) == []
-    assert list(search.results(X, stop)) == []
+    assert [*begun, *waiting] == []
     assert len(urls_found(search)) == 2
 
 

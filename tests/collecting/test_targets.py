@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from shelving import one_folder, split
+from filling import one_folder, split
 
 from imagesieve.collecting.targets import Side, neighbours
 

@@ -1,6 +1,6 @@
 """Why a search gave nothing.
 
-An empty result has four causes that a user must be able to tell apart, each with its own error or
+An empty result has four causes that a user must be able to distinguish, each with its own error or
 none: we are blocked, the markup has changed, the network is down, or there are no images.
 """
 
@@ -16,7 +16,7 @@ from imagesieve.web.fetch import FetchError
 _PASSING_REASONS = frozenset({"timeout", "too slow", "unknown host"})
 _BLOCKED_STATUSES = frozenset({403, 429, 503})
 _BAD_ANSWERS = frozenset({"too many bytes", "damaged compression", "not a valid URL"})
-_WAIT = "Wait some hours, ask for less, or come from another address."
+_WAIT = "Wait some hours, ask for less, or use another network."
 
 _BLOCKED_WORDS = re.compile(r"captcha|challenge|one last step|unusual traffic", re.IGNORECASE)
 _NO_RESULTS_WORDS = re.compile(r"no results|did not match", re.IGNORECASE)
@@ -36,7 +36,7 @@ class MarkupChangedError(SearchError):
     """A result page came, but nothing in it can be read.
 
     Attributes:
-        page: the text of the page, for whoever adapts the parser.
+        page: its text, which shows how the parser must be adapted.
     """
 
     exit_code = 5
@@ -47,18 +47,18 @@ class MarkupChangedError(SearchError):
 
 
 class NetworkDownError(SearchError):
-    """Nobody answers at the search's address."""
+    """The server of the search cannot be reached."""
 
     exit_code = 6
 
 
 def may_pass(error: FetchError) -> bool:
-    """Tell whether the same result page may well come when it is asked for again."""
+    """Return whether the same result page may well come when it is requested again."""
     return error.is_passing or error.reason in _PASSING_REASONS
 
 
 def search_error(base_url: str, error: FetchError) -> SearchError:
-    """Translate the failure to get a result page from `base_url`."""
+    """Return the error of a search whose result page could not be fetched from `base_url`."""
     if error.status in _BLOCKED_STATUSES or error.reason == "too many redirects":
         return BlockedError(f"{base_url} refuses to answer ({error.reason}). {_WAIT}")
     if error.status is not None or error.reason in _BAD_ANSWERS:
@@ -68,18 +68,14 @@ def search_error(base_url: str, error: FetchError) -> SearchError:
     )
 
 
-def check_address(url: str) -> None:
-    """Check that a result page came from where result pages are.
-
-    Raises:
-        BlockedError: we were sent elsewhere.
-    """
+def check_page_url(url: str) -> None:
+    """Raise BlockedError if we were redirected to a URL that is not one of result pages."""
     if "images" not in urllib.parse.urlsplit(url).path.split("/"):
         raise BlockedError(f"Bing sent us to {url} instead of answering. {_WAIT}")
 
 
 def check_empty_page(page: str, words: str, *, is_first: bool) -> None:
-    """Say why nothing could be read in a page, unless there is simply nothing.
+    """Raise an error if a page without results should have some.
 
     Args:
         page: its text.
@@ -105,7 +101,7 @@ def check_empty_page(page: str, words: str, *, is_first: bool) -> None:
 
 
 def _without_words(text: str, words: str) -> str:
-    # A page repeats what was searched for, and somebody will search for "captcha".
+    # A page repeats the words of the search, which may well be "captcha".
     if not (_NO_RESULTS_WORDS.search(words) or _BLOCKED_WORDS.search(words)):
         return text
     quotes = (str, html.escape, urllib.parse.quote, urllib.parse.quote_plus)

@@ -1,4 +1,4 @@
-"""What is asked of Bing's image search, and the address and headers that ask for it."""
+"""A query of Bing's image search, and the URL and headers that request its result pages."""
 
 import dataclasses
 import re
@@ -63,7 +63,7 @@ _DEFAULT_LANGUAGE = "en-US"
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """What one query asks for besides its words. Empty text leaves the choice to Bing.
+    """The options of a query besides its words. Empty text leaves the choice to Bing.
 
     Attributes:
         safe_search: a key of `SAFE_SEARCH`.
@@ -92,8 +92,7 @@ class SearchOptions:
             raise _no_choice("safe-search", self.safe_search, SAFE_SEARCH)
         if self.market and not _MARKET.fullmatch(self.market):
             raise UsageError(
-                f"--market {self.market!r} is not a language and a country: "
-                "give them in the form of en-US"
+                f"--market {self.market!r} is not a language and a country: write them as in en-US"
             )
         for option in FILTERS:
             _filter_value(option, getattr(self, option))
@@ -112,17 +111,17 @@ class Query:
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise UsageError("The search words are empty: give some words to search for.")
+            raise UsageError("The search words are empty: write some words to search for.")
         try:
             self.text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"The search words {self.text!a} are not valid UTF-8: give them in that encoding."
+                f"The search words {self.text!a} are not valid UTF-8: use that encoding."
             ) from error
 
 
 def page_url(base_url: str, query: Query, first: int) -> str:
-    """Give the address of the result page that starts at item `first`, counted from 1."""
+    """Return the URL of the result page that starts at item `first`, counted from 1."""
     options = query.options
     parameters = {
         "q": query.text.strip(),
@@ -142,7 +141,7 @@ def page_url(base_url: str, query: Query, first: int) -> str:
 
 
 def page_headers(query: Query) -> dict[str, str]:
-    """Give the headers that Bing wants to see."""
+    """Return the headers that Bing expects."""
     language, country = _market(query.options.market or _DEFAULT_LANGUAGE)
     return {
         "Accept": "text/html",

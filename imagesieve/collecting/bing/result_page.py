@@ -29,7 +29,7 @@ _IMAGE_URL = re.compile(
 _LIST_ITEM = re.compile(r"(?=<li\b)", re.IGNORECASE)
 _SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×]\s*([0-9]{1,6})\s*·")  # "3442 x 2972 · png"
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
-# Encodings of the web only: Python knows others, such as escapes, that are no business of a page.
+# Encodings of the web only: Python has others, such as escapes, that no page uses.
 _CHARSET = re.compile(
     rb"charset\s*=\s*[\"']?((?:iso|windows|gb|big5|shift|euc|koi8)[\w-]{0,20})", re.IGNORECASE
 )
@@ -41,7 +41,7 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """One image that Bing knows.
+    """One image that Bing has found.
 
     Attributes:
         url: the image, http or https, in ASCII, without fragment.
@@ -90,9 +90,9 @@ def parse_page(text: str) -> ResultPage:
             # Without `close`, which takes hours over 100 kB of "<a <a <a".
             parser.feed(part.replace("<![", "<!"))  # both begin a comment, one of them unharmed
     found = parser.found
-    known = {result.url for _, result in found}
+    in_elements = {result.url for _, result in found}
     found_urls = dict.fromkeys(_urls_in_text(text))  # each once, in order
-    found += [("text", SearchResult(url)) for url in found_urls if url not in known]
+    found += [("text", SearchResult(url)) for url in found_urls if url not in in_elements]
     return ResultPage(
         [result for _, result in found],
         # Too few only make pages overlap, while too many would leave a gap between them.
@@ -103,7 +103,7 @@ def parse_page(text: str) -> ResultPage:
 
 
 def decode_page(body: bytes) -> str:
-    """Give the text of a page: UTF-8, else the encoding it names, else what UTF-8 makes of it."""
+    """Return the text of a page: UTF-8, else the encoding it names, else what UTF-8 makes of it."""
     encoding = "utf-16" if body.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     with contextlib.suppress(UnicodeError):
         return body.decode(encoding)
@@ -115,18 +115,18 @@ def decode_page(body: bytes) -> str:
 
 
 def clean_url(text: object) -> str | None:
-    """Give an address as it is sent, or None if it is no http or https address.
+    """Return a URL as it is requested, or None if it is not an http or https URL.
 
-    The host comes out in its ASCII form, everything that an address may not hold comes out
+    The host comes out in its ASCII form, everything that a URL may not hold comes out
     percent-encoded in UTF-8, and what was encoded stays as it is. Without user and fragment.
     """
     if not isinstance(text, str) or "\ufffd" in text:  # a byte was lost: it can only be wrong
         return None
     try:
-        address = urls.parse(_LONE_PERCENT.sub("%25", text.strip()))
+        parsed = urls.parse(_LONE_PERCENT.sub("%25", text.strip()))
     except FetchError:
         return None
-    return f"{address.origin}{address.target}"
+    return f"{parsed.origin}{parsed.target}"
 
 
 class _PageParser(HTMLParser):
@@ -222,7 +222,6 @@ def _result(url: str, fields: Mapping[str, object], width: int, height: int) -> 
 
 
 def _link_parameters(url: str) -> dict[str, str]:
-    # Whatever stands before the question mark is none of our business.
     return dict(urllib.parse.parse_qsl(url.partition("?")[2].partition("#")[0]))
 
 

@@ -1,40 +1,33 @@
 """Bing's image search: result pages one after another, at a polite distance, until no more come."""
 
+import contextlib
 import dataclasses
-import ipaddress
 import itertools
 import logging
 import random
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
 from imagesieve.collecting.bing.errors import (
-    BlockedError,
     MarkupChangedError,
-    NetworkDownError,
-    check_address,
     check_empty_page,
+    check_page_url,
     may_pass,
     search_error,
 )
 from imagesieve.collecting.bing.queries import Query, page_headers, page_url
 from imagesieve.collecting.bing.result_page import ResultPage, SearchResult, decode_page, parse_page
 from imagesieve.errors import UsageError
+from imagesieve.web import urls
+from imagesieve.web.connections import Connection, http_connection
 from imagesieve.web.fetch import Fetched, Fetcher, FetchError, FetchSettings
-
-__all__ = [
-    "BASE_URL",
-    "BROWSER",
-    "BlockedError",
-    "ImageSearch",
-    "MarkupChangedError",
-    "NetworkDownError",
-    "SavedPages",
-    "SearchSettings",
-]
+from imagesieve.web.urls import ParsedUrl
 
 BASE_URL = "https://www.bing.com"
 
@@ -45,11 +38,10 @@ BROWSER = (
 )
 
 _MAX_PAGES = 60
-_MAX_FIRST = 1_050  # Bing holds some 1,000 results for a query; beyond, it repeats itself
+_MAX_FIRST = 1_050  # Bing has some 1,000 results for a query; beyond, it repeats itself
 _MAX_IDLE_PAGES = 2  # pages in a row without a new image; Bing repeats its last page for ever
 _MAX_PAGE_BYTES = 8 * 2**20
 _MAX_RETRY_AFTER = 30.0  # seconds; a server may ask for hours
-_GLANCE_SECONDS = 0.1  # how often a wait looks whether it is still wanted
 _PAGE_SECONDS = 1.0
 _PAGE_SUFFIXES = (".html", ".htm")
 _DICE = random.SystemRandom()  # for pauses only, which no result depends on
@@ -59,15 +51,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """Whom to ask, and how patiently.
+    """Which server is asked, and how patiently.
 
     Attributes:
-        base_url: the address before `/images/async`.
+        base_url: the URL before `/images/async`.
         seconds_between_pages: the least time from the end of one page to the request of the next,
             to which chance adds up to a half; a retry waits 2, then 4 times as long. None stands
             for 1, or for 0 when `base_url` is on this machine.
-        attempts: how often a page is asked for, from 1, while it fails in a way that may pass.
-        user_agent: what we say we are.
+        attempts: how often a page is requested, from 1, while it fails in a way that may pass.
+        user_agent: of the requests.
 
     Raises:
         UsageError: `base_url` or a number is of no use.
@@ -79,8 +71,8 @@ class SearchSettings:
     user_agent: str = BROWSER
 
     def __post_init__(self) -> None:
-        if not _host_of(self.base_url):
-            raise UsageError(f"{self.base_url!r} is no base URL: give one such as {BASE_URL}")
+        if not _base_host(self.base_url):
+            raise UsageError(f"{self.base_url!r} is not a base URL: use one such as {BASE_URL}")
         if self.attempts < 1 or (self.seconds_between_pages or 0.0) < 0.0:
             raise UsageError("attempts must be at least 1, seconds_between_pages at least 0")
 
@@ -89,7 +81,7 @@ class SearchSettings:
         """The least time between pages, chosen or by default."""
         if self.seconds_between_pages is not None:
             return self.seconds_between_pages
-        return 0.0 if _is_loopback(_host_of(self.base_url)) else _PAGE_SECONDS
+        return 0.0 if urls.is_loopback(_base_host(self.base_url)) else _PAGE_SECONDS
 
 
 class ImageSearch:
@@ -102,71 +94,69 @@ class ImageSearch:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Build a search; nothing is asked yet.
+        """Build a search; nothing is requested yet.
 
         Args:
-            settings: whom to ask.
-            clock: gives seconds.
+            settings: the defaults of `SearchSettings` when None.
+            clock: returns seconds.
             wait: waits for an event, for at most so many seconds of that clock.
         """
         self.settings = settings or SearchSettings()
         self._clock = clock
         self._wait_for = wait
         self._last_page_at = float("-inf")
-        self._lock = threading.Lock()  # guards `_link`
-        self._link = self._new_link()
+        self._lock = threading.Lock()  # guards `_fetcher`
+        self._fetcher = self._new_fetcher()  # of all `results` until the next `cut`
 
-    def results(self, query: Query, stop: threading.Event | None = None) -> Iterator[SearchResult]:
-        """Yield each image once; pages are asked for only when the caller comes to them.
+    def results(self, query: Query) -> Iterator[SearchResult]:
+        """Yield each image once; pages are requested only when the caller comes to them.
 
-        Ends when Bing has no more; at once when `cut` is called; and before the next image, page
-        or retry when `stop` is set.
+        Ends when Bing has no more, and at once when `cut` is called.
 
         Raises:
             BlockedError, MarkupChangedError, NetworkDownError: see there.
-            SearchError: any other answer that is none.
+            SearchError: there was no result page for another reason.
         """
         with self._lock:
-            return self._results(query, _Call(self._link, stop or threading.Event()))
+            return self._results(query, self._fetcher)
 
     def cut(self) -> None:
-        """End every `results` that was called so far, quietly, amid a page if need be."""
+        """End every `results` that was called so far, without an error, amid a page if need be."""
         with self._lock:
-            link, self._link = self._link, self._new_link()
-        link.is_cut.set()  # first, so that the download's failure is known to be wanted
-        link.fetcher.stop()
+            fetcher, self._fetcher = self._fetcher, self._new_fetcher()
+        fetcher.stop()
 
-    def _new_link(self) -> "_Link":
-        # Whoever names another address than Bing's has chosen it, be it on this machine.
+    def _new_fetcher(self) -> Fetcher:
+        # A user who names another server than Bing has chosen it, be it on this machine.
         is_chosen = self.settings.base_url != BASE_URL
         settings = FetchSettings(
             max_bytes=_MAX_PAGE_BYTES,
             allow_private_hosts=is_chosen,
             user_agent=self.settings.user_agent,
         )
-        return _Link(Fetcher(settings))
+        return Fetcher(settings, _open_response)
 
-    def _results(self, query: Query, call: "_Call") -> Iterator[SearchResult]:
-        sieve = _Sieve(query)
+    def _results(self, query: Query, fetcher: Fetcher) -> Iterator[SearchResult]:
+        deduplicator = _Deduplicator(query)
         first, num_idle = 1, 0
         for _ in range(_MAX_PAGES):
-            page = self._read_page(query, first, call)
+            page = self._read_page(query, first, fetcher)
             if page is None:
                 return
-            news = sieve.news(page.results)
-            yield from itertools.takewhile(lambda _: not call.is_over, news)
-            num_idle = 0 if news else num_idle + 1
+            new = deduplicator.new(page.results)
+            yield from itertools.takewhile(lambda _: not fetcher.stopped.is_set(), new)
+            num_idle = 0 if new else num_idle + 1
             first = _next_first(page, first)
             if not page.num_items or num_idle == _MAX_IDLE_PAGES or first > _MAX_FIRST:
                 return
 
-    def _read_page(self, query: Query, first: int, call: "_Call") -> ResultPage | None:
-        """Give a page, or None when the call is over."""
+    def _read_page(self, query: Query, first: int, fetcher: Fetcher) -> ResultPage | None:
+        """Return a page, or None when the search was cut."""
         url = page_url(self.settings.base_url, query, first)
-        fetched = self._fetch(url, page_headers(query), call)
-        if fetched is None or call.is_over:
+        fetched = self._fetch(url, page_headers(query), fetcher)
+        if fetched is None or fetcher.stopped.is_set():
             return None
-        check_address(fetched.url)
+        check_page_url(fetched.url)
         text = decode_page(fetched.body)
         page = parse_page(text)
         _log.debug("%s: %d items (%s)", url, page.num_items, page.rung or "none readable")
@@ -174,35 +164,29 @@ class ImageSearch:
             check_empty_page(text, query.text, is_first=first == 1)
         return page
 
-    def _fetch(self, url: str, headers: dict[str, str], call: "_Call") -> Fetched | None:
+    def _fetch(self, url: str, headers: dict[str, str], fetcher: Fetcher) -> Fetched | None:
         num_tries, pause = 0, 0.0
-        while self._wait(pause, call):
+        while self._wait(pause, fetcher):
             num_tries += 1
             try:
-                return call.link.fetcher.fetch(url, headers)
+                return fetcher.fetch(url, headers)
             except FetchError as error:
                 is_last = num_tries == self.settings.attempts or not may_pass(error)
-                if is_last and not call.is_over:
+                if is_last and not fetcher.stopped.is_set():
                     raise search_error(self.settings.base_url, error) from error
-                pause = self._retry_pause(error, num_tries)
+                pause = self.settings.pause_seconds * 2.0**num_tries
+                pause = max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
             finally:
                 self._last_page_at = self._clock()
         return None
 
-    def _retry_pause(self, error: FetchError, num_tries: int) -> float:
-        pause = self.settings.pause_seconds * 2.0**num_tries
-        return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
-
-    def _wait(self, seconds: float, call: "_Call") -> bool:
-        """Wait, at least for the distance between pages; False when the call is over."""
+    def _wait(self, seconds: float, fetcher: Fetcher) -> bool:
+        """Wait, at least for the distance between pages; False when the search was cut."""
         distance = self.settings.pause_seconds * _DICE.uniform(1.0, 1.5)
         end = max(self._last_page_at + distance, self._clock() + seconds)
-        while not call.is_over:
-            left = end - self._clock()
-            if left <= 0.0:
-                return True
-            self._wait_for(call.link.is_cut, min(left, _GLANCE_SECONDS))
-        return False
+        while not fetcher.stopped.is_set() and (left := end - self._clock()) > 0.0:
+            self._wait_for(fetcher.stopped, left)
+        return not fetcher.stopped.is_set()
 
 
 class SavedPages:
@@ -216,33 +200,38 @@ class SavedPages:
         """
         self._path = path
         self._files = _page_files(path)
+        self._is_cut = threading.Event()
 
-    def results(self, query: Query, stop: threading.Event | None = None) -> Iterator[SearchResult]:
-        """Yield each image of all pages once, whatever the query, until `stop` is set.
+    def results(self, query: Query) -> Iterator[SearchResult]:
+        """Yield each image of all pages once, whatever the query, until `cut` is called.
 
         Raises:
             MarkupChangedError: nothing can be read in any page.
             UsageError: a file cannot be opened.
         """
-        stop = stop or threading.Event()
-        sieve = _Sieve(query)
+        return self._results(query, self._is_cut)
+
+    def cut(self) -> None:
+        """Do as `ImageSearch.cut`."""
+        self._is_cut.set()
+        self._is_cut = threading.Event()
+
+    def _results(self, query: Query, is_cut: threading.Event) -> Iterator[SearchResult]:
+        deduplicator = _Deduplicator(query)
         for file in self._files:
-            for result in sieve.news(parse_page(_read_file(file)).results):
-                if stop.is_set():
-                    return
-                yield result
-        if not sieve.num_passed:
+            new = deduplicator.new(parse_page(_read_file(file)).results)
+            yield from itertools.takewhile(lambda _: not is_cut.is_set(), new)
+            if is_cut.is_set():
+                return
+        if not deduplicator.num_passed:
             raise MarkupChangedError(
                 f"Nothing can be read in {self._path}: save pages of Bing's image search there, "
                 "from a browser and as HTML.",
                 _read_file(self._files[0]),
             )
 
-    def cut(self) -> None:
-        """Do as `ImageSearch.cut`, which here means nothing: no page is waited for."""
 
-
-class _Sieve:
+class _Deduplicator:
     """Lets each image of a query through once, and numbers them."""
 
     def __init__(self, query: Query) -> None:
@@ -250,35 +239,64 @@ class _Sieve:
         self._words = query.text
         self._seen: set[str] = set()
 
-    def news(self, results: Iterable[SearchResult]) -> list[SearchResult]:
-        """Give those whose address is new; another one of the same image may be of use too."""
-        news = []
+    def new(self, results: Iterable[SearchResult]) -> list[SearchResult]:
+        """Return those whose URL is new; another one of the same image may be of use too."""
+        new = []
         for result in results:
             if result.url not in self._seen:
                 self.num_passed += 1
-                news.append(dataclasses.replace(result, query=self._words, rank=self.num_passed))
+                new.append(dataclasses.replace(result, query=self._words, rank=self.num_passed))
             self._seen.add(result.url)
-        return news
+        return new
 
 
-@dataclasses.dataclass(frozen=True)
-class _Link:
-    """What one `cut` ends."""
+class _Adapter(HTTPAdapter):
+    """Has `requests` send over a connection that is checked, pinned and can be cut."""
 
-    fetcher: Fetcher
-    is_cut: threading.Event = dataclasses.field(default_factory=threading.Event)
+    def __init__(self, url: ParsedUrl, connection: Connection, read_seconds: float) -> None:
+        super().__init__()
+        self._pool = urllib3.HTTPConnectionPool(url.host, url.port)
+        self._pool.ConnectionCls = lambda **_: http_connection(  # type: ignore[assignment]
+            url, connection, read_seconds
+        )
+
+    def get_connection_with_tls_context(
+        self, *_: object, **__: object
+    ) -> urllib3.HTTPConnectionPool:
+        """Return the pool that opens the connection, which takes care of TLS by itself."""
+        return self._pool
+
+    def close(self) -> None:
+        """Close the pool, too."""
+        self._pool.close()
+        super().close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """One call of `results`, and what may end it."""
+@contextlib.contextmanager
+def _open_response(
+    url: ParsedUrl, headers: dict[str, str], connection: Connection, read_seconds: float
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """Send a GET request through `requests`; as `web.connections.open_response`."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(connection.release)
+        session = stack.enter_context(requests.Session())
+        session.trust_env = False  # a proxy from the environment would look names up by itself
+        session.mount(f"{url.scheme}://", _Adapter(url, connection, read_seconds))
+        try:
+            response = session.get(
+                url.text, headers=headers, stream=True, allow_redirects=False, timeout=read_seconds
+            )
+        except requests.RequestException as error:
+            raise _innermost(error) from error
+        stack.callback(response.close)
+        yield response.raw
 
-    link: _Link
-    stop: threading.Event
 
-    @property
-    def is_over(self) -> bool:
-        return self.link.is_cut.is_set() or self.stop.is_set()
+def _innermost(error: Exception) -> Exception:
+    """Return the error of the network that `requests` and `urllib3` have wrapped."""
+    parts = (getattr(error, "reason", None), *error.args)
+    inner = next((part for part in parts if isinstance(part, Exception)), None)
+    return error if inner is None else _innermost(inner)
 
 
 def _next_first(page: ResultPage, first: int) -> int:
@@ -287,39 +305,31 @@ def _next_first(page: ResultPage, first: int) -> int:
     return first + page.num_items
 
 
-def _host_of(url: str) -> str:
-    """Give the host of an http or https address, "" if it is none."""
+def _base_host(url: str) -> str:
+    """Return the host of a base URL, "" if it cannot be one."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        is_base = parts.scheme in ("http", "https") and not parts.query and parts.port != 0
-    except ValueError:  # no address, or no port
+        parsed = urls.parse(url)
+    except FetchError:
         return ""
-    return parts.hostname or "" if is_base else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return "" if "?" in parsed.target or not parsed.port else parsed.host
 
 
 def _page_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UsageError(f"{path} does not exist: give a saved result page or a folder of them")
+        raise UsageError(f"{path} does not exist: name a saved result page or a folder of them")
     try:
-        files = sorted(file for file in path.iterdir() if _is_page(file))
+        files = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix.lower() in _PAGE_SUFFIXES and file.is_file()
+        )
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
     if not files:
-        raise UsageError(f"{path} holds no saved result page: *.html or *.htm are looked for")
+        raise UsageError(f"{path} has no saved result page: *.html or *.htm are looked for")
     return files
-
-
-def _is_page(path: Path) -> bool:
-    return path.suffix.lower() in _PAGE_SUFFIXES and path.is_file()
 
 
 def _read_file(path: Path) -> str:

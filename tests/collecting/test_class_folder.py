@@ -1,4 +1,4 @@
-"""The shelf: exact counts, and no image on two sides."""
+"""The class folder: exact counts, and no image on two sides."""
 
 import random
 import threading
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filling import Start, folder_of, made_up, names_in, one_folder, photo, real, reason_of, split
 from painted import encode
-from shelving import Start, folder_of, made_up, names_in, one_folder, photo, real, reason_of, split
 
-from imagesieve.collecting.class_folder import DUPLICATE, NO_ROOM, Place, Refusal, Shelf
+from imagesieve.collecting.class_folder import DUPLICATE, NO_ROOM, ClassFolder, Destination, Refusal
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
@@ -30,57 +30,57 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
 
 
 def test_no_more_places_are_given_than_there_are(tmp_path: Path) -> None:
-    shelf = Shelf(one_folder(tmp_path, 100))
+    folder = ClassFolder(one_folder(tmp_path, 100))
     images = [made_up(number) for number in range(500)]
-    decisions: list[Place | Refusal] = []
-    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in images[n::16]))
+    decisions: list[Destination | Refusal] = []
+    in_threads(16, lambda n: decisions.extend(folder.place(one) for one in images[n::16]))
     assert len(decisions) == 500
     assert [d.reason for d in decisions if isinstance(d, Refusal)] == [NO_ROOM] * 400
-    assert shelf.num_missing == 0
+    assert folder.num_missing == 0
 
 
 def test_both_sides_are_filled_exactly(tmp_path: Path) -> None:
     target = split(tmp_path, 100, 0.2)
-    shelf = Shelf(target)
+    folder = ClassFolder(target)
     images = [made_up(number) for number in range(500)]
-    decisions: list[Place | Refusal] = []
-    in_threads(16, lambda n: decisions.extend(shelf.place(one) for one in images[n::16]))
-    given = [d.folder for d in decisions if isinstance(d, Place)]
+    decisions: list[Destination | Refusal] = []
+    in_threads(16, lambda n: decisions.extend(folder.place(one) for one in images[n::16]))
+    given = [d.folder for d in decisions if isinstance(d, Destination)]
     assert [given.count(side.folder) for side in target.sides] == [80, 20]
 
 
 def test_the_same_image_from_many_threads_has_one_place(tmp_path: Path) -> None:
-    shelf = Shelf(split(tmp_path))
+    folder = ClassFolder(split(tmp_path))
     images = [made_up(number) for number in range(30)]
-    decisions: list[Place | Refusal] = []
-    in_threads(16, lambda _: decisions.extend(shelf.place(one) for one in images))
+    decisions: list[Destination | Refusal] = []
+    in_threads(16, lambda _: decisions.extend(folder.place(one) for one in images))
     refusals = [d for d in decisions if isinstance(d, Refusal)]
     assert len(decisions) - len(refusals) == 30
     assert {refusal.reason for refusal in refusals} == {DUPLICATE}
 
 
 def test_a_place_that_is_given_back_is_free_again(tmp_path: Path) -> None:
-    shelf = Shelf(one_folder(tmp_path, 1))
+    folder = ClassFolder(one_folder(tmp_path, 1))
     first = made_up(1)
-    place = shelf.place(first)
-    assert isinstance(place, Place)
-    assert (shelf.num_missing, shelf.holds(first.sha256)) == (0, True)
-    assert reason_of(shelf.place(made_up(2))) == NO_ROOM
-    shelf.release(first, place)
-    assert (shelf.num_missing, shelf.holds(first.sha256)) == (1, False)
-    shelf.release(first, place)  # twice is no more than once
-    assert shelf.num_missing == 1
-    assert isinstance(shelf.place(first), Place)
+    place = folder.place(first)
+    assert isinstance(place, Destination)
+    assert (folder.num_missing, folder.has(first.sha256)) == (0, True)
+    assert reason_of(folder.place(made_up(2))) == NO_ROOM
+    folder.release(first, place)
+    assert (folder.num_missing, folder.has(first.sha256)) == (1, False)
+    folder.release(first, place)  # twice is no more than once
+    assert folder.num_missing == 1
+    assert isinstance(folder.place(first), Destination)
 
 
 def test_what_lies_there_counts(start_run: Start, tmp_path: Path) -> None:
     (tmp_path / "mine.jpg").write_bytes(encode(photo(0)))
     run = start_run(one_folder(tmp_path, 3))
-    assert (run.shelf.num_before, run.shelf.num_missing) == (1, 2)
+    assert (run.folder.num_before, run.folder.num_missing) == (1, 2)
     for seed in (1, 2):
         run.keep(real(seed))
-    assert reason_of(run.shelf.place(real(3))) == NO_ROOM
-    again = start_run(one_folder(tmp_path, 3)).shelf
+    assert reason_of(run.folder.place(real(3))) == NO_ROOM
+    again = start_run(one_folder(tmp_path, 3)).folder
     assert (again.num_before, again.num_missing) == (3, 0)
 
 
@@ -88,7 +88,7 @@ def test_a_lower_limit_wants_nothing(start_run: Start, tmp_path: Path) -> None:
     run = start_run(one_folder(tmp_path))
     for number in range(5):
         run.keep(made_up(number))
-    assert start_run(one_folder(tmp_path, 2)).shelf.num_missing == 0
+    assert start_run(one_folder(tmp_path, 2)).folder.num_missing == 0
     assert len(names_in(tmp_path)) == 5
 
 
@@ -98,9 +98,9 @@ def test_too_many_on_one_side_do_not_stand_in_for_the_other(
     run = start_run(one_folder(tmp_path / "train" / "x", 10))
     for number in range(10):
         run.keep(made_up(number))
-    shelf = start_run(split(tmp_path, 10, 0.2)).shelf
-    assert shelf.num_missing == 2
-    assert shelf.num_before == 8, "those that count towards the limits"
+    folder = start_run(split(tmp_path, 10, 0.2)).folder
+    assert folder.num_missing == 2
+    assert folder.num_before == 8, "those that count towards the limits"
 
 
 # The split
@@ -109,8 +109,8 @@ def test_too_many_on_one_side_do_not_stand_in_for_the_other(
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
 def test_each_side_gets_its_part(tmp_path: Path, fraction: float) -> None:
     target = split(tmp_path, fraction=fraction)
-    shelf = Shelf(target)
-    given = [folder_of(shelf.place(made_up(number))) for number in range(1000)]
+    folder = ClassFolder(target)
+    given = [folder_of(folder.place(made_up(number))) for number in range(1000)]
     assert given.count(target.sides[1].folder) / 1000 == pytest.approx(fraction, abs=0.02)
 
 
@@ -119,10 +119,10 @@ def test_a_thousand_images_never_move(start_run: Start, tmp_path: Path) -> None:
     small, large = split(tmp_path, 500), split(tmp_path, 1000)
     run = start_run(small)
     first = {one.sha256: run.keep(one) for one in images[:700]}
-    kept = {sha: d.folder for sha, d in first.items() if isinstance(d, Place)}
+    kept = {sha: d.folder for sha, d in first.items() if isinstance(d, Destination)}
     assert [list(kept.values()).count(side.folder) for side in small.sides] == [400, 100]
 
-    again = start_run(small).shelf
+    again = start_run(small).folder
     assert (again.num_before, again.num_missing, again.unusable) == (500, 0, [])
     random.Random(0).shuffle(images)
     grown = start_run(large)
@@ -138,17 +138,17 @@ def test_a_thousand_images_never_move(start_run: Start, tmp_path: Path) -> None:
 
 def test_the_content_alone_prefers_a_side(tmp_path: Path) -> None:
     images = [made_up(number) for number in range(300)]
-    shelf = Shelf(split(tmp_path))
-    sides = {one.sha256: folder_of(shelf.place(one)) for one in images}
+    folder = ClassFolder(split(tmp_path))
+    sides = {one.sha256: folder_of(folder.place(one)) for one in images}
     assert len(set(sides.values())) == 2
-    fresh = Shelf(split(tmp_path))
+    fresh = ClassFolder(split(tmp_path))
     for one in reversed(images):
         assert folder_of(fresh.place(one)) == sides[one.sha256]
 
 
 def test_a_full_side_leaves_its_images_to_the_other(tmp_path: Path) -> None:
     target = split(tmp_path, 10, 0.5)
-    shelf = Shelf(target)
+    folder = ClassFolder(target)
     for number in range(10):
-        shelf.place(made_up(number))
-    assert shelf.num_missing == 0
+        folder.place(made_up(number))
+    assert folder.num_missing == 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from imagesieve.collecting import original_history
-from imagesieve.collecting.original_history import History, read_history
+from imagesieve.collecting.original_history import read_urls
 from imagesieve.errors import UsageError
 
 URLS = ["http://a.example/1.jpg", "https://b.example/%C3%A9%20&x=1.png", "http://c.example/a?b"]
@@ -65,9 +65,7 @@ def test_a_genuine_history_is_read(
     write: Callable[[bytes], Path], protocol: int, collection: Callable[[list[str]], object]
 ) -> None:
     data = pickle.dumps(collection(URLS), protocol) + pickle.dumps(MD5S, protocol)
-    found = read_history(write(data))
-    assert set(found.urls) == set(URLS)
-    assert found.md5s == MD5S
+    assert set(read_urls(write(data))) == set(URLS)
 
 
 def test_a_long_history_keeps_its_order_and_drops_repetitions(
@@ -75,7 +73,7 @@ def test_a_long_history_keeps_its_order_and_drops_repetitions(
 ) -> None:
     urls = [f"http://a.example/{number}.jpg" for number in range(5_000)]
     data = pickle.dumps(urls + urls) + pickle.dumps(MD5S)
-    assert read_history(write(data)) == History(tuple(urls), MD5S)
+    assert read_urls(write(data)) == tuple(urls)
 
 
 @pytest.mark.parametrize(
@@ -90,44 +88,38 @@ def test_a_long_history_keeps_its_order_and_drops_repetitions(
 def test_what_python_2_wrote_is_read(
     write: Callable[[bytes], Path], data: bytes, urls: tuple[str, ...]
 ) -> None:
-    assert read_history(write(data + PYTHON_2_DICT)) == History(
-        urls, {"0123456789abcdef" * 2: "1.jpg"}
-    )
+    assert read_urls(write(data + PYTHON_2_DICT)) == urls
 
 
 def test_the_second_pickle_may_be_missing_or_something_else(
     write: Callable[[bytes], Path],
 ) -> None:
     urls = pickle.dumps(URLS)
-    assert read_history(write(urls)) == History(tuple(URLS), {})
-    assert read_history(write(urls + pickle.dumps([1, 2]))) == History(tuple(URLS), {})
+    assert read_urls(write(urls)) == tuple(URLS)
+    assert read_urls(write(urls + pickle.dumps([1, 2]))) == tuple(URLS)
 
 
 def test_what_follows_the_second_pickle_is_never_looked_at(write: Callable[[bytes], Path]) -> None:
     behind = pickle.dumps(Call(os.system, "true")) + b"\xff no pickle"
     data = pickle.dumps(URLS) + pickle.dumps(MD5S) + behind
-    assert read_history(write(data)) == History(tuple(URLS), MD5S)
+    assert read_urls(write(data)) == tuple(URLS)
 
 
-def test_addresses_come_as_search_results_give_them(write: Callable[[bytes], Path]) -> None:
+def test_urls_come_as_search_results_give_them(write: Callable[[bytes], Path]) -> None:
     urls = ["HTTP://münchen.example/ü 1.jpg", "http://xn--mnchen-3ya.example/%C3%BC%201.jpg#top"]
-    found = read_history(write(pickle.dumps(urls)))
-    assert found.urls == ("http://xn--mnchen-3ya.example/%C3%BC%201.jpg",)
+    found = read_urls(write(pickle.dumps(urls)))
+    assert found == ("http://xn--mnchen-3ya.example/%C3%BC%201.jpg",)
 
 
 def test_an_empty_history_is_one(write: Callable[[bytes], Path]) -> None:
-    assert read_history(write(pickle.dumps([]) + pickle.dumps({}))) == History()
+    assert read_urls(write(pickle.dumps([]) + pickle.dumps({}))) == ()
 
 
-def test_only_addresses_md5s_and_plain_names_are_taken(write: Callable[[bytes], Path]) -> None:
+def test_only_urls_are_imported(write: Callable[[bytes], Path]) -> None:
     urls = [None, 1, 2.5, b"http://bytes.example/", ["http://nested.example/"], "", "ftp://x/", "x"]
     urls += ["file:///etc/passwd", "http://x/\nb", "http://x/\ud800", URLS[0]]
-    md5 = "A" * 32
-    md5s = {md5: "a.jpg", "b" * 31: "b.jpg", "g" * 32: "c.jpg", 3: "d.jpg", ("e",): "e.jpg"}
-    names = ["../up.jpg", "/root.jpg", "a\\b.jpg", "c:d.jpg", "..", ".", "", " ", None, 7, "a\0b"]
-    md5s |= {f"{number:032x}": name for number, name in enumerate(names)}
-    found = read_history(write(pickle.dumps(urls) + pickle.dumps(md5s)))
-    assert found == History((URLS[0],), {"a" * 32: "a.jpg"})
+    md5s = {3: "d.jpg", ("e",): "e.jpg", "a" * 32: "../up.jpg", "b" * 32: 7}
+    assert read_urls(write(pickle.dumps(urls) + pickle.dumps(md5s))) == (URLS[0],)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -164,7 +156,7 @@ def test_nothing_is_ever_called(
     }[place]
     path = write(b"".join(pickle.dumps(value, protocol) for value in values))
     with pytest.raises(UsageError, match="not imported, because it asks for"):
-        read_history(path)
+        read_urls(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -223,7 +215,7 @@ DAMAGES = {
 def test_every_other_instruction_is_refused(write: Callable[[bytes], Path], data: bytes) -> None:
     for start in (b"", pickle.dumps(URLS)):
         with pytest.raises(UsageError) as caught:
-            read_history(write(start + data))
+            read_urls(write(start + data))
         assert "download_history.pickle" in str(caught.value)
 
 
@@ -232,7 +224,7 @@ def test_every_other_instruction_is_refused(write: Callable[[bytes], Path], data
 def test_a_damaged_file_is_refused_at_once(write: Callable[[bytes], Path], data: bytes) -> None:
     path = write(data)
     with pytest.raises(UsageError, match=r"damaged or cut off: .*") as caught:
-        read_history(path)
+        read_urls(path)
     assert len(str(caught.value)) < 400 + len(str(path))
 
 
@@ -245,10 +237,10 @@ def test_a_file_cut_off_anywhere_is_refused_or_ends_with_a_pickle(
     for length in range(len(whole)):
         path = write(whole[:length])
         if length == len(urls):
-            assert read_history(path) == History(tuple(URLS), {})
+            assert read_urls(path) == tuple(URLS)
         else:
             with pytest.raises(UsageError, match=r"cut off|is empty"):
-                read_history(path)
+                read_urls(path)
 
 
 def deep(start: bytes, end: bytes) -> bytes:
@@ -283,7 +275,7 @@ BOMBS = {
 def test_a_bomb_costs_little(write: Callable[[bytes], Path], data: bytes) -> None:
     path = write(data)
     with contextlib.suppress(UsageError):
-        assert read_history(path) == History()
+        assert read_urls(path) == ()
 
 
 @pytest.mark.parametrize("name", ["lists of ten lists", "many high memos", "one long name"])
@@ -292,7 +284,7 @@ def test_a_bomb_takes_little_memory(write: Callable[[bytes], Path], name: str) -
     tracemalloc.start()
     try:
         with contextlib.suppress(UsageError):
-            read_history(path)
+            read_urls(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -304,9 +296,9 @@ def test_a_file_that_is_too_large_is_not_parsed(
 ) -> None:
     data = pickle.dumps(URLS)
     monkeypatch.setattr(original_history, "MAX_BYTES", len(data))
-    assert read_history(write(data)).urls == tuple(URLS)
+    assert read_urls(write(data)) == tuple(URLS)
     with pytest.raises(UsageError, match="has more than"):
-        read_history(write(data + b"."))
+        read_urls(write(data + b"."))
 
 
 def test_a_file_with_too_many_instructions_is_given_up(
@@ -314,22 +306,22 @@ def test_a_file_with_too_many_instructions_is_given_up(
 ) -> None:
     monkeypatch.setattr(original_history, "MAX_INSTRUCTIONS", 100)
     with pytest.raises(UsageError, match="more than 100 instructions"):
-        read_history(write(b"](" + b"N" * 97 + b"e." + b"}."))
+        read_urls(write(b"](" + b"N" * 97 + b"e." + b"}."))
 
 
 def test_empty_missing_and_unreadable_files_are_named(
     write: Callable[[bytes], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"download_history\.pickle is empty"):
-        read_history(write(b""))
+        read_urls(write(b""))
     for path in (tmp_path / "none.pickle", tmp_path, Path("a\0b")):
         with pytest.raises(UsageError, match="cannot be read"):
-            read_history(path)
+            read_urls(path)
 
 
 @pytest.mark.parametrize("value", ["http://a.example/", 3, None, b"x"])
 def test_a_pickle_of_something_else_is_no_history(
     write: Callable[[bytes], Path], value: object
 ) -> None:
-    with pytest.raises(UsageError, match="does not begin with a list of addresses"):
-        read_history(write(pickle.dumps(value)))
+    with pytest.raises(UsageError, match="does not begin with a list of URLs"):
+        read_urls(write(pickle.dumps(value)))

@@ -1,4 +1,4 @@
-"""Shelves for tests: images to put upon them, and runs as `collect` starts them."""
+"""Class folders for tests: images to add, and runs as `run` starts them."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,12 +11,11 @@ from PIL import Image
 from imagesieve import images
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.candidates import Candidate, examine
-from imagesieve.collecting.class_folder import Place, Refusal, Shelf
-from imagesieve.collecting.download_history import Memory
+from imagesieve.collecting.candidates import Candidate, validate
+from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal
+from imagesieve.collecting.download_history import DownloadHistory
 from imagesieve.collecting.journal import Journal
-from imagesieve.collecting.run import CollectSettings
-from imagesieve.collecting.targets import Side, Target, split_target
+from imagesieve.collecting.targets import CollectSettings, Side, Target, split_target
 from imagesieve.images import fingerprints
 from imagesieve.web.fetch import Fetched
 
@@ -31,7 +30,7 @@ def photo(seed: int, width: int = 240) -> Image.Image:
 
 
 def real(seed: int, width: int = 240, image_format: str = "JPEG", **options: int) -> Candidate:
-    return examine(encode(photo(seed, width), image_format, **options), LIMITS)
+    return validate(encode(photo(seed, width), image_format, **options), LIMITS)
 
 
 def made_up(number: int) -> Candidate:
@@ -54,27 +53,24 @@ class Run:
     """A run as `collect` starts it, into which a test puts images by hand."""
 
     def __init__(self, target: Target, journals: dict[Path, Journal], **options: object) -> None:
-        self.shelf = Shelf(target, **{"limits": LIMITS, **options})
-        self.memory = Memory(target, journals, self.shelf, CollectSettings())
+        self.folder = ClassFolder(target, **{"limits": LIMITS, **options})
+        self.history = DownloadHistory(target, journals, self.folder, CollectSettings())
 
-    def note(self, candidate: Candidate) -> Place | Refusal:
-        """Place an image and write its line, but not its file."""
-        place = self.shelf.place(candidate)
+    def note(self, candidate: Candidate) -> Destination | Refusal:
+        """Destination an image and write its line, but not its file."""
+        place = self.folder.place(candidate)
         result = SearchResult(f"http://h/{candidate.sha256}", query="x")
         fetched = Fetched(result.url, candidate.data, 200, 0.1)
-        if isinstance(place, Place):
-            self.memory.note_kept(result, fetched, candidate, place)
-        else:
-            self.memory.note_duplicate(result, fetched, candidate, place)
+        self.history.add(result, fetched, candidate, place)
         return place
 
-    def keep(self, candidate: Candidate) -> Place | Refusal:
-        """Place an image, and write it if it is wanted."""
+    def keep(self, candidate: Candidate) -> Destination | Refusal:
+        """Destination an image, and write it if it is wanted."""
         place = self.note(candidate)
-        if isinstance(place, Place):
+        if isinstance(place, Destination):
             # Quicker than `files.write_bytes`, which waits for the disk.
             (place.folder / candidate.file_name).write_bytes(candidate.data)
-            self.shelf.settle(candidate)
+            self.folder.settle(candidate)
             if place.replaces is not None:
                 place.replaces.path.unlink()
         return place
@@ -83,12 +79,12 @@ class Run:
 Start = Callable[..., Run]
 
 
-def folder_of(decision: Place | Refusal) -> Path:
-    assert isinstance(decision, Place), decision
+def folder_of(decision: Destination | Refusal) -> Path:
+    assert isinstance(decision, Destination), decision
     return decision.folder
 
 
-def reason_of(decision: Place | Refusal) -> str:
+def reason_of(decision: Destination | Refusal) -> str:
     assert isinstance(decision, Refusal), decision
     return decision.reason
 

@@ -1,11 +1,17 @@
-"""The shelf and copies: refused in the class and in other splits, kept in other classes."""
+"""Copies in a class folder: refused in the class and in other splits, kept in other classes."""
 
 from pathlib import Path
 
 import pytest
-from shelving import MANY, Start, folder_of, one_folder, real, reason_of, split
+from filling import MANY, Start, folder_of, one_folder, real, reason_of, split
 
-from imagesieve.collecting.class_folder import DUPLICATE, NEAR_DUPLICATE, OTHER_SPLIT, Place, Shelf
+from imagesieve.collecting.class_folder import (
+    DUPLICATE,
+    NEAR_DUPLICATE,
+    OTHER_SPLIT,
+    ClassFolder,
+    Destination,
+)
 
 COPIES = {
     "half the size": (120, "JPEG", {}),
@@ -19,12 +25,12 @@ COPIES = {
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_is_refused_in_the_class(tmp_path: Path, copy: str) -> None:
     width, image_format, options = COPIES[copy]
-    shelf = Shelf(split(tmp_path))
+    folder = ClassFolder(split(tmp_path))
     for seed in range(20):
         original = real(seed)
-        assert isinstance(shelf.place(original), Place)
-        assert reason_of(shelf.place(original)) == DUPLICATE
-        refusal = shelf.place(real(seed, width, image_format, **options))
+        assert isinstance(folder.place(original), Destination)
+        assert reason_of(folder.place(original)) == DUPLICATE
+        refusal = folder.place(real(seed, width, image_format, **options))
         assert reason_of(refusal) == NEAR_DUPLICATE
         assert refusal.twin is not None
         assert refusal.twin.sha256 == original.sha256
@@ -39,14 +45,14 @@ def test_a_copy_of_another_split_is_refused(
 ) -> None:
     width, image_format, options = COPIES.get(copy, (240, "JPEG", {}))
     start_run(one_folder(tmp_path / there / "x")).keep(real(1))
-    shelf = start_run(one_folder(tmp_path / here / "x")).shelf
-    refusal = shelf.place(real(1, width, image_format, **options))
+    folder = start_run(one_folder(tmp_path / here / "x")).folder
+    refusal = folder.place(real(1, width, image_format, **options))
     assert reason_of(refusal) == OTHER_SPLIT
     assert refusal.twin is not None
     assert refusal.twin.path.parent == tmp_path / there / "x"
-    assert shelf.knows(refusal.twin.sha256)
-    assert shelf.num_missing == MANY
-    assert isinstance(shelf.place(real(2)), Place)
+    assert folder.has_anywhere(refusal.twin.sha256)
+    assert folder.num_missing == MANY
+    assert isinstance(folder.place(real(2)), Destination)
 
 
 @pytest.mark.parametrize("width", [240, 120, 480])
@@ -54,8 +60,8 @@ def test_a_copy_of_another_class_is_kept_with_a_warning(
     start_run: Start, tmp_path: Path, width: int
 ) -> None:
     start_run(one_folder(tmp_path / "train" / "a")).keep(real(1))
-    place = start_run(one_folder(tmp_path / "train" / "b")).shelf.place(real(1, width))
-    assert isinstance(place, Place)
+    place = start_run(one_folder(tmp_path / "train" / "b")).folder.place(real(1, width))
+    assert isinstance(place, Destination)
     assert place.also_in == (tmp_path / "train" / "a" / real(1).file_name,)
     assert place.replaces is None
 
@@ -64,17 +70,17 @@ def test_a_copy_of_another_class_in_another_split_is_refused(
     start_run: Start, tmp_path: Path
 ) -> None:
     start_run(one_folder(tmp_path / "train" / "a")).keep(real(1))
-    shelf = start_run(one_folder(tmp_path / "validation" / "b")).shelf
-    assert reason_of(shelf.place(real(1))) == OTHER_SPLIT
-    assert reason_of(shelf.place(real(1, 120))) == OTHER_SPLIT
+    folder = start_run(one_folder(tmp_path / "validation" / "b")).folder
+    assert reason_of(folder.place(real(1))) == OTHER_SPLIT
+    assert reason_of(folder.place(real(1, 120))) == OTHER_SPLIT
 
 
 def test_each_other_class_is_named_once(start_run: Start, tmp_path: Path) -> None:
     for name in ("a", "b"):
         start_run(one_folder(tmp_path / "train" / name)).keep(real(1))
-    shelf = start_run(one_folder(tmp_path / "train" / "c")).shelf
-    place = shelf.place(real(1, 120))
-    assert isinstance(place, Place)
+    folder = start_run(one_folder(tmp_path / "train" / "c")).folder
+    place = folder.place(real(1, 120))
+    assert isinstance(place, Destination)
     assert place.also_in == tuple(
         tmp_path / "train" / name / real(1).file_name for name in ("a", "b")
     )
@@ -84,18 +90,18 @@ def test_folders_outside_a_data_set_are_compared_when_they_are_named(
     start_run: Start, tmp_path: Path
 ) -> None:
     start_run(one_folder(tmp_path / "a")).keep(real(1))
-    alone = start_run(one_folder(tmp_path / "b")).shelf.place(real(1))
-    assert isinstance(alone, Place)
+    alone = start_run(one_folder(tmp_path / "b")).folder.place(real(1))
+    assert isinstance(alone, Destination)
     assert alone.also_in == ()
-    named = start_run(one_folder(tmp_path / "b"), others=[tmp_path / "a", tmp_path / "b"]).shelf
+    named = start_run(one_folder(tmp_path / "b"), others=[tmp_path / "a", tmp_path / "b"]).folder
     place = named.place(real(1))
-    assert isinstance(place, Place)
+    assert isinstance(place, Destination)
     assert place.also_in == (tmp_path / "a" / real(1).file_name,)
 
 
 def test_a_missing_folder_is_an_empty_one(tmp_path: Path) -> None:
-    shelf = Shelf(split(tmp_path / "nowhere"), [tmp_path / "neither"])
-    assert (shelf.num_before, shelf.unusable) == (0, [])
+    folder = ClassFolder(split(tmp_path / "nowhere"), [tmp_path / "neither"])
+    assert (folder.num_before, folder.unusable) == (0, [])
 
 
 def test_copies_may_be_kept_but_on_one_side(start_run: Start, tmp_path: Path) -> None:
@@ -105,5 +111,5 @@ def test_copies_may_be_kept_but_on_one_side(start_run: Start, tmp_path: Path) ->
         for width in (60, 120, 180, 300):
             assert folder_of(run.keep(real(seed, width))) == side
         assert reason_of(run.keep(real(seed))) == DUPLICATE
-    again = start_run(split(tmp_path, fraction=0.5), keeps_near_duplicates=True).shelf
+    again = start_run(split(tmp_path, fraction=0.5), keeps_near_duplicates=True).folder
     assert again.num_before == 60

@@ -11,12 +11,12 @@ import pytest
 from fake_bing import FakeBing
 from web_host import Answer, drip, later, redirect, send, send_in_parts, send_raw
 
-from imagesieve.collecting.robots import Consent, ConsentSettings, Robots, opted_out, parse_robots
+from imagesieve.collecting.robots import RobotsPolicy, RobotsSettings, opt_out, parse_robots
 from imagesieve.web.connections import AGENT_TOKEN
 from imagesieve.web.fetch import Fetcher, FetchError, FetchSettings
 
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
-QUICK = ConsentSettings(robots_seconds=0.4)
+QUICK = RobotsSettings(robots_seconds=0.4)
 FORBIDDING = b"User-agent: *\nDisallow: /\n"
 
 
@@ -61,12 +61,12 @@ def fetcher() -> Fetcher:
 )
 def test_directive_that_forbids_is_found(lines: list[str], directive: str) -> None:
     headers = [("Content-Type", "noai"), *[("X-Robots-Tag", line) for line in lines]]
-    assert opted_out(headers, AGENT_TOKEN) == directive
+    assert opt_out(headers, AGENT_TOKEN) == directive
 
 
 @pytest.mark.parametrize("name", ["X-Robots-Tag", "x-robots-tag", "X-ROBOTS-TAG"])
 def test_name_of_a_header_may_have_any_case(name: str) -> None:
-    assert opted_out([(name, "noai")], AGENT_TOKEN) == "noai"
+    assert opt_out([(name, "noai")], AGENT_TOKEN) == "noai"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_name_of_a_header_may_have_any_case(name: str) -> None:
     [("1", "tdm-reservation"), (" 1 ", "tdm-reservation"), ("0", ""), ("", ""), ("10", "")],
 )
 def test_reservation_of_text_and_data_mining_forbids(value: str, directive: str) -> None:
-    assert opted_out([("TDM-Reservation", value)], AGENT_TOKEN) == directive
+    assert opt_out([("TDM-Reservation", value)], AGENT_TOKEN) == directive
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_body_that_is_opted_out_is_not_read(
     bing.routes["/a"] = send_in_parts(LARGE, lines)
     settings = FetchSettings(allow_private_hosts=True, max_bytes=2 * len(LARGE))
     with pytest.raises(FetchError) as caught:
-        fetcher.fetch(f"{bing.url}/a", check=Consent().check, settings=settings)
+        fetcher.fetch(f"{bing.url}/a", check=RobotsPolicy().check_headers, settings=settings)
     assert (caught.value.reason, caught.value.is_passing) == ("opted out", False)
     end = time.monotonic() + 5.0
     while not bing.visits[0].ended and time.monotonic() < end:
@@ -103,24 +103,25 @@ def test_body_that_is_opted_out_is_not_read(
 
 def test_body_that_only_another_agent_may_not_use_is_read(bing: FakeBing, fetcher: Fetcher) -> None:
     bing.routes["/a"] = send_in_parts(bytes(2**20), [("X-Robots-Tag", "otherbot: noai")])
-    assert len(fetcher.fetch(f"{bing.url}/a", check=Consent().check).body) == 2**20
+    assert len(fetcher.fetch(f"{bing.url}/a", check=RobotsPolicy().check_headers).body) == 2**20
 
 
 def test_host_is_left_alone_after_three_opt_outs() -> None:
-    consent = Consent()
+    robots = RobotsPolicy()
     for number in range(3):
-        assert consent.refuses(f"http://h.example/{number}") == ""
+        robots.check_host(f"http://h.example/{number}")
         with pytest.raises(FetchError, match="noml"):
-            consent.check(f"http://h.example/{number}", [("X-Robots-Tag", "noml")])
-    assert consent.refuses("https://H.example:8443/4") == "noml"
-    assert consent.refuses("http://other.example/") == ""
+            robots.check_headers(f"http://h.example/{number}", [("X-Robots-Tag", "noml")])
+    with pytest.raises(FetchError, match=r"opted out .noml"):
+        robots.check_host("https://H.example:8443/4")
+    robots.check_host("http://other.example/")
 
 
 def test_images_that_may_be_used_are_not_held_against_a_host() -> None:
-    consent = Consent()
+    robots = RobotsPolicy()
     for _ in range(5):
-        consent.check("http://h.example/", [("X-Robots-Tag", "all")])
-    assert consent.refuses("http://h.example/") == ""
+        robots.check_headers("http://h.example/", [("X-Robots-Tag", "all")])
+    robots.check_host("http://h.example/")
 
 
 def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
@@ -130,7 +131,7 @@ def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
         b"Allow: /private/open\r\nDisallow: /*.png$\r\n\r\n"
         b"User-agent: *\r\nDisallow: /all/\r\n"
     )
-    robots = Robots()
+    robots = RobotsPolicy()
     allowed = {
         path: robots.allows(bing.url + path, fetcher)
         for path in (
@@ -181,7 +182,7 @@ def test_answer_for_robots_allows_or_forbids(
     bing: FakeBing, fetcher: Fetcher, answer: Answer, is_allowed: bool
 ) -> None:
     bing.robots["127.0.0.1"] = answer
-    robots, start = Robots(QUICK), time.monotonic()
+    robots, start = RobotsPolicy(QUICK), time.monotonic()
     assert [robots.allows(f"{bing.url}/{name}", fetcher) for name in "ab"] == [is_allowed] * 2
     assert time.monotonic() - start < 4.0
     assert bing.requests == ["/robots.txt"]
@@ -195,16 +196,16 @@ def test_five_redirects_to_robots_are_followed(
     for number in range(1, num_redirects):
         bing.routes[f"/{number}"] = redirect(f"/{number + 1}")
     bing.routes[f"/{num_redirects}"] = send(FORBIDDING)
-    assert Robots().allows(f"{bing.url}/a", fetcher) == is_allowed
+    assert RobotsPolicy().allows(f"{bing.url}/a", fetcher) == is_allowed
 
 
 def test_of_a_huge_file_the_start_counts(bing: FakeBing, fetcher: Fetcher) -> None:
     start = b"User-agent: *\nDisallow: /first\nDisallow: /cut-here\n"
     bing.robots["127.0.0.1"] = send(start + b"# more\n" * 10**6 + b"Disallow: /last\n")
-    robots = Robots(ConsentSettings(robots_bytes=start.index(b"-here")))
+    robots = RobotsPolicy(RobotsSettings(robots_bytes=start.index(b"-here")))
     assert not robots.allows(f"{bing.url}/first", fetcher)
     assert robots.allows(f"{bing.url}/cut-and-dried", fetcher)  # no half of a line
-    whole = Robots()
+    whole = RobotsPolicy()
     assert not whole.allows(f"{bing.url}/cut-here", fetcher)
     assert whole.allows(f"{bing.url}/last", fetcher)
 
@@ -239,7 +240,7 @@ def test_each_origin_is_asked_once_however_many_want_to_know(
 ) -> None:
     urls = [f"{bing.host(number)}/a" for number in (1, 2)] * 8
     bing.robots["127.0.1.1"] = later(send(FORBIDDING), 0.2)
-    robots, answers = Robots(), dict[str, bool]()
+    robots, answers = RobotsPolicy(), dict[str, bool]()
     threads = [
         threading.Thread(target=lambda url=url: answers.update({url: robots.allows(url, fetcher)}))
         for url in urls
@@ -252,7 +253,7 @@ def test_each_origin_is_asked_once_however_many_want_to_know(
     assert sorted(visit.host for visit in bing.visits) == ["127.0.1.1", "127.0.1.2"]
 
 
-def refusals(robots: Robots, url: str, fetcher: Fetcher) -> Iterator[str]:
+def refusals(robots: RobotsPolicy, url: str, fetcher: Fetcher) -> Iterator[str]:
     for _ in range(2):
         with pytest.raises(FetchError) as caught:
             robots.allows(url, fetcher)
@@ -264,7 +265,7 @@ def test_host_that_cannot_be_reached_is_called_that(
 ) -> None:
     with FakeBing() as gone:
         url = gone.url
-    robots = Robots()
+    robots = RobotsPolicy()
     assert [*refusals(robots, url, fetcher)] == ["no connection"] * 2
     assert [*refusals(robots, bing.url.replace("http:", "https:"), fetcher)] == [
         "no safe connection"
@@ -284,7 +285,7 @@ def test_waiting_for_robots_can_be_stopped_and_is_not_remembered(
     bing: FakeBing, fetcher: Fetcher
 ) -> None:
     bing.robots["127.0.0.1"] = later(send(b""), 10.0)
-    robots = Robots()
+    robots = RobotsPolicy()
     threading.Timer(0.1, fetcher.stop).start()
     assert [*refusals(robots, bing.url, fetcher)] == ["stopped"] * 2
     bing.robots["127.0.0.1"] = send(b"")

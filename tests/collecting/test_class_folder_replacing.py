@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from filling import Start, folder_of, names_in, one_folder, photo, real, reason_of, split
 from painted import encode
-from shelving import Start, folder_of, names_in, one_folder, photo, real, reason_of, split
 
-from imagesieve.collecting.class_folder import DUPLICATE, NEAR_DUPLICATE, Place
+from imagesieve.collecting.class_folder import DUPLICATE, NEAR_DUPLICATE, Destination
 from imagesieve.collecting.journal import JOURNAL_NAME, read_entries
 
 # A larger copy
@@ -18,38 +18,38 @@ def test_a_larger_copy_takes_the_place(start_run: Start, tmp_path: Path) -> None
     small, other = real(1, 100), real(2)
     folder = folder_of(run.keep(small))
     run.keep(other)
-    assert run.shelf.num_missing == 0
+    assert run.folder.num_missing == 0
     large = real(1, 240)
     place = run.keep(large)
     assert folder_of(place) == folder
     assert place.replaces.sha256 == small.sha256
-    assert (run.shelf.holds(small.sha256), run.shelf.holds(large.sha256)) == (False, True)
+    assert (run.folder.has(small.sha256), run.folder.has(large.sha256)) == (False, True)
     assert names_in(folder) == {large.file_name}
     assert reason_of(run.keep(small)) == NEAR_DUPLICATE
     larger = run.keep(real(1, 400))
     assert folder_of(larger) == folder
-    again = start_run(split(tmp_path, 2, 0.5)).shelf
+    again = start_run(split(tmp_path, 2, 0.5)).folder
     assert (again.num_before, again.num_missing) == (2, 0)
 
 
 def test_a_larger_copy_is_not_one_more(start_run: Start, tmp_path: Path) -> None:
     run = start_run(one_folder(tmp_path, 5))
     for width in (60, 120, 240):
-        assert isinstance(run.keep(real(1, width)), Place)
-        assert run.shelf.num_missing == 4
+        assert isinstance(run.keep(real(1, width)), Destination)
+        assert run.folder.num_missing == 4
 
 
 def test_a_little_larger_is_not_worth_it(start_run: Start, tmp_path: Path) -> None:
     run = start_run(one_folder(tmp_path))
     run.keep(real(1, 200))
-    assert reason_of(run.shelf.place(real(1, 216))) == NEAR_DUPLICATE
-    assert isinstance(run.shelf.place(real(1, 224)), Place)
+    assert reason_of(run.folder.place(real(1, 216))) == NEAR_DUPLICATE
+    assert isinstance(run.folder.place(real(1, 224)), Destination)
 
 
 def test_a_users_own_file_is_never_replaced(start_run: Start, tmp_path: Path) -> None:
     (tmp_path / "mine.jpg").write_bytes(encode(photo(1, 80)))
     run = start_run(one_folder(tmp_path))
-    assert reason_of(run.shelf.place(real(1, 400))) == NEAR_DUPLICATE
+    assert reason_of(run.folder.place(real(1, 400))) == NEAR_DUPLICATE
 
 
 def test_a_file_of_ours_that_a_user_changed_is_the_users(start_run: Start, tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_a_users_file_under_our_name_is_not_written_over(start_run: Start, tmp_p
     candidate = real(1)
     start_run(one_folder(tmp_path, 5)).keep(candidate)
     (tmp_path / candidate.file_name).write_bytes(encode(photo(2)))  # something quite different
-    shelf = start_run(one_folder(tmp_path, 5)).shelf
-    refusal = shelf.place(candidate)
+    folder = start_run(one_folder(tmp_path, 5)).folder
+    refusal = folder.place(candidate)
     assert reason_of(refusal) == DUPLICATE
-    assert shelf.knows(refusal.twin.sha256), "so that the next run need not ask for it"
-    assert shelf.num_missing == 4
+    assert folder.has_anywhere(refusal.twin.sha256), "so that the next run need not ask for it"
+    assert folder.num_missing == 4
 
 
 def test_a_image_that_is_just_being_written_is_not_replaced(
@@ -78,17 +78,17 @@ def test_a_image_that_is_just_being_written_is_not_replaced(
 ) -> None:
     run = start_run(one_folder(tmp_path))
     small = real(1, 80)
-    assert isinstance(run.note(small), Place)
-    assert reason_of(run.shelf.place(real(1, 240))) == NEAR_DUPLICATE
-    run.shelf.settle(small)
-    assert isinstance(run.shelf.place(real(1, 240)), Place)
+    assert isinstance(run.note(small), Destination)
+    assert reason_of(run.folder.place(real(1, 240))) == NEAR_DUPLICATE
+    run.folder.settle(small)
+    assert isinstance(run.folder.place(real(1, 240)), Destination)
 
 
 def test_two_smaller_ones_are_not_replaced_by_one(start_run: Start, tmp_path: Path) -> None:
     run = start_run(one_folder(tmp_path), keeps_near_duplicates=True)
     run.keep(real(1, 80))
     run.keep(real(1, 100))
-    assert reason_of(start_run(one_folder(tmp_path)).shelf.place(real(1, 240))) == NEAR_DUPLICATE
+    assert reason_of(start_run(one_folder(tmp_path)).folder.place(real(1, 240))) == NEAR_DUPLICATE
 
 
 def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
@@ -97,16 +97,16 @@ def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
     run = start_run(one_folder(tmp_path, 1))
     small, large = real(1, 80), real(1, 240)
     run.keep(small)
-    place = run.shelf.place(large)
-    assert isinstance(place, Place)
-    run.shelf.release(large, place)
-    assert (run.shelf.holds(small.sha256), run.shelf.holds(large.sha256)) == (True, False)
-    assert run.shelf.num_missing == 0
-    again = run.shelf.place(large)
-    assert isinstance(again, Place), "the second attempt is as good as the first"
+    place = run.folder.place(large)
+    assert isinstance(place, Destination)
+    run.folder.release(large, place)
+    assert (run.folder.has(small.sha256), run.folder.has(large.sha256)) == (True, False)
+    assert run.folder.num_missing == 0
+    again = run.folder.place(large)
+    assert isinstance(again, Destination), "the second attempt is as good as the first"
     assert again.replaces == place.replaces
-    run.shelf.settle(large)
-    assert isinstance(run.shelf.place(real(1, 400)), Place)
+    run.folder.settle(large)
+    assert isinstance(run.folder.place(real(1, 400)), Destination)
 
 
 # Killed half-way
@@ -118,7 +118,7 @@ def test_a_replacement_that_was_cut_short_is_finished(start_run: Start, tmp_path
     run.keep(small)
     run.note(large)
     (tmp_path / large.file_name).write_bytes(large.data)  # killed before the other was removed
-    assert start_run(one_folder(tmp_path, 5)).shelf.num_before == 1
+    assert start_run(one_folder(tmp_path, 5)).folder.num_before == 1
     assert names_in(tmp_path) == {large.file_name}
 
 
@@ -130,9 +130,9 @@ def test_a_replacement_that_was_never_written_leaves_the_smaller(
     run.keep(small)
     run.note(large)
     run = start_run(one_folder(tmp_path, 5))
-    assert (run.shelf.num_before, names_in(tmp_path)) == (1, {small.file_name})
+    assert (run.folder.num_before, names_in(tmp_path)) == (1, {small.file_name})
     assert folder_of(run.keep(large)) == tmp_path
-    assert start_run(one_folder(tmp_path, 5)).shelf.num_before == 1
+    assert start_run(one_folder(tmp_path, 5)).folder.num_before == 1
     assert names_in(tmp_path) == {large.file_name}
 
 
@@ -143,7 +143,7 @@ def test_a_smaller_copy_that_was_kept_again_stays(start_run: Start, tmp_path: Pa
     run.keep(large)
     start_run(one_folder(tmp_path), keeps_near_duplicates=True).keep(small)
     assert names_in(tmp_path) == {small.file_name, large.file_name}
-    assert start_run(one_folder(tmp_path), keeps_near_duplicates=True).shelf.num_before == 2
+    assert start_run(one_folder(tmp_path), keeps_near_duplicates=True).folder.num_before == 2
 
 
 @pytest.mark.parametrize("replaced", ["mine.jpg", "..", ".", "../outside.jpg", "a\0b", "edited"])
@@ -175,5 +175,5 @@ def test_a_line_that_names_a_file_elsewhere_removes_nothing(
     there = {"path": "../outside.jpg", "sha256": real(2).sha256, "bytes": len(real(2).data)}
     lines = [{**line, **there}, {**line, "replaces": "../outside.jpg"}]
     (folder / JOURNAL_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert start_run(one_folder(folder)).shelf.num_before == 1
+    assert start_run(one_folder(folder)).folder.num_before == 1
     assert outside.exists()
