@@ -3,9 +3,9 @@ FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1
 WORKDIR /opt/imagesieve
-COPY requirements-serve.txt ./
+COPY requirements-serve.txt constraints.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    -r requirements-serve.txt
+    -r requirements-serve.txt -c constraints.txt
 COPY main.py predictWithMyModel.py ./
 COPY imagesieve ./imagesieve
 # Compiled now: the user below cannot write here, and every start would compile again.

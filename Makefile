@@ -1,7 +1,8 @@
-# make demo   draw sample images, train on them, serve the page and the API on port 8133
-# make test   format, lint, types, tests
-# make bench  measure learning in a short form, on drawn images; figures in demo/out/bench/
-# make clean  remove what they have made
+# make demo    draw sample images, train on them, serve the page and the API on port 8133
+# make test    format, lint, types, tests
+# make bench   measure learning in a short form, on drawn images; figures in demo/out/bench/
+# make update  install the newest version of every library, write constraints.txt, run the tests
+# make clean   remove what they have made
 
 DEMO_PORT ?= 8133
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test bench format browser clean
+.PHONY: demo test bench format update browser clean
 
 demo: $(VENV)/.requirements
 	@$(RUN) demo/run.py --port $(DEMO_PORT)
@@ -28,14 +29,22 @@ format: $(VENV)/.requirements-dev
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+update:
+	rm -rf $(VENV)
+	@$(MAKE) --no-print-directory $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze; } > constraints.new
+	mv constraints.new constraints.txt
+	@$(MAKE) --no-print-directory test
+
 # The page is tested in a real browser: Debian's, or else the one that Playwright downloads.
 browser: $(VENV)/.requirements-dev
 	@test -x /usr/bin/chromium || $(RUN) -m playwright install chromium || \
 		{ echo "make test needs a browser: run 'apt-get install chromium' and try again."; exit 1; }
 
-$(VENV)/.%: %.txt | $(VENV)/bin/python
+$(VENV)/.%: %.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing $< into $(VENV); the first time this takes a few minutes."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $< -c constraints.txt
 	@touch $@
 
 $(VENV)/.requirements-dev: requirements.txt

@@ -46,7 +46,8 @@ def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     # This environment's pip does it: one more copy of pip would take seconds.
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    options = ["--disable-pip-version-check", "--no-input", "-r", str(REPOSITORY / SERVED)]
+    lists = ["-r", str(REPOSITORY / SERVED), "-c", str(REPOSITORY / "constraints.txt")]
+    options = ["--disable-pip-version-check", "--no-input", *lists]
     done = subprocess.run(
         [*install, *options], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
     )
