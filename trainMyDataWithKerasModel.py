@@ -32,11 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     from imagesieve.learning import results
     from imagesieve.learning import script as script
-    from imagesieve.learning.features import cache_command
     from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:
-        return cache_command.run(options)
+        return results.report_cache(options)
     script.start("train", options)
     plan = script.plan_training(options)
     dataset = script.read_data(options)

@@ -16,8 +16,12 @@ from learning_rig.problem import NO_LIMIT
 TRAIN = "trainMyDataWithKerasModel"
 RETRAIN = "reTrainMyDataWithKerasModel"
 
-# Functions of `training_script` that the two scripts call, one after another.
-_STEPS = ("read_data", "train", "train_further", "save", "promote", "promote_if_not_worse")
+# Functions that the two scripts call, one after another, and the modules they are called from.
+_STEPS = {
+    "imagesieve.learning.script": ("read_data", "train", "train_further", "save"),
+    "imagesieve.learning.results": ("promote_if_not_worse",),
+    "imagesieve.model.versions": ("promote",),
+}
 
 
 def run_script(script: str, arguments: list[str], folder: str) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def run_script(script: str, arguments: list[str], folder: str) -> dict[str, Any]
     start = time.perf_counter()
     _load_libraries()
     steps: dict[str, float] = {}
-    _put_clocks_on(importlib.import_module("imagesieve.learning.script"), steps)
+    _put_clocks_on(steps)
     main = importlib.import_module(script).main
     load_seconds = time.perf_counter() - start
     printed = io.StringIO()
@@ -63,9 +67,11 @@ def _load_libraries() -> None:
     engines.import_openvino()
 
 
-def _put_clocks_on(module: Any, seconds: dict[str, float]) -> None:
-    for name in _STEPS:
-        setattr(module, name, _timed(getattr(module, name), name, seconds))
+def _put_clocks_on(seconds: dict[str, float]) -> None:
+    for module_name, names in _STEPS.items():
+        module = importlib.import_module(module_name)
+        for name in names:
+            setattr(module, name, _timed(getattr(module, name), name, seconds))
 
 
 def _timed(
@@ -83,4 +89,4 @@ def _timed(
 
 def _num_rows(folder: Path) -> int:
     stores = [FeatureStore(path, NO_LIMIT) for path in folder.rglob(FOLDER_NAME)]
-    return sum(holding.num_rows for store in stores for holding in store.holdings())
+    return sum(entry.num_rows for store in stores for entry in store.entries())

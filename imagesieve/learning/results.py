@@ -2,18 +2,55 @@
 
 import argparse
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from imagesieve import console
 from imagesieve.learning import options as training_options
 from imagesieve.learning.data import audit as audits
 from imagesieve.learning.data.dataset import Dataset
+from imagesieve.learning.features import store as feature_store
 from imagesieve.model import versions
 
 if TYPE_CHECKING:
     from imagesieve.learning.train_run import Trained
 
 _log = logging.getLogger(__name__)
+
+
+def report_cache(options: argparse.Namespace) -> int:
+    """Print what is stored for later trainings, or clear it and print how much that was."""
+    store = feature_store.open_store(options.model_dir, options.cache_limit)
+    if options.clear_cache:
+        removed = store.clear()
+        left = sum(entry.num_bytes for entry in store.entries())
+        if options.json:
+            console.print_json({"folder": str(store.folder), "removed": removed, "left": left})
+            return 0
+        in_use = f"; {console.amount(left)} are in use" if left else ""
+        print(f"Removed {console.amount(removed)} from {store.folder}{in_use}.")
+        return 0
+    entries = store.entries()
+    if options.json:
+        holdings = [{**x.about, "rows": x.num_rows, "bytes": x.num_bytes} for x in entries]
+        console.print_json({"folder": str(store.folder), "holdings": holdings})
+        return 0
+    if not entries:
+        print(f"Nothing is stored in {store.folder}.")
+        return 0
+    rows = [
+        (
+            feature_store.describe(entry.about),
+            entry.num_rows or "",
+            console.amount(entry.num_bytes),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at)),
+        )
+        for entry in entries
+    ]
+    print(console.table(["stored", "rows", "size", "last used"], rows))
+    total = sum(entry.num_bytes for entry in entries)
+    print(f"{console.amount(total)} in {store.folder}; --clear-cache removes it.")
+    return 0
 
 
 def report_check(dataset: Dataset, options: argparse.Namespace) -> int:

@@ -146,7 +146,7 @@ def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore
         with feature_store.temporary_store(folder) as store:
             yield store
     else:
-        yield FeatureStore(folder / feature_store.FOLDER_NAME, options.cache_limit * 1e9)
+        yield feature_store.open_store(folder, options.cache_limit)
 
 
 def train(

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore
-from imagesieve.learning.features.table import row_key
+from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore, row_key
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "openvino", "nncf", "matplotlib", "scipy"}
@@ -36,11 +35,11 @@ def run(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    """Give a store with three rows on a shelf and a file in another place."""
+    """Give a store with three rows in a table and a file in another place."""
     found = FeatureStore(tmp_path / "modelFile" / FOLDER_NAME, limit=1e9)
-    with found.shelf(ABOUT, (24,)) as shelf:
+    with found.table(ABOUT, (24,)) as table:
         for number in range(3):
-            shelf.add(row_key(f"{number:064x}", ""), np.zeros(24, np.float16))
+            table.add([row_key(f"{number:064x}", "")], [np.zeros(24, np.float16)])
     with found.place({"backbone": "Tiny", "holds": "converted network"}) as place:
         (place / "base.bin").write_bytes(bytes(70_000))
     return found
@@ -68,28 +67,28 @@ def test_the_same_as_json(store: FeatureStore, tmp_path: Path) -> None:
     assert rows["rows"] == 3
     assert rows.items() >= ABOUT.items()
     assert sum(holding["bytes"] for holding in value["holdings"]) == sum(
-        holding.num_bytes for holding in store.holdings()
+        entry.num_bytes for entry in store.entries()
     )
 
 
 def test_clearing_spares_what_is_in_use_and_then_leaves_nothing(
     store: FeatureStore, tmp_path: Path
 ) -> None:
-    with store.shelf(ABOUT, (24,)):
+    with store.table(ABOUT, (24,)):
         out = run(tmp_path, "--clear-cache")
         assert re.fullmatch(
             r"Removed 70\.\d kB from modelFile/\.features; 0\.\d kB are in use\.\n", out
         )
-        assert [holding.num_rows for holding in store.holdings()] == [3]
-    in_all = sum(holding.num_bytes for holding in store.holdings())
+        assert [entry.num_rows for entry in store.entries()] == [3]
+    in_all = sum(entry.num_bytes for entry in store.entries())
     value = json.loads(run(tmp_path, "--clear-cache", "--json"))
     assert value == {"folder": "modelFile/.features", "removed": in_all, "left": 0}
-    assert store.holdings() == []
+    assert store.entries() == []
 
 
 def test_where_nothing_was_trained_there_is_nothing_and_nothing_is_made(tmp_path: Path) -> None:
     out = run(tmp_path, "--cache-info", "--model-dir", "elsewhere")
-    assert out == "Nothing is kept in elsewhere/.features.\n"
+    assert out == "Nothing is stored in elsewhere/.features.\n"
     assert json.loads(run(tmp_path, "--cache-info", "--json"))["holdings"] == []
     assert run(tmp_path, "--clear-cache") == "Removed 0.0 kB from modelFile/.features.\n"
     assert list(tmp_path.iterdir()) == []

@@ -94,7 +94,7 @@ def store(first: Run, tmp_path: Path) -> FeatureStore:
 
 
 def test_no_shelf_is_made_for_maps_that_nobody_made(first: Run) -> None:
-    kept = [x.about["features"] for x in first.store.holdings() if "features" in x.about]
+    kept = [x.about["features"] for x in first.store.entries() if "features" in x.about]
     assert kept == ["pooled"] * len(PRECISIONS)
 
 
@@ -148,7 +148,7 @@ def test_a_store_that_was_cleared_before_saving_is_filled_again(
 ) -> None:
     trained = train(colours, store, tmp_path)
     assert store.clear() > 0
-    assert store.holdings() == []
+    assert store.entries() == []
     version = save(trained, colours, store, tmp_path)
     assert version.file(versions.OPENVINO_INT8_MODEL)
     assert version.manifest.engines["openvino-f32"]["passed"] is True
@@ -170,7 +170,7 @@ def test_a_store_that_is_cleared_while_saving_costs_nothing(
 
     monkeypatch.setattr(convert, "write_with_head", clear_and_write)
     version = save(train(colours, store, tmp_path), colours, store, tmp_path)
-    assert store.holdings() == []
+    assert store.entries() == []
     assert version.manifest.engines["openvino-f32"]["passed"] is True
     assert version.manifest.engines["openvino-int8"]["passed"] is True
 

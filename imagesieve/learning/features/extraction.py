@@ -1,15 +1,12 @@
-"""Images -> features of a frozen base, at the speed of the quickest engine, and none twice.
+"""Images -> features of a frozen base, on the fastest engine, each computed once.
 
 A frozen network gives the same answer for the same pixels in every epoch, so it is run once before
-the training instead of in every step of it; and what it gave is kept for the next training.
+the training instead of in every step of it; the features are stored for the next training.
 """
 
-import concurrent.futures
 import contextlib
 import itertools
-import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,20 +16,18 @@ from imagesieve.learning.data.dataset import changed_since
 from imagesieve.learning.data.generator import ImageIterator
 from imagesieve.learning.features import frozen_base
 from imagesieve.learning.features.batches import Features
-from imagesieve.learning.features.store import FeatureStore
-from imagesieve.learning.features.table import Shelf, StoredRows, row_key
+from imagesieve.learning.features.store import FeatureStore, FeatureTable, StoredRows, row_key
 from imagesieve.learning.networks.network import Network
+from imagesieve.prediction.ahead import map_ahead
 
 _MAP_BATCH = 64
 
 Advance = Callable[[int], None]
-Task = tuple[int, list[int]]  # an image, and those views of it that are missing
-
-_log = logging.getLogger(__name__)
+Task = tuple[int, list[int]]  # the number of an image, and its views that are missing
 
 
 class Extractor:
-    """Features of one frozen base. A context manager; what it gives is of use only inside.
+    """Features of one frozen base. A context manager; features are valid only inside.
 
     Attributes:
         num_computed: images, each view counted, that went through the base.
@@ -52,19 +47,16 @@ class Extractor:
         self._stack.close()
 
     def open(self, images: ImageIterator, precision: str = frozen_base.AUTO) -> None:
-        """Make the base ready to run.
-
-        Args:
-            images: for training; see `frozen_base.open_base`.
-            precision: see there.
-
-        Raises:
-            EngineError: no engine can run it.
-            WeightsError: it gives numbers that are not finite.
-            OutputError: the converted network cannot be kept.
-        """
+        """Prepare the base; see `frozen_base.open_base`."""
         opened = frozen_base.open_base(self._network, self._store, images, precision)
         self._base = self._stack.enter_context(opened)
+
+    @property
+    def base(self) -> frozen_base.FrozenBase:
+        """The base, which must have been opened."""
+        if self._base is None:
+            raise ValueError("the base is not open")
+        return self._base
 
     def pooled(
         self,
@@ -74,99 +66,95 @@ class Extractor:
         *,
         from_maps: bool = False,
     ) -> Features:
-        """Give pooled features in memory, (views, images, num_features) float16.
+        """Return pooled features in memory, (views, images, num_features) float16.
 
         Args:
             images: what to run the base on.
             num_views: 1 for the images as they are, more for augmented views beside them.
-            advance: called with the number of views just dealt with.
-            from_maps: pool maps that are known instead of running the whole base. It is not quite
-                what the engine would say, so it is for training, not for judging precisions.
+            advance: called with the number of views that are finished.
+            from_maps: pool stored maps instead of running the whole base. The result differs a
+                little from the engine's, so it is for training, not for comparing precisions.
 
         Raises:
             DataError: an image became unreadable since the data folder was checked.
             WeightsError: the base gives numbers that are not finite.
-            OutputError: the features cannot be kept.
+            OutputError: the features cannot be stored.
         """
         keys = _keys(images, num_views)
-        shelf = self._open_shelf(of_maps=False)
+        table = self._open_table(of_maps=False)
         if from_maps:
-            self._pool_known_maps(shelf, keys)
-        self._complete(images, keys, [shelf], advance)
-        return Features(StoredRows(shelf, keys).load(), images.classes, images.weights)
+            self._pool_stored_maps(table, keys)
+        self._complete(images, keys, [table], advance)
+        return Features(StoredRows(table, keys).load(), images.classes, images.weights)
 
     def maps(
         self, images: ImageIterator, num_views: int, advance: Advance = lambda count: None
     ) -> tuple[Features, Features]:
-        """Give maps at the cut, which stay on disk, and pooled features as `pooled` does."""
+        """Return maps at the split layer, which stay on disk, and pooled features; see `pooled`."""
         keys = _keys(images, num_views)
         # Pooled features first: a row that a killed process wrote without its map is made again,
         # and both come out of the same pass.
-        shelves = [self._open_shelf(of_maps=False), self._open_shelf(of_maps=True)]
-        self._complete(images, keys, shelves, advance)
-        pooled, maps = (StoredRows(shelf, keys) for shelf in shelves)
-        about = (images.classes, images.weights)
-        return Features(maps, *about), Features(pooled.load(), *about)
+        tables = [self._open_table(of_maps=False), self._open_table(of_maps=True)]
+        self._complete(images, keys, tables, advance)
+        pooled, maps = (StoredRows(table, keys) for table in tables)
+        labels = (images.classes, images.weights)
+        return Features(maps, *labels), Features(pooled.load(), *labels)
 
-    @property
-    def base(self) -> frozen_base.FrozenBase:
-        """The base, which must have been opened."""
-        if self._base is None:
-            raise ValueError("the base is not open")
-        return self._base
-
-    def _open_shelf(self, *, of_maps: bool) -> Shelf:
+    def _open_table(self, *, of_maps: bool) -> FeatureTable:
         about = self.base.about(of_maps=of_maps)
         shape = self.base.map_shape if of_maps else self.base.pooled_shape
-        return self._stack.enter_context(self._store.shelf(about, shape))
+        return self._stack.enter_context(self._store.table(about, shape))
 
-    def _pool_known_maps(self, shelf: Shelf, keys: Sequence[Sequence[bytes]]) -> None:
-        """Fill a shelf from maps, if they are known: after fine-tuning only the top is new."""
-        if not self._store.has_shelf(self.base.about(of_maps=True), self.base.map_shape):
+    def _pool_stored_maps(self, table: FeatureTable, keys: Sequence[Sequence[bytes]]) -> None:
+        """Fill a table from maps, if there are any: after fine-tuning only the top is new."""
+        if not self._store.has_table(self.base.about(of_maps=True), self.base.map_shape):
             return
-        maps = self._open_shelf(of_maps=True)
-        known = [key for key in itertools.chain(*keys) if key in maps and key not in shelf]
-        if not known:
+        maps = self._open_table(of_maps=True)
+        stored = [key for key in itertools.chain(*keys) if key in maps and key not in table]
+        if not stored:
             return
-        shelf.make_room(len(known), f"{len(known)} images")
+        table.make_room(len(stored), f"{len(stored)} images")
         upper = self._network.upper_base()
-        for start in range(0, len(known), _MAP_BATCH):
-            batch = known[start : start + _MAP_BATCH]
+        for start in range(0, len(stored), _MAP_BATCH):
+            batch = stored[start : start + _MAP_BATCH]
             rows = np.asarray(upper.predict_on_batch(maps.read(batch).astype(np.float32)))
-            for key, row in zip(batch, rows, strict=True):
-                shelf.add(key, _half(row))
+            table.add(batch, _half(rows))
 
     def _complete(
         self,
         images: ImageIterator,
         keys: Sequence[Sequence[bytes]],
-        shelves: Sequence[Shelf],
+        tables: Sequence[FeatureTable],
         advance: Advance,
     ) -> None:
-        """Compute what the shelves lack."""
-        tasks = _missing(keys, shelves)
+        """Compute what the tables lack."""
+        tasks = _missing(keys, tables)
         num_missing = sum(len(views) for _, views in tasks)
         advance(len(keys) * images.n - num_missing)
         if not tasks:
             return
-        for shelf in shelves:
-            shelf.make_room(num_missing, f"{images.n} images in {len(keys)} views")
+        for table in tables:
+            table.make_room(num_missing, f"{images.n} images in {len(keys)} views")
 
         size = self.base.batch_size
 
-        def compute(batch: Sequence[Task]) -> None:
-            pixels, places = [], []
-            for number, views in batch:
-                pixels += _pixels(images, number, views)
-                places += [keys[view][number] for view in views]
+        def compute(batch: Sequence[Task]) -> int:
+            pixels = [image for number, views in batch for image in images.views(number, views)]
+            missing = [keys[view][number] for number, views in batch for view in views]
             for start in range(0, len(pixels), size):
                 maps, pooled = self.base.run(np.stack(pixels[start : start + size]))
-                for shelf, rows in zip(shelves, (pooled, maps), strict=False):
-                    for key, row in zip(places[start : start + size], rows, strict=True):
-                        shelf.add(key, _half(row))
-                advance(len(pooled))
+                for table, rows in zip(tables, (pooled, maps), strict=False):
+                    table.add(missing[start : start + size], _half(rows))
+            return len(pixels)
 
-        _spread(compute, tasks, size, self.base.num_streams + cpu_count() // 2)
+        # More threads than the base runs at once: the others decode meanwhile.
+        threads = self.base.num_streams + cpu_count() // 2
+        batches = (tasks[start : start + size] for start in range(0, len(tasks), size))
+        try:
+            for count in map_ahead(compute, batches, threads=threads, ahead=threads):
+                advance(count)
+        except ImageError as error:
+            raise changed_since(error) from error
         self.num_computed += num_missing
 
 
@@ -175,14 +163,14 @@ def _keys(images: ImageIterator, num_views: int) -> list[list[bytes]]:
     return [[row_key(sha256, name) for sha256 in images.sha256s] for name in names]
 
 
-def _missing(keys: Sequence[Sequence[bytes]], shelves: Sequence[Shelf]) -> list[Task]:
+def _missing(keys: Sequence[Sequence[bytes]], tables: Sequence[FeatureTable]) -> list[Task]:
     seen: set[bytes] = set()  # copies of an image are computed once
     tasks = []
     for number in range(len(keys[0])):
         views = []
         for view, row in enumerate(keys):
             key = row[number]
-            if key not in seen and not all(key in shelf for shelf in shelves):
+            if key not in seen and not all(key in table for table in tables):
                 seen.add(key)
                 views.append(view)
         if views:
@@ -190,48 +178,8 @@ def _missing(keys: Sequence[Sequence[bytes]], shelves: Sequence[Shelf]) -> list[
     return tasks
 
 
-def _pixels(images: ImageIterator, number: int, views: Sequence[int]) -> list[np.ndarray]:
-    try:
-        return images.views(number, views)
-    except ImageError as error:
-        raise changed_since(error) from error
-
-
-def _half(row: np.ndarray) -> np.ndarray:
+def _half(rows: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # half precision ends at 65504; what lies beyond is found here
-        half = row.astype(np.float16)
+        half = rows.astype(np.float16)
     frozen_base.require_finite(half)
     return half
-
-
-def _spread(
-    compute: Callable[[Sequence[Task]], None], tasks: Sequence[Task], size: int, num_threads: int
-) -> None:
-    """Have threads take batches of tasks until none is left or one of them fails."""
-    batches = _batches(tasks, size)
-    taking = threading.Lock()
-    failed = threading.Event()
-
-    def work() -> None:
-        while not failed.is_set():
-            with taking:
-                batch = next(batches, None)
-            if batch is None:
-                return
-            try:
-                compute(batch)
-            except BaseException:
-                failed.set()
-                raise
-
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for future in [pool.submit(work) for _ in range(num_threads)]:
-                future.result()
-        finally:
-            failed.set()
-
-
-def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
-    for start in range(0, len(tasks), size):
-        yield tasks[start : start + size]

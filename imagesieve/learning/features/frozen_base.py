@@ -18,10 +18,10 @@ import keras
 import numpy as np
 
 from imagesieve.errors import EngineError, WeightsError
-from imagesieve.files import new_folder, sha256_of
+from imagesieve.files import locked, new_folder, sha256_of
 from imagesieve.images import PIXEL_CONTRACT, decode
 from imagesieve.learning.data.generator import ImageIterator
-from imagesieve.learning.features.store import FeatureStore, alone
+from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.openvino import convert, quantize
 from imagesieve.model import engines
@@ -221,7 +221,7 @@ def has_gpu() -> bool:
 
 def _converted(both: Any, place: Path, images: ImageIterator, precision: str) -> tuple[Path, str]:
     """Give the IR for a precision, and the precision; both are made if they are not there."""
-    with alone(place / ".converting"):
+    with locked(place / ".converting"):
         f32 = place / _IR / "base.xml"
         if not f32.exists():
             _log.info("Converting the network for OpenVINO.")

@@ -1,45 +1,63 @@
-"""Features on disk: what a frozen network makes of an image is computed once and kept.
+"""Features on disk, shared by trainings: each image goes through a frozen network once.
 
-A store is a folder of shelves. A shelf holds rows of one shape, made by one network in one
-precision; see `feature_shelf`. Other folders hold what else is costly to make: a converted network,
-or the statistics of random weights. Each has an `about.json` that says what it is.
+    .features/index.sqlite     the entries, and where each row of a table lies
+    .features/<entry>/         of a table, the file `rows`: float16, in the order they were added
+                               of anything else, its files: a converted network, for instance
+
+Rows lie in files because SQLite takes 5 to 10 times as long to write them and twice as long to read
+them in batches (5,000 rows of 2,048 numbers, 1,000 maps of 8 × 8 × 1,280), and because a removed
+file frees its space at once. The index has a rollback journal, which works wherever files can be
+locked, also on network file systems. It is not synchronised with the disk: a process that is killed
+loses nothing but the row it was writing; what a power failure spoils is found by its checksum.
 """
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
+import math
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
 
 from imagesieve.console import amount
-from imagesieve.errors import OutputError
-from imagesieve.files import PARTIAL_PREFIX, reporting_output_errors, scratch_folder, write_json
-from imagesieve.learning.features.table import KEYS, RECORD, Shelf
+from imagesieve.errors import DataError, OutputError
+from imagesieve.files import locked, reporting_output_errors, scratch_folder
 
-FOLDER_NAME = ".features"  # hidden, so that nobody takes it for a model version
+FOLDER_NAME = ".features"  # hidden, so that it is not mistaken for a model version
 
-_FORMAT = 1  # raise it when older rows would be misread
-_ABOUT = "about.json"
-_LOCK = ".in-use"
-_REMOVING = ".removing"  # locked by the one process that removes shelves
+_FORMAT = 2  # raise it when older rows would be misread
+_INDEX, _ROWS, _LOCK = "index.sqlite", "rows", ".in-use"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries
+    (name TEXT PRIMARY KEY, about TEXT NOT NULL, used_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS features
+    (entry TEXT, key BLOB, place INTEGER NOT NULL, checksum INTEGER NOT NULL,
+     PRIMARY KEY (entry, key)) WITHOUT ROWID;
+"""
+_BUSY_SECONDS = 600.0  # another process may be removing tens of gigabytes
 _SPARE_BYTES = 100_000_000  # of the disk, which training itself needs
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Holding:
-    """What a shelf holds.
+class Entry:
+    """What one folder of the store holds.
 
     Attributes:
-        about: what the rows are, for people.
-        num_rows: features of one image in one view each.
+        about: what its contents are, for people.
+        num_rows: of a table: features of one image in one view each.
         num_bytes: on disk.
         used_at: seconds since 1970, when a training last used it.
     """
@@ -51,72 +69,100 @@ class Holding:
 
 
 class FeatureStore:
-    """A folder of shelves, which any number of processes may use at the same time."""
+    """Tables of features, and what else is costly to compute, for any number of processes."""
 
     def __init__(self, folder: Path, limit: float) -> None:
         """Use a folder, which need not exist.
 
         Args:
-            folder: holds nothing else.
-            limit: bytes that all shelves together may take.
+            folder: holds nothing else; subfolders that are not in the index are removed.
+            limit: bytes that all entries together may take.
         """
         self.folder = folder
         self._limit = limit
 
     @contextlib.contextmanager
-    def shelf(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator[Shelf]:
-        """Open a shelf for the block; nothing removes it meanwhile.
+    def table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator["FeatureTable"]:
+        """Open a table for the block; no process removes it meanwhile.
 
         Args:
-            about: JSON values that say what the rows are; other values, another shelf.
+            about: JSON values that say what the rows are; other values, another table.
             row_shape: of the features of one image in one view.
 
         Raises:
+            DataError: the index is damaged.
             OutputError: the folder cannot be written.
         """
+        about = _of_rows(about, row_shape)
         with (
-            self.place(_of_rows(about, row_shape)) as path,
-            Shelf(path, tuple(row_shape), self.make_room) as shelf,
+            self.place(about) as path,
+            self._connection() as index,
+            FeatureTable(self, index, path, tuple(row_shape)) as table,
         ):
-            yield shelf
+            yield table
 
-    def has_shelf(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> bool:
-        """Tell whether there is a shelf, without making one; for the arguments see `shelf`."""
+    def has_table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> bool:
+        """Return whether there is a table, without creating one; for the arguments see `table`."""
         return (self.folder / _name(_of_rows(about, row_shape))).is_dir()
 
     @contextlib.contextmanager
     def place(self, about: Mapping[str, Any]) -> Iterator[Path]:
-        """Give a folder for other things than rows; nothing removes it during the block.
+        """Yield a folder for other things than rows; no process removes it during the block.
 
         Args:
             about: JSON values that say what it is for; other values, another folder.
 
         Raises:
+            DataError: the index is damaged.
             OutputError: the folder cannot be written.
         """
         path = self.folder / _name(about)
-        with _locked(path, shared=True):
-            if not (path / _ABOUT).exists():
-                write_json(path / _ABOUT, dict(about))
+        entry = (path.name, json.dumps(dict(about)))
+        with contextlib.ExitStack() as stack:
+            with self._transaction() as index, reporting_output_errors(path):
+                self._remove_unknown(index)
+                path.mkdir(exist_ok=True)
+                stack.enter_context(locked(path / _LOCK, shared=True))
+                index.execute("REPLACE INTO entries VALUES (?, ?, ?)", (*entry, time.time()))
             yield path
-            with reporting_output_errors(path):
-                os.utime(path)  # which is when it was last used
+            with self._transaction() as index:
+                index.execute("REPLACE INTO entries VALUES (?, ?, ?)", (*entry, time.time()))
 
-    def holdings(self) -> list[Holding]:
-        """Tell what is there, the last used first."""
-        found = [_look_at(path) for path in self._shelves()]
-        return sorted(found, key=lambda holding: -holding.used_at)
+    def entries(self) -> list[Entry]:
+        """Return what is there, the last used first."""
+        if not (self.folder / _INDEX).exists():
+            return []
+        with self._transaction("DEFERRED") as index:
+            found = index.execute(
+                "SELECT name, about, (SELECT count(*) FROM features WHERE entry = name), used_at "
+                "FROM entries ORDER BY used_at DESC"
+            ).fetchall()
+        return [
+            Entry(json.loads(about), num_rows, _size(self.folder / name), used_at)
+            for name, about, num_rows, used_at in found
+        ]
 
     def clear(self) -> int:
-        """Remove what no training uses at the moment; gives the number of bytes.
+        """Remove what no training uses at the moment; return the number of bytes.
 
         Raises:
             OutputError: something could not be removed.
         """
-        return sum(_remove(path) for path in self._shelves())
+        if not self.folder.is_dir():
+            return 0
+        try:
+            with self._transaction() as index:
+                names = index.execute("SELECT name FROM entries").fetchall()
+                removed = sum(self._remove(index, name) for (name,) in names)
+                return removed + self._remove_unknown(index)
+        except DataError:  # the index is damaged: nothing can be found by it any more
+            size = _size(self.folder)
+            with reporting_output_errors(self.folder):
+                shutil.rmtree(self.folder)
+            return size
 
     def make_room(self, num_bytes: int, what: str) -> None:
-        """See that so much more can be kept; shelves that were not used for long give way.
+        """Ensure that so many bytes can be added; entries not used for longest are removed.
 
         Args:
             num_bytes: that will be added.
@@ -125,45 +171,218 @@ class FeatureStore:
         Raises:
             OutputError: the limit or the disk is too small.
         """
+        needed = f"The features of {what} take {amount(num_bytes)}"
         if num_bytes > self._limit:
             raise OutputError(
-                f"The features of {what} take {amount(num_bytes)}, more than the limit of "
-                f"{amount(self._limit)}: raise it with --cache-limit, or use fewer --views."
+                f"{needed}, more than the limit of {amount(self._limit)}: raise it with "
+                "--cache-limit, or use fewer --views."
             )
-        total = sum(map(_size, self._shelves()))
-        for path in sorted(self._shelves(), key=_used_at):
-            if total + num_bytes <= self._limit:
-                break
-            about = _look_at(path).about
-            if removed := _remove(path):
-                total -= removed
-                _log.info("Removed %s of features (%s).", amount(removed), describe(about))
+        with self._transaction() as index:
+            found = index.execute("SELECT name, about FROM entries ORDER BY used_at").fetchall()
+            total = sum(_size(self.folder / name) for name, _ in found)
+            for name, about in found:
+                if total + num_bytes <= self._limit:
+                    break
+                if removed := self._remove(index, name):
+                    total -= removed
+                    described = describe(json.loads(about))
+                    _log.info("Removed %s of features (%s).", amount(removed), described)
         if total + num_bytes > self._limit:
             raise OutputError(
-                f"The features of {what} take {amount(num_bytes)}, and {amount(total)} that this "
-                f"or other trainings use lie in {self.folder} already: wait until the others have "
-                f"ended, or raise the limit of {amount(self._limit)} with --cache-limit."
+                f"{needed}, and {amount(total)} that this or other trainings use lie in "
+                f"{self.folder} already: wait until the others have ended, or raise the limit of "
+                f"{amount(self._limit)} with --cache-limit."
             )
-        free = shutil.disk_usage(_existing(self.folder)).free
+        free = shutil.disk_usage(self.folder).free
         if num_bytes + _SPARE_BYTES > free:
             raise OutputError(
-                f"The features of {what} take {amount(num_bytes)} in {self.folder}, where "
-                f"{amount(free)} are free: free some space, or use fewer --views."
+                f"{needed} in {self.folder}, where {amount(free)} are free: free some space, or "
+                "use fewer --views."
             )
 
-    def _shelves(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        return [
-            path
-            for path in sorted(self.folder.iterdir())
-            if path.is_dir() and not path.name.startswith(PARTIAL_PREFIX)
-        ]
+    def _remove(self, index: sqlite3.Connection, name: str) -> int:
+        """Remove an entry unless it is in use; return the number of bytes."""
+        path = self.folder / name
+        with reporting_output_errors(path):
+            path.mkdir(exist_ok=True)
+            try:
+                with locked(path / _LOCK, wait=False):
+                    size = _size(path)
+                    # If this process is killed, what is left has no entry and no valid name.
+                    doomed = path.rename(path.with_name(f"{name}-removed"))
+            except BlockingIOError:
+                return 0
+            index.execute("DELETE FROM features WHERE entry = ?", (name,))
+            index.execute("DELETE FROM entries WHERE name = ?", (name,))
+            shutil.rmtree(doomed)
+            return size
+
+    def _remove_unknown(self, index: sqlite3.Connection) -> int:
+        """Remove folders without an entry, left by a killed removal or an older release."""
+        known = {name for (name,) in index.execute("SELECT name FROM entries")}
+        unknown = [x for x in self.folder.iterdir() if x.is_dir() and x.name not in known]
+        size = sum(map(_size, unknown))
+        with reporting_output_errors(self.folder):
+            for path in unknown:
+                shutil.rmtree(path)
+        return size
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        path = self.folder / _INDEX
+        with reporting_output_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with _reporting_index_errors(path):
+            # Threads take turns by a lock of their own, so any of them may use the connection.
+            index = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            with contextlib.closing(index):
+                index.execute("PRAGMA journal_mode = PERSIST")
+                index.execute("PRAGMA synchronous = OFF")
+                index.executescript(_SCHEMA)
+                yield index
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """Yield the index; with `IMMEDIATE`, no other process writes to it during the block."""
+        with self._connection() as index, index:
+            index.execute(f"BEGIN {kind}")
+            yield index
+
+
+class FeatureTable:
+    """Rows of one kind, found by the content of an image and its augmentation.
+
+    Any thread may call any method. A context manager.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        index: sqlite3.Connection,
+        path: Path,
+        row_shape: tuple[int, ...],
+    ) -> None:
+        self.row_shape = row_shape
+        self.row_bytes = math.prod(row_shape) * np.dtype(np.float16).itemsize
+        self._store = store
+        self._index = index
+        self._path = path
+        self._lock = threading.Lock()
+        self._places: dict[bytes, tuple[int, int]] = {}  # key -> byte in the file, CRC-32
+
+    def __enter__(self) -> "FeatureTable":
+        with reporting_output_errors(self._path):
+            self._file = open(self._path / _ROWS, "a+b", buffering=0)
+        # Rows that are not in the file were removed by hand, or lost in a power failure.
+        end = os.fstat(self._file.fileno()).st_size - self.row_bytes
+        query = "SELECT key, place, checksum FROM features WHERE entry = ? AND place <= ?"
+        found = self._index.execute(query, (self._path.name, end))
+        self._places = {key: (place, checksum) for key, place, checksum in found}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock, reporting_output_errors(self._path), self._file:
+            os.fsync(self._file.fileno())
+
+    def __contains__(self, key: bytes) -> bool:
+        """Return whether there is a row of this key."""
+        return key in self._places
+
+    def add(self, keys: Sequence[bytes], rows: Iterable[np.ndarray]) -> None:
+        """Add rows; those of known keys are ignored.
+
+        Args:
+            keys: from `row_key`.
+            rows: as many, each `row_shape`, float16.
+
+        Raises:
+            OutputError: they could not be written.
+        """
+        with self._lock, reporting_output_errors(self._path):
+            new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._places}
+            places = {}
+            with self._index:
+                self._index.execute("BEGIN IMMEDIATE")  # other processes append to the file, too
+                for key, row in new.items():
+                    data = np.ascontiguousarray(row, dtype=np.float16).tobytes()
+                    places[key] = (self._file.seek(0, os.SEEK_END), zlib.crc32(data))
+                    if self._file.write(data) != len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._index.executemany(
+                    "REPLACE INTO features VALUES (?, ?, ?, ?)",
+                    [(self._path.name, key, *place) for key, place in places.items()],
+                )
+            self._places |= places
+
+    def read(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Return (len(keys), *row_shape) float16.
+
+        Raises:
+            KeyError: there is no row of one of the keys.
+            DataError: a row was altered on disk.
+        """
+        rows = np.empty((len(keys), *self.row_shape), np.float16)
+        for row, key in zip(rows, keys, strict=True):
+            place, checksum = self._places[key]
+            buffer = memoryview(row).cast("B")
+            count = os.preadv(self._file.fileno(), [buffer], place)
+            if count != self.row_bytes or zlib.crc32(buffer) != checksum:
+                raise _damaged(self._path)
+        return rows
+
+    def make_room(self, num_rows: int, what: str) -> None:
+        """Ensure that so many rows can be added; see `FeatureStore.make_room`."""
+        self._store.make_room(num_rows * self.row_bytes, what)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of a table as an array (augmentations, images, …) that is read piece by piece.
+
+    Attributes:
+        table: open as long as this is in use.
+        keys: for each augmentation, the key of each image.
+    """
+
+    table: FeatureTable
+    keys: Sequence[Sequence[bytes]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Augmentations, images, and the shape of a row."""
+        return (len(self.keys), len(self.keys[0]), *self.table.row_shape)
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the rows at (augmentations, images), two equally long arrays of integers."""
+        return self.table.read(
+            [self.keys[view][number] for view, number in zip(*index, strict=True)]
+        )
+
+    def load(self) -> np.ndarray:
+        """Return all rows as one array in memory."""
+        return np.stack([self.table.read(keys) for keys in self.keys])
+
+
+def row_key(sha256: str, augmentation: str) -> bytes:
+    """Return the key of an image's features in one augmentation.
+
+    Args:
+        sha256: of the image's file, hexadecimal.
+        augmentation: what was done to the image, "" for nothing.
+    """
+    return hashlib.sha256(bytes.fromhex(sha256) + augmentation.encode()).digest()[:16]
+
+
+def open_store(model_dir: Path, limit_gigabytes: float) -> FeatureStore:
+    """Return the store of the versions in a model folder."""
+    return FeatureStore(model_dir / FOLDER_NAME, limit_gigabytes * 1e9)
 
 
 @contextlib.contextmanager
 def temporary_store(parent: Path) -> Iterator[FeatureStore]:
-    """Give a store that is gone after the block; a killed process's is removed by the next.
+    """Yield a store that is removed after the block; a killed process's is removed by the next.
 
     Raises:
         OutputError: `parent` cannot be written.
@@ -172,27 +391,8 @@ def temporary_store(parent: Path) -> Iterator[FeatureStore]:
         yield FeatureStore(folder / FOLDER_NAME, limit=2**62)
 
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block.
-
-    Args:
-        path: of a file that is made, and stays, to be locked.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    import fcntl
-
-    with reporting_output_errors(path):
-        file: IO[bytes] = open(path, "ab")  # noqa: SIM115
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def describe(about: Mapping[str, Any]) -> str:
-    """Say in a few words what a shelf's rows are, or what else a folder holds."""
+    """Return in a few words what the rows of a table are, or what else a folder holds."""
     names = ("backbone", "image_size", "features", "holds", "engine")
     words = [about[name] for name in names if name in about]
     return ", ".join("×".join(map(str, x)) if isinstance(x, list) else str(x) for x in words) or "?"
@@ -207,81 +407,27 @@ def _name(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _look_at(path: Path) -> Holding:
-    try:
-        about = json.loads((path / _ABOUT).read_bytes())
-    except (OSError, ValueError):  # just being made, or its writer was killed
-        about = {}
-    num_rows = sum(size // RECORD.size for size in _sizes(path, KEYS))
-    return Holding(about, num_rows, _size(path), _used_at(path))
-
-
 def _size(path: Path) -> int:
-    return sum(_sizes(path))
-
-
-def _sizes(path: Path, suffix: str = "") -> Iterator[int]:
-    for folder, _, names in os.walk(path):  # which does not mind what vanishes meanwhile
+    size = 0
+    for folder, _, names in os.walk(path):
         for name in names:
-            if name.endswith(suffix):
-                with contextlib.suppress(FileNotFoundError):  # another process clears the store
-                    yield Path(folder, name).stat().st_size
-
-
-def _used_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process clears the store
-        return 0.0
-
-
-def _remove(path: Path) -> int:
-    """Remove a shelf that nobody uses; gives the number of bytes."""
-    try:
-        with (
-            alone(path.with_name(_REMOVING)),
-            _locked(path, shared=False),
-            reporting_output_errors(path),
-        ):
-            size = _size(path)
-            # Who opens the shelf now begins a new one, instead of one that is going to pieces; and
-            # if this process is killed, what is left is no shelf that anybody would look into.
-            doomed = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
-            path.rename(doomed)
-            shutil.rmtree(doomed)
-            return size
-    except BlockingIOError:
-        return 0
+            with contextlib.suppress(FileNotFoundError):  # another process removes the entry
+                size += Path(folder, name).stat().st_size
+    return size
 
 
 @contextlib.contextmanager
-def _locked(shelf: Path, *, shared: bool) -> Iterator[None]:
-    import fcntl
-
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB
-    while True:
-        with reporting_output_errors(shelf):
-            try:
-                shelf.mkdir(parents=True, exist_ok=True)
-                file = open(shelf / _LOCK, "ab")  # noqa: SIM115
-            except (FileExistsError, FileNotFoundError):
-                if not shelf.parent.is_dir() or shelf.is_file():
-                    raise
-                continue  # another process removed the shelf just now
-        with file:
-            fcntl.flock(file, kind)
-            if _is_same(file, shelf / _LOCK):
-                yield
-                return
-
-
-def _is_same(file: IO[bytes], path: Path) -> bool:
-    """Tell whether an open file still has its name; another process may have removed it."""
+def _reporting_index_errors(path: Path) -> Iterator[None]:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        yield
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path.parent) from error
+        raise OutputError(f"Cannot write {path}: {error}.") from error
 
 
-def _existing(path: Path) -> Path:
-    return next(folder for folder in [path, *path.resolve().parents] if folder.exists())
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        f"The features in {path} are damaged: remove them with --clear-cache "
+        "(of trainMyDataWithKerasModel.py) and start again; they will be computed anew."
+    )
