@@ -1,64 +1,62 @@
-"""What the service says of a judged image, as JSON values."""
+"""A prediction -> what the service answers."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from msgspec import UNSET, UnsetType
+
+from imagesieve.serving import schemas
 from imagesieve.serving.pipeline import PredictionResult
-from imagesieve.serving.predict_options import PredictOptions
 from imagesieve.serving.service import milliseconds
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
 
-UNSURE = "unsure"
-
 
 def answer(
     image_id: str,
-    judged: PredictionResult,
-    wanted: PredictOptions,
+    result: PredictionResult,
+    options: schemas.PredictOptions,
     total_seconds: float,
     *,
     is_held: bool,
-) -> dict[str, Any]:
-    """Give the answer for one image.
+) -> schemas.Prediction:
+    """Return the answer for one image.
 
     Args:
         image_id: of this prediction.
-        judged: what was found.
-        wanted: how the caller wanted it.
+        result: what was found.
+        options: how the caller wanted it.
         total_seconds: from reading the image, which may be fetching it, to the answer.
         is_held: whether it can be corrected by its id alone.
     """
-    prediction, known = judged.prediction, judged.known
-    return {
-        "id": image_id,
-        **({"data_id": wanted.data_id} if wanted.data_id is not None else {}),
-        "label": prediction.label,
-        "probability": round(prediction.probability, DECIMALS),
-        "probabilities": most_probable(prediction.probabilities, wanted.top_k),
-        "decision": prediction.decision,
-        "decision_policy": judged.policy.to_json(),
-        "flags": [UNSURE] if prediction.decision != prediction.label else [],
-        "model": {name: judged.described[name] for name in ("name", "digest", "engine")},
-        "image": {
-            **{
-                name: getattr(known, name)
-                for name in ("format", "width", "height", "orientation", "frames", "sha256")
-            },
-            "truncated": False,  # an image that ends early is refused
-        },
-        "timing_ms": {
-            **{stage: milliseconds(seconds) for stage, seconds in judged.seconds.items()},
-            "total": milliseconds(total_seconds),
-        },
-        "cached": judged.is_cached,
-        "held": is_held,
-    }
+    prediction, known, model = result.prediction, result.known, result.described
+    seconds = {stage: milliseconds(spent) for stage, spent in result.seconds.items()}
+    return schemas.Prediction(
+        id=image_id,
+        data_id=options.data_id,
+        label=prediction.label,
+        probability=round(prediction.probability, DECIMALS),
+        probabilities=most_probable(prediction.probabilities, options.top_k),
+        decision=prediction.decision,
+        decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
+        flags=["unsure"] if prediction.decision != prediction.label else [],
+        model=schemas.ServedModel(model["name"], model["digest"], model["engine"]),
+        image=schemas.ImageInfo(
+            known.format,  # type: ignore[arg-type]  # one of the formats that are decoded
+            known.width,
+            known.height,
+            known.orientation,
+            known.frames,
+            known.sha256,
+        ),
+        timing_ms=schemas.TimingMs(**seconds, total=milliseconds(total_seconds)),
+        cached=result.is_cached,
+        held=is_held,
+    )
 
 
-def most_probable(probabilities: Mapping[str, float], top_k: int | None) -> dict[str, float]:
-    """Give all in the model's order, or the `top_k` most probable, best first."""
+def most_probable(probabilities: Mapping[str, float], top_k: int | UnsetType) -> dict[str, float]:
+    """Return all in the model's order, or the `top_k` most probable, best first."""
     names = list(probabilities)
-    if top_k is not None:
+    if top_k is not UNSET:
         names = sorted(names, key=lambda name: -probabilities[name])[:top_k]
     return {name: round(probabilities[name], DECIMALS) for name in names}

@@ -36,14 +36,15 @@ ClassifierError
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec import UNSET
 from werkzeug import exceptions as http
 
 from imagesieve import errors
 from imagesieve.errors import ClassifierError
+from imagesieve.serving import schemas
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -319,15 +320,13 @@ def is_own_fault(error: Exception) -> bool:
 
 def document(
     problem: Problem, detail: str, request_id: str, retry_after_seconds: int | None = None
-) -> str:
-    """Give the problem as `application/problem+json` text."""
-    value: dict[str, object] = {
-        "type": f"/problems/{problem.slug}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": detail,
-        "instance": f"urn:request:{request_id}",
-    }
-    if retry_after_seconds is not None:
-        value["retry_after"] = retry_after_seconds
-    return json.dumps(value)
+) -> schemas.Problem:
+    """Return the problem document, to be sent as `MEDIA_TYPE`."""
+    return schemas.Problem(
+        f"/problems/{problem.slug}",
+        problem.title,
+        problem.status,
+        detail,
+        f"urn:request:{request_id}",
+        UNSET if retry_after_seconds is None else retry_after_seconds,
+    )

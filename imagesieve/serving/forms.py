@@ -61,7 +61,7 @@ class Form:
 
     Attributes:
         fields: (name, text) of each field.
-        files: (name, bytes) of each file; a file's own name is nobody's business.
+        files: (name, bytes) of each file; a file's own name is not read.
     """
 
     fields: Sequence[tuple[str, str]] = ()
@@ -158,14 +158,33 @@ def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None)
     """
     # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
     most = max_marks or limits.max_json_marks
-    if any(body.count(mark) > most for mark in (b"[", b"{", b",", b":")):
+    if any(_has_more(body, mark, most) for mark in (b"[", b"{", b",", b":")):
         raise MalformedBodyError("The JSON body has far more values than are asked for.")
     try:
         return json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique
+            body.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_number,
+            object_pairs_hook=_unique,
         )
     except (ValueError, RecursionError) as error:
         raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
+
+
+def _has_more(body: bytes, mark: bytes, most: int) -> bool:
+    """Return whether a sign is there more often than allowed; `count` takes ten times as long."""
+    start = -1
+    for _ in range(most + 1):
+        start = body.find(mark, start + 1)
+        if start < 0:
+            return False
+    return True
+
+
+def _number(text: str) -> int | float:
+    """Return 2.0 as 2: JSON has one kind of number."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _no_constant(name: str) -> NoReturn:

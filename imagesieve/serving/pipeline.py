@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from imagesieve.images import DecodedImage
 from imagesieve.images.animation import further_frames
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
@@ -140,7 +142,7 @@ class Pipeline:
             known, seconds = self._ask(predictor, data, options.frames, deadline)
             self._cache.put(key, known)
         policy = DecisionPolicy.from_json(described["decision_policy"])
-        if options.threshold is not None:
+        if options.threshold is not UNSET:
             policy = DecisionPolicy(CONFIDENT, options.threshold, policy.fallback_class)
         decision = policy.decide(known.prediction.probabilities).decision
         judged = PredictionResult(data, known, policy, decision, described, is_cached, seconds)

@@ -1,11 +1,12 @@
 """A request -> its images and options, in any of the forms that are accepted."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from flask import Request
+from msgspec import UNSET
 
 from imagesieve.errors import EmptyImageError
 from imagesieve.images import sniff
@@ -24,6 +25,7 @@ from imagesieve.serving.forms import (
     MULTIPART,
     TEXT_FIELDS,
     URLENCODED,
+    Form,
     decode_base64,
     parse_form,
     parse_json,
@@ -31,29 +33,30 @@ from imagesieve.serving.forms import (
     read_form,
 )
 from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.predict_options import PredictOptions, checked_options, listed, with_numbers
+from imagesieve.serving.schemas import BatchBody, BatchItem, BatchOptions, PredictOptions
+from imagesieve.serving.validation import check, unique, with_numbers
 
 URL_FIELD = "url"
-LIST_FIELD = "images"
 
 _RAW = ("", "application/octet-stream")
-_MARKS_AN_ITEM = 8  # of each sign in the JSON of one image of a batch; a data URI has some too
+_MARKS_PER_ITEM = 8  # of each sign in the JSON of one image of a batch; a data URI has some too
 
 Fetch = Callable[[str], bytes]
+Schema = TypeVar("Schema", bound=msgspec.Struct)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-    """An image as it was sent: its bytes, Base64 text, or the address to fetch it from."""
+    """An image as it was sent: its bytes, Base64 text, or the URL to fetch it from."""
 
     value: bytes | str
     is_url: bool = False
 
     def read(self, fetch: Fetch | None) -> bytes:
-        """Give the encoded image, at least one byte.
+        """Return the encoded image, at least one byte.
 
         Raises:
-            RequestError: it is not Base64, or an address where none is taken.
+            RequestError: it is not Base64, or a URL where none is fetched.
             EmptyImageError: it has no bytes.
         """
         if isinstance(self.value, bytes):
@@ -75,34 +78,28 @@ class ImageRequest:
     options: PredictOptions
 
 
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """Images and options, before anything was checked."""
+class _Found(NamedTuple):
+    """Images and other fields of a body, before anything was checked."""
 
     images: Sequence[ImageInput] = ()
-    options: Sequence[tuple[str, object]] = ()
-
-
-# What `/v1/predict` takes.
-PREDICT_OPTIONS = ("data_id", "top_k", "threshold", "frames")
+    fields: Sequence[tuple[str, object]] = ()
 
 
 def read_image(
-    request: Request, limits: ServingLimits, options: Sequence[str] = PREDICT_OPTIONS
-) -> ImageRequest:
+    request: Request, limits: ServingLimits, options: type[Schema]
+) -> tuple[ImageInput, Schema]:
     """Read the one image of a request, in any of the accepted forms, and its options.
 
     Args:
         request: not read so far.
-        limits: see there.
-        options: names of those that are taken here.
+        limits: of its parts.
+        options: the struct of those that are accepted here.
 
     Raises:
         RequestError: a child of it that says what is wrong.
     """
-    found = _read_body(request, limits)
-    query = with_numbers(parse_form(request.query_string, limits))
-    checked = checked_options([*query, *found.options], options, limits)
+    found = _read_body(request, limits, options)
+    checked = _options(request, found.fields, options, limits)
     if not found.images:
         raise MissingImageError(
             "No image was sent: post its bytes as the body, as a file named image, or as Base64 "
@@ -110,7 +107,7 @@ def read_image(
         )
     if len(found.images) > 1:
         raise SeveralImagesError(f"{len(found.images)} images were sent: send exactly one.")
-    return ImageRequest(found.images[0], checked)
+    return found.images[0], checked
 
 
 def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
@@ -122,34 +119,33 @@ def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
         RequestError: a child of it that says what is wrong with the request as a whole.
     """
     body = read_body(request, limits.max_batch_bytes)
-    query = with_numbers(parse_form(request.query_string, limits))
-    match request.mimetype:
-        case _ if not body:
-            found: list[tuple[ImageInput, list[tuple[str, object]]]] = []
-            options: list[tuple[str, object]] = []
-        case mimetype if mimetype == MULTIPART:
-            found, options = _batch_of_files(request, body, limits)
-        case mimetype if mimetype == JSON:
-            found, options = _batch_of_json(body, limits)
-        case mimetype:
-            raise UnsupportedMediaTypeError(
-                f"The Content-Type {mimetype[:100]!r} carries no batch: use {MULTIPART} with "
-                f'files, or {JSON} with {{"images": [{{"image": "<Base64>"}}]}}.'
-            )
-    common = checked_options([*query, *options], ("top_k", "threshold", "frames"), limits)
-    if not found:
+    items: Sequence[BatchItem | ImageInput] = ()
+    options: BatchOptions
+    if not body:
+        options = _options(request, (), BatchOptions, limits)
+    elif request.mimetype == MULTIPART:
+        most = limits.max_batch_images + limits.max_form_fields
+        form = read_form(request, body, limits, max_parts=most)
+        items = _files(form)
+        options = _options(request, with_numbers(form.fields, BatchOptions), BatchOptions, limits)
+    elif request.mimetype == JSON:
+        value = parse_json(body, limits, _MARKS_PER_ITEM * (limits.max_batch_images + 1))
+        if not isinstance(value, dict):
+            raise MalformedBodyError("The JSON body must be an object.")
+        options = batch = _options(request, list(value.items()), BatchBody, limits)
+        items = batch.images
+    else:
+        raise UnsupportedMediaTypeError(
+            f"The Content-Type {request.mimetype[:100]!r} carries no batch: use {MULTIPART} with "
+            f'files, or {JSON} with {{"images": [{{"image": "<Base64>"}}]}}.'
+        )
+    if not items:
         raise MissingImageError("No image was sent: a batch has one or more.")
-    if len(found) > limits.max_batch_images:
+    if len(items) > limits.max_batch_images:
         raise TooManyImagesError(
-            f"The batch has {len(found)} images: send at most {limits.max_batch_images}."
+            f"The batch has {len(items)} images: send at most {limits.max_batch_images}."
         )
-    return [
-        ImageRequest(
-            sent,
-            dataclasses.replace(common, data_id=checked_options(own, ("data_id",), limits).data_id),
-        )
-        for sent, own in found
-    ]
+    return [_batch_request(item, options) for item in items]
 
 
 def read_legacy_image(request: Request, limits: ServingLimits) -> bytes | None:
@@ -170,119 +166,101 @@ def read_legacy_image(request: Request, limits: ServingLimits) -> bytes | None:
     return None
 
 
-def read_object(request: Request, limits: ServingLimits, names: Sequence[str]) -> dict[str, Any]:
+def read_options(request: Request, limits: ServingLimits, options: type[Schema]) -> Schema:
+    """Read the query of a request.
+
+    Raises:
+        RequestError: an option is unknown or wrong.
+    """
+    return _options(request, (), options, limits)
+
+
+def read_object(request: Request, limits: ServingLimits, schema: type[Schema]) -> Schema:
     """Read a small JSON object, such as `{}`; no body at all counts as one.
 
     Raises:
-        RequestError: it is none, or has a name that is not among `names`.
+        RequestError: it does not suit the schema.
     """
     body = read_body(request, limits.max_object_bytes)
     if body and request.mimetype != JSON:
         raise UnsupportedMediaTypeError(f"Send {JSON}, not {request.mimetype[:100]!r}.")
-    value = parse_json(body, limits) if body else {}
-    if not isinstance(value, dict):
-        raise MalformedBodyError("The JSON body must be an object.")
-    for name in value:
-        if name not in names:
-            raise BadParameterError(f"There is no field {name[:100]!r}: use {listed(names)}.")
-    return value
+    return check(parse_json(body, limits) if body else {}, schema, limits)
 
 
-def _read_body(request: Request, limits: ServingLimits) -> _Found:
+def _options(
+    request: Request,
+    fields: Sequence[tuple[str, object]],
+    schema: type[Schema],
+    limits: ServingLimits,
+) -> Schema:
+    """Return the options of the query and of the body together."""
+    query = with_numbers(parse_form(request.query_string, limits), schema)
+    return check(unique((*query, *fields)), schema, limits)
+
+
+def _read_body(request: Request, limits: ServingLimits, options: type[msgspec.Struct]) -> _Found:
     body = read_body(request, limits.max_body_bytes)
     mimetype = request.mimetype
     if not body:
         return _Found()
     if mimetype.startswith("image/") or mimetype in _RAW:
-        return _Found(images=[ImageInput(body)])
+        return _Found([ImageInput(body)])
     if mimetype == URLENCODED and sniff(body):  # what `curl --data-binary` says by default
-        return _Found(images=[ImageInput(body)])
-    reader = _READERS.get(mimetype)
-    if reader is None:
-        raise UnsupportedMediaTypeError(
-            f"The Content-Type {mimetype[:100]!r} carries no image: use image/*, "
-            f"application/octet-stream, {MULTIPART}, {URLENCODED} or {JSON}."
-        )
-    return reader(request, body, limits)
+        return _Found([ImageInput(body)])
+    if mimetype in (URLENCODED, MULTIPART):
+        form = read_form(request, body, limits)
+        images, fields = _split(form.fields, TEXT_FIELDS)
+        return _Found([*_files(form), *images], with_numbers(fields, options))
+    if mimetype == JSON:
+        value = parse_json(body, limits)
+        if not isinstance(value, dict):
+            raise MalformedBodyError(
+                'The JSON body must be an object such as {"image": "<Base64>"}.'
+            )
+        return _split(list(value.items()), ("image",))
+    raise UnsupportedMediaTypeError(
+        f"The Content-Type {mimetype[:100]!r} carries no image: use image/*, "
+        f"application/octet-stream, {MULTIPART}, {URLENCODED} or {JSON}."
+    )
 
 
-def _read_form(request: Request, body: bytes, limits: ServingLimits) -> _Found:
-    form = read_form(request, body, limits)
-    _check_files(form.files)
-    images = [ImageInput(data) for _, data in form.files]
-    return _with_fields(images, with_numbers(form.fields))
-
-
-def _read_json(_request: Request, body: bytes, limits: ServingLimits) -> _Found:
-    value = parse_json(body, limits)
-    if not isinstance(value, dict):
-        raise MalformedBodyError('The JSON body must be an object such as {"image": "<Base64>"}.')
-    return _with_fields([], list(value.items()), texts=("image",))
-
-
-_READERS: Mapping[str, Callable[[Request, bytes, ServingLimits], _Found]] = MappingProxyType(
-    {URLENCODED: _read_form, MULTIPART: _read_form, JSON: _read_json}
-)
-
-
-def _batch_of_files(
-    request: Request, body: bytes, limits: ServingLimits
-) -> tuple[list[tuple[ImageInput, list[tuple[str, object]]]], list[tuple[str, object]]]:
-    most = limits.max_batch_images + limits.max_form_fields
-    form = read_form(request, body, limits, max_parts=most)
-    _check_files(form.files)
-    return [(ImageInput(data), []) for _, data in form.files], with_numbers(form.fields)
-
-
-def _batch_of_json(
-    body: bytes, limits: ServingLimits
-) -> tuple[list[tuple[ImageInput, list[tuple[str, object]]]], list[tuple[str, object]]]:
-    value = parse_json(body, limits, _MARKS_AN_ITEM * (limits.max_batch_images + 1))
-    items = value.get(LIST_FIELD) if isinstance(value, dict) else None
-    if not isinstance(items, list):
-        raise MalformedBodyError('The JSON body must be {"images": [{"image": "<Base64>"}, …]}.')
-    found = []
-    for item in items:
-        if not isinstance(item, dict):
-            raise MalformedBodyError(f"Each of {LIST_FIELD} must be an object with an image.")
-        one = _with_fields([], list(item.items()), texts=("image",))
-        if len(one.images) != 1:
-            raise MissingImageError(f"Each of {LIST_FIELD} must have exactly one image.")
-        found.append((one.images[0], list(one.options)))
-    return found, [(name, option) for name, option in value.items() if name != LIST_FIELD]
-
-
-def _check_files(files: Sequence[tuple[str, bytes]]) -> None:
-    for name, _ in files:
+def _files(form: Form) -> list[ImageInput]:
+    for name, _ in form.files:
         if name not in FILE_FIELDS:
             raise BadParameterError(
                 f"There is no file field {name[:100]!r}: use {', '.join(FILE_FIELDS)}."
             )
+    return [ImageInput(data) for _, data in form.files]
 
 
-def _with_fields(
-    images: Sequence[ImageInput],
-    fields: Sequence[tuple[str, object]],
-    texts: Sequence[str] = TEXT_FIELDS,
-) -> _Found:
+def _split(fields: Sequence[tuple[str, Any]], texts: Sequence[str]) -> _Found:
     """Part the fields that carry an image from those that are options."""
-    found, options = list(images), []
+    images, options = [], []
     for name, value in fields:
         if name not in (*texts, URL_FIELD):
             options.append((name, value))
         elif isinstance(value, str):
-            found.append(ImageInput(value, is_url=name == URL_FIELD))
-        elif name == URL_FIELD:
-            raise BadParameterError("The field url must be a text.")
+            images.append(ImageInput(value, is_url=name == URL_FIELD))
         else:
-            raise BadParameterError(f"The field {name} must be a Base64 text.")
-    return _Found(found, options)
+            expected = "text" if name == URL_FIELD else "Base64 text"
+            raise BadParameterError(f"The field {name} must be a {expected}.")
+    return _Found(images, options)
+
+
+def _batch_request(item: BatchItem | ImageInput, options: BatchOptions) -> ImageRequest:
+    common = {name: getattr(options, name) for name in BatchOptions.__struct_fields__}
+    if isinstance(item, ImageInput):
+        return ImageRequest(item, PredictOptions(**common))
+    if (item.image is UNSET) == (item.url is UNSET):
+        raise MissingImageError("Each of images must have exactly one image.")
+    image = ImageInput(item.image or item.url or "", is_url=item.image is UNSET)
+    return ImageRequest(image, PredictOptions(**common, data_id=item.data_id))
 
 
 def _fetched(url: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise BadParameterError(
-            "This server fetches no addresses (url): send the image itself, or start the server "
-            "with --allow-url."
+            "This server fetches no URLs (url): send the image itself, or start the server with "
+            "--allow-url."
         )
     return fetch(url)

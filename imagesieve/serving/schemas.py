@@ -7,8 +7,7 @@ depends on the model in use. `extra` may hold the words that finish "<field> mus
 """
 
 import unicodedata
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -158,7 +157,13 @@ class BatchItem(RequestSchema):
 class BatchBody(BatchOptions, kw_only=True):
     """A batch of images as JSON, and the options for all of them."""
 
-    images: Annotated[list[BatchItem], Meta(extra_json_schema={"x-limit": "max_batch_images"})]
+    images: Annotated[
+        list[BatchItem],
+        Meta(
+            extra_json_schema={"minItems": 1, "x-limit": "max_batch_images"},
+            extra={"sentence": 'The JSON body must be {{"images": [{{"image": "<Base64>"}}, …]}}.'},
+        ),
+    ]
 
 
 class Correction(RequestSchema):
@@ -261,37 +266,45 @@ class LegacyFields(RequestSchema):
 
 Parameters = Annotated[
     dict[str, Any],
-    Meta(description="none has a meaning here", extra={"expected": "an object"}),
+    Meta(description="none has a meaning here"),
 ]
-TensorText = Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)]
+TensorText = Annotated[
+    Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)],
+    Meta(extra={"sentence": "data[{index}]: this is no Base64 text"}),
+]
 
 
 class OipInput(RequestSchema):
     """The tensor of images."""
 
-    name: Annotated[Literal["image"], Meta(extra={"expected": "named image"})]
+    called: ClassVar[str] = "The input"
+
+    name: Annotated[Literal["image"], Meta(extra={"sentence": "The input must be named image."})]
     shape: Annotated[
-        list[Annotated[int, Meta(ge=1)]],
+        Any,  # compared with the data
         Meta(
-            min_length=1,
-            max_length=2,
             description="[n] or [n, 1], as many as there are texts in `data`",
             extra_json_schema={
+                "type": "array",
                 "prefixItems": [
                     {"type": "integer", "minimum": 1, "x-limit": "max_batch_images"},
                     {"const": 1},
-                ]
+                ],
+                "minItems": 1,
+                "maxItems": 2,
             },
-            extra={"expected": "[n] or [n, 1], where n is the number of texts in data"},
         ),
     ]
-    datatype: Annotated[Literal["BYTES"], Meta(extra={"expected": "BYTES: Base64 texts"})]
+    datatype: Annotated[
+        Literal["BYTES"],
+        Meta(extra={"sentence": "The datatype of image must be BYTES: Base64 texts."}),
+    ]
     data: Annotated[
         list[TensorText],
         Meta(
             min_length=1,
             extra_json_schema={"x-limit": "max_batch_images"},
-            extra={"expected": "a list of Base64 texts"},
+            extra={"sentence": "The data of image must be a list of Base64 texts."},
         ),
     ]
     parameters: Parameters | UnsetType = UNSET
@@ -300,12 +313,19 @@ class OipInput(RequestSchema):
 class OipRequestedOutput(RequestSchema):
     """A tensor that is asked for."""
 
-    name: Literal["label", "probabilities", "decision"]
+    called: ClassVar[str] = "An output"
+
+    name: Annotated[
+        Literal["label", "probabilities", "decision"],
+        Meta(extra={"sentence": "There is no output {value}: use label, probabilities, decision."}),
+    ]
     parameters: Parameters | UnsetType = UNSET
 
 
 class OipRequest(RequestSchema):
     """One tensor of images, and what to answer of them."""
+
+    called: ClassVar[str] = "The body"
 
     inputs: Annotated[
         list[OipInput],
@@ -408,7 +428,7 @@ class OipAnswer(AnswerSchema, kw_only=True):
     outputs: Annotated[
         list[
             Annotated[
-                dict[str, Any],
+                Any,
                 Meta(
                     extra_json_schema={
                         "oneOf": [
@@ -539,9 +559,9 @@ class Batch(AnswerSchema):
 
     id: Annotated[str, Meta(description="of this request", extra_json_schema={"format": "uuid"})]
     results: Annotated[
-        Sequence[
+        list[
             Annotated[
-                dict[str, Any],
+                Any,
                 Meta(
                     extra_json_schema={
                         "anyOf": [

@@ -5,12 +5,12 @@ A view finds them with `current_service()`, as Flask's own extensions are found.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
+import msgspec
 
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
@@ -139,9 +139,9 @@ def needed_scope(view: Callable[..., Any], access: Access) -> Scope | None:
     return None if getattr(view, "only_with_keys", False) and not access.has_keys else scope
 
 
-def json_response(value: Mapping[str, Any], status: int = 200) -> flask.Response:
+def json_response(value: msgspec.Struct | Mapping[str, Any], status: int = 200) -> flask.Response:
     """Return a response of JSON values."""
-    return response_of(json.dumps(value), status)
+    return response_of(msgspec.json.encode(value), status)
 
 
 def response_of(
@@ -178,8 +178,8 @@ def problem_response(error: Exception) -> flask.Response:
     """Return an error as a problem document (RFC 9457)."""
 
     def render(problem: errors.Problem, detail: str, seconds: int | None) -> flask.Response:
-        text = errors.document(problem, detail, flask.g.request_id, seconds)
-        return response_of(text, problem.status, errors.MEDIA_TYPE)
+        document = errors.document(problem, detail, flask.g.request_id, seconds)
+        return response_of(msgspec.json.encode(document), problem.status, errors.MEDIA_TYPE)
 
     return error_response(error, render)
 

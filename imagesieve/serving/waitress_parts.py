@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import Any
 
+import msgspec
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
@@ -254,5 +255,5 @@ def refusal(path: str, code: int, request_id: str) -> tuple[str, str, bytes]:
         status = f"{code} {error.name}" if code == _NoRoomError.code else "200 OK"
         return "application/json", status, legacy.failure(detail).encode()
     seconds = _NO_ROOM_SECONDS if code == _NoRoomError.code else None
-    body = errors.document(problem, detail, request_id, seconds).encode()
+    body = msgspec.json.encode(errors.document(problem, detail, request_id, seconds))
     return errors.MEDIA_TYPE, f"{problem.status} {error.name}", body

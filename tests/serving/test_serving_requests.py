@@ -14,13 +14,20 @@ from imagesieve.errors import ClassifierError, EmptyImageError
 from imagesieve.serving import errors
 from imagesieve.serving.forms import decode_base64, parse_form
 from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.predict_options import MAX_TOP_K, PredictOptions
 from imagesieve.serving.requests import (
     ImageRequest,
     read_image,
     read_images,
     read_legacy_image,
     read_object,
+    read_options,
+)
+from imagesieve.serving.schemas import (
+    MAX_TOP_K,
+    Activation,
+    Nothing,
+    PredictOptions,
+    ReviewOptions,
 )
 
 LIMITS = ServingLimits()
@@ -39,8 +46,8 @@ def request(data: bytes | str | dict[str, object], kind: str = "", query: str = 
 
 
 def read(data: bytes | str, kind: str, query: str = "") -> tuple[bytes, PredictOptions]:
-    asked = read_image(request(data, kind, query), LIMITS)
-    return asked.image.read(None), asked.options
+    image, options = read_image(request(data, kind, query), LIMITS, PredictOptions)
+    return image.read(None), options
 
 
 def batch(data: bytes | str, kind: str, query: str = "") -> list[ImageRequest]:
@@ -86,7 +93,7 @@ def test_every_form_gives_the_same_bytes(form: str) -> None:
 
 
 def test_options_are_read_from_query_form_part_and_json() -> None:
-    expected = IMAGE, PredictOptions("shop-77/3", 2, 0.25, 3)
+    expected = IMAGE, PredictOptions(data_id="shop-77/3", top_k=2, threshold=0.25, frames=3)
     options = {"data_id": "shop-77/3", "top_k": "2", "threshold": ".25", "frames": "3"}
     assert read(IMAGE, "image/jpeg", urlencode(options)) == expected
     assert read(urlencode({"image": TEXT, **options}), URLENCODED) == expected
@@ -151,6 +158,13 @@ FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "UTF-16": ('{"image": "x"}'.encode("utf-16"), JSON, "", MALFORMED),
     "broken JSON": ('{"image": ', JSON, "", MALFORMED),
     "huge number": ('{"top_k": ' + "9" * 5000 + "}", JSON, "", MALFORMED),
+    "duplicate name in an object": ('{"image": "x", "data_id": {"a": 1, "a": 1}}', JSON, "",
+                                    MALFORMED),
+    **{f"{name} null": (f'{{"{name}": null}}', JSON, "", BAD)
+       for name in ("image", "url", "data_id", "top_k", "threshold", "frames")},
+    "half a character as a name": (f'{{"image": "{TEXT}", "\\ud800": 1}}', JSON, "", MALFORMED),
+    "half a character in data_id": (f'{{"image": "{TEXT}", "data_id": "\\ud800"}}', JSON, "", BAD),
+    "name like a path": (f'{{"image": "{TEXT}", "x` - at `$.y[7]": 1}}', JSON, "", BAD),
     "number as image": ('{"image": 1}', JSON, "", BAD),
     "URL": ('{"url": "https://example.org/x.jpg"}', JSON, "", BAD),
     "unknown option": (IMAGE, "image/jpeg", "treshold=0.5", BAD),
@@ -291,20 +305,20 @@ def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
         ("url=https%3A%2F%2Fexample.org%2Fx", URLENCODED),
         (multipart(part("url", b"https://example.org/x")), BOUNDARY),
     ):
-        asked = read_image(request(body, kind), LIMITS)
-        assert asked.image.read({"https://example.org/x": IMAGE}.__getitem__) == IMAGE
+        image, _ = read_image(request(body, kind), LIMITS, PredictOptions)
+        assert image.read({"https://example.org/x": IMAGE}.__getitem__) == IMAGE
 
 
 def test_a_batch_comes_as_files_or_as_a_list() -> None:
     files = multipart(*(part("image", bytes([n]), f"{n}.jpg") for n in range(32)))
     asked = batch(files, BOUNDARY, "top_k=2")
     assert [one.image.read(None) for one in asked] == [bytes([n]) for n in range(32)]
-    assert {one.options for one in asked} == {PredictOptions(top_k=2)}
+    assert [one.options for one in asked] == [PredictOptions(top_k=2)] * 32
     items = [{"image": f"data:image/jpeg;base64,{TEXT}", "data_id": f"{n}"} for n in range(32)]
     asked = batch(json.dumps({"images": items, "threshold": 0.5}), JSON)
     assert [one.image.read(None) for one in asked] == [IMAGE] * 32
     assert [one.options for one in asked] == [
-        PredictOptions(f"{number}", threshold=0.5) for number in range(32)
+        PredictOptions(data_id=f"{number}", threshold=0.5) for number in range(32)
     ]
 
 
@@ -334,6 +348,10 @@ BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
     "unknown option": ('{"images": [{"image": "x"}], "label": "y"}', JSON, BAD),
     "data_id for all": ('{"images": [{"image": "x"}], "data_id": "y"}', JSON, BAD),
     "flat JSON": ('{"images": [' + "1," * 1000 + "1]}", JSON, MALFORMED),
+    "duplicate name in an item": ('{"images": [{"image": "x", "image": "x"}]}', JSON, MALFORMED),
+    "duplicate list": ('{"images": [{"image": "x"}], "images": []}', JSON, MALFORMED),
+    "number as an image": ('{"images": [{"image": 1}]}', JSON, BAD),
+    "unprintable data_id": ('{"images": [{"image": "x", "data_id": "\\n"}]}', JSON, BAD),
 }  # fmt: skip
 
 
@@ -346,8 +364,9 @@ def test_every_fault_of_a_batch_has_its_own_error(fault: str) -> None:
 
 
 def test_a_small_object_is_read_strictly() -> None:
-    assert read_object(request(b"", JSON), LIMITS, ("a",)) == {}
-    assert read_object(request('{"a": 1}', JSON), LIMITS, ("a",)) == {"a": 1}
+    assert read_object(request(b"", JSON), LIMITS, Nothing) == Nothing()
+    asked = read_object(request('{"version": "a"}', JSON), LIMITS, Activation)
+    assert asked == Activation("a", allow_other_classes=False)
     for body, kind, error in (
         ('{"b": 1}', JSON, BAD),
         ("[]", JSON, MALFORMED),
@@ -355,4 +374,72 @@ def test_a_small_object_is_read_strictly() -> None:
         (b"{}" + b" " * LIMITS.max_object_bytes, JSON, errors.BodyTooLargeError),
     ):
         with pytest.raises(error):
-            read_object(request(body, kind), LIMITS, ("a",))
+            read_object(request(body, kind), LIMITS, Nothing)
+
+
+def test_integral_numbers_are_whole_in_json() -> None:
+    body = f'{{"image": "{TEXT}", "top_k": 2.0, "threshold": 1}}'
+    assert read(body, JSON)[1] == PredictOptions(top_k=2, threshold=1.0)
+
+
+IMAGES_SHAPE = 'The JSON body must be {"images": [{"image": "<Base64>"}, …]}.'
+SENTENCES = {
+    '{"top_k": 0}': "top_k must be a whole number from 1 to 1000.",
+    '{"top_k": "2"}': "top_k must be a whole number from 1 to 1000.",
+    '{"frames": 9}': "frames must be a whole number from 1 to 8.",
+    '{"frames": 0}': "frames must be a whole number from 1 to 8.",
+    '{"threshold": 2}': "threshold must be a number from 0 to 1.",
+    '{"data_id": ""}': "data_id must be a text of 1 to 128 characters.",
+    '{"data_id": "a\\u0000"}': "data_id has characters that cannot be printed.",
+    '{"treshold": 1}': (
+        "There is no option 'treshold': use top_k or threshold or frames or data_id."
+    ),
+    '{"image": 1}': "The field image must be a Base64 text.",
+    '{"url": 1}': "The field url must be a text.",
+}  # fmt: skip
+BATCH_SENTENCES = {
+    "[]": "The JSON body must be an object.",
+    "{}": IMAGES_SHAPE,
+    '{"images": {}}': IMAGES_SHAPE,
+    '{"images": ["x"]}': "images[0] must be an object.",
+    '{"images": [{"image": "x"}, {"image": 1}]}': "images[1].image must be a Base64 text.",
+    '{"images": [{"image": "x", "data_id": ""}]}': (
+        "images[0].data_id must be a text of 1 to 128 characters."
+    ),
+    '{"images": [{"image": "x", "top_k": 1}]}': (
+        "There is no field 'top_k': use image or url or data_id."
+    ),
+}
+OBJECT_SENTENCES = {
+    "{}": "version must be a version's folder name or sha256: and its digest.",
+    '{"version": 1}': "version must be a version's folder name or sha256: and its digest.",
+    '{"version": "a", "allow_other_classes": 1}': "allow_other_classes must be true or false.",
+}
+
+
+@pytest.mark.parametrize("body", SENTENCES)
+def test_error_names_the_field_and_what_was_expected(body: str) -> None:
+    with pytest.raises(errors.RequestError) as caught:
+        read(body, JSON)
+    assert str(caught.value) == SENTENCES[body]
+
+
+@pytest.mark.parametrize("body", BATCH_SENTENCES)
+def test_error_names_the_field_of_a_batch(body: str) -> None:
+    with pytest.raises(errors.RequestError) as caught:
+        batch(body, JSON)
+    assert str(caught.value) == BATCH_SENTENCES[body]
+
+
+@pytest.mark.parametrize("body", OBJECT_SENTENCES)
+def test_error_names_the_field_of_an_object(body: str) -> None:
+    with pytest.raises(errors.RequestError) as caught:
+        read_object(request(body, JSON), LIMITS, Activation)
+    assert str(caught.value) == OBJECT_SENTENCES[body]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=1&limit=2", "n=1"])
+def test_options_of_a_query_are_checked(query: str) -> None:
+    assert read_options(request(b"", query="limit=5"), LIMITS, ReviewOptions).limit == 5
+    with pytest.raises(BAD):
+        read_options(request(b"", query=query), LIMITS, ReviewOptions)

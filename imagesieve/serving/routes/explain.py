@@ -3,6 +3,7 @@
 import urllib.parse
 
 import flask
+from msgspec import UNSET
 
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
@@ -48,13 +49,14 @@ def explain() -> flask.Response:
     with service.admission.place():
         predictor = service.predictor()
         explainer.check(predictor.version)
-        asked = read_image(flask.request, service.limits, ("label",))
+        sent, options = read_image(flask.request, service.limits, schemas.ExplainOptions)
         deadline = service.deadline()
-        data = service.pipeline.read(asked)
-        label = asked.options.label
-        if label is None:
-            image = ImageRequest(ImageInput(data), asked.options)  # a URL is fetched only once
-            label = service.pipeline.predict(predictor, image, deadline).prediction.label
+        data = service.pipeline.read(ImageRequest(sent, schemas.PredictOptions()))
+        label = options.label
+        if label is UNSET:
+            # A URL is fetched only once.
+            asked = ImageRequest(ImageInput(data), schemas.PredictOptions())
+            label = service.pipeline.predict(predictor, asked, deadline).prediction.label
         elif label not in predictor.classes:
             raise BadParameterError(f"The model has no class {label[:100]!r}.")
         decoded = service.pipeline.decode(predictor, data, deadline)

@@ -6,7 +6,6 @@ from imagesieve.serving import legacy, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.errors import Problem
 from imagesieve.serving.forms import MULTIPART, URLENCODED
-from imagesieve.serving.predict_options import PredictOptions
 from imagesieve.serving.requests import ImageInput, ImageRequest, read_legacy_image
 from imagesieve.serving.service import (
     current_service,
@@ -55,7 +54,7 @@ def detect() -> flask.Response:
         data = read_legacy_image(flask.request, service.limits)
         if data is None:
             return response_of(legacy.missing())
-        asked = ImageRequest(ImageInput(data), PredictOptions())
+        asked = ImageRequest(ImageInput(data), schemas.PredictOptions())
         result = service.pipeline.predict(predictor, asked, service.deadline())
     flask.g.label = result.prediction.label
     return response_of(legacy.success(result.prediction, result.policy))

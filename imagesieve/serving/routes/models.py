@@ -1,13 +1,9 @@
 """/v1/model, /v1/models and /v1/admin: which model versions there are, and which one is served."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import flask
 
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import BadParameterError
 from imagesieve.serving.requests import read_object
 from imagesieve.serving.service import current_service, json_response, requires
 
@@ -64,8 +60,9 @@ def reload() -> flask.Response:
 
     When it cannot be served, the version that is served now stays.
     """
-    _read_fields()
-    return json_response(current_service().models.reload().to_json())
+    service = current_service()
+    read_object(flask.request, service.limits, schemas.Nothing)
+    return json_response(service.models.reload().to_json())
 
 
 @blueprint.post("/v1/admin/activate")
@@ -84,15 +81,9 @@ def activate() -> flask.Response:
     It becomes the current one for the next start, too. When it cannot be served, the version that
     is served now stays.
     """
-    fields = _read_fields("version", "allow_other_classes")
-    version, allow = fields.get("version"), fields.get("allow_other_classes", False)
-    if not isinstance(version, str) or not version:
-        raise BadParameterError(
-            "The field version must be a version's folder name or sha256: and its digest."
-        )
-    if not isinstance(allow, bool):
-        raise BadParameterError("The field allow_other_classes must be true or false.")
-    change = current_service().models.activate(version, allow_other_classes=allow)
+    service = current_service()
+    asked = read_object(flask.request, service.limits, schemas.Activation)
+    change = service.models.activate(asked.version, allow_other_classes=asked.allow_other_classes)
     return json_response(change.to_json())
 
 
@@ -108,9 +99,6 @@ def activate() -> flask.Response:
 )
 def rollback() -> flask.Response:
     """Serve the version that was served before."""
-    _read_fields()
-    return json_response(current_service().models.rollback().to_json())
-
-
-def _read_fields(*names: str) -> Mapping[str, Any]:
-    return read_object(flask.request, current_service().limits, names)
+    service = current_service()
+    read_object(flask.request, service.limits, schemas.Nothing)
+    return json_response(service.models.rollback().to_json())

@@ -6,16 +6,14 @@ errors of single images either: one that cannot be judged fails the whole reques
 
 import concurrent.futures
 import contextlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flask
 
 import imagesieve
 from imagesieve.errors import ImageError
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import errors, oip_requests, openapi, schemas
+from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.answers import DECIMALS
 from imagesieve.serving.errors import (
@@ -26,25 +24,29 @@ from imagesieve.serving.errors import (
     RequestError,
     TooManyImagesError,
     UnknownModelError,
+    UnsupportedMediaTypeError,
 )
+from imagesieve.serving.forms import JSON, parse_json, read_body
+from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.models import threads_for
-from imagesieve.serving.oip_requests import BYTES, DECISION, INPUT, LABEL, PROBABILITIES, Inference
 from imagesieve.serving.pipeline import Deadline, PredictionResult
-from imagesieve.serving.predict_options import PredictOptions
 from imagesieve.serving.requests import ImageInput, ImageRequest
+from imagesieve.serving.schemas import OipTensor
 from imagesieve.serving.service import (
     Service,
     current_service,
     error_response,
     json_response,
     requires,
-    response_of,
 )
+from imagesieve.serving.validation import check
 
 SERVER_NAME = "imagesieve"
 ALIAS = schemas.MODEL_ALIAS
 PLATFORM = "image-classifier"
-FLOAT = "FP32"
+
+_OUTPUTS = ("label", "probabilities", "decision")
+_MARKS_PER_IMAGE = 8  # of each sign in the JSON, for each image that may be in it
 
 blueprint = flask.Blueprint("oip", __name__, url_prefix="/v2")
 
@@ -64,8 +66,7 @@ def fail(error: Exception) -> flask.Response:
 )
 def server() -> flask.Response:
     """Describe this server."""
-    version = imagesieve.__version__
-    return json_response({"name": SERVER_NAME, "version": version, "extensions": []})
+    return json_response(schemas.OipServer(SERVER_NAME, imagesieve.__version__))
 
 
 @blueprint.get("/health/live")
@@ -76,7 +77,7 @@ def server() -> flask.Response:
 )
 def live() -> flask.Response:
     """Return whether the process answers."""
-    return json_response({"live": True})
+    return json_response(schemas.OipLive(live=True))
 
 
 @blueprint.get("/health/ready")
@@ -90,7 +91,7 @@ def ready() -> flask.Response:
     """Return whether a model can predict."""
     service = current_service()
     service.pipeline.check_ready(service.predictor())
-    return json_response({"ready": True})
+    return json_response(schemas.OipReady(ready=True))
 
 
 @blueprint.get("/models/<name>")
@@ -105,19 +106,20 @@ def ready() -> flask.Response:
 def model(name: str) -> flask.Response:
     """Describe what goes into the model and what comes out."""
     described = _find(name).describe()
+    classes = described["classes"]
     return json_response(
-        {
-            "name": name,
-            "versions": [described["digest"]],
-            "platform": PLATFORM,
-            "inputs": [_about(INPUT, BYTES, -1)],
-            "outputs": [
-                _about(LABEL, BYTES, -1),
-                _about(PROBABILITIES, FLOAT, -1, len(described["classes"])),
-                _about(DECISION, BYTES, -1),
+        schemas.OipModel(
+            name=name,
+            versions=[described["digest"]],
+            platform=PLATFORM,
+            inputs=[OipTensor("image", "BYTES", [-1])],
+            outputs=[
+                OipTensor("label", "BYTES", [-1]),
+                OipTensor("probabilities", "FP32", [-1, len(classes)]),
+                OipTensor("decision", "BYTES", [-1]),
             ],
-            "classes": list(described["classes"]),  # in the order of `probabilities`
-        }
+            classes=list(classes),
+        )
     )
 
 
@@ -133,7 +135,7 @@ def model(name: str) -> flask.Response:
 def model_ready(name: str) -> flask.Response:
     """Return whether this model can predict."""
     current_service().pipeline.check_ready(_find(name))
-    return json_response({"name": name, "ready": True})
+    return json_response(schemas.OipModelReady(name, ready=True))
 
 
 @blueprint.post("/models/<name>/infer")
@@ -166,12 +168,21 @@ def infer(name: str) -> flask.Response:
     with contextlib.ExitStack() as places:
         places.enter_context(service.admission.place())
         predictor = _find(name)
-        asked = oip_requests.read_inference(flask.request, service.limits)
-        if len(asked.images) > 1:
+        asked = _read(flask.request, service.limits)
+        images = [text if isinstance(text, str) else text[0] for text in asked.inputs[0].data]
+        if len(images) > 1:
             places.enter_context(service.admission.batch_place())
-        service.access.take(flask.g.caller, len(asked.images) - 1)
-        results = _predict_all(service, predictor, asked.images)
-    return json_response(_answer(name, asked, results))
+        service.access.take(flask.g.caller, len(images) - 1)
+        results = _predict_all(service, predictor, images)
+    names = [output.name for output in asked.outputs] or _OUTPUTS
+    return json_response(
+        schemas.OipAnswer(
+            model_name=name,
+            model_version=results[0].described["digest"],
+            id=asked.id,
+            outputs=[_output(output, results) for output in dict.fromkeys(names)],
+        )
+    )
 
 
 def _find(name: str) -> Predictor:
@@ -180,6 +191,31 @@ def _find(name: str) -> Predictor:
     if name not in (ALIAS, served):
         raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")
     return predictor
+
+
+def _read(request: flask.Request, limits: ServingLimits) -> schemas.OipRequest:
+    """Read the body of `infer`; `parameters` may stand in it, and none has a meaning here."""
+    body = read_body(request, limits.max_body_bytes)
+    if not body:
+        raise MissingImageError("No image was sent: post JSON with one tensor under inputs.")
+    if request.mimetype not in ("", JSON):  # Triton's own client names no type
+        raise UnsupportedMediaTypeError(
+            f"Send {JSON}, not {request.mimetype[:100]!r}: tensors in binary are not taken."
+        )
+    value = parse_json(body, limits, _MARKS_PER_IMAGE * (limits.max_batch_images + 1))
+    asked = check(value, schemas.OipRequest, limits)
+    shape, num_images = asked.inputs[0].shape, len(asked.inputs[0].data)
+    if num_images > limits.max_batch_images:
+        raise TooManyImagesError(
+            f"{num_images} images were sent: send at most {limits.max_batch_images}."
+        )
+    is_whole = isinstance(shape, list) and all(type(size) is int for size in shape)
+    if not is_whole or shape not in ([num_images], [num_images, 1]):
+        raise BadParameterError(
+            f"The shape of image must be [{num_images}] or [{num_images}, 1], as there are "
+            f"{num_images} texts in its data."
+        )
+    return asked
 
 
 def _predict_all(
@@ -202,7 +238,7 @@ def _predict_all(
 def _predict(
     service: Service, predictor: Predictor, image: str, deadline: Deadline, number: int
 ) -> PredictionResult:
-    asked = ImageRequest(ImageInput(image), PredictOptions())
+    asked = ImageRequest(ImageInput(image), schemas.PredictOptions())
     try:
         return service.pipeline.predict(predictor, asked, deadline)
     except (ImageError, RequestError) as error:
@@ -211,40 +247,20 @@ def _predict(
 
 
 def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
-    return response_of(json.dumps({"error": detail}), problem.status)
+    return json_response(schemas.OipError(detail), problem.status)
 
 
-def _about(name: str, datatype: str, *shape: int) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": list(shape)}
-
-
-def _answer(name: str, asked: Inference, judged: Sequence[PredictionResult]) -> dict[str, Any]:
-    return {
-        "model_name": name,
-        "model_version": judged[0].described["digest"],
-        **({"id": asked.id} if asked.id is not None else {}),
-        "outputs": [_OUTPUTS[output](judged) for output in asked.outputs],
-    }
-
-
-def _labels(judged: Sequence[PredictionResult]) -> dict[str, Any]:
-    labels = [one.prediction.label for one in judged]
-    return {**_about(LABEL, BYTES, len(labels)), "data": labels}
-
-
-def _decisions(judged: Sequence[PredictionResult]) -> dict[str, Any]:
-    decisions = [one.prediction.decision for one in judged]
-    return {**_about(DECISION, BYTES, len(decisions)), "data": decisions}
-
-
-def _probabilities(judged: Sequence[PredictionResult]) -> dict[str, Any]:
-    rows = [list(one.prediction.probabilities.values()) for one in judged]
+def _output(
+    name: str, results: Sequence[PredictionResult]
+) -> schemas.OipLabels | schemas.OipProbabilities | schemas.OipDecisions:
+    predictions = [result.prediction for result in results]
+    count = len(predictions)
+    if name == "label":
+        labels = [prediction.label for prediction in predictions]
+        return schemas.OipLabels("label", "BYTES", [count], labels)
+    if name == "decision":
+        decisions = [prediction.decision for prediction in predictions]
+        return schemas.OipDecisions("decision", "BYTES", [count], decisions)
+    rows = [list(prediction.probabilities.values()) for prediction in predictions]
     data = [round(probability, DECIMALS) for row in rows for probability in row]
-    return {**_about(PROBABILITIES, FLOAT, len(rows), len(rows[0])), "data": data}
-
-
-_OUTPUTS: Mapping[str, Callable[[Sequence[PredictionResult]], dict[str, Any]]] = {
-    LABEL: _labels,
-    PROBABILITIES: _probabilities,
-    DECISION: _decisions,
-}
+    return schemas.OipProbabilities("probabilities", "FP32", [count, len(rows[0])], data)

@@ -1,9 +1,7 @@
 """POST /v1/predict and /v1/predict/batch: classes of one image or of several."""
 
 import concurrent.futures
-import json
 import time
-from typing import Any
 
 import flask
 
@@ -53,9 +51,10 @@ def predict() -> flask.Response:
     service = current_service()
     with service.admission.place():
         predictor = service.predictor()
-        asked = read_image(flask.request, service.limits)
+        image, options = read_image(flask.request, service.limits, schemas.PredictOptions)
+        asked = ImageRequest(image, options)
         value = _predict(service, predictor, asked, service.deadline(), flask.g.request_id)
-    flask.g.label = value["label"]
+    flask.g.label = value.label
     return json_response(value)
 
 
@@ -102,15 +101,13 @@ def predict_batch() -> flask.Response:
                 for number, one in enumerate(asked)
             ]
             results = [future.result() for future in futures]
-    failed = sum("error" in result for result in results)
-    return json_response(
-        {"id": request_id, "results": results, "ok": len(results) - failed, "failed": failed}
-    )
+    failed = sum(isinstance(result, schemas.Failure) for result in results)
+    return json_response(schemas.Batch(request_id, results, len(results) - failed, failed))
 
 
 def _predict(
     service: Service, predictor: Predictor, asked: ImageRequest, deadline: Deadline, image_id: str
-) -> dict[str, Any]:
+) -> schemas.Prediction:
     begun = time.perf_counter()
     result = service.pipeline.predict(predictor, asked, deadline)
     is_held = service.remember(image_id, result)
@@ -120,14 +117,11 @@ def _predict(
 
 def _predict_or_refuse(
     service: Service, predictor: Predictor, asked: ImageRequest, deadline: Deadline, image_id: str
-) -> dict[str, Any]:
+) -> schemas.Prediction | schemas.Failure:
     """Return the answer or the error of one image of a batch."""
     try:
         return _predict(service, predictor, asked, deadline, image_id)
     except (ClassifierError, MemoryError) as error:
         problem = service.note(error, image_id)
-        detail = errors.detail_of(error, image_id)
-        refusal: dict[str, Any] = {"error": json.loads(errors.document(problem, detail, image_id))}
-        if asked.options.data_id is not None:
-            refusal["data_id"] = asked.options.data_id
-        return refusal
+        document = errors.document(problem, errors.detail_of(error, image_id), image_id)
+        return schemas.Failure(document, asked.options.data_id)
