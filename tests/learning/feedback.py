@@ -1,4 +1,4 @@
-"""Corrections as the service leaves them: images encoded again, and a journal."""
+"""Corrections as a former release of the service left them: images, and a journal."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class Feedback:
-    """A folder of corrections; each is said a second after the one before."""
+    """A folder of corrections, each recorded a second after the one before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -19,13 +19,13 @@ class Feedback:
         folder.mkdir(parents=True, exist_ok=True)
 
     def correct(self, sent: bytes, label: str, predicted: str | None = None) -> Path:
-        """Store an image under its right class; gives the file."""
+        """Store an image under its right class; return the file."""
         path = self.store(sent, label)
         self.note("correct", sent, label, predicted)
         return path
 
     def store(self, sent: bytes, label: str) -> Path:
-        """Store an image, and say nothing of it in the journal."""
+        """Store an image that is not in the journal."""
         path = self.folder / label / f"{hashlib.sha256(sent).hexdigest()[:16]}.jpg"
         path.parent.mkdir(exist_ok=True)
         with Image.open(io.BytesIO(sent)) as image:
@@ -37,7 +37,7 @@ class Feedback:
     def note(
         self, action: str, sent: bytes, label: str | None = None, predicted: str | None = None
     ) -> None:
-        """Write a line of the journal; `label` is the class that holds from then on."""
+        """Write a line of the journal; `label` is the class in force from then on."""
         self._seconds += 1
         sha256 = hashlib.sha256(sent).hexdigest()
         line = {

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a data folder of three colours, 8 training and 3 validation images each."""
+    """Return a data folder of three colours, 8 training and 3 validation images each."""
     return fill(fill(tmp_path / "data", 8), 3, split="validation")
 
 
@@ -42,7 +42,7 @@ def take_in(data: Path, weight: float = 2.0, max_share: float = 0.5) -> Dataset:
 
 
 def new(name: str, number: int = 0) -> bytes:
-    """Give an image of a colour that lies in no folder."""
+    """Return an image of a colour that lies in no folder."""
     return encode(paint(COLOURS[name], seed=7000 + number), "PNG")
 
 
@@ -95,12 +95,12 @@ def test_a_split_by_content_is_not_moved_by_corrections(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-@pytest.mark.parametrize("how", ["copied", "scaled", "in the journal"])
+@pytest.mark.parametrize("how", ["copied", "scaled", "in the history"])
 def test_what_is_measured_on_is_not_learned_from(
     data: Path, feedback: Feedback, split: str, how: str
 ) -> None:
     fill(data, 2, split="test")
-    scene = flat(1) if how == "in the journal" else draw_scene(1, (400, 300))
+    scene = flat(1) if how == "in the history" else draw_scene(1, (400, 300))
     path = data / split / "blue/scene.png"
     scene.save(path)
     sent = encode(scene.resize((320, 240))) if how == "scaled" else path.read_bytes()
@@ -125,9 +125,9 @@ def test_a_correction_of_a_validation_image_tells_what_to_do(
     assert found.counts(found.validation) == [3, 3, 3]
 
 
-@pytest.mark.parametrize("has_journal", [True, False])
+@pytest.mark.parametrize("has_history", [True, False])
 def test_a_correction_wins_over_the_class_that_its_original_has_in_train(
-    data: Path, feedback: Feedback, has_journal: bool
+    data: Path, feedback: Feedback, has_history: bool
 ) -> None:
     plain, scene, small = (data / f"train/blue/{name}.png" for name in ("plain", "scene", "small"))
     flat(1).save(plain)
@@ -136,10 +136,10 @@ def test_a_correction_wins_over_the_class_that_its_original_has_in_train(
     untouched = feedback.correct((data / "train/red/000.png").read_bytes(), "red")
     for path in (plain, scene):
         feedback.correct(path.read_bytes(), "red")
-    if not has_journal:
+    if not has_history:
         feedback.journal.unlink()
     found = take_in(data)
-    outdated = {plain, scene, small} if has_journal else {scene, small}
+    outdated = {plain, scene, small} if has_history else {scene, small}
     assert reasons(found) == dict.fromkeys(outdated, f"corrected to 'red' in {data / 'feedback'}")
     assert not paths(found.train) & outdated
     assert {untouched, data / "train/red/000.png"} <= paths(found.train)
@@ -194,7 +194,7 @@ def test_an_older_file_that_was_corrected_again_counts_as_new(
     assert first in paths(take_in(data).corrections)
 
 
-def test_without_a_journal_images_are_taken_with_a_warning_and_count_as_the_oldest(
+def test_without_a_history_images_are_taken_with_a_warning_and_count_as_the_oldest(
     data: Path, feedback: Feedback, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = [feedback.correct(new("red", number), "red") for number in range(3)]
@@ -203,10 +203,10 @@ def test_without_a_journal_images_are_taken_with_a_warning_and_count_as_the_olde
     found = take_in(data)
     assert paths(found.corrections) > set(known)
     assert len(paths(found.corrections) & set(unknown)) == 1
-    assert "3 of 6 corrections are not in" in caplog.text
+    assert "3 of 6 corrections are not in the history" in caplog.text
     feedback.journal.unlink()
     assert len(take_in(data).corrections) == 4
-    assert "6 of 6 corrections are not in" in caplog.text
+    assert "6 of 6 corrections are not in the history" in caplog.text
 
 
 def test_unreadable_corrections_are_listed_like_all_others(data: Path, feedback: Feedback) -> None:
@@ -224,7 +224,9 @@ def test_a_folder_of_corrections_makes_no_class(data: Path, feedback: Feedback) 
     found = take_in(data)
     assert found.classes == ("blue", "green", "red")
     assert found.corrections == ()
-    assert reasons(found) == {path: "'amber' is no class of train, and corrections alone make none"}
+    assert reasons(found) == {
+        path: "'amber' is not a class of train, and corrections alone make none"
+    }
 
 
 def test_hidden_files_and_folders_are_no_corrections(data: Path, feedback: Feedback) -> None:
@@ -234,7 +236,7 @@ def test_hidden_files_and_folders_are_no_corrections(data: Path, feedback: Feedb
     assert paths(take_in(data).corrections) == {path}
 
 
-def test_of_a_image_in_two_classes_the_one_of_the_journal_counts(
+def test_of_a_image_in_two_classes_the_one_of_the_history_counts(
     data: Path, feedback: Feedback
 ) -> None:
     sent = new("green")
@@ -260,7 +262,7 @@ def test_a_rejected_image_is_left_out_of_train_until_that_is_undone(
     path = data / "train/blue/000.png"
     feedback.note("reject", path.read_bytes())
     found = take_in(data)
-    assert reasons(found) == {path: f"in no class, by {feedback.journal}"}
+    assert reasons(found) == {path: f"rejected in {data / 'feedback'}"}
     assert found.counts(found.train) == [7, 8, 8]
     feedback.note("undo", path.read_bytes())
     assert take_in(data).train == read_dataset(data).train
@@ -271,7 +273,7 @@ def test_a_stored_image_that_was_rejected_since_is_left_out(data: Path, feedback
     feedback.note("reject", new("red"))
     found = take_in(data)
     assert found.corrections == ()
-    assert reasons(found) == {path: f"in no class, by {feedback.journal}"}
+    assert reasons(found) == {path: f"rejected in {data / 'feedback'}"}
 
 
 def test_a_rejected_image_that_is_measured_on_is_named_and_stays(
@@ -280,7 +282,7 @@ def test_a_rejected_image_that_is_measured_on_is_named_and_stays(
     path = data / "validation/blue/000.png"
     feedback.note("reject", path.read_bytes())
     assert take_in(data).validation == read_dataset(data).validation
-    assert f"{path} belongs to no class" in caplog.text
+    assert f"{path} was rejected" in caplog.text
 
 
 def test_a_class_that_is_corrected_away_is_an_error(data: Path, feedback: Feedback) -> None:
@@ -304,7 +306,7 @@ PURPLE = (150, 30, 170)
 
 
 def judge(version: versions.ModelVersion, images: list[bytes]) -> list[str]:
-    """Give the labels that a version's OpenVINO model has for images."""
+    """Return the labels that a version's OpenVINO model has for images."""
     from imagesieve.images import decode
     from imagesieve.model import engines
 

@@ -28,6 +28,8 @@ from attacking import (
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
 
+from imagesieve.feedback import read_corrections
+
 
 @attack(31)
 def foreign_hosts(target: Target) -> None:
@@ -317,7 +319,7 @@ def hostile_corrections(target: Target) -> None:
         f"blue/{name}.jpg"
     ]
     assert b"to be corrected" not in (folder / "blue" / f"{name}.jpg").read_bytes()
-    assert (folder / ".feedback.jsonl").read_text().count("\n") == 1
+    assert len(read_corrections(folder)) == 1
 
 
 @attack(51)

@@ -1,17 +1,20 @@
 """Stores of corrections under stress: what a healthy one looks like, and programs that die.
 
-python correcting.py loop FOLDER SEED     correct at random until somebody kills it
-python correcting.py each-step FOLDER     be killed at each system call of a few corrections
+python correcting.py loop FOLDER SEED     correct at random until killed; print what is acknowledged
+python correcting.py each-step FOLDER     be killed at each call of a few corrections
 python correcting.py full-disk FOLDER     let each write fail in turn
+python correcting.py each-open FOLDER     be killed at each call while a store is opened
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
 import random
 import resource
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,33 +25,57 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 from painted import COLOURS, encode, paint  # noqa: E402
 
 from imagesieve import images  # noqa: E402
+from imagesieve.feedback import (  # noqa: E402
+    CORRECT,
+    REJECT,
+    UNDO,
+    FeedbackEvent,
+    read_history,
+)
 from imagesieve.serving.errors import FeedbackUnavailableError, UnknownImageError  # noqa: E402
 from imagesieve.serving.feedback.jpegs import to_jpeg  # noqa: E402
-from imagesieve.serving.feedback.store import FeedbackStore, Remark  # noqa: E402
+from imagesieve.serving.feedback.store import Correction, FeedbackStore  # noqa: E402
 
 IMAGES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]
+JPEGS = [to_jpeg(data, images.DEFAULT_LIMITS) for data in IMAGES]
 KEYS = [hashlib.sha256(data).hexdigest() for data in IMAGES]
 LABELS = [*COLOURS, None]
-REMARK = Remark(reviewer="Ann", note="“seen”\n<b>twice</b>")
 
 
-def open_store(folder: Path, **options: object) -> FeedbackStore:
-    store = FeedbackStore(folder, lambda data: to_jpeg(data, images.DEFAULT_LIMITS), **options)
-    store.open()
-    return store
+def event(action: str, sha256: str, label: str | None = None, **more: object) -> FeedbackEvent:
+    return FeedbackEvent(action, sha256, label, reviewer="Ann", note="“seen”\n<b>x</b>", **more)
+
+
+def correct(
+    store: FeedbackStore, number: int, label: str | None, jpeg: bytes | None = None
+) -> Correction:
+    return store.record(event(CORRECT if label else REJECT, KEYS[number], label), jpeg)
+
+
+def undo(store: FeedbackStore, number: int = 0, jpeg: bytes | None = None) -> Correction:
+    return store.record(event(UNDO, KEYS[number]), jpeg)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, **options: object) -> Iterator[FeedbackStore]:
+    with contextlib.closing(FeedbackStore(folder, **options)) as store:
+        store.open()
+        yield store
 
 
 def read_lines(folder: Path) -> list[dict[str, object]]:
-    path = folder / ".feedback.jsonl"
-    return list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
+    """Return the history as JSON values."""
+    history = read_history(folder)
+    with contextlib.closing(history.database):
+        return [entry.to_json() for entry in history.events().values()]
 
 
 def holding(folder: Path) -> dict[str, str | None]:
-    """Give SHA-256 -> label as the journal adds up, read in the plainest way."""
+    """Return SHA-256 -> label as the history adds up, computed in the plainest way."""
     stacks: dict[str, list[str | None]] = collections.defaultdict(list)
     for line in read_lines(folder):
         stack = stacks[line["sha256"]]
-        if line["action"] == "undo":
+        if line["action"] == UNDO:
             stack.pop()
             assert line["label"] == (stack[-1] if stack else None)
         else:
@@ -57,44 +84,45 @@ def holding(folder: Path) -> dict[str, str | None]:
 
 
 def check(folder: Path) -> dict[str, str | None]:
-    """Check that journal and images agree; give what holds."""
-    holds = holding(folder)
-    expected = {f"{label}/{sha256[:16]}.jpg" for sha256, label in holds.items() if label}
+    """Check that history and images agree; return what is in force."""
+    in_force = holding(folder)
+    expected = {f"{label}/{sha256[:16]}.jpg" for sha256, label in in_force.items() if label}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    beside = {".feedback.jsonl", ".feedback.lock", ".held/.lock"}
-    assert found - beside == expected
+    assert {name for name in found if not name.startswith(".")} == expected
     for name in expected:
         assert images.decode(folder / name).format == "JPEG"
-    store = open_store(folder)
-    assert store.num_corrected() == len(holds)
-    assert store.corrected_among([*KEYS, *holds]) == set(holds)
-    return holds
+    with opened(folder) as store:
+        assert store.num_corrected() == len(in_force)
+        assert store.corrected_among([*KEYS, *in_force]) == set(in_force)
+    return in_force
 
 
 def loop(folder: Path, seed: int) -> None:
     chance = random.Random(seed)
-    store = open_store(folder)
-    print("ready", flush=True)
-    while True:
-        number = chance.randrange(len(IMAGES))
-        if chance.random() < 0.3:
-            try:
-                store.undo(KEYS[number], REMARK, IMAGES[number])
-            except UnknownImageError:
-                pass
-        else:
-            store.correct(KEYS[number], chance.choice(LABELS), REMARK, IMAGES[number])
+    with opened(folder) as store:
+        print("ready", flush=True)
+        for count in range(1_000_000):
+            number, label = chance.randrange(len(KEYS)), chance.choice(LABELS)
+            with contextlib.suppress(UnknownImageError):
+                if chance.random() < 0.3:
+                    undo(store, number, JPEGS[number])
+                else:
+                    note = f"{seed} {count}"
+                    action = CORRECT if label else REJECT
+                    entry = FeedbackEvent(action, KEYS[number], label, note=note)
+                    done = store.record(entry, JPEGS[number])
+                    if done.after != done.before:
+                        print(note, flush=True)  # acknowledged
 
 
 def steps(store: FeedbackStore) -> Iterator[tuple[Callable[[], object], str | None]]:
-    """Give corrections of the first image, and what holds after each ("" is nothing)."""
-    key, data = KEYS[0], IMAGES[0]
-    yield lambda: store.correct(key, "red", REMARK, data), "red"
-    yield lambda: store.correct(key, "blue", REMARK, data), "blue"
-    yield lambda: store.correct(key, None, REMARK, data), None
-    yield lambda: store.undo(key, REMARK), "blue"
-    yield lambda: store.undo(key, REMARK), "red"
-    yield lambda: store.undo(key, REMARK), ""
+    """Yield corrections of the first image, and what is in force after each ("" is nothing)."""
+    yield lambda: correct(store, 0, "red", JPEGS[0]), "red"
+    yield lambda: correct(store, 0, "blue"), "blue"
+    yield lambda: correct(store, 0, None), None
+    yield lambda: undo(store), "blue"
+    yield lambda: undo(store), "red"
+    yield lambda: undo(store), ""
 
 
 def each_step(folder: Path) -> None:
@@ -104,71 +132,97 @@ def each_step(folder: Path) -> None:
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
-            _die_at_call(number, place, writer)
+            with opened(place) as store:
+                for step, _ in steps(store):
+                    os.write(writer, b".")
+                    with dying_at_call(number):
+                        step()
+                    number -= _calls
+            os._exit(0)
         os.close(writer)
         _, status = os.waitpid(child, 0)
         with open(reader, "rb") as file:
             begun = len(file.read())
         if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
             print(json.dumps({"calls": number, **outcomes}))
             return
-        labels = ["", *(label for _, label in steps(open_store(place)))]
-        open_store(place)
-        holds = check(place).get(KEYS[0], "") if place.exists() else ""
-        assert holds in labels[begun - 1 : begun + 1], (number, begun, holds)
-        outcomes["done" if holds == labels[begun] else "undone"] += 1
+        with opened(place) as store:
+            labels = ["", *(label for _, label in steps(store))]
+        in_force = check(place).get(KEYS[0], "") if place.exists() else ""
+        assert in_force in labels[begun - 1 : begun + 1], (number, begun, in_force)
+        outcomes["done" if in_force == labels[begun] else "undone"] += 1
     raise AssertionError("it never came to its end")
 
 
-def _die_at_call(number: int, folder: Path, writer: int) -> None:
-    """Kill this process right before its `number`-th call that may change a disk."""
-    changing = {os.open, os.write, os.replace, os.fsync, os.ftruncate, os.unlink, os.mkdir}
-    store = open_store(folder)
-    calls = 0
+_calls = 0
 
-    def on_call(_frame: object, event: str, function: object) -> None:
-        nonlocal calls
-        if event == "c_call" and function in changing:
-            calls += 1
-            if calls == number:
+
+@contextlib.contextmanager
+def dying_at_call(number: int) -> Iterator[None]:
+    """Kill this process right before its `number`-th call that may change a disk."""
+    global _calls
+    changing = {os.open, os.write, os.replace, os.rename, os.fsync, os.unlink, os.mkdir}
+    _calls = 0
+
+    def on_call(_frame: object, kind: str, function: object) -> None:
+        global _calls
+        of_database = isinstance(getattr(function, "__self__", None), sqlite3.Connection)
+        if kind == "c_call" and (of_database or function in changing):
+            _calls += 1
+            if _calls == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    for step, _ in steps(store):
-        os.write(writer, b".")
-        sys.setprofile(on_call)
-        step()
-        sys.setprofile(None)
-    os._exit(0)
+    sys.setprofile(on_call)
+    yield
+    sys.setprofile(None)
 
 
 def full_disk(folder: Path) -> None:
-    """No file may grow over a limit: the first write to hit it is another one each time."""
+    """Let no file grow over a limit: the first write to reach it is another one each time."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     refused = 0
-    for limit in range(0, 2400, 120):
+    for limit in (*range(0, 2400, 300), *range(4000, 100_000, 6000)):
         place = folder / str(limit)
-        store = open_store(place)
-        holds = ""
-        for step, _ in steps(store):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-            try:
-                done = step()
-            except FeedbackUnavailableError:
-                refused += 1
-            except UnknownImageError:  # there was nothing to undo, as it could not be done
-                assert holds in ("", None)
-            else:
-                holds = "" if done.label is None and not done.is_rejected else done.label
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-            assert bool(store.corrected_among(KEYS[:1])) == (holds != "")
-            assert check(place).get(KEYS[0], "") == holds
-        store.correct(KEYS[1], "green", REMARK, IMAGES[1])
-        assert check(place)[KEYS[1]] == "green"
+        in_force: str | None = ""
+        with opened(place) as store:
+            for step, _ in steps(store):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+                try:
+                    done = step()
+                except FeedbackUnavailableError:
+                    refused += 1
+                except UnknownImageError:  # there was nothing to undo, as it could not be done
+                    assert in_force in ("", None)
+                else:
+                    in_force = done.after.label if done.after else ""
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+                assert bool(store.corrected_among(KEYS[:1])) == (in_force != "")
+                assert check(place).get(KEYS[0], "") == in_force
+            correct(store, 1, "green", JPEGS[1])
+            assert check(place)[KEYS[1]] == "green"
     print(json.dumps({"refused": refused}))
+
+
+def each_open(folder: Path) -> None:
+    before = read_lines(folder)
+    for number in range(1, 1000):
+        child = os.fork()
+        if not child:
+            with dying_at_call(number), opened(folder):
+                pass
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert read_lines(folder) == before, number
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            print(json.dumps({"calls": number}))
+            return
+    raise AssertionError("it never came to its end")
 
 
 if __name__ == "__main__":
     mode, where, *rest = sys.argv[1:]
-    {"loop": loop, "each-step": each_step, "full-disk": full_disk}[mode](
+    {"loop": loop, "each-step": each_step, "full-disk": full_disk, "each-open": each_open}[mode](
         Path(where), *map(int, rest)
     )

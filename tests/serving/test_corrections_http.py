@@ -8,8 +8,9 @@ import io
 import json
 import logging
 import os
+import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from imagesieve import console, files
 from imagesieve.errors import UsageError
+from imagesieve.feedback import DATABASE_NAME
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access.checks import Access
@@ -29,6 +31,7 @@ from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.app import create_app
 from imagesieve.serving.feedback import options as feedback_options
+from imagesieve.serving.feedback.image_store import ImageStore
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import Models
@@ -42,7 +45,15 @@ POLICY = DecisionPolicy(CONFIDENT, 0.6, "neutral")
 KEYS = "ann feedback,predict 0123456789abcdef;boss admin,predict fedcba9876543210"
 ANN, BOSS = {"X-API-Key": "0123456789abcdef"}, {"X-API-Key": "fedcba9876543210"}
 
-Post = Callable[..., Any]
+_OPENED: list[Corrections] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close what a test opened, before its folder is removed."""
+    yield
+    while _OPENED:
+        _OPENED.pop().close()
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +67,20 @@ def parse(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_room(
+def make_corrections(
     predictor: Predictor, folder: Path, *options: str, classes: Sequence[str] = (), **more: Any
 ) -> Corrections:
     asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
-    room = feedback_options.from_options(asked, lambda: names, Admission(), **more)
-    room.check(predictor.describe() | {"classes": names})
-    room.open()
-    return room
+    corrections = feedback_options.from_options(asked, lambda: names, Admission(), **more)
+    corrections.check(predictor.describe() | {"classes": names})
+    corrections.open()
+    _OPENED.append(corrections)
+    return corrections
 
 
-def client_of(predictor: Predictor, room: Corrections, keys: str = "") -> FlaskClient:
+def client_of(predictor: Predictor, corrections: Corrections, keys: str = "") -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
-    service = Service(Models.of(predictor), access=access, corrections=room)
+    service = Service(Models.of(predictor), access=access, corrections=corrections)
     return create_app(service).test_client()
 
 
@@ -82,7 +94,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def client(predictor: Predictor, folder: Path) -> FlaskClient:
-    return client_of(predictor, make_room(predictor, folder))
+    return client_of(predictor, make_corrections(predictor, folder))
 
 
 def predict(client: FlaskClient, data: bytes, **options: Any) -> dict[str, Any]:
@@ -185,8 +197,8 @@ def test_an_unknown_label_is_refused_with_the_classes(
 def test_a_class_that_is_no_folder_name_is_refused(
     predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    room = make_room(predictor, folder, classes=("../up", ".hidden", "red"))
-    client = client_of(predictor, room)
+    corrections = make_corrections(predictor, folder, classes=("../up", ".hidden", "red"))
+    client = client_of(predictor, corrections)
     assert "'../up'" in caplog.text
     for label in ("../up", ".hidden"):
         assert_problem(send(client, label=label), 400, "unknown-label", "rename")
@@ -299,10 +311,10 @@ def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) ->
 
 
 def test_each_caller_has_a_pace_of_its_own(predictor: Predictor, folder: Path) -> None:
-    room = make_room(predictor, folder)
-    room._buckets = TokenBuckets(RateLimit(rate=0.001, burst=1))
+    corrections = make_corrections(predictor, folder)
+    corrections._buckets = TokenBuckets(RateLimit(rate=0.001, burst=1))
     keys = KEYS.replace("admin,predict", "admin,predict,feedback")
-    client = client_of(predictor, room, keys)
+    client = client_of(predictor, corrections, keys)
     for headers in (ANN, BOSS):
         predict(client, RED_JPEG, headers=headers)
         label = "red" if headers is ANN else "blue"
@@ -318,9 +330,9 @@ def test_each_caller_has_a_pace_of_its_own(predictor: Predictor, folder: Path) -
 def test_whole_seconds_to_wait_are_not_rounded_up(
     predictor: Predictor, folder: Path, seconds: int
 ) -> None:
-    room = make_room(predictor, folder)
-    room._buckets = TokenBuckets(RateLimit(rate=1 / seconds, burst=1), clock=lambda: 0.0)
-    client = client_of(predictor, room)
+    corrections = make_corrections(predictor, folder)
+    corrections._buckets = TokenBuckets(RateLimit(rate=1 / seconds, burst=1), clock=lambda: 0.0)
+    client = client_of(predictor, corrections)
     assert send(client, label="red").status_code == 201
     late = send(client, label="blue")
     assert_problem(late, 429, "rate-limited", f"in {seconds} s")
@@ -328,19 +340,19 @@ def test_whole_seconds_to_wait_are_not_rounded_up(
 
 
 def test_an_undo_takes_one_of_the_places(predictor: Predictor, folder: Path) -> None:
-    room = make_room(predictor, folder)
-    client = client_of(predictor, room)
+    corrections = make_corrections(predictor, folder)
+    client = client_of(predictor, corrections)
     send(client, label="red")
     with contextlib.ExitStack() as taken:
-        for _ in range(room._admission.limits.max_in_flight):
-            taken.enter_context(room._admission.place())
+        for _ in range(corrections._admission.limits.max_in_flight):
+            taken.enter_context(corrections._admission.place())
         assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 503, "overloaded")
         assert check(folder) == {RED_KEY: "red"}
     assert client.delete(f"/v1/feedback/{RED_KEY}").status_code == 200
 
 
 def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> None:
-    client = client_of(predictor, make_room(predictor, folder), KEYS)
+    client = client_of(predictor, make_corrections(predictor, folder), KEYS)
     addresses = [
         ("POST", "/v1/feedback"), ("DELETE", f"/v1/feedback/{RED_KEY}"), ("GET", "/v1/review"),
         ("GET", f"/v1/review/{RED_KEY}/image"), ("GET", "/v1/feedback/export"),
@@ -398,13 +410,13 @@ def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
         shown = Image.open(io.BytesIO(response.data))
         assert max(shown.size) <= 1024
     send(client, MURKY, label="red")
-    fresh = client_of(predictor, make_room(predictor, folder))  # holds nothing any more
+    fresh = client_of(predictor, make_corrections(predictor, folder))  # holds nothing any more
     stored = fresh.get(f"/v1/review/{MURKY_KEY}/image")
     assert stored.data == (folder / "red" / f"{MURKY_KEY[:16]}.jpg").read_bytes()
     assert_problem(fresh.get(f"/v1/review/{key}/image"), 404, "unknown-picture")
     found_by_hand = "0123456789abcdef"  # all that is known of its SHA-256
     (folder / "red" / f"{found_by_hand}.jpg").write_bytes(stored.data)
-    fresh = client_of(predictor, make_room(predictor, folder))
+    fresh = client_of(predictor, make_corrections(predictor, folder))
     for other in (
         *(MURKY_KEY[:16] + "0" * 48, MURKY_KEY[:16], MURKY_KEY + "0", MURKY_KEY.upper()),
         *(found_by_hand, found_by_hand + "z" * 48),
@@ -412,36 +424,25 @@ def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
         assert_problem(fresh.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
 
 
-def test_export_gives_the_journal(predictor: Predictor, folder: Path) -> None:
-    client = client_of(predictor, make_room(predictor, folder), KEYS)
+def test_export_has_the_history_even_while_another_process_writes(
+    predictor: Predictor, folder: Path
+) -> None:
+    client = client_of(predictor, make_corrections(predictor, folder), KEYS)
     with client.get("/v1/feedback/export", headers=BOSS) as empty:
         assert (empty.status_code, empty.data) == (200, b"")
     predict(client, RED_JPEG, headers=ANN)
-    for label in ("red", "blue"):
-        body = {"sha256": RED_KEY, "label": label, "note": "two\nlines </script>"}
+    for number in range(3):
+        body = {"sha256": RED_KEY, "label": ("red", "blue")[number % 2], "note": "x\ny </script>"}
         assert client.post("/v1/feedback", json=body, headers=ANN).status_code < 300
-    with client.get("/v1/feedback/export", headers=BOSS) as response:
-        assert response.mimetype == "application/x-ndjson"
-        assert response.headers["Content-Disposition"].startswith("attachment")
-        assert response.content_length == len(response.data)
-        assert response.data == (folder / ".feedback.jsonl").read_bytes()
-        assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
-    assert_problem(client.get("/v1/feedback/export?x=1", headers=BOSS), 400, "bad-parameter")
-
-
-def test_export_needs_no_lock(
-    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import fcntl
-
-    monkeypatch.setattr("imagesieve.serving.feedback.journal._LOCK_SECONDS", 0.05)
-    send(client_of(predictor, make_room(predictor, folder)), label="red")
-    with open(folder / ".feedback.lock", "rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = client_of(predictor, make_room(predictor, folder), KEYS)
+    with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as other:
+        other.execute("BEGIN IMMEDIATE")
         with client.get("/v1/feedback/export", headers=BOSS) as response:
-            assert response.data == (folder / ".feedback.jsonl").read_bytes() != b""
-            assert response.content_length == len(response.data)
+            assert response.mimetype == "application/x-ndjson"
+            assert response.headers["Content-Disposition"].startswith("attachment")
+            assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
+        other.rollback()
+    assert len(read_lines(folder)) == 3
+    assert_problem(client.get("/v1/feedback/export?x=1", headers=BOSS), 400, "bad-parameter")
 
 
 def test_a_disk_that_fails_costs_corrections_and_nothing_else(
@@ -464,17 +465,20 @@ def test_a_disk_that_fails_costs_corrections_and_nothing_else(
 def test_a_server_starts_with_a_folder_that_cannot_be_used(
     predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (folder / ".feedback.jsonl").mkdir(parents=True)
-    room = make_room(predictor, folder, "--keep", "all")
-    client = client_of(predictor, room)
+    (folder / DATABASE_NAME).mkdir(parents=True)
+    corrections = make_corrections(predictor, folder, "--keep", "all")
+    client = client_of(predictor, corrections)
     assert "cannot be stored" in caplog.text
+    assert "runs without corrections" in caplog.text
     assert predict(client, RED_JPEG)["held"] is True
     assert_problem(tell(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
-    room.close()  # it writes on until then, into a folder that is to be removed
+    for _ in range(3):
+        assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
+    assert caplog.text.count("cannot be read") == 1
 
 
 def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
-    client = client_of(predictor, make_room(predictor, folder, "--feedback-limit", "1"))
+    client = client_of(predictor, make_corrections(predictor, folder, "--feedback-limit", "1"))
     noisy = paint(COLOURS["red"], size=(1000, 700))
     codes = [send(client, encode(noisy, quality=90 + n), label="red").status_code for n in range(3)]
     assert codes == [201, 201, 507]
@@ -482,18 +486,24 @@ def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
     assert len(check(folder)) == 2
 
 
-def test_kept_images_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
-    room = make_room(predictor, folder, "--keep", "uncertain")
-    client = client_of(predictor, room)
+def waiting_on_disk(folder: Path) -> set[str]:
+    with contextlib.closing(ImageStore(folder)) as store:
+        store.open()
+        return {image.sha256 for image in store.all()}
+
+
+def test_images_on_disk_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
+    corrections = make_corrections(predictor, folder, "--keep", "uncertain")
+    client = client_of(predictor, corrections)
     other = encode(paint((100, 120, 110), seed=3))
     for data in (MURKY, RED_JPEG, other):
         predict(client, data)
     murky = predict(client, MURKY)
     tell(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
     predict(client, other)  # once more: it stays corrected
-    room.close()
-    assert [path.stem for path in folder.glob(".held/*.bin")] == [MURKY_KEY]
-    fresh = make_room(predictor, folder, "--keep", "uncertain")
+    corrections.close()
+    assert waiting_on_disk(folder) == {MURKY_KEY}
+    fresh = make_corrections(predictor, folder, "--keep", "uncertain")
     client = client_of(predictor, fresh)
     told = client.get("/v1/review").get_json()
     assert [image["sha256"] for image in told["images"]] == [MURKY_KEY]
@@ -502,14 +512,13 @@ def test_kept_images_are_reviewed_after_a_restart(predictor: Predictor, folder: 
     assert murky["id"]
     assert tell(client, id=told["images"][0]["id"], label="green").status_code == 201
     assert read_lines(folder)[-1]["reason"] == "uncertain"
-    fresh.close()
-    assert not list(folder.glob(".held/*.bin"))
+    assert waiting_on_disk(folder) == set()
 
 
 def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder: Path) -> None:
     options = ("--audit-share", "1", "--class-of-interest", "red")
-    room = make_room(predictor, folder, *options)
-    client = client_of(predictor, room)
+    corrections = make_corrections(predictor, folder, *options)
+    client = client_of(predictor, corrections)
     dropped = [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(4)]
     for data in (RED_JPEG, *dropped):
         predict(client, data)
@@ -523,19 +532,19 @@ def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder
     assert audit.pop("interval") == pytest.approx([0.0615, 0.7923], abs=1e-3)
     audit.pop("missed_share")
     assert audit == {"share": 1.0, "kept": 4, "reviewed": 3, "missed": 1}
-    room.close()
-    assert len(list(folder.glob(".held/*.bin"))) == 1  # kept on disk, as an audit takes time
-    later = client_of(predictor, make_room(predictor, folder)).get("/v1/review").get_json()
+    corrections.close()
+    assert len(waiting_on_disk(folder)) == 1  # on disk, as an audit takes time
+    later = client_of(predictor, make_corrections(predictor, folder)).get("/v1/review").get_json()
     assert later["audit"]["reviewed"] == 3
 
 
 def test_nothing_is_written_unless_asked_for(predictor: Predictor, folder: Path) -> None:
     for options in ((), ("--keep", "none", "--audit-share", "1", "--class-of-interest", "red")):
-        room = make_room(predictor, folder, *options)
-        client = client_of(predictor, room)
+        corrections = make_corrections(predictor, folder, *options)
+        client = client_of(predictor, corrections)
         predict(client, MURKY)
         assert client.get("/v1/review").get_json()["waiting"] == 1
-        room.close()
+        corrections.close()
     assert not folder.exists()
 
 
@@ -558,8 +567,8 @@ def test_eight_threads_correct_over_http(client: FlaskClient, folder: Path) -> N
 
 def test_corrections_are_counted(predictor: Predictor, folder: Path) -> None:
     metrics = Metrics()
-    room = make_room(predictor, folder, count=metrics.note_correction)
-    client = client_of(predictor, room)
+    corrections = make_corrections(predictor, folder, count=metrics.note_correction)
+    client = client_of(predictor, corrections)
     send(client, label="red")
     send(client, label="red")
     send(client, reject="true")
@@ -595,7 +604,7 @@ def test_a_wrong_option_is_a_usage_error(arguments: list[str]) -> None:
         parse(*arguments)
 
 
-def test_without_feedback_there_is_no_room_and_no_option_of_it() -> None:
+def test_without_feedback_no_other_option_of_corrections_is_taken() -> None:
     def build(*arguments: str) -> object:
         return feedback_options.from_options(parse(*arguments), lambda: [], ServingLimits())
 
@@ -609,13 +618,13 @@ def test_a_class_of_interest_that_the_model_lacks_is_a_usage_error(
     predictor: Predictor, folder: Path
 ) -> None:
     with pytest.raises(UsageError, match="blue, green, red"):
-        make_room(predictor, folder, "--class-of-interest", "menu")
+        make_corrections(predictor, folder, "--class-of-interest", "menu")
 
 
 def test_an_audit_of_nothing_is_told(
     version_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_room(Predictor.load(version_path), folder, "--audit-share", "0.5")
+    make_corrections(Predictor.load(version_path), folder, "--audit-share", "0.5")
     assert "--class-of-interest" in caplog.text
 
 

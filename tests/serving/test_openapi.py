@@ -25,10 +25,6 @@ from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.app import create_app
 from imagesieve.serving.explain import Explainer
-from imagesieve.serving.feedback.jpegs import JpegMaker
-from imagesieve.serving.feedback.recent import HeldImages
-from imagesieve.serving.feedback.selection import Selection
-from imagesieve.serving.feedback.store import FeedbackStore
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.models import Models
 from imagesieve.serving.routes.feedback import Corrections
@@ -46,12 +42,7 @@ Document = dict[str, Any]
 def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
     """Return a service with every route that there is."""
     admission = Admission(LIMITS)
-    to_jpeg = JpegMaker(admission)
-    store = FeedbackStore(folder, to_jpeg)
-    held = HeldImages(Selection())
-    corrections = Corrections(
-        store, held, Selection(), lambda: models.get().classes, to_jpeg, admission
-    )
+    corrections = Corrections(folder, lambda: models.get().classes, admission)
     return create_app(
         Service(models, admission, access or Access(), lambda url: b"", corrections, Explainer())
     )

@@ -1,22 +1,21 @@
-"""Images that people corrected in the service, taken into a training.
+"""Images that people corrected in the service, added to a training.
 
-The service leaves them in `<folder>/<class>/`, encoded again, with a journal that knows the SHA-256
-of what was sent. They are only ever learned from: a model is not measured on images that were
-chosen because another one was wrong on them.
+They lie in `<folder>/<class>/`, encoded again, with a history that has the SHA-256 of what was
+sent. A model is trained on them and never measured: they were chosen because another model was
+wrong on them.
 """
 
 import collections
 import dataclasses
 import datetime
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imagesieve.class_folders import class_files
 from imagesieve.errors import DataError
-from imagesieve.feedback import JOURNAL_NAME
+from imagesieve.feedback import FeedbackEvent, read_corrections
 from imagesieve.images.fingerprints import FingerprintIndex
-from imagesieve.learning.data import feedback_journal
 from imagesieve.learning.data.dataset import (
     TRAIN,
     Dataset,
@@ -24,7 +23,8 @@ from imagesieve.learning.data.dataset import (
     Sample,
     check_files,
 )
-from imagesieve.learning.data.feedback_journal import Journal
+
+History = Mapping[str, FeedbackEvent]  # what is in force, by the key of the image
 
 _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 _ROUNDING = 1e-9
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def count_files(folder: Path) -> int:
-    """Give the number of files that `take_in` will look at."""
+    """Return the number of files that `take_in` will check."""
     return sum(map(len, class_files(folder).values()))
 
 
@@ -45,7 +45,7 @@ def take_in(
     max_share: float,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Dataset:
-    """Add corrected images to those to learn from; what they contradict is left out there.
+    """Return a dataset with corrected images added to those to train on, less what they contradict.
 
     Each file that is left out, of the corrections or of `train`, is in `Dataset.rejects` of the
     result with the reason; all stay where they are.
@@ -57,46 +57,46 @@ def take_in(
             it was right, the image counts once.
         max_share: of a class's weight that corrections may make up, above 0 and up to 1; the newest
             are taken.
-        advance: called with the number of files just looked at.
+        advance: called with the number of files just checked.
 
     Raises:
         DataError: no other training image of a class is left.
     """
-    journal = feedback_journal.read(folder)
-    files, rejects = _list(folder, dataset.classes, journal)
+    history = read_corrections(folder)
+    files, rejects = _list(folder, dataset.classes, history)
     advance(len(rejects))
     found, unreadable = check_files(
         [path for path, _ in files], [index for _, index in files], advance
     )
-    _warn_of_unknown(found, journal, folder)
-    _warn_of_rejected(dataset, journal)
-    train, outdated = _without_outdated(dataset, found, journal, folder)
-    unseen, judged_on = _without_judged_on(dataset, found, journal)
-    weighted = [_weighted(sample, weight, dataset.classes, journal) for sample in unseen]
-    taken, too_many = _newest(weighted, dataset.counts(train), max_share, journal)
+    _warn_of_unknown(found, history, folder)
+    _warn_of_rejected(dataset, history)
+    train, outdated = _without_outdated(dataset, found, history, folder)
+    unseen, measured_on = _without_measured_on(dataset, found, history)
+    weighted = [_weighted(sample, weight, dataset.classes, history) for sample in unseen]
+    taken, too_many = _newest(weighted, dataset.counts(train), max_share, history)
     return dataclasses.replace(
         dataset.with_corrections(train, taken),
-        rejects=(*dataset.rejects, *rejects, *unreadable, *outdated, *judged_on, *too_many),
+        rejects=(*dataset.rejects, *rejects, *unreadable, *outdated, *measured_on, *too_many),
     )
 
 
 def _list(
-    folder: Path, classes: Sequence[str], journal: Journal
+    folder: Path, classes: Sequence[str], history: History
 ) -> tuple[list[tuple[Path, int]], list[Reject]]:
-    """Give the files that count, with their class index, and those that do not."""
+    """Return the files that count, with their class index, and those that do not."""
     listed = [(name, path) for name, paths in class_files(folder).items() for path in paths]
     there = {(name, path.stem) for name, path in listed}
     files, rejects = [], []
     for name, path in listed:
-        entry = journal.entry_of(path)
-        label = entry.label if entry else None
+        event = history.get(path.stem)
+        label = event.label if event else None
         if name not in classes:
-            reason = f"{name!r} is no class of {TRAIN}, and corrections alone make none"
+            reason = f"{name!r} is not a class of {TRAIN}, and corrections alone make none"
             rejects.append(Reject(path, reason))
         # The next two were left by a service that was killed; it removes them when it starts.
         elif label != name and (label, path.stem) in there:
             rejects.append(Reject(path, f"corrected to {label!r} since"))
-        elif entry and label is None:
+        elif event and label is None:
             rejects.append(Reject(path, _in_no_class(folder)))
         else:
             files.append((path, classes.index(name)))
@@ -106,8 +106,8 @@ def _list(
 class _Copies:
     """Finds what a corrected image was made from among samples, and what is nearly the same."""
 
-    def __init__(self, samples: Iterable[Sample], journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, samples: Iterable[Sample], history: History) -> None:
+        self._history = history
         self._index = FingerprintIndex()
         self._by_sha256: dict[str, list[Sample]] = collections.defaultdict(list)
         for sample in samples:
@@ -115,27 +115,27 @@ class _Copies:
             self._index.add(sample.sha256, sample.fingerprint)
 
     def of(self, correction: Sample) -> list[Sample]:
-        entry = self._journal.entry_of(correction.path)
-        same = [correction.sha256, *([entry.sha256] if entry else [])]
+        event = self._history.get(correction.path.stem)
+        same = [correction.sha256, *([event.sha256] if event else [])]
         alike = dict.fromkeys([*same, *self._index.find(correction.fingerprint)])
         return [sample for sha256 in alike for sample in self._by_sha256.get(sha256, [])]
 
 
 def _without_outdated(
-    dataset: Dataset, corrections: Sequence[Sample], journal: Journal, folder: Path
+    dataset: Dataset, corrections: Sequence[Sample], history: History, folder: Path
 ) -> tuple[list[Sample], list[Reject]]:
-    """Part the training images into those that stay and those with a label known to be wrong.
+    """Return the training images that stay, and those whose label is known to be wrong.
 
-    A correction that is not taken in for other reasons still says that a label is wrong.
+    A correction that is left out for other reasons still says that a label is wrong.
     """
-    copies = _Copies(dataset.train, journal)
+    copies = _Copies(dataset.train, history)
     reasons = {
         sample.path: f"corrected to {dataset.classes[correction.class_index]!r} in {folder}"
         for correction in corrections
         for sample in copies.of(correction)
         if sample.class_index != correction.class_index
     }
-    rejected = journal.rejected()
+    rejected = _rejected(history)
     for sample in dataset.train:
         if sample.sha256 in rejected:
             reasons[sample.path] = _in_no_class(folder)
@@ -150,11 +150,11 @@ def _without_outdated(
     return kept, [Reject(path, reason) for path, reason in reasons.items()]
 
 
-def _without_judged_on(
-    dataset: Dataset, corrections: Sequence[Sample], journal: Journal
+def _without_measured_on(
+    dataset: Dataset, corrections: Sequence[Sample], history: History
 ) -> tuple[list[Sample], list[Reject]]:
-    """Part the corrections into those that may be learned from and those to be measured on."""
-    copies = _Copies((*dataset.validation, *dataset.test), journal)
+    """Return the corrections to train on, and those that resemble images to measure on."""
+    copies = _Copies((*dataset.validation, *dataset.test), history)
     unseen, rejects = [], []
     for correction in corrections:
         found = copies.of(correction)
@@ -169,21 +169,22 @@ def _without_judged_on(
 
 
 def _weighted(
-    correction: Sample, weight: float, classes: Sequence[str], journal: Journal
+    correction: Sample, weight: float, classes: Sequence[str], history: History
 ) -> Sample:
-    entry = journal.entry_of(correction.path)
-    was_right = entry is not None and entry.predicted == classes[correction.class_index]
+    event = history.get(correction.path.stem)
+    predicted = (event.predicted or {}).get("label") if event else None
+    was_right = predicted == classes[correction.class_index]
     return dataclasses.replace(correction, weight=1.0 if was_right else weight)
 
 
 def _newest(
-    corrections: Sequence[Sample], num_others: Sequence[int], max_share: float, journal: Journal
+    corrections: Sequence[Sample], num_others: Sequence[int], max_share: float, history: History
 ) -> tuple[list[Sample], list[Reject]]:
-    """Part the corrections into those within the share of their class and the older rest."""
+    """Return the corrections within the share of their class, and the older rest."""
 
     def age(correction: Sample) -> tuple[datetime.datetime, str]:
-        entry = journal.entry_of(correction.path)
-        return (entry.time if entry else _LONG_AGO, correction.sha256)
+        event = history.get(correction.path.stem)
+        return (event.moment if event else _LONG_AGO, correction.sha256)
 
     # Weights of corrections c and of others n: c / (c + n) is the share.
     most = [max_share / (1 - max_share) * count for count in num_others] if max_share < 1 else None
@@ -200,28 +201,33 @@ def _newest(
     )
 
 
-def _warn_of_unknown(corrections: Sequence[Sample], journal: Journal, folder: Path) -> None:
-    num_unknown = sum(journal.entry_of(sample.path) is None for sample in corrections)
+def _rejected(history: History) -> set[str]:
+    """Return the SHA-256 of the images that belong to no class."""
+    return {event.sha256 for event in history.values() if event.label is None}
+
+
+def _warn_of_unknown(corrections: Sequence[Sample], history: History, folder: Path) -> None:
+    num_unknown = sum(history.get(sample.path.stem) is None for sample in corrections)
     if num_unknown:
         _log.warning(
-            "note: %d of %d corrections are not in %s: they count as the oldest, and what they "
-            "were made from is found by likeness alone.",
+            "note: %d of %d corrections are not in the history of %s: they count as the oldest, "
+            "and what they were made from is found by likeness alone.",
             num_unknown,
             len(corrections),
-            folder / JOURNAL_NAME,
+            folder,
         )
 
 
-def _warn_of_rejected(dataset: Dataset, journal: Journal) -> None:
-    rejected = journal.rejected()
+def _warn_of_rejected(dataset: Dataset, history: History) -> None:
+    rejected = _rejected(history)
     for sample in (*dataset.validation, *dataset.test):
         if sample.sha256 in rejected:
             _log.warning(
-                "note: somebody said that %s belongs to no class; it is still measured on: remove "
+                "note: %s was rejected as belonging to no class; it is still measured on: remove "
                 "it if that is right.",
                 sample.path,
             )
 
 
 def _in_no_class(folder: Path) -> str:
-    return f"in no class, by {folder / JOURNAL_NAME}"
+    return f"rejected in {folder}"

@@ -5,27 +5,10 @@ import io
 from PIL import Image
 
 from imagesieve.images import DecodedImage, Limits, decode
-from imagesieve.serving.limits import Admission, announced_size
+from imagesieve.serving.limits import announced_size
 
 MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
 QUALITY = 95
-
-
-class JpegMaker:
-    """Calls `to_jpeg` for any number of threads, in places that they share with predictions."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-
-    def __call__(self, data: bytes) -> bytes:
-        """Encode an image anew; see `to_jpeg`.
-
-        Raises:
-            ImageError: it cannot be decoded.
-            OverloadedError: no place to decode became free in time.
-        """
-        with self._admission.decoding(data):
-            return to_jpeg(data, self._admission.limits.images)
 
 
 def to_jpeg(data: bytes, limits: Limits) -> bytes:
@@ -65,6 +48,6 @@ def _decoding_size(width: int, height: int, limits: Limits) -> tuple[int, int] |
 
 
 def _reduced(width: int, height: int, longest: int, limits: Limits) -> tuple[int, int]:
-    """Give (height, width) in pixels with the longer side as asked."""
+    """Return (height, width) in pixels with the longer side as asked."""
     scale = longest / max(width, height)
     return max(limits.min_side, round(height * scale)), max(limits.min_side, round(width * scale))

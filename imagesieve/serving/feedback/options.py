@@ -1,4 +1,4 @@
-"""The command line's part in corrections; loads nothing heavy for `--help`."""
+"""The options of corrections."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ DEFAULT_FOLDER = Path("data/feedback")
 DEFAULT_MEGABYTES = 2048
 MAX_MEGABYTES = 1_000_000
 
-# What each choice keeps on disk.
+# What each choice of --keep stores on disk.
 _KEEP = MappingProxyType(
     {
         "none": (),
@@ -30,7 +30,7 @@ _GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "cl
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give `main.py` the options that `from_options` reads."""
+    """Add the options that `from_options` reads."""
     add = parser.add_argument_group("corrections").add_argument
     add(
         "--feedback",
@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep",
         choices=tuple(_KEEP),
-        help="which judged images wait for review on disk too, so that a restart does not lose "
+        help="which images wait for review on disk too, so that a restart does not lose "
         "them (none; but audited ones with --audit-share)",
     )
     add(
@@ -73,40 +73,35 @@ def from_options(
     admission: "Admission",
     count: Callable[[str], None] = lambda action: None,
 ) -> "Corrections | None":
-    """Give the room that the command line asks for, or None when it wants no corrections.
+    """Return the corrections that the command line asks for, or None with --no-feedback.
 
     Args:
-        options: what `add_options` asked for.
-        classes: gives those of the model in use.
-        admission: hands out the places that predictions take too.
-        count: called with the action of each correction that was written.
+        options: of `add_options`.
+        classes: returns those of the model in use.
+        admission: limits what is decoded at once, with predictions.
+        count: called with the action of each event that was recorded.
 
     Raises:
-        UsageError: an option stands beside --no-feedback.
+        UsageError: another option does not go with --no-feedback.
     """
     if options.no_feedback:
         _refuse_beside_no_feedback(options)
         return None
-    from imagesieve.serving.feedback.folder import FeedbackLimits
-    from imagesieve.serving.feedback.image_store import FOLDER_NAME, KeptImages
-    from imagesieve.serving.feedback.jpegs import JpegMaker
-    from imagesieve.serving.feedback.recent import HeldImages
-    from imagesieve.serving.feedback.selection import Selection
-    from imagesieve.serving.feedback.store import FeedbackStore
+    from imagesieve.serving.feedback.review import Selection
+    from imagesieve.serving.feedback.store import FeedbackLimits
     from imagesieve.serving.routes.feedback import Corrections
 
-    folder = options.feedback or DEFAULT_FOLDER
     share = options.audit_share or 0.0
-    reasons = _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ())
-    selection = Selection(audit_share=share, class_of_interest=options.class_of_interest)
-    to_jpeg = JpegMaker(admission)
     megabytes = options.feedback_limit or DEFAULT_MEGABYTES
-    store = FeedbackStore(folder, to_jpeg, FeedbackLimits(max_bytes=megabytes * 2**20))
-    kept = None
-    if reasons:
-        kept = KeptImages(folder / FOLDER_NAME, is_corrected=store.is_corrected)
-    held = HeldImages(selection, kept=kept, reasons_to_keep=reasons)
-    return Corrections(store, held, selection, classes, to_jpeg, admission, kept=kept, count=count)
+    return Corrections(
+        options.feedback or DEFAULT_FOLDER,
+        classes,
+        admission,
+        limits=FeedbackLimits(max_bytes=megabytes * 2**20),
+        selection=Selection(audit_share=share, class_of_interest=options.class_of_interest),
+        reasons_to_store=_KEEP[options.keep] if options.keep else ((AUDIT,) if share else ()),
+        count=count,
+    )
 
 
 def _refuse_beside_no_feedback(options: argparse.Namespace) -> None:

@@ -1,42 +1,51 @@
-"""The images judged last, in memory: they can be corrected by the id of their prediction."""
+"""The images predicted last, in memory: they can be corrected by the id of their prediction."""
 
-import collections
 import dataclasses
 import functools
+import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+
+import cachetools
 
 from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
 from imagesieve.prediction.predictor import Prediction
-from imagesieve.serving.feedback.selection import Selection, uncertainty
 
 if TYPE_CHECKING:
-    from imagesieve.serving.feedback.image_store import KeptImages
+    from imagesieve.serving.feedback.image_store import ImageStore
 
 REASONS = (UNCERTAIN, AUDIT, RECENT)
 
-_MAX_IDS = 16  # of one image that is sent again and again
+_IDS_PER_IMAGE = 16  # on average: the same image may be sent again and again
+
+
+def uncertainty(probabilities: Mapping[str, float]) -> float:
+    """Return the entropy of probabilities, from 0 (one class is sure) to 1 (all are the same)."""
+    if len(probabilities) < 2:
+        return 0.0
+    entropy = -sum(share * math.log(share) for share in probabilities.values() if share > 0)
+    return min(1.0, max(0.0, entropy / math.log(len(probabilities))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HeldImage:
-    """A judged image.
+class RecentImage:
+    """An image and the last prediction of it.
 
     Attributes:
         sha256: of the encoded bytes.
-        ids: of its predictions, the last one last.
-        prediction: the last one.
+        id: of the prediction.
+        prediction: what was answered.
         digest: of the model that made it.
         name: of that model.
         created: when, ISO 8601, UTC.
-        reason: why it should be looked at, from `Selection.reason`.
+        reason: why it should be reviewed, from `Selection.reason`.
         num_bytes: of the encoded image.
     """
 
     sha256: str
-    ids: tuple[str, ...]
+    id: str
     prediction: Prediction
     digest: str
     name: str
@@ -51,42 +60,40 @@ class HeldImage:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldLimits:
-    """How much is held in memory; the images judged least recently go first."""
+class RecentLimits:
+    """How many images, and how many bytes of them, are held; the oldest make room for others."""
 
     max_images: int = 1000
-    max_bytes: int = 64 * 2**20  # encoded
+    max_bytes: int = 64 * 2**20
 
 
-class HeldImages:
-    """Holds images for any number of threads; noting one down never waits for a disk."""
+class RecentImages:
+    """Holds images for any number of threads; `add` never waits for a disk."""
 
     def __init__(
         self,
-        selection: Selection,
-        limits: HeldLimits | None = None,
-        kept: "KeptImages | None" = None,
-        reasons_to_keep: Collection[str] = (UNCERTAIN, AUDIT),
+        limits: RecentLimits | None = None,
+        disk: "ImageStore | None" = None,
+        reasons_to_store: Collection[str] = (UNCERTAIN, AUDIT),
     ) -> None:
         """Start empty.
 
         Args:
-            selection: tells what should be looked at.
             limits: of the memory.
-            kept: those that are on disk too; None keeps none there.
-            reasons_to_keep: which of `REASONS` bring an image there.
+            disk: where images are stored too; None stores none.
+            reasons_to_store: which of `REASONS` bring an image there.
         """
-        self._selection = selection
-        self._limits = limits or HeldLimits()
-        self._kept = kept
-        self._reasons_to_keep = frozenset(reasons_to_keep)
+        limits = limits or RecentLimits()
+        self._max_images = limits.max_images
+        self._disk = disk
+        self._reasons_to_store = frozenset(reasons_to_store)
         self._lock = threading.Lock()
-        self._images: collections.OrderedDict[str, tuple[HeldImage, bytes]]
-        self._images = collections.OrderedDict()
-        self._by_id: dict[str, str] = {}
-        self._num_bytes = 0
+        self._images: cachetools.FIFOCache[str, tuple[RecentImage, bytes]]
+        self._images = cachetools.FIFOCache(limits.max_bytes, getsizeof=lambda item: len(item[1]))
+        self._sha256: cachetools.FIFOCache[str, str]
+        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * max(1, limits.max_images))
 
-    def note(
+    def add(
         self,
         image_id: str,
         data: bytes,
@@ -94,9 +101,9 @@ class HeldImages:
         prediction: Prediction,
         digest: str,
         name: str,
-        fallback_class: str | None = None,
+        reason: str,
     ) -> bool:
-        """Hold an image that was just judged.
+        """Hold an image that was just predicted.
 
         Args:
             image_id: of the prediction.
@@ -105,91 +112,68 @@ class HeldImages:
             prediction: what was answered.
             digest: of the model.
             name: of the model.
-            fallback_class: of the decision policy in force.
+            reason: why it should be reviewed.
 
         Returns:
             whether it can be corrected by its id now.
         """
-        image = HeldImage(
-            sha256=sha256,
-            ids=(image_id,),
-            prediction=prediction,
-            digest=digest,
-            name=name,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            reason=self._selection.reason(sha256, prediction, fallback_class),
-            num_bytes=len(data),
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        image = RecentImage(
+            sha256, image_id, prediction, digest, name, created, reason, num_bytes=len(data)
         )
-        if len(data) > self._limits.max_bytes or self._limits.max_images < 1:
+        if len(data) > self._images.maxsize or self._max_images < 1:
             return False
         with self._lock:
-            image = self._put(image, data)
-        self._keep(image, data)
+            self._images[sha256] = image, data
+            self._sha256[image_id] = sha256
+            while len(self._images) > self._max_images:
+                self._images.popitem()
+        self._store(image, data)
         return True
 
-    def by_id(self, image_id: str) -> HeldImage | None:
-        """Give the image of a prediction, or None."""
+    def by_id(self, image_id: str) -> RecentImage | None:
+        """Return the image of a prediction, or None."""
         with self._lock:
-            sha256 = self._by_id.get(image_id)
-            if sha256 is not None:
-                return self._images[sha256][0]
-        return self._kept.by_id(image_id) if self._kept else None
+            found = self._images.get(self._sha256.get(image_id, ""))
+        if found is not None:
+            return found[0]
+        return self._disk.by_id(image_id) if self._disk else None
 
-    def by_sha256(self, sha256: str) -> HeldImage | None:
-        """Give an image by its content, or None."""
-        with self._lock:
-            if sha256 in self._images:
-                return self._images[sha256][0]
-        return self._kept.by_sha256(sha256) if self._kept else None
-
-    def data(self, sha256: str) -> bytes | None:
-        """Give the encoded image, or None when it is not held any more."""
-        with self._lock:
-            if sha256 in self._images:
-                return self._images[sha256][1]
-        return self._kept.data(sha256) if self._kept else None
-
-    def all(self) -> list[HeldImage]:
-        """Give everything that is held, those judged last last."""
-        with self._lock:
-            held = {sha256: image for sha256, (image, _) in self._images.items()}
-        kept = self._kept.all() if self._kept else []
-        return [*(image for image in kept if image.sha256 not in held), *held.values()]
-
-    def note_settled(self, sha256: str) -> None:
-        """Remove an image from the disk: it was corrected. In memory it stays for a while."""
-        if self._kept:
-            self._kept.remove(sha256)
-
-    def note_unsettled(self, sha256: str) -> None:
-        """Keep an image on disk again, if it is still in memory: its correction was undone."""
+    def by_sha256(self, sha256: str) -> RecentImage | None:
+        """Return an image by its content, or None."""
         with self._lock:
             found = self._images.get(sha256)
         if found is not None:
-            self._keep(*found)
+            return found[0]
+        return self._disk.by_sha256(sha256) if self._disk else None
 
-    def _keep(self, image: HeldImage, data: bytes) -> None:
-        if self._kept is not None and image.reason in self._reasons_to_keep:
-            self._kept.put(image, data)
+    def data(self, sha256: str) -> bytes | None:
+        """Return the encoded image, or None when it is not there any more."""
+        with self._lock:
+            found = self._images.get(sha256)
+        if found is not None:
+            return found[1]
+        return self._disk.data(sha256) if self._disk else None
 
-    def _put(self, image: HeldImage, data: bytes) -> HeldImage:
-        old = self._remove(image.sha256)
-        if old is not None:
-            image = dataclasses.replace(image, ids=(*old.ids, *image.ids)[-_MAX_IDS:])
-        self._images[image.sha256] = image, data
-        self._by_id.update(dict.fromkeys(image.ids, image.sha256))
-        self._num_bytes += len(data)
-        limits = self._limits
-        while len(self._images) > limits.max_images or self._num_bytes > limits.max_bytes:
-            self._remove(next(iter(self._images)))
-        return image
+    def all(self) -> list[RecentImage]:
+        """Return all images, in memory and on disk."""
+        stored = self._disk.all() if self._disk else []
+        with self._lock:
+            in_memory = {sha256: image for sha256, (image, _) in self._images.items()}
+        return [*(image for image in stored if image.sha256 not in in_memory), *in_memory.values()]
 
-    def _remove(self, sha256: str) -> HeldImage | None:
-        found = self._images.pop(sha256, None)
-        if found is None:
-            return None
-        image, data = found
-        self._num_bytes -= len(data)
-        for image_id in image.ids:
-            self._by_id.pop(image_id, None)
-        return image
+    def note_corrected(self, sha256: str) -> None:
+        """Remove an image from the disk. In memory it stays for a while."""
+        if self._disk:
+            self._disk.remove(sha256)
+
+    def note_undone(self, sha256: str) -> None:
+        """Store an image again, if it is still in memory: its correction was undone."""
+        with self._lock:
+            found = self._images.get(sha256)
+        if found is not None:
+            self._store(*found)
+
+    def _store(self, image: RecentImage, data: bytes) -> None:
+        if self._disk is not None and image.reason in self._reasons_to_store:
+            self._disk.put(image, data)

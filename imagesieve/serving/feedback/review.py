@@ -1,26 +1,83 @@
-"""The review queue, and what the audit tells of a filter."""
+"""Which images are worth a person's review, in which order, and what the audit says of a filter."""
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagesieve.feedback import AUDIT, UNCERTAIN
+from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN, FeedbackEvent
 from imagesieve.intervals import wilson_interval
-from imagesieve.serving.feedback.recent import HeldImage, HeldImages
-from imagesieve.serving.feedback.selection import Selection
+from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving.feedback.recent import RecentImage, RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
+_DRAW_BYTES = 8
+_DRAW_RANGE = 1 << (8 * _DRAW_BYTES)
+_KEY_BYTES = 32
 _FIRST, _SECOND, _LAST = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
+class Selection:
+    """Why an image should be reviewed.
+
+    Attributes:
+        min_margin: probability, 0 to 1, that the best class must be ahead of the second.
+        audit_share: of the dropped images, 0 to 1, that are drawn for the audit.
+        class_of_interest: what a filter is to keep; everything else counts as dropped.
+        key: of the draw. A new one at each start, so that no sender can predict what is drawn.
+    """
+
+    min_margin: float = 0.5
+    audit_share: float = 0.0
+    class_of_interest: str | None = None
+    key: bytes = dataclasses.field(
+        default_factory=lambda: secrets.token_bytes(_KEY_BYTES), repr=False
+    )
+
+    def reason(self, sha256: str, prediction: Prediction, fallback_class: str | None) -> str:
+        """Return `AUDIT`, `UNCERTAIN` or `RECENT`.
+
+        The audit comes first: an image left out of it for being uncertain would be missing from
+        the estimate.
+
+        Args:
+            sha256: of the encoded image.
+            prediction: what was answered.
+            fallback_class: of the decision policy in force; None when that has none, so that its
+                decision is always the label.
+        """
+        if self.is_dropped(prediction, fallback_class) and self.draw(sha256) < self.audit_share:
+            return AUDIT
+        return UNCERTAIN if self.is_uncertain(prediction) else RECENT
+
+    def is_uncertain(self, prediction: Prediction) -> bool:
+        """Return whether the policy, or a close second class, casts doubt on the label."""
+        shares = sorted(prediction.probabilities.values(), reverse=True)
+        margin = shares[0] - shares[1] if len(shares) > 1 else 1.0
+        return prediction.decision != prediction.label or margin < self.min_margin
+
+    def is_dropped(self, prediction: Prediction, fallback_class: str | None) -> bool:
+        """Return whether the filter drops the image."""
+        if self.class_of_interest is not None:
+            return prediction.decision != self.class_of_interest
+        return prediction.decision == fallback_class
+
+    def draw(self, sha256: str) -> float:
+        """Return a number from 0 to below 1, the same for the same image in one run."""
+        digest = hashlib.blake2b(sha256.encode(), digest_size=_DRAW_BYTES, key=self.key).digest()
+        return int.from_bytes(digest) / _DRAW_RANGE
+
+
+@dataclasses.dataclass(frozen=True)
 class AuditEstimate:
-    """What the filter misses, as far as the audited images tell.
+    """What the filter misses, as far as the audited images show.
 
     Attributes:
         share: of the dropped images that are drawn, 0 to 1.
         kept: images drawn: those that wait, and those reviewed.
-        reviewed: images drawn that a person has looked at.
+        reviewed: images drawn that a person has reviewed.
         missed: of these, how many the filter should not have dropped.
     """
 
@@ -30,7 +87,7 @@ class AuditEstimate:
     missed: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give the counts, the share missed, and its 95 % Wilson interval, as JSON values."""
+        """Return the counts, the share missed, and its 95 % Wilson interval, as JSON values."""
         is_known = self.reviewed > 0
         return {
             **dataclasses.asdict(self),
@@ -41,67 +98,73 @@ class AuditEstimate:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-    """What there is to do.
+    """The review queue.
 
     Attributes:
-        images: those to look at, first things first.
-        waiting: how many ask for a look, uncertain or drawn for the audit.
+        images: those to review first, in order.
+        waiting: how many should be reviewed, uncertain or drawn for the audit.
         corrected: how many images were corrected or rejected.
         audit: None when nothing is or was audited.
     """
 
-    images: tuple[HeldImage, ...]
+    images: Sequence[RecentImage]
     waiting: int
     corrected: int
     audit: AuditEstimate | None
 
 
-class ReviewQueue:
-    """Orders what is held and not corrected yet."""
+def review(recent: RecentImages, store: FeedbackStore, selection: Selection, limit: int) -> Review:
+    """Return the first `limit` recent images that are not corrected yet, and the counts.
 
-    def __init__(self, held: HeldImages, store: FeedbackStore, selection: Selection) -> None:
-        self._held = held
-        self._store = store
-        self._selection = selection
+    The most uncertain come first; then those of the audit, in an order by lot, so that those which
+    are reviewed are a fair sample; then all others, the most uncertain first.
+    """
+    images = recent.all()
+    corrected = store.corrected_among(image.sha256 for image in images)
+    waiting = [image for image in images if image.sha256 not in corrected]
 
-    def look(self, limit: int) -> Review:
-        """Give the first `limit` images and the counts.
-
-        The most uncertain come first; then those of the audit, in an order by lot, so that those
-        which get a look are a fair sample; then all others, the most uncertain first.
-        """
-        held = self._held.all()
-        corrected = self._store.corrected_among(image.sha256 for image in held)
-        waiting = [image for image in held if image.sha256 not in corrected]
-        num_audit = sum(image.reason == AUDIT for image in waiting)
-        num_uncertain = sum(image.reason == UNCERTAIN for image in waiting)
-        return Review(
-            images=tuple(sorted(waiting, key=self._place)[:limit]),
-            waiting=num_uncertain + num_audit,
-            corrected=self._store.num_corrected(),
-            audit=self._estimate(num_audit),
-        )
-
-    def _place(self, image: HeldImage) -> tuple[int, float, str]:
+    def place(image: RecentImage) -> tuple[int, float, str]:
         if image.reason == AUDIT:
-            return _SECOND, self._selection.draw(image.sha256), image.sha256
+            return _SECOND, selection.draw(image.sha256), image.sha256
         part = _FIRST if image.reason == UNCERTAIN else _LAST
         return part, -image.uncertainty, image.sha256
 
-    def _estimate(self, num_waiting: int) -> AuditEstimate | None:
-        reviewed, missed = self._store.audit(self._selection.class_of_interest)
-        share = self._selection.audit_share
-        if not share and not reviewed and not num_waiting:
-            return None
-        return AuditEstimate(share, num_waiting + reviewed, reviewed, missed)
+    num_audit = sum(image.reason == AUDIT for image in waiting)
+    num_uncertain = sum(image.reason == UNCERTAIN for image in waiting)
+    return Review(
+        images=sorted(waiting, key=place)[:limit],
+        waiting=num_uncertain + num_audit,
+        corrected=store.num_corrected(),
+        audit=_estimate(store.audited(), selection, num_audit),
+    )
 
 
-def as_json(image: HeldImage) -> Mapping[str, Any]:
-    """Give an image of the queue as JSON values."""
+def _estimate(
+    audited: Sequence[FeedbackEvent], selection: Selection, num_waiting: int
+) -> AuditEstimate | None:
+    reviewed = [event for event in audited if event.predicted is not None]
+    if not (selection.audit_share or reviewed or num_waiting):
+        return None
+    missed = sum(_is_missed(event, selection.class_of_interest) for event in reviewed)
+    return AuditEstimate(selection.audit_share, num_waiting + len(reviewed), len(reviewed), missed)
+
+
+def _is_missed(event: FeedbackEvent, class_of_interest: str | None) -> bool:
+    """Return whether the filter should not have dropped an image.
+
+    Without a class of interest, any class other than the decision shows that it was wrong.
+    """
+    if class_of_interest is not None:
+        return event.label == class_of_interest
+    return event.label not in (None, (event.predicted or {}).get("decision"))
+
+
+def as_json(image: RecentImage) -> Mapping[str, Any]:
+    """Return an image of the review queue as JSON values."""
     prediction = image.prediction
     return {
         "sha256": image.sha256,
-        "id": image.ids[-1],
+        "id": image.id,
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,

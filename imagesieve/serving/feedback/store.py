@@ -1,309 +1,399 @@
-"""The store of corrections: what people say of images, and how to take it back."""
+"""Corrections on disk: changes that survive `kill -9` at any moment.
 
-import collections
+A change writes the image, commits the event that names it, and removes the image's former file.
+"""
+
+import contextlib
 import dataclasses
-import io
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from imagesieve.feedback import AUDIT, CORRECT, REJECT, SENT, UNDO, Entry, stored_name
-from imagesieve.serving.errors import BadParameterError, UnknownImageError
-from imagesieve.serving.feedback.folder import FeedbackFolder, FeedbackLimits
-from imagesieve.serving.feedback.state import Step
+from imagesieve import files
+from imagesieve.errors import OutputError
+from imagesieve.feedback import (
+    AUDIT,
+    CORRECT,
+    DATABASE_NAME,
+    JOURNAL_NAME,
+    KEY_DIGITS,
+    RECOVERED,
+    SCHEMA,
+    UNDO,
+    FeedbackEvent,
+    History,
+    find_images,
+    image_path,
+    open_database,
+    parse_stored_name,
+    read_image,
+    stored_name,
+    transaction,
+    write_image,
+)
+from imagesieve.serving.errors import (
+    FeedbackFullError,
+    FeedbackUnavailableError,
+    UnknownImageError,
+)
+
+_THREAD_SECONDS = 10.0  # for corrections of other threads to be written
+_PAGE_EVENTS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class ImageNeededError(UnknownImageError):
+    """A change cannot be made without the image."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Remark:
-    """What goes into the journal beside the correction; see `feedback_lines.Entry`."""
+class FeedbackLimits:
+    """What all corrections together may take."""
 
-    predicted: Mapping[str, Any] | None = None
-    model: str | None = None
-    reason: str = SENT
-    reviewer: str | None = None
-    caller: str | None = None
-    note: str | None = None
+    max_images: int = 20_000
+    max_bytes: int = 2 * 2**30  # of the images on disk
+    max_history_bytes: int = 100 * 2**20  # of the database
+    max_removed_bytes: int = 16 * 2**20  # in the database: images that an undo may bring back
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What holds for an image now.
+    """What was in force for an image, and what is now.
 
     Attributes:
-        sha256: of the image as it was sent.
-        label: its class; None when it is rejected or nothing holds.
-        is_rejected: whether it belongs to no class.
-        previous: the label before.
-        stored: path of the image in the feedback folder.
-        is_new: whether nothing held before.
-        is_changed: whether anything was written.
+        before: None when nothing was.
+        after: None when nothing is.
+        stored: path of the image in the feedback folder; None when there is none.
     """
 
-    sha256: str
-    label: str | None
-    is_rejected: bool
-    previous: str | None
+    before: FeedbackEvent | None
+    after: FeedbackEvent | None
     stored: str | None
-    is_new: bool
-    is_changed: bool
 
 
 class FeedbackStore:
-    """Keeps corrections; any thread and any process may use the same folder."""
+    """The corrections of one folder; all threads and processes of one host may share it.
 
-    def __init__(
-        self,
-        folder: Path,
-        to_jpeg: Callable[[bytes], bytes],
-        limits: FeedbackLimits | None = None,
-    ) -> None:
-        """Name the folder; it is made with the first correction.
+    Every method raises FeedbackUnavailableError when the disk fails; the log has the reason.
+    """
 
-        Args:
-            folder: for the images and the journal.
-            to_jpeg: decodes an encoded image and encodes it anew, for keeping.
-            limits: what is kept at most.
-        """
-        limits = limits or FeedbackLimits()
-        self._folder = FeedbackFolder(folder, limits)
-        self._to_jpeg = to_jpeg
-        self._removed = _RemovedImages(limits.max_removed_bytes)
+    def __init__(self, folder: Path, limits: FeedbackLimits | None = None) -> None:
+        """Name the folder; it is made with the first correction."""
+        self._folder = folder
+        self._path = folder / DATABASE_NAME
+        self._limits = limits or FeedbackLimits()
+        self._lock = threading.Lock()
+        self._history: History | None = None
+        self._inode = 0
+        self._trouble = ""  # what was logged last, until it works again
+        self._written: str | None = None  # the image that goes if its event cannot be committed
 
     def open(self) -> None:
-        """Read what earlier runs left, and put in order what a killed one did.
+        """Make images and history agree; where there is no folder yet, only try the disk."""
+        with self._reporting("stored"):
+            if self._folder.is_dir():
+                self._connected()
+                return
+            parent = next(path for path in self._folder.absolute().parents if path.is_dir())
+            with files.scratch_folder(parent, "feedback") as scratch:
+                open_database(scratch / DATABASE_NAME, SCHEMA).close()
 
-        Raises:
-            FeedbackUnavailableError, FeedbackFullError: the folder is there but cannot be used.
-        """
-        self._folder.open()
+    def close(self) -> None:
+        """Close the database; the next call opens it again."""
+        with self._lock:
+            self._disconnect()
 
-    def correct(
-        self, sha256: str, label: str | None, remark: Remark, data: bytes | None = None
-    ) -> Correction:
-        """Say that an image is of a class, or of none. The same again changes nothing.
+    def record(self, event: FeedbackEvent, jpeg: bytes | None = None) -> Correction:
+        """Add an event to the history, and move the image to where it belongs.
 
-        Args:
-            sha256: of the image as it was sent.
-            label: a class whose name is fit for a folder; None keeps the image out of all.
-            remark: what else goes into the journal.
-            data: the encoded image; may be missing when it is stored already.
-
-        Raises:
-            UnknownImageError: it is not stored, and `data` is missing.
-            ImageError: it cannot be decoded.
-            FeedbackFullError: there is no room.
-            FeedbackUnavailableError: it could not be written; nothing was changed.
-        """
-        jpeg = None
-        if label is not None and data is not None and not self._is_stored(sha256):
-            jpeg = self._to_jpeg(data)  # what is no image is found out before a folder is made
-        is_held = data is not None
-        return self._encoding_outside(
-            lambda jpeg: self._correct(sha256, label, remark, jpeg, is_held=is_held), data, jpeg
-        )
-
-    def undo(self, sha256: str, remark: Remark, data: bytes | None = None) -> Correction:
-        """Take back the last thing that was said of an image; what was said before holds again.
+        The same correction again changes nothing. An undo puts in force what was before.
 
         Args:
-            sha256: of the image as it was sent.
-            remark: who does it.
-            data: the encoded image, in case it has to come back.
+            event: a correction to a class that `is_class_name`, a rejection, or an undo, whose
+                label is found out here; `stored` always is.
+            jpeg: the image to store.
 
         Raises:
-            UnknownImageError: there is nothing to undo; or the image, which was rejected, is
-                not held any more.
-            ImageError: it has to come back, and cannot be decoded.
-            FeedbackFullError, FeedbackUnavailableError: as for `correct`.
+            ImageNeededError: the image is not stored, and `jpeg` is missing.
+            UnknownImageError: there is nothing to undo.
+            FeedbackFullError: a limit is reached.
         """
-        return self._encoding_outside(lambda jpeg: self._undo(sha256, remark, jpeg), data)
+        if jpeg is None and not self._path.exists():  # nothing is made for what will be refused
+            raise _nothing_to_undo() if event.action == UNDO else _image_needed()
+        if jpeg is not None:
+            # Committed first: the file of a known image that no event names is removed by `open`.
+            with self._writing() as history:
+                history.register(history.key_of(event.sha256), event.sha256)
+        with self._writing() as history:
+            key = history.key_of(event.sha256)
+            before = history.in_force(key)
+            event = _completed(event, key, before, history.before(key))
+            if not self._is_done(event, before):
+                self._change(history, key, event, before, jpeg)
+            after = history.in_force(key)
+        former = _stored(before, key)
+        if former is not None and former != event.stored:
+            self._remove_former(key, former)
+        return Correction(before, after, event.stored)
 
-    def is_settled(self, sha256: str, label: str | None) -> bool:
-        """Tell whether that is what holds, as far as is known without looking at the disk."""
-        with self._folder.reading():
-            steps = self._folder.state.steps(self._folder.state.key_of(sha256))
-            return bool(steps) and steps[-1].label == label
-
-    def is_corrected(self, sha256: str) -> bool:
-        """Tell whether anything holds of an image; it may wait while a correction is written."""
-        return bool(self.corrected_among([sha256]))
+    def in_force(self, sha256: str) -> FeedbackEvent | None:
+        """Return what is in force for an image, or None."""
+        with self._reading() as history:
+            return history.in_force(history.key_of(sha256))
 
     def corrected_among(self, images: Iterable[str]) -> set[str]:
-        """Give those images, by SHA-256, of which something holds."""
-        with self._folder.reading():
-            state = self._folder.state
-            return {sha256 for sha256 in images if state.steps(state.key_of(sha256))}
-
-    def image(self, sha256: str) -> bytes | None:
-        """Give the stored JPEG of an image, or None when it, with all its digits, is not there.
-
-        Raises:
-            FeedbackUnavailableError: it cannot be read.
-        """
-        with self._folder.reading():
-            state = self._folder.state
-            stored = None if state.is_other(sha256) else state.stored(state.key_of(sha256))
-            return None if stored is None else self._folder.files.read(stored)
+        """Return those images, by SHA-256, for which something is in force."""
+        with self._reading() as history:
+            return {sha256 for sha256 in images if history.in_force(history.key_of(sha256))}
 
     def num_corrected(self) -> int:
-        """Count the images of which something holds, rejected ones included."""
-        with self._folder.reading():
-            return self._folder.state.num_corrected()
+        """Return the number of images for which something is in force, rejected ones included."""
+        with self._reading() as history:
+            row = history.row("SELECT count(event) AS number FROM images")
+            return row["number"] if row else 0
 
-    def audit(self, class_of_interest: str | None) -> tuple[int, int]:
-        """Count audited images: reviewed, missed; see `FeedbackState.audit`."""
-        with self._folder.reading():
-            return self._folder.state.audit(class_of_interest)
+    def audited(self) -> list[FeedbackEvent]:
+        """Return what is in force for the images that were drawn for the audit."""
+        with self._reading() as history:
+            return list(history.corrections(reason=AUDIT).values())
 
-    def export(self) -> tuple[BinaryIO, int]:
-        """Give the journal, open for reading, and how many bytes of it are whole lines.
+    def image(self, sha256: str) -> bytes | None:
+        """Return the stored JPEG of an image, or None."""
+        with self._reading() as history:
+            key = history.key_of(sha256)
+            return self._read(_stored(history.in_force(key), key))
 
-        What other processes wrote is in it, and so is a journal that can be read but not written.
+    def events(self) -> Iterator[FeedbackEvent]:
+        """Yield the history, the oldest event first; others may be added meanwhile."""
+        last = 0
+        while True:
+            with self._reading() as history:
+                page = history.events(after=last, limit=_PAGE_EVENTS)
+            if not page:
+                return
+            yield from page.values()
+            last = max(page)
 
-        Raises:
-            FeedbackUnavailableError: it cannot be read.
-        """
-        with self._folder.reading():
-            try:
-                return self._folder.journal.open_to_read()
-            except FileNotFoundError:
-                return io.BytesIO(), 0
+    def _is_done(self, event: FeedbackEvent, before: FeedbackEvent | None) -> bool:
+        if before is None or event.action == UNDO or before.label != event.label:
+            return False
+        return event.stored is None or (self._folder / event.stored).is_file()
 
-    def _encoding_outside(
-        self,
-        change: Callable[[bytes | None], Correction],
-        data: bytes | None,
-        jpeg: bytes | None = None,
-    ) -> Correction:
-        """Make a change; if it needs the image, encode that where nobody has to wait for it.
-
-        Args:
-            change: gets the image encoded anew, or None. What holds may change between two
-                calls, so each finds out afresh, while it keeps all others out, what it needs.
-            data: the encoded image as it was sent.
-            jpeg: what it became, where that is done already.
-        """
-        try:
-            return change(jpeg)
-        except _ImageNeededError:
-            if data is None:
-                raise
-        return change(self._to_jpeg(data))
-
-    def _correct(
-        self, sha256: str, label: str | None, remark: Remark, jpeg: bytes | None, *, is_held: bool
-    ) -> Correction:
-        with self._folder.exclusive():
-            key = self._key_of(sha256)
-            steps = self._folder.state.steps(key)
-            if self._holds(key, steps, label):
-                return self._now(sha256, key, steps, is_changed=False)
-            if not steps and not is_held and key not in self._removed:
-                raise _ImageNeededError()
-            action = REJECT if label is None else CORRECT
-            return self._change(action, sha256, label, _with_past(remark, steps), jpeg)
-
-    def _undo(self, sha256: str, remark: Remark, jpeg: bytes | None) -> Correction:
-        with self._folder.exclusive():
-            steps = self._folder.state.steps(self._key_of(sha256))
-            if not steps:
-                raise UnknownImageError("There is no correction of this image.")
-            label = steps[-2].label if len(steps) > 1 else None
-            return self._change(UNDO, sha256, label, _with_prediction(remark, steps[-1]), jpeg)
-
-    def _key_of(self, sha256: str) -> str:
-        if self._folder.state.is_other(sha256):
-            raise BadParameterError(
-                "Another image's SHA-256 begins with the same digits: this one cannot be kept."
-            )
-        return self._folder.state.key_of(sha256)
-
-    def _is_stored(self, sha256: str) -> bool:
-        with self._folder.reading():
-            return self._folder.state.num_bytes_of(self._folder.state.key_of(sha256)) > 0
-
-    def _holds(self, key: str, steps: tuple[Step, ...], label: str | None) -> bool:
-        """Tell whether that is what holds, and the image is where it should be."""
-        stored = self._folder.state.stored(key)
-        is_there = stored is None or self._folder.files.num_bytes(stored) > 0
-        return bool(steps) and steps[-1].label == label and is_there
+    def _read(self, stored: str | None) -> bytes | None:
+        if stored is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            return read_image(image_path(self._folder, stored))
+        return None
 
     def _change(
-        self, action: str, sha256: str, label: str | None, remark: Remark, jpeg: bytes | None
-    ) -> Correction:
-        state, files = self._folder.state, self._folder.files
-        key = state.key_of(sha256)
-        before = state.steps(key)
-        old = state.stored(key)
-        stored = None if label is None else stored_name(label, key)
-        image = files.read(old) if old is not None else None
-        entry = Entry(
-            action=action, sha256=sha256, label=label, stored=stored, **dataclasses.asdict(remark)
-        )
-        if stored is None:
-            self._folder.write(key, entry, None)
-            self._removed.put(key, image)
+        self,
+        history: History,
+        key: str,
+        event: FeedbackEvent,
+        before: FeedbackEvent | None,
+        jpeg: bytes | None,
+    ) -> None:
+        former = self._read(_stored(before, key))
+        removed = history.row("SELECT jpeg FROM removed WHERE key = ?", key)
+        image = former or (removed["jpeg"] if removed else jpeg)
+        if image is None and (event.stored is not None or before is None):
+            raise _image_needed()
+        history.append(key, event)
+        if event.stored is not None and image is not None:
+            self._reserve(history, key, len(image))
+            history.database.execute("DELETE FROM removed WHERE key = ?", (key,))
+            self._written = event.stored
+            write_image(self._folder, event.stored, image)
         else:
-            image = image or self._removed.get(key) or jpeg
-            if image is None:
-                raise _ImageNeededError()
-            self._folder.write(key, entry, image)
-        return self._now(sha256, key, before, is_changed=True)
+            self._reserve(history, key, 0)
+            self._remember(history, key, former)
 
-    def _now(
-        self, sha256: str, key: str, before: tuple[Step, ...], *, is_changed: bool
-    ) -> Correction:
-        steps = self._folder.state.steps(key)
-        return Correction(
-            sha256=sha256,
-            label=steps[-1].label if steps else None,
-            is_rejected=bool(steps) and steps[-1].label is None,
-            previous=before[-1].label if before else None,
-            stored=self._folder.state.stored(key),
-            is_new=not before,
-            is_changed=is_changed,
-        )
+    def _reserve(self, history: History, key: str, num_bytes: int) -> None:
+        """Note the size that an image's file will have.
 
+        Raises:
+            FeedbackFullError: a limit is reached.
+        """
+        row = history.row("SELECT num_bytes FROM images WHERE key = ?", key)
+        old_bytes = row["num_bytes"] if row else 0
+        history.database.execute("UPDATE images SET num_bytes = ? WHERE key = ?", (num_bytes, key))
+        num_images, total_bytes, history_bytes = history.database.execute(
+            "SELECT count(nullif(num_bytes, 0)), total(num_bytes), (SELECT (page_count - "
+            "freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, "
+            "pragma_page_size) FROM images"
+        ).fetchone()
+        limits = self._limits
+        if history_bytes > limits.max_history_bytes:
+            what = "The history of corrections is full"
+        elif not old_bytes and num_bytes and num_images > limits.max_images:
+            what = f"There are {limits.max_images:,} images of corrections already"
+        elif num_bytes > old_bytes and total_bytes > limits.max_bytes:
+            what = f"There are {limits.max_bytes // 2**20:,} MB of corrections already"
+        else:
+            return
+        raise FeedbackFullError(f"{what}: train with them, then move them elsewhere.")
 
-class _RemovedImages:
-    """The images that were taken out last, in memory: an undo may want them back."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._images: collections.OrderedDict[str, bytes] = collections.OrderedDict()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._images
-
-    def get(self, key: str) -> bytes | None:
-        return self._images.get(key)
-
-    def put(self, key: str, image: bytes | None) -> None:
+    def _remember(self, history: History, key: str, image: bytes | None) -> None:
+        """Keep a removed image in the database for an undo; the oldest make room for it."""
         if image is None:
             return
-        self._images[key] = image
-        self._images.move_to_end(key)
-        while sum(map(len, self._images.values())) > self._max_bytes:
-            self._images.popitem(last=False)
+        history.database.execute("INSERT OR REPLACE INTO removed VALUES (?, ?)", (key, image))
+        history.database.execute(
+            "DELETE FROM removed WHERE rowid IN (SELECT rowid FROM (SELECT rowid, sum(length(jpeg))"
+            " OVER (ORDER BY rowid DESC) AS num_bytes FROM removed) WHERE num_bytes > ?)",
+            (self._limits.max_removed_bytes,),
+        )
+
+    def _remove_former(self, key: str, former: str) -> None:
+        """Remove the file that an image had before, unless it was moved back there meanwhile."""
+        # An error is logged; the event counts all the same, and `open` removes the file.
+        with contextlib.suppress(FeedbackUnavailableError), self._writing() as history:
+            if _stored(history.in_force(key), key) != former:
+                image_path(self._folder, former).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[History]:
+        """Yield the history, all other threads and processes waiting; commit in the end."""
+        with self._reporting("stored"):
+            history = self._connected()
+            self._written = None
+            try:
+                with transaction(history.database):
+                    yield history
+            except BaseException:
+                self._take_back()
+                raise
+
+    def _take_back(self) -> None:
+        if self._written is not None:
+            with contextlib.suppress(OSError):  # `open` removes it
+                (self._folder / self._written).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[History]:
+        """Yield the history, which is empty where there is none on disk."""
+        with self._reporting("read"):
+            if self._path.exists():
+                yield self._connected()
+                return
+            with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+                empty.executescript(SCHEMA)
+                yield History(empty)
+
+    @contextlib.contextmanager
+    def _reporting(self, what: str) -> Iterator[None]:
+        """Keep out other threads; turn errors of the disk into one that shows callers no paths."""
+        if not self._lock.acquire(timeout=_THREAD_SECONDS):
+            raise FeedbackUnavailableError("Other corrections take too long: try again later.")
+        try:
+            yield
+            self._trouble = ""
+        except (OutputError, OSError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error):
+                self._disconnect()
+            trouble = f"Corrections in {self._folder} cannot be {what}: {error}"
+            if trouble != self._trouble:
+                _log.warning("%s", trouble)
+                self._trouble = trouble
+            what = "read its" if what == "read" else "store"
+            raise FeedbackUnavailableError(
+                f"The server cannot {what} corrections now; its log says why. Nothing was changed."
+            ) from error
+        finally:
+            self._lock.release()
+
+    def _connected(self) -> History:
+        """Return the history; when the database was moved away or replaced, the new one's."""
+        if self._history and self._path.exists() and self._path.stat().st_ino == self._inode:
+            return self._history
+        self._disconnect()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as opened:
+            database = open_database(self._path, SCHEMA)
+            opened.callback(database.close)
+            self._inode = self._path.stat().st_ino
+            history = History(database)
+            self._put_in_order(history)
+            opened.pop_all()
+        self._history = history
+        return history
+
+    def _disconnect(self) -> None:
+        if self._history is not None:
+            self._history.database.close()
+            self._history = None
+
+    def _put_in_order(self, history: History) -> None:
+        """Take over what an earlier release wrote, and make images and history agree."""
+        journal = self._folder / JOURNAL_NAME
+        with transaction(history.database):
+            has_journal = history.take_over(journal)
+            for path in self._folder.glob(f"*/{files.PARTIAL_PREFIX}*"):
+                if path.is_file() and not path.parent.is_symlink():
+                    path.unlink()  # its writer was killed: nobody writes while we do
+            history.database.execute("UPDATE images SET num_bytes = 0")
+            for key, sizes in find_images(self._folder).items():
+                self._tidy(history, key, sizes)
+        if has_journal:
+            name = f".feedback-{files.sha256_of(journal)[:KEY_DIGITS]}.jsonl"
+            journal.rename(self._folder / name)
+        files.fsync_folder(self._folder)
+
+    def _tidy(self, history: History, key: str, sizes: Mapping[str, int]) -> None:
+        stored = _stored(history.in_force(key), key)
+        known = history.row("SELECT sha256 FROM images WHERE key = ?", key)
+        if stored not in sizes and (stored is not None or known is None):
+            stored = min(sizes)  # moved by hand, or never recorded
+            sha256 = known["sha256"] if known else files.sha256_of(self._folder / stored)
+            label = parse_stored_name(stored)[0]
+            history.register(key, sha256)
+            history.append(key, FeedbackEvent(CORRECT, sha256, label, stored, reason=RECOVERED))
+            _log.warning("%s was not in the history of %s: it is now.", stored, self._folder)
+        for other in sorted(sizes.keys() - {stored}):
+            _log.warning("Removed %s from %s: its history differs.", other, self._folder)
+            (self._folder / other).unlink()
+        num_bytes = sizes[stored] if stored is not None else 0
+        query = "UPDATE images SET num_bytes = ? WHERE key = ?"
+        history.database.execute(query, (num_bytes, key))
 
 
-class _ImageNeededError(UnknownImageError):
-    """A change cannot be made without the image."""
-
-    def __init__(self) -> None:
-        super().__init__("The image is not held any more: send it again, as a file.")
+def _stored(event: FeedbackEvent | None, key: str) -> str | None:
+    """Return where an image belongs when an event is in force."""
+    return stored_name(event.label, key) if event and event.label is not None else None
 
 
-def _with_past(remark: Remark, steps: tuple[Step, ...]) -> Remark:
-    """Keep what was known of the prediction; what was drawn for the audit stays in it."""
-    if not steps or steps[-1].predicted is None:
-        return remark
-    if steps[-1].reason == AUDIT or remark.predicted is None:
-        return _with_prediction(remark, steps[-1])
-    return remark
+def _completed(
+    event: FeedbackEvent,
+    key: str,
+    before: FeedbackEvent | None,
+    former: FeedbackEvent | None,
+) -> FeedbackEvent:
+    """Return an event with the label in force from then on, and with what was predicted before.
 
-
-def _with_prediction(remark: Remark, step: Step) -> Remark:
+    An image that was drawn for the audit stays in it, whatever is said of it later.
+    """
+    if event.action == UNDO:
+        if before is None:
+            raise _nothing_to_undo()
+        event = dataclasses.replace(event, label=former.label if former else None)
+    event = dataclasses.replace(event, stored=_stored(event, key))
+    is_new = event.action != UNDO and event.predicted is not None
+    if before is None or (is_new and before.reason != AUDIT):
+        return event
+    if event.action != UNDO and before.predicted is None:
+        return event
     return dataclasses.replace(
-        remark, predicted=step.predicted, model=step.model, reason=step.reason
+        event, predicted=before.predicted, model=before.model, reason=before.reason
     )
+
+
+def _nothing_to_undo() -> UnknownImageError:
+    return UnknownImageError("There is no correction of this image.")
+
+
+def _image_needed() -> ImageNeededError:
+    return ImageNeededError("The image is not stored any more: send it again, as a file.")

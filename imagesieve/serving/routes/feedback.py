@@ -1,15 +1,18 @@
-"""The addresses where people tell the service what it got wrong, and find what to look at."""
+"""Routes for corrections of predictions, and for images to review."""
 
 import hashlib
+import itertools
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import flask
 
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
-from imagesieve.feedback import CORRECT, REJECT, SENT, UNDO
+from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
 from imagesieve.model.decisions import ARGMAX, CONFIDENT
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.checks import take_tokens
@@ -17,15 +20,14 @@ from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.errors import (
     BadParameterError,
+    FeedbackUnavailableError,
     RateLimitedError,
-    UnavailableError,
     UnknownImageError,
     UnknownLabelError,
 )
-from imagesieve.serving.feedback import review
-from imagesieve.serving.feedback.image_store import KeptImages
-from imagesieve.serving.feedback.jpegs import JpegMaker
-from imagesieve.serving.feedback.recent import HeldImage, HeldImages
+from imagesieve.serving.feedback.image_store import ImageStore
+from imagesieve.serving.feedback.jpegs import to_jpeg
+from imagesieve.serving.feedback.recent import RecentImage, RecentImages
 from imagesieve.serving.feedback.requests import (
     CorrectionRequest,
     is_sha256,
@@ -33,8 +35,13 @@ from imagesieve.serving.feedback.requests import (
     read_limit,
     refuse_options,
 )
-from imagesieve.serving.feedback.selection import Selection
-from imagesieve.serving.feedback.store import Correction, FeedbackStore, Remark
+from imagesieve.serving.feedback.review import Selection, as_json, review
+from imagesieve.serving.feedback.store import (
+    Correction,
+    FeedbackLimits,
+    FeedbackStore,
+    ImageNeededError,
+)
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.service import json_response, requires
@@ -43,7 +50,6 @@ from imagesieve.serving.service import json_response, requires
 PACE = RateLimit(rate=2.0, burst=120)
 
 _MAX_NAMED = 50  # classes in a message
-_CHUNK_BYTES = 65_536
 _NOT_HELD = "The image is not held any more."
 
 _UNDO_LINK = {
@@ -65,44 +71,40 @@ _log = logging.getLogger(__name__)
 
 
 class Corrections:
-    """The room: its views, and what the rest of the service needs of it."""
+    """The views, and what the rest of the service needs of corrections."""
 
     def __init__(
         self,
-        store: FeedbackStore,
-        held: HeldImages,
-        selection: Selection,
+        folder: Path,
         classes: Callable[[], Sequence[str]],
-        to_jpeg: JpegMaker,
         admission: Admission,
         *,
-        kept: KeptImages | None = None,
-        pace: RateLimit = PACE,
+        limits: FeedbackLimits | None = None,
+        selection: Selection | None = None,
+        reasons_to_store: Collection[str] = (),
         count: Callable[[str], None] = lambda action: None,
     ) -> None:
         """Put the parts together; nothing is read or written before `open`.
 
         Args:
-            store: of the corrections.
-            held: images that can be corrected without being sent again.
-            selection: tells which of them should be looked at.
-            classes: gives those of the model in use, or raises what the caller is to hear.
-            to_jpeg: what `store` uses too.
-            admission: hands out the places that predictions take too.
-            kept: the part of `held` on disk.
-            pace: how many corrections each caller may make.
-            count: called with the action of each correction that was written.
+            folder: of the corrections.
+            classes: returns those of the model in use, or raises what the caller is answered.
+            admission: limits what is decoded at once, with predictions.
+            limits: what all corrections may take.
+            selection: which images should be reviewed.
+            reasons_to_store: for which reasons images wait for review on disk, too.
+            count: called with the action of each event that was recorded.
         """
-        self._held = held
-        self._store = store
-        self._queue = review.ReviewQueue(held, store, selection)
-        self._selection = selection
+        self._store = FeedbackStore(folder, limits)
+        self._disk = ImageStore(folder, is_corrected=self._is_corrected)
+        disk = self._disk if reasons_to_store else None
+        self._recent = RecentImages(disk=disk, reasons_to_store=reasons_to_store)
+        self._selection = selection or Selection()
         self._classes = classes
-        self._to_jpeg = to_jpeg
         self._admission = admission
-        self._kept = kept
-        self._buckets = TokenBuckets(pace)
+        self._buckets = TokenBuckets(PACE)
         self._count = count
+        self._stores_images = bool(reasons_to_store)
 
     def blueprint(self) -> flask.Blueprint:
         """Return the routes."""
@@ -116,59 +118,63 @@ class Corrections:
         return blueprint
 
     def open(self) -> None:
-        """Read what earlier runs left. A disk that fails is said, and costs corrections alone."""
+        """Open what earlier runs left. A disk that fails costs corrections alone."""
         try:
             self._store.open()
-        except UnavailableError as error:
-            _log.warning("Corrections cannot be stored for now. %s", error)
-        if self._kept:
-            self._kept.open()
-            kept = [image.sha256 for image in self._kept.all()]
-            for sha256 in self._store.corrected_among(kept):
-                self._kept.remove(sha256)
-
-    def note(self, image_id: str, judged: PredictionResult) -> bool:
-        """Hold a judged image; tell whether it can be corrected by its id alone."""
-        is_strict = judged.policy.kind == CONFIDENT
-        return self._held.note(
-            image_id,
-            judged.data,
-            judged.known.sha256,
-            judged.prediction,
-            judged.described["digest"],
-            judged.described["name"],
-            fallback_class=judged.policy.fallback_class if is_strict else None,
-        )
+        except FeedbackUnavailableError:
+            _log.warning("The service runs without corrections until that is mended.")
+            return
+        if self._stores_images:
+            self._disk.open()
+            stored = [image.sha256 for image in self._disk.all()]
+            for sha256 in filter(self._is_corrected, stored):
+                self._disk.remove(sha256)
 
     def close(self) -> None:
-        """Write what waits to be kept."""
-        if self._kept:
-            self._kept.close()
+        """Write the images that wait for it, and close both stores."""
+        self._disk.close()
+        self._store.close()
+
+    def note(self, image_id: str, result: PredictionResult) -> bool:
+        """Hold a predicted image; return whether it can be corrected by its id alone."""
+        sha256, policy = result.known.sha256, result.policy
+        fallback = policy.fallback_class if policy.kind == CONFIDENT else None
+        reason = self._selection.reason(sha256, result.prediction, fallback)
+        described = result.described
+        return self._recent.add(
+            image_id,
+            result.data,
+            sha256,
+            result.prediction,
+            described["digest"],
+            described["name"],
+            reason,
+        )
 
     def check(self, described: Mapping[str, Any]) -> None:
-        """Check that a model suits what was asked for.
+        """Check that a model suits the options.
 
         Args:
             described: the model, from `Predictor.describe`.
 
         Raises:
-            UsageError: the class of interest is none of its classes.
+            UsageError: the model does not have the class of interest.
         """
-        wanted, classes = self._selection.class_of_interest, described["classes"]
-        drops_nothing = described["decision_policy"]["kind"] == ARGMAX and wanted is None
+        interest, classes = self._selection.class_of_interest, described["classes"]
+        drops_nothing = described["decision_policy"]["kind"] == ARGMAX and interest is None
         if self._selection.audit_share and drops_nothing:
             _log.warning(
                 "The model's decision policy drops no image, so none is audited: name what is "
                 "to be kept with --class-of-interest."
             )
-        if wanted is not None and wanted not in classes:
+        if interest is not None and interest not in classes:
             raise UsageError(
-                f"--class-of-interest {wanted}: the model has no such class; it has "
+                f"--class-of-interest {interest}: the model has no such class; it has "
                 f"{_listed(classes)}."
             )
         for name in classes:
             if not is_class_name(name):
-                _log.warning("Nothing can be corrected to %r: it is no folder's name.", name)
+                _log.warning("Nothing can be corrected to %r: it cannot name a folder.", name)
 
     @openapi.operation(
         "correct",
@@ -176,7 +182,7 @@ class Corrections:
         {
             201: openapi.json_content("it is stored", schemas.Corrected, links=_UNDO_LINK),
             200: openapi.json_content(
-                "it is what was said before, or instead of it", schemas.Corrected, links=_UNDO_LINK
+                "it is the same as before, or replaces it", schemas.Corrected, links=_UNDO_LINK
             ),
         },
         body=openapi.correction_body(),
@@ -200,29 +206,30 @@ class Corrections:
         with the image itself. The next training learns from it.
         """
         with self._admission.place():  # it decodes: no more at once than predictions
-            return self._correct()
-
-    def _correct(self) -> flask.Response:
-        asked = read_correction(flask.request, self._admission.limits)
-        if asked.label is not None:
-            self._check_label(asked.label)
-        sha256, image = self._find(asked)
-        data = asked.image or self._held.data(sha256)
-        if not self._store.is_settled(sha256, asked.label):
-            self._slow_down()
-            if asked.reject and asked.image is not None:
-                self._to_jpeg(asked.image)  # what is no image is told so
-        remark = _remark(image, asked.reviewer, asked.note)
-        done = self._store.correct(sha256, asked.label, remark, data)
-        if done.is_changed:
-            self._count(REJECT if done.is_rejected else CORRECT)
-        self._held.note_settled(sha256)
-        return json_response(_as_json(done), 201 if done.is_new else 200)
+            asked = read_correction(flask.request, self._admission.limits)
+            if asked.label is not None:
+                self._check_label(asked.label)
+            sha256, image = self._find(asked)
+            now = self._store.in_force(sha256)
+            if now is None or now.label != asked.label:
+                self._slow_down()
+            event = FeedbackEvent(
+                action=REJECT if asked.reject else CORRECT,
+                sha256=sha256,
+                label=asked.label,
+                reviewer=asked.reviewer,
+                note=asked.note,
+                caller=flask.g.caller.name,
+                **_predicted(image),
+            )
+            done = self._record(event, asked.image or self._recent.data(sha256))
+        self._recent.note_corrected(sha256)
+        return json_response(_as_json(sha256, done), 200 if done.before else 201)
 
     @openapi.operation(
         "undo_correction",
         openapi.FEEDBACK,
-        {200: openapi.json_content("what holds now", schemas.Corrected)},
+        {200: openapi.json_content("what is in force now", schemas.Corrected)},
         errors=(
             errors.UnknownImageError,
             errors.FeedbackFullError,
@@ -239,27 +246,32 @@ class Corrections:
         if not is_sha256(sha256):
             raise UnknownImageError("There is no correction of this image.")
         self._slow_down()
+        event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
         with self._admission.place():  # it may decode: no more at once than predictions
-            done = self._store.undo(sha256, _remark(None), self._held.data(sha256))
-        self._count(UNDO)
-        if done.label is None and not done.is_rejected:
-            self._held.note_unsettled(sha256)
-        return json_response(_as_json(done))
+            done = self._record(event, self._recent.data(sha256))
+        if done.after is None:
+            self._recent.note_undone(sha256)
+        return json_response(_as_json(sha256, done))
 
     @openapi.operation(
         "review",
         openapi.FEEDBACK,
-        {200: openapi.json_content("the queue", schemas.Review, links=_IMAGE_LINK)},
+        {200: openapi.json_content("the review queue", schemas.Review, links=_IMAGE_LINK)},
         query=schemas.ReviewOptions,
-        errors=(*openapi.OPTION_ERRORS, *openapi.LOADING),
+        errors=(
+            errors.FeedbackUnavailableError,
+            *openapi.OPTION_ERRORS,
+            *openapi.LOADING,
+        ),
         example="CURL 'URL/v1/review?limit=5'",
     )
     def review(self) -> flask.Response:
-        """List the images that should be looked at."""
-        found = self._queue.look(read_limit(flask.request, self._admission.limits))
+        """List the images that should be reviewed."""
+        limit = read_limit(flask.request, self._admission.limits)
+        found = review(self._recent, self._store, self._selection, limit)
         return json_response(
             {
-                "images": [review.as_json(image) for image in found.images],
+                "images": [as_json(image) for image in found.images],
                 "waiting": found.waiting,
                 "corrected": found.corrected,
                 "classes": list(self._classes()),
@@ -281,12 +293,12 @@ class Corrections:
         example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
     )
     def image(self, sha256: str) -> flask.Response:
-        """Return an image that should be looked at."""
+        """Return an image that should be reviewed."""
         refuse_options(flask.request, self._admission.limits)
         if not is_sha256(sha256):
             raise UnknownImageError(_NOT_HELD)
-        data = self._held.data(sha256)
-        # Never the bytes that somebody sent: an image may be a page or a script as well.
+        data = self._recent.data(sha256)
+        # Never the bytes that were sent: an image may be a page or a script as well.
         with self._admission.place():
             jpeg = self._to_jpeg(data) if data is not None else self._store.image(sha256)
         if jpeg is None:
@@ -303,14 +315,32 @@ class Corrections:
         example="CURL -o feedback.jsonl URL/v1/feedback/export",
     )
     def export(self) -> flask.Response:
-        """Return the journal of all corrections."""
+        """Return the history of all corrections."""
         refuse_options(flask.request, self._admission.limits)
-        file, num_bytes = self._store.export()
-        response = flask.Response(_chunks(file, num_bytes), mimetype="application/x-ndjson")
-        response.call_on_close(file.close)
-        response.content_length = num_bytes
+        lines = (json.dumps(event.to_json()) + "\n" for event in self._store.events())
+        first = list(itertools.islice(lines, 1))  # an error is answered before the body begins
+        response = flask.Response(_chunks(first, lines), mimetype="application/x-ndjson")
         response.headers["Content-Disposition"] = 'attachment; filename="feedback.jsonl"'
         return response
+
+    def _record(self, event: FeedbackEvent, data: bytes | None) -> Correction:
+        try:
+            done = self._store.record(event)
+        except ImageNeededError:
+            if data is None:
+                raise
+            # Encoded while others may correct; what is not an image is refused with its reason.
+            done = self._store.record(event, self._to_jpeg(data))
+        if event.action == UNDO or done.before != done.after:
+            self._count(event.action)
+        return done
+
+    def _to_jpeg(self, data: bytes) -> bytes:
+        with self._admission.decoding(data):
+            return to_jpeg(data, self._admission.limits.images)
+
+    def _is_corrected(self, sha256: str) -> bool:
+        return self._store.in_force(sha256) is not None
 
     def _check_label(self, label: str) -> None:
         classes = self._classes()
@@ -321,12 +351,12 @@ class Corrections:
         if not is_class_name(label):
             raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
-    def _find(self, asked: CorrectionRequest) -> tuple[str, HeldImage | None]:
-        """Give the SHA-256 of the image that is meant, and what is held of it."""
-        by_id = self._held.by_id(asked.id) if asked.id is not None else None
+    def _find(self, asked: CorrectionRequest) -> tuple[str, RecentImage | None]:
+        """Return the SHA-256 of the image that is meant, and what was predicted of it lately."""
+        by_id = self._recent.by_id(asked.id) if asked.id is not None else None
         if asked.image is None and asked.id is not None:
             if by_id is None:
-                raise UnknownImageError("The image is not held any more: send it again.")
+                raise UnknownImageError(f"{_NOT_HELD[:-1]}: send it again.")
             return by_id.sha256, by_id
         sha256 = asked.sha256 or ""
         if asked.image is not None:
@@ -334,7 +364,7 @@ class Corrections:
             named = (asked.sha256, by_id.sha256 if by_id else None)
             if any(name not in (None, sha256) for name in named):
                 raise BadParameterError("The image is another one than id or sha256 say.")
-        return sha256, self._held.by_sha256(sha256)
+        return sha256, self._recent.by_sha256(sha256)
 
     def _slow_down(self) -> None:
         seconds = take_tokens(self._buckets, flask.g.caller)
@@ -344,33 +374,24 @@ class Corrections:
             )
 
 
-def _remark(
-    image: HeldImage | None, reviewer: str | None = None, note: str | None = None
-) -> Remark:
-    caller = flask.g.caller.name
+def _predicted(image: RecentImage | None) -> dict[str, Any]:
     if image is None:
-        return Remark(reason=SENT, reviewer=reviewer, caller=caller, note=note)
+        return {}
     prediction = image.prediction
-    return Remark(
-        predicted={
-            "label": prediction.label,
-            "probability": prediction.probability,
-            "decision": prediction.decision,
-        },
-        model=image.digest,
-        reason=image.reason,
-        reviewer=reviewer,
-        caller=caller,
-        note=note,
-    )
+    predicted = {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "decision": prediction.decision,
+    }
+    return {"predicted": predicted, "model": image.digest, "reason": image.reason}
 
 
-def _as_json(done: Correction) -> dict[str, object]:
+def _as_json(sha256: str, done: Correction) -> dict[str, object]:
     return {
-        "sha256": done.sha256,
-        "label": done.label,
-        "rejected": done.is_rejected,
-        "previous": done.previous,
+        "sha256": sha256,
+        "label": done.after.label if done.after else None,
+        "rejected": done.after is not None and done.after.label is None,
+        "previous": done.before.label if done.before else None,
         "stored": done.stored,
     }
 
@@ -380,8 +401,8 @@ def _listed(classes: Sequence[str]) -> str:
     return names if len(classes) <= _MAX_NAMED else f"{names} and {len(classes) - _MAX_NAMED} more"
 
 
-def _chunks(file: BinaryIO, num_bytes: int) -> Iterator[bytes]:
-    """Give the start of a file that others may be adding to."""
-    while num_bytes > 0 and (chunk := file.read(min(_CHUNK_BYTES, num_bytes))):
-        num_bytes -= len(chunk)
-        yield chunk
+def _chunks(first: Sequence[str], rest: Iterator[str]) -> Iterator[str]:
+    """Yield the lines, some hundred at once."""
+    while first:
+        yield "".join(first)
+        first = list(itertools.islice(rest, 200))

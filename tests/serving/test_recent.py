@@ -1,0 +1,354 @@
+"""Recent images, in memory and on disk, and why they should be reviewed."""
+
+import concurrent.futures
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
+from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving.errors import FeedbackUnavailableError
+from imagesieve.serving.feedback.image_store import DATABASE_NAME, ImageStore
+from imagesieve.serving.feedback.recent import (
+    RecentImage,
+    RecentImages,
+    RecentLimits,
+    uncertainty,
+)
+from imagesieve.serving.feedback.review import Selection
+
+SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
+UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
+    reason = UNCERTAIN if prediction is UNSURE else RECENT
+    return recent.add(name, data, sha(data), prediction, "sha256:1", "colours", reason)
+
+
+def ids(images: RecentImages | ImageStore) -> list[str]:
+    return sorted(image.id for image in images.all())
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[ImageStore]:
+    disk = ImageStore(tmp_path)
+    disk.open()
+    yield disk
+    disk.close()
+
+
+def test_an_image_is_found_by_id_and_by_content() -> None:
+    recent = RecentImages()
+    assert add(recent, "one", b"image")
+    found = recent.by_id("one")
+    assert found is recent.by_sha256(sha(b"image"))
+    assert (found.prediction, found.digest, found.name) == (SURE, "sha256:1", "colours")
+    assert (found.reason, found.num_bytes) == (RECENT, 5)
+    assert recent.data(found.sha256) == b"image"
+    assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
+
+
+def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids() -> None:
+    recent = RecentImages(RecentLimits(max_images=2))
+    for number in range(100):
+        add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
+    (found,) = recent.all()
+    assert (found.prediction, found.id) == (SURE, "id 99")
+    assert recent.by_id("id 99") is recent.by_id("id 90") is found
+    assert recent.by_id("id 0") is None  # the first of so many ids are forgotten
+
+
+def test_images_predicted_least_recently_make_room() -> None:
+    recent = RecentImages(RecentLimits(max_images=3))
+    for name in ("a", "b", "c", "a again", "d"):
+        add(recent, name, name[:1].encode())
+    assert ids(recent) == ["a again", "c", "d"]
+    assert recent.by_id("b") is recent.data(sha(b"b")) is None
+
+
+def test_bytes_are_bounded_too() -> None:
+    recent = RecentImages(RecentLimits(max_bytes=100))
+    for number in range(50):
+        add(recent, str(number), bytes([number]) * 30)
+    assert ids(recent) == ["47", "48", "49"]
+    assert not add(recent, "huge", bytes(101))
+    assert recent.by_id("huge") is None
+    assert len(recent.all()) == 3
+
+
+def test_many_threads_may_add_and_look() -> None:
+    recent = RecentImages(RecentLimits(max_images=20))
+
+    def work(seed: int) -> None:
+        for number in range(300):
+            data = bytes([number * seed % 40])
+            add(recent, f"{seed}-{number}", data)
+            found = recent.by_sha256(sha(data))
+            assert found is None or found.sha256 == sha(data)
+            assert len(recent.all()) <= 20
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+
+def test_uncertainty_is_entropy_from_0_to_1() -> None:
+    assert uncertainty({"a": 1.0, "b": 0.0}) == 0
+    assert uncertainty({"a": 0.5, "b": 0.5}) == pytest.approx(1)
+    assert uncertainty(dict.fromkeys("abcdefg", 1 / 7)) == pytest.approx(1)
+    assert uncertainty({"a": 0.9, "b": 0.1}) == pytest.approx(0.468996)  # in bits, by hand
+    assert uncertainty({"only": 1.0}) == 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "decision", "expected"),
+    [
+        ((0.9, 0.1), "a", RECENT),
+        ((0.75, 0.25), "a", RECENT),
+        ((0.74, 0.26), "a", UNCERTAIN),
+        ((0.9, 0.1), "neutral", UNCERTAIN),
+        ((1.0,), "a", RECENT),
+    ],
+)
+def test_a_close_second_or_another_decision_is_uncertain(
+    shares: tuple[float, ...], decision: str, expected: str
+) -> None:
+    shares_by_name = dict(zip("ab", shares, strict=False))
+    prediction = Prediction("a", shares[0], shares_by_name, decision)
+    assert Selection().reason("0" * 64, prediction, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("interest", "fallback", "label", "decision", "dropped"),
+    [
+        (None, None, "red", "red", False),
+        (None, "neutral", "red", "red", False),
+        (None, "neutral", "neutral", "neutral", True),
+        (None, "neutral", "red", "neutral", True),
+        ("red", None, "red", "red", False),
+        ("red", None, "blue", "blue", True),
+        ("red", "neutral", "red", "neutral", True),
+    ],
+)
+def test_what_is_dropped(
+    interest: str | None, fallback: str | None, label: str, decision: str, dropped: bool
+) -> None:
+    selection = Selection(class_of_interest=interest, audit_share=1)
+    prediction = Prediction(label, 0.9, {label: 0.9, "x": 0.1}, decision)
+    assert selection.is_dropped(prediction, fallback) == dropped
+    assert (selection.reason("0" * 64, prediction, fallback) == AUDIT) == dropped
+
+
+def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
+    dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
+    images = [sha(str(number).encode()) for number in range(20_000)]
+
+    def drawn(selection: Selection) -> set[str]:
+        return {sha for sha in images if selection.reason(sha, dropped, None) == AUDIT}
+
+    one = Selection(audit_share=0.01, class_of_interest="red")
+    other = Selection(audit_share=0.01, class_of_interest="red")
+    assert drawn(one) == drawn(one)
+    assert 130 < len(drawn(one)) < 270  # 200 ± 5 standard deviations
+    assert len(drawn(one) & drawn(other)) < 20
+    assert not drawn(Selection(audit_share=0.0, class_of_interest="red"))
+    assert repr(one.key) not in repr(one)
+
+
+def test_images_to_review_are_on_disk_after_a_restart(disk: ImageStore, tmp_path: Path) -> None:
+    recent = RecentImages(disk=disk)
+    add(recent, "sure", b"sure")
+    add(recent, "unsure", b"unsure", UNSURE)
+    dropped = (b"dropped", sha(b"dropped"), SURE)
+    recent.add("dropped", *dropped, "sha256:1", "colours", AUDIT)
+    disk.wait()
+    disk.close()
+    again = ImageStore(tmp_path)
+    again.open()
+    fresh = RecentImages(disk=again)
+    assert ids(fresh) == ["dropped", "unsure"]
+    found = fresh.by_id("unsure")
+    assert found.prediction == UNSURE
+    assert (found.reason, found.digest, found.name) == (UNCERTAIN, "sha256:1", "colours")
+    assert fresh.by_sha256(found.sha256).id == "unsure"
+    assert fresh.data(found.sha256) == b"unsure"
+    add(fresh, "again", b"unsure", SURE)
+    assert ids(fresh) == ["again", "dropped"]  # not twice
+    fresh.note_corrected(found.sha256)
+    assert ids(again) == ["dropped"]
+    again.close()
+
+
+def test_an_image_whose_correction_is_undone_is_stored_again(disk: ImageStore) -> None:
+    recent = RecentImages(disk=disk)
+    add(recent, "one", b"one", UNSURE)
+    disk.wait()
+    recent.note_corrected(sha(b"one"))
+    assert disk.all() == []
+    recent.note_undone(sha(b"one"))
+    recent.note_undone(sha(b"never seen"))
+    disk.wait()
+    assert ids(disk) == ["one"]
+
+
+def test_an_image_that_is_corrected_while_it_waits_for_the_disk_is_not_stored(
+    disk: ImageStore,
+) -> None:
+    recent = RecentImages(disk=disk)
+    for number in range(20):
+        data = bytes([number]) * 100_000
+        add(recent, str(number), data, UNSURE)
+        recent.note_corrected(sha(data))
+    disk.wait()
+    assert disk.all() == []
+
+
+@pytest.fixture
+def disk_asking(tmp_path: Path) -> Iterator[Callable[[Callable[[str], bool]], ImageStore]]:
+    """Yield what opens a store of one image at most that asks whether images were corrected."""
+    opened = []
+
+    def open_store(is_corrected: Callable[[str], bool]) -> ImageStore:
+        opened.append(ImageStore(tmp_path, RecentLimits(1, 10**6), is_corrected))
+        opened[-1].open()
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+def test_a_corrected_image_is_not_stored_when_it_is_predicted_again(
+    disk_asking: Callable[[Callable[[str], bool]], ImageStore],
+) -> None:
+    corrected = {sha(b"one")}
+    disk = disk_asking(corrected.__contains__)
+    recent = RecentImages(disk=disk)
+    add(recent, "waits for review", b"two", UNSURE)
+    add(recent, "corrected", b"one", UNSURE)
+    disk.wait()
+    assert ids(disk) == ["waits for review"]
+    assert recent.by_id("corrected")
+    corrected.clear()
+    recent.note_undone(sha(b"one"))
+    disk.wait()
+    assert ids(disk) == ["corrected"]
+
+
+def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_not_stored(
+    disk_asking: Callable[[Callable[[str], bool]], ImageStore],
+) -> None:
+    corrected = set()
+
+    def is_corrected(sha256: str) -> bool:
+        was_corrected = sha256 in corrected
+        if not was_corrected:  # it is right after the question
+            corrected.add(sha256)
+            recent.note_corrected(sha256)
+            add(recent, "again", b"one", UNSURE)
+        return was_corrected
+
+    disk = disk_asking(is_corrected)
+    recent = RecentImages(disk=disk)
+    add(recent, "first", b"one", UNSURE)
+    disk.wait()
+    assert disk.all() == []
+
+
+def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_read(
+    disk_asking: Callable[[Callable[[str], bool]], ImageStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_corrected(sha256: str) -> bool:
+        if sha256 == sha(b"one"):
+            raise FeedbackUnavailableError("no disk")
+        return False
+
+    disk = disk_asking(is_corrected)
+    recent = RecentImages(disk=disk)
+    for name in ("one", "two"):
+        add(recent, name, name.encode(), UNSURE)
+    disk.wait()
+    assert ids(disk) == ["two"]
+    assert "not stored for review: no disk" in caplog.text
+
+
+def put(disk: ImageStore, name: str, data: bytes) -> None:
+    disk.put(RecentImage(sha(data), name, UNSURE, "d", "n", "2026", UNCERTAIN, len(data)), data)
+    disk.wait()
+
+
+def test_the_disk_is_bounded_and_the_oldest_make_room(tmp_path: Path) -> None:
+    disk = ImageStore(tmp_path, RecentLimits(max_images=3, max_bytes=25))
+    disk.open()
+    for name in "abcd":
+        put(disk, name, name.encode() * 5)
+    assert ids(disk) == ["b", "c", "d"]
+    put(disk, "e", b"e" * 15)
+    assert ids(disk) == ["c", "d", "e"]
+    put(disk, "too large", b"t" * 26)
+    assert ids(disk) == ["c", "d", "e"]
+    disk.close()
+
+
+def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
+    disk: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recent = RecentImages(disk=disk)
+    disk._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
+    for number in range(3):
+        assert add(recent, str(number), bytes([number]) * 50_000, UNSURE)
+    disk.wait()
+    assert len([record for record in caplog.records if "not stored" in record.message]) == 1
+    assert recent.by_id("2")
+    disk._database.execute("PRAGMA max_page_count = 1000000")
+    add(recent, "later", b"later", UNSURE)  # there is room again
+    disk.wait()
+    assert ids(disk) == ["later"]
+    disk.close()
+    assert caplog.records[-1].message == "Not stored for review: 3 images."
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_folder_that_cannot_be_used_stores_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_folder: bool
+) -> None:
+    if is_folder:
+        (tmp_path / "folder" / DATABASE_NAME).mkdir(parents=True)
+    else:
+        (tmp_path / "folder").write_bytes(b"")
+    disk = ImageStore(tmp_path / "folder")
+    disk.open()
+    recent = RecentImages(disk=disk)
+    assert add(recent, "one", b"one", UNSURE)
+    assert disk.all() == []
+    disk.close()
+    assert "No image is stored for review" in caplog.text
+
+
+def test_two_servers_share_the_images_to_review(disk: ImageStore, tmp_path: Path) -> None:
+    other = ImageStore(tmp_path)
+    other.open()
+    put(disk, "one", b"one")
+    put(other, "two", b"two")
+    assert ids(disk) == ids(other) == ["one", "two"]
+    other.remove(sha(b"one"))
+    assert ids(disk) == ["two"]
+    other.close()
+
+
+def test_a_damaged_database_is_logged_and_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = ImageStore(tmp_path)
+    disk.open()
+    disk._database.execute("DROP TABLE images")
+    assert disk.all() == []
+    disk.remove(sha(b"one"))
+    disk.close()
+    assert "no such table" in caplog.text
