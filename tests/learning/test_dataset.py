@@ -162,14 +162,15 @@ def test_a_fifth_of_each_class_is_set_aside_and_remembered(tmp_path: Path) -> No
     assert {key for key, side in remembered.items() if side == "train"} == shas(found.train)
 
 
-def test_what_is_remembered_outranks_what_would_be_chosen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["images", "pictures"])  # the latter was its former name
+def test_what_is_remembered_outranks_what_would_be_chosen(tmp_path: Path, key: str) -> None:
     before = read_dataset(fill(tmp_path, 6))
     moved = next(iter(shas(before.train)))
     path = tmp_path / ".split.json"
-    value = json.loads(path.read_text())
-    value["images"][moved] = "validation"
-    path.write_text(json.dumps(value))
+    splits = json.loads(path.read_text())["images"]
+    path.write_text(json.dumps({key: {**splits, moved: "validation"}}))
     assert moved in shas(read_dataset(tmp_path).validation)
+    assert moved in shas(read_dataset(tmp_path).validation), "nor is it lost when it is written"
 
 
 def test_the_split_depends_on_content_not_on_names_or_order(tmp_path: Path) -> None:

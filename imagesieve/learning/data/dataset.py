@@ -357,7 +357,8 @@ def _read_split_file(folder: Path) -> dict[str, bool]:
     path = folder / _SPLIT_FILE
     try:
         value = json.loads(path.read_bytes())
-        return {sha256: split == VALIDATION for sha256, split in value["images"].items()}
+        key = "pictures" if "pictures" in value else "images"  # the former name, or today's
+        return {sha256: split == VALIDATION for sha256, split in value[key].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
