@@ -30,7 +30,7 @@ PARTS = {
 }
 WINGS = ("collecting", "learning", "serving")
 
-FRAMEWORKS = ("tensorflow", "keras", "nncf", "ray", "matplotlib", "h5py")
+FRAMEWORKS = ("tensorflow", "keras", "nncf", "ray", "matplotlib", "h5py", "sklearn", "scipy")
 NOT_FOR_HELP = ("tensorflow", "keras", "openvino", "matplotlib", "flask", "requests")
 
 

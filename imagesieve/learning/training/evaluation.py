@@ -8,7 +8,7 @@ import numpy as np
 
 from imagesieve.intervals import wilson_interval
 
-_TINY = 1e-7  # float32 probabilities saturate; below this the logarithm would only measure rounding
+TINY = 1e-7  # float32 probabilities saturate; below this the logarithm would only measure rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.n
         num_images=len(labels),
         accuracy=right / len(labels),
         accuracy_interval=wilson_interval(right, len(labels)),
-        log_loss=float(-np.log(np.clip(right_probability, _TINY, 1)).mean()),
+        log_loss=float(-np.log(np.clip(right_probability, TINY, 1)).mean()),
         macro_f1=sum(metrics.f1 for metrics in classes) / len(classes),
         classes=classes,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),

@@ -1,13 +1,15 @@
 """Multinomial logistic regression on standardised features: a head whose training converges.
 
-The objective is convex: for each strength of the L2 penalty there is one best head, and neither
-learning rate, number of epochs nor chance have a say in it. Cross-validation chooses the strength.
+The objective is convex: for each strength of the L2 penalty there is one best head, and learning
+rate and number of epochs do not matter. Cross-validation chooses the strength.
 """
 
 import concurrent.futures
 import dataclasses
 import logging
 import time
+import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,63 +22,60 @@ from imagesieve.learning.features.batches import Features
 from imagesieve.learning.networks import network as networks
 from imagesieve.learning.training import evaluation
 
-# Strengths of the penalty, strong to weak, as multiples of the features' mean variance: thus the
+# Strengths of the penalty, strong to weak, as multiples of the features' mean square: thus the
 # deviation to which they were standardised makes no difference.
 L2_SWEEP = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 NUM_FOLDS = 5
 
 _PATIENCE = 2  # strengths without a lower log loss after which weaker ones are not tried
-_GRADIENT_TOLERANCE = 1e-5  # largest entry, where the curvature is about one in every direction
+_TOLERANCE = 1e-4  # of the gradient's largest entry; a tenth of it brought the same strength
+_FINAL_TOLERANCE = 1e-6
 _MAX_ITERATIONS = 1000  # a few dozen are usual
-_CHUNK = 256  # rows: as many as stay in the processor's cache in double precision
-_LEAST_CURVATURE = 1e-3  # of softmax, in the estimate that scales the coordinates
-_FLAT = 1e-10  # of the largest variance: what varies less is rounding
+_CHUNK = 256  # images that are standardised at once
 
 _log = logging.getLogger(__name__)
 
-_Doubles = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Logistic:
+class LogisticHead:
     """A fitted logistic regression: softmax(features @ kernel + bias).
 
     Attributes:
         kernel: (num_features, classes) float32.
         bias: (classes,) float32.
-        l2: the chosen strength, weaker than which none is clearly better; minimised is the mean log
-            loss, weighted by class and image, plus l2 / 2 times the sum of the kernel's squares.
+        l2: the chosen strength; minimised is the mean log loss, weighted by class and image, plus
+            l2 / 2 times the sum of the kernel's squares.
         log_losses: strength -> out-of-fold log loss in nats, weighted likewise, in the order tried.
-        out_of_fold: (images, classes) float32: what regressions of strength `l2` that have not
-            seen an image make of its view 0. NaN for the only image of a class: no regression
-            can do without it.
-        iterations: of the optimiser, over all strengths.
+        out_of_fold: (images, classes) float32: probabilities for view 0 of each image, from
+            regressions of strength `l2` that have not seen the image or a near-duplicate of it. NaN
+            for the only image of a class, which no regression can do without.
         converged: whether the optimiser reached the minimum for every strength.
-        seconds: that the whole took.
+        seconds: time of the whole fit.
     """
 
-    kernel: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
+    kernel: _Floats
+    bias: _Floats
     l2: float
     log_losses: dict[float, float]
-    out_of_fold: npt.NDArray[np.float32]
-    iterations: int
+    out_of_fold: _Floats
     converged: bool
     seconds: float
 
-    def probabilities(self, values: np.ndarray) -> npt.NDArray[np.float32]:
-        """Give (…, classes) float32 for standardised features (…, num_features)."""
-        logits = values.astype(np.float32) @ self.kernel + self.bias
-        found: npt.NDArray[np.float32] = np.exp(_log_softmax(logits)).astype(np.float32)
-        return found
-
 
 def train_head(
-    network: networks.Network, train: Features, *, seed: int
-) -> tuple[networks.Network, Logistic]:
-    """Give a network with a logistic head for the pooled features of its frozen base.
+    network: networks.Network, train: Features, *, seed: int, groups: np.ndarray | None = None
+) -> tuple[networks.Network, LogisticHead]:
+    """Return a network with a logistic head for the pooled features of its frozen base.
 
     The standardisation stays as it is (`Network.standardise` sets it).
+
+    Args:
+        network: with a frozen, pretrained base.
+        train: pooled features of the training images.
+        seed: see `fit`.
+        groups: see `fit`.
 
     Raises:
         DataError: no class has two images.
@@ -89,8 +88,8 @@ def train_head(
             chunk = train.take(np.full(len(numbers), view), numbers)
             values[view, numbers] = keras.ops.convert_to_numpy(standardise(chunk))
     num_classes = network.model.output_shape[-1]
-    found = fit(values, train.labels, num_classes, seed=seed, weights=train.weights)
-    return networks.with_logistic_head(network, found.kernel, found.bias), found
+    head = fit(values, train.labels, num_classes, seed=seed, weights=train.weights, groups=groups)
+    return networks.with_logistic_head(network, head.kernel, head.bias), head
 
 
 def fit(
@@ -99,10 +98,15 @@ def fit(
     num_classes: int,
     *,
     seed: int,
-    num_folds: int = NUM_FOLDS,
     weights: np.ndarray | None = None,
-) -> Logistic:
-    """Fit a logistic regression with the strength of L2 that judges unseen images best.
+    groups: np.ndarray | None = None,
+) -> LogisticHead:
+    """Fit a logistic regression with the L2 strength that is best on images that were left out.
+
+    A weaker penalty must lower the out-of-fold log loss by more than the standard error of the
+    difference, image by image (the one-standard-error rule; Hastie, Tibshirani and Friedman 2009,
+    section 7.10). Where classes lie apart, the loss goes on falling by next to nothing while the
+    probabilities become extreme and the mistakes on other images expensive.
 
     Args:
         values: (views, images, num_features) floating: standardised features; view 0 is the
@@ -110,8 +114,8 @@ def fit(
         labels: (images,) integer class index.
         num_classes: every class has an image.
         seed: decides which images are left out together.
-        num_folds: parts into which the images are divided; each is left out once.
         weights: (images,) above 0: how many times each counts; all once by default.
+        groups: (images,) integers; near-duplicates share one. Each image is alone by default.
 
     Raises:
         DataError: no class has two images.
@@ -128,242 +132,159 @@ def fit(
             "Every class has only one training image, so nothing can be tried on images that "
             "were left out: add images."
         )
+    groups = np.arange(len(labels)) if groups is None else groups
     weights = np.ones(len(labels)) if weights is None else weights
-    folds = assign_folds(labels, num_folds, seed)
-    # The products are too thin for the linear algebra library's own threads, which wait for each
-    # other in busy loops: where cores are shared, or a container has fewer than its host, that
-    # takes ten times as long. So the rows are divided among threads here.
+    weights = weights * _class_weights(labels, weights)
+    folds = assign_folds(labels, groups, seed)
+    # Products with a few classes are too thin for the linear algebra library's own threads, which
+    # wait for each other in busy loops, so each fold has one thread instead.
     with (
         threadpoolctl.threadpool_limits(1, user_api="blas"),
+        warnings.catch_warnings(record=True) as caught,
         concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool,
     ):
-        sweep = _Sweep(values, labels, weights, num_classes, folds, num_folds, pool)
-        solutions, best = _solutions(sweep)
-        kernel, bias = sweep.weights(best.parameters)
-    return Logistic(
-        kernel,
+        warnings.simplefilter("always")
+        # At a mean square of 1 neither strengths nor tolerance depend on the features' scale.
+        scale = float(np.sqrt(np.square(values, dtype=np.float64).mean())) or 1.0
+        sweep = _Sweep(values.astype(np.float32) / np.float32(scale), labels, weights, folds)
+        log_losses, l2, out_of_fold = sweep.choose(pool)
+        kernel, bias = sweep.fit_all(l2)
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        _log.warning("The logistic regression is used as it is: %s", text.partition("\n")[0])
+    return LogisticHead(
+        kernel / np.float32(scale),
         bias,
-        best.l2,
-        {solution.l2: solution.log_loss for solution in solutions},
-        best.out_of_fold.astype(np.float32),
-        sum(solution.iterations for solution in solutions),
-        all(solution.converged for solution in solutions),
+        l2 * scale**2,
+        {strength * scale**2: loss for strength, loss in log_losses.items()},
+        out_of_fold,
+        not caught,
         time.monotonic() - start,
     )
 
 
-def assign_folds(labels: np.ndarray, num_folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Give (images,): the fold in which each image is left out, or -1 for never.
+def assign_folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> npt.NDArray[np.int64]:
+    """Return (images,): the fold in which each image is left out, or -1 for never.
 
-    The folds have as equal shares of each class as can be. However few images a class has, all
-    folds are used: those beyond its count leave none of it out. Its only image stays in always.
+    A class's groups are dealt out whole, the largest first, each to the fold that has the fewest
+    images of the class. Only where a class is a single group its images are parted. The only image
+    of a class is never left out. scikit-learn's `StratifiedGroupKFold` may leave out a whole class.
     """
     random = np.random.default_rng(seed)
     folds = np.full(len(labels), -1)
-    dealt = 0  # the next class goes on where the last one stopped, so that the folds stay equal
+    totals = np.zeros(NUM_FOLDS, dtype=np.int64)
     for index in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == index))
-        if len(members) > 1:
-            folds[members] = (dealt + np.arange(len(members))) % num_folds
-            dealt += len(members)
+        members = np.flatnonzero(labels == index)
+        _, group_of, sizes = np.unique(groups[members], return_inverse=True, return_counts=True)
+        if len(sizes) == 1:
+            group_of, sizes = np.arange(len(members)), np.ones(len(members), dtype=np.int64)
+        if len(sizes) == 1:
+            continue
+        order = random.permutation(len(sizes))
+        of_class = np.zeros(NUM_FOLDS, dtype=np.int64)
+        fold_of = np.empty(len(sizes), dtype=np.int64)
+        for group in order[np.argsort(-sizes[order], kind="stable")]:
+            fold = np.lexsort((totals, of_class))[0]
+            fold_of[group] = fold
+            of_class[fold] += sizes[group]
+            totals[fold] += sizes[group]
+        folds[members] = fold_of[group_of]
     return folds
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Solution:
-    """What is best at one strength; `parameters` are those of `_Sweep`."""
+class _Sweep:
+    """The regressions of all folds along the strengths of L2, each begun where the last ended."""
 
-    l2: float
-    parameters: _Doubles
-    out_of_fold: _Doubles
-    losses: _Doubles  # (images left out,)
-    iterations: int
-    converged: bool
+    def __init__(
+        self, values: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: np.ndarray
+    ) -> None:
+        from sklearn.linear_model import LogisticRegression
 
-    @property
-    def log_loss(self) -> float:
-        """Out of fold, weighted by class and image."""
-        return float(self.losses.mean())
+        num_views, self._num_images, num_features = values.shape
+        self._rows = values.reshape(-1, num_features)
+        self._basis = None
+        if len(self._rows) < num_features:
+            # The kernel lies in what the rows span, which has fewer dimensions; in orthonormal
+            # coordinates of it the penalty is the same.
+            self._basis, triangle = np.linalg.qr(self._rows.T)
+            self._rows = np.ascontiguousarray(triangle.T)
+        self._labels = np.tile(labels, num_views)
+        self._weights = np.tile(weights, num_views)
+        self._folds = np.tile(folds, num_views)
+        self._is_binary = labels.max() == 1
+        self._models = [
+            LogisticRegression(
+                solver="lbfgs", tol=_TOLERANCE, max_iter=_MAX_ITERATIONS, warm_start=True
+            )
+            for _ in range(NUM_FOLDS)
+        ]
+
+    def choose(
+        self, pool: concurrent.futures.Executor
+    ) -> tuple[dict[float, float], float, _Floats]:
+        """Return strength -> log loss, the strength chosen, and its out-of-fold probabilities."""
+        log_losses: dict[float, float] = {}
+        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        since_best = 0
+        for l2 in L2_SWEEP:
+            out_of_fold = self._out_of_fold(l2, pool)
+            losses = self._losses(out_of_fold)
+            log_losses[l2] = float(losses.mean())
+            _log.debug("L2 %.2g: out-of-fold log loss %.4f", l2, log_losses[l2])
+            if best is None or _is_better(losses, best[2]):
+                best, since_best = (l2, out_of_fold, losses), 0
+            else:
+                since_best += 1
+            if since_best == _PATIENCE:
+                break
+        assert best is not None  # noqa: S101 - the sweep is not empty
+        return log_losses, best[0], best[1]
+
+    def fit_all(self, l2: float) -> tuple[_Floats, _Floats]:
+        """Return kernel and bias of the regression on all images."""
+        self._models[0].set_params(tol=_FINAL_TOLERANCE)
+        model = self._fit(self._models[0], l2, np.ones(len(self._labels), dtype=bool))
+        kernel, bias = model.coef_.T, model.intercept_
+        if self._is_binary:  # scikit-learn gives the logit of the second class against the first
+            kernel, bias = np.hstack([-kernel, kernel]) / 2, np.array([-bias[0], bias[0]]) / 2
+        if self._basis is not None:
+            kernel = self._basis @ kernel
+        return kernel.astype(np.float32), bias.astype(np.float32)
+
+    def _fit(self, model: Any, l2: float, chosen: np.ndarray) -> Any:
+        # With weights that add up to 1, C is the inverse of the strength. Two classes share one
+        # vector, whose square is twice the sum of the squares of two opposite halves of it.
+        model.set_params(C=(2 if self._is_binary else 1) / l2)
+        weights = self._weights[chosen]
+        return model.fit(self._rows[chosen], self._labels[chosen], weights / weights.sum())
+
+    def _out_of_fold(self, l2: float, pool: concurrent.futures.Executor) -> _Floats:
+        num_classes = int(self._labels.max()) + 1
+        found = np.full((self._num_images, num_classes), np.nan, dtype=np.float32)
+
+        def predict(fold: int) -> None:
+            model = self._fit(self._models[fold], l2, self._folds != fold)
+            left_out = np.flatnonzero(self._folds[: self._num_images] == fold)
+            if len(left_out):
+                found[left_out] = model.predict_proba(self._rows[left_out])  # view 0 comes first
+
+        list(pool.map(predict, range(NUM_FOLDS)))
+        return found
+
+    def _losses(self, out_of_fold: _Floats) -> npt.NDArray[np.float64]:
+        """Return the log losses of the images that were left out, weighted by class and image."""
+        labels, weights = self._labels[: self._num_images], self._weights[: self._num_images]
+        left_out = self._folds[: self._num_images] >= 0
+        right = out_of_fold[np.arange(self._num_images), labels][left_out].astype(np.float64)
+        weights = weights[left_out] / weights[left_out].mean()
+        losses: npt.NDArray[np.float64] = -np.log(np.maximum(right, evaluation.TINY)) * weights
+        return losses
 
 
-def _solutions(sweep: "_Sweep") -> tuple[list[_Solution], _Solution]:
-    """Give the solutions from strong to weak, up to where weaker ones bring nothing, and the best.
-
-    A weaker penalty must lower the log loss by more than the standard error of the difference,
-    image by image. Where classes lie apart, the loss goes on falling by next to nothing while
-    the probabilities become extreme and the mistakes on other images expensive.
-    """
-    solutions = [sweep.go_on_to(L2_SWEEP[0] * sweep.mean_variance)]
-    best, waited = solutions[0], 0
-    for multiple in L2_SWEEP[1:]:
-        solution = sweep.go_on_to(multiple * sweep.mean_variance)
-        solutions.append(solution)
-        if _is_better(solution.losses, best.losses):
-            best, waited = solution, 0
-        else:
-            waited += 1
-        if waited == _PATIENCE:
-            break
-    return solutions, best
-
-
-def _is_better(new: _Doubles, old: _Doubles) -> bool:
+def _is_better(new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]) -> bool:
     gains = old - new
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
-class _Sweep:
-    """The regressions of all folds, and the one on all images, along the strengths of L2.
-
-    They are solved as one problem, for reading the features is what takes the time. Coordinates are
-    the features' principal axes: there the objective's curvature is nearly diagonal and known
-    beforehand, so that L-BFGS needs dozens of iterations, not thousands.
-
-    Parameters are (axes + 1, folds + 1, classes), the bias last in the first place, the regression
-    on all images last in the second.
-    """
-
-    def __init__(
-        self,
-        values: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        num_classes: int,
-        folds: npt.NDArray[np.int64],
-        num_folds: int,
-        pool: concurrent.futures.Executor,
-    ) -> None:
-        num_views, _, num_features = values.shape
-        rows = values.reshape(-1, num_features).astype(np.float32, copy=False)
-        self._pool = pool
-        self._axes, self._variances = _principal_axes(rows, pool)
-        self._coordinates = np.ones((len(rows), len(self._variances) + 1), dtype=np.float32)
-
-        def turn(chunk: slice) -> None:
-            self._coordinates[chunk, :-1] = rows[chunk].astype(np.float64) @ self._axes
-
-        list(pool.map(turn, _chunks(len(rows))))
-        self.mean_variance = float(self._variances.sum()) / num_features
-        self._labels = np.tile(labels, num_views)
-        self._folds = folds
-        by_class = evaluation.class_weights(np.bincount(labels, weights).tolist())
-        of_class = np.array([by_class[int(i)] if by_class else 1.0 for i in labels])
-        self._image_weights = of_class * weights
-        seen = folds[:, None] != np.arange(num_folds + 1)  # no image is in the last fold
-        self._row_weights = np.tile(self._image_weights[:, None] * seen, (num_views, 1))
-        self._row_weights /= self._row_weights.sum(axis=0)
-        self._curvature = (num_classes - 1) / num_classes**2  # p (1 - p) of one that knows nothing
-        self._parameters = np.zeros((len(self._variances) + 1, num_folds + 1, num_classes))
-
-    def go_on_to(self, l2: float) -> _Solution:
-        """Solve for a strength, from the solution for the one before."""
-        import scipy.optimize
-
-        shape = self._parameters.shape
-        curvature = np.append(self._curvature * self._variances + l2, self._curvature)
-        scale = (1 / np.sqrt(curvature))[:, None, None]
-        penalty = np.append(np.full(len(self._variances), l2), 0.0)[:, None, None]
-
-        def objective(scaled: _Doubles) -> tuple[float, _Doubles]:
-            parameters = scaled.reshape(shape) * scale
-            loss, gradient = self._log_loss(parameters)
-            loss += 0.5 * float((penalty * parameters**2).sum())
-            gradient += penalty * parameters
-            return loss, (gradient * scale).ravel()
-
-        found = scipy.optimize.minimize(
-            objective,
-            (self._parameters / scale).ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"gtol": _GRADIENT_TOLERANCE, "ftol": 0.0, "maxiter": _MAX_ITERATIONS},
-        )
-        converged = bool(np.abs(found.jac).max() <= _GRADIENT_TOLERANCE)
-        if not converged:
-            _log.warning(
-                "The logistic regression with L2 %.2g did not converge (%s): it is used as it is.",
-                l2,
-                found.message,
-            )
-        self._parameters = found.x.reshape(shape) * scale
-        out_of_fold, losses = self._judge()
-        _log.debug("L2 %.2g: out-of-fold log loss %.4f", l2, losses.mean())
-        self._curvature = float(np.nanmean(out_of_fold * (1 - out_of_fold))) + _LEAST_CURVATURE
-        return _Solution(l2, self._parameters, out_of_fold, losses, int(found.nit), converged)
-
-    def weights(self, parameters: _Doubles) -> tuple[np.ndarray, np.ndarray]:
-        """Give the float32 kernel and bias of the regression on all images."""
-        kernel = self._axes @ parameters[:-1, -1]
-        return kernel.astype(np.float32), parameters[-1, -1].astype(np.float32)
-
-    def _log_loss(self, parameters: _Doubles) -> tuple[float, _Doubles]:
-        # The classes' parameters and their gradients add up to zero, so the last need no product.
-        free = np.ascontiguousarray(parameters[:, :, :-1])
-
-        def part(chunk: slice) -> tuple[float, _Doubles]:
-            coordinates = self._coordinates[chunk].astype(np.float64)
-            labels, weights = self._labels[chunk], self._row_weights[chunk]
-            logarithms = _log_softmax(_with_last(np.tensordot(coordinates, free, 1)))
-            numbers = np.arange(len(labels))
-            loss = -float((weights * logarithms[numbers, :, labels]).sum())
-            errors = np.exp(logarithms)
-            errors[numbers, :, labels] -= 1
-            errors *= weights[:, :, None]
-            return loss, np.tensordot(coordinates, errors[:, :, :-1], ((0,), (0,)))
-
-        loss, gradient = 0.0, np.zeros_like(free)
-        for part_loss, part_gradient in self._pool.map(part, _chunks(len(self._coordinates))):
-            loss += part_loss
-            gradient += part_gradient
-        return loss, _with_last(gradient)
-
-    def _judge(self) -> tuple[_Doubles, _Doubles]:
-        num_images = len(self._folds)
-        logarithms = np.empty((num_images, self._parameters.shape[-1]))
-        for chunk in _chunks(num_images):  # view 0 comes first
-            coordinates = self._coordinates[chunk].astype(np.float64)
-            found = _log_softmax(np.tensordot(coordinates, self._parameters, 1))
-            logarithms[chunk] = found[np.arange(len(found)), self._folds[chunk]]
-        logarithms[self._folds < 0] = np.nan
-        right = -logarithms[np.arange(num_images), self._labels[:num_images]]
-        left_out = self._folds >= 0
-        weights = self._image_weights[left_out]
-        return np.exp(logarithms), right[left_out] * weights / weights.mean()
-
-
-def _principal_axes(
-    rows: npt.NDArray[np.float32], pool: concurrent.futures.Executor
-) -> tuple[_Doubles, _Doubles]:
-    """Give axes (num_features, axes), orthonormal, and the rows' mean square along each.
-
-    With fewer rows than features they come from the rows' inner products, which are fewer, and span
-    what the rows span; otherwise they span everything.
-    """
-    num_rows, num_features = rows.shape
-    if num_rows < num_features:
-        doubles = rows.astype(np.float64)
-        squares, vectors = np.linalg.eigh(doubles @ doubles.T)
-        kept = squares > _FLAT * squares[-1]
-        axes = doubles.T @ (vectors[:, kept] / np.sqrt(squares[kept]))
-        return axes, squares[kept] / num_rows
-    # Rounding turns these axes a little, which is harmless: any orthonormal ones would do.
-    products = np.concatenate(
-        list(pool.map(lambda block: rows[:, block].T @ rows, _chunks(num_features)))
-    )
-    squares, vectors = np.linalg.eigh(products.astype(np.float64))
-    return vectors, np.maximum(squares, 0) / num_rows
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted: np.ndarray = logits - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
-
-
-def _with_last(free: _Doubles) -> _Doubles:
-    """Append, on the last axis, what makes the sum zero."""
-    return np.concatenate([free, -free.sum(axis=-1, keepdims=True)], axis=-1)
-
-
-def _chunks(length: int) -> list[slice]:
-    return [slice(start, min(start + _CHUNK, length)) for start in range(0, length, _CHUNK)]
+def _class_weights(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    by_class = evaluation.class_weights(np.bincount(labels, weights).tolist()) or {}
+    return np.array([by_class.get(int(index), 1.0) for index in labels])

@@ -160,7 +160,9 @@ def train_head(built: Network, run: Run, pooled: Features, validation: Features)
             built, pooled, validation, run.fit_settings("head", run.settings.epochs)
         )
         return _trained(built, built.head, run, validation, before, [fit])
-    regressed, regression = logistic_head.train_head(built, pooled, seed=run.settings.seed)
+    regressed, regression = logistic_head.train_head(
+        built, pooled, seed=run.settings.seed, groups=run.dataset.groups
+    )
     _log.info(
         "head: logistic regression, L2 strength %g, out-of-fold log loss %.4f, %.1f s",
         regression.l2,
