@@ -8,36 +8,31 @@ Each runs in a process of its own against the same fake Bing and its hosts, whic
 Everything stays on loopback but the rivals' installation from PyPI into environments of their own.
 Part "throughput": hosts with JPEGs of 20 kB that take 30 to 300 ms for every answer, 165 on
 average; whole runs, from the start of the process to its end. Result pages come at once, unless
---page-seconds says otherwise: whoever reads 35 results in 165 ms, one page after another, can have
-no more than 212 images a second, however good the rest. Ours asks a host for ten images a
-second at most, and for its robots.txt, while the others know no such manners: with fewer --hosts
-than 50 that is what limits it. Part "hostile": one result page of odd, broken, huge, forbidden and
-endless things.
+--page-seconds says otherwise: a tool that reads 35 results in 165 ms, one page after another, can
+have no more than 212 images a second. Ours asks a host for ten images a second at most, and for its
+robots.txt, while the others do neither: with fewer --hosts than 50 that is what limits it.
+Part "hostile": one result page of odd, broken, huge, forbidden and endless things.
 
 Loopback knows neither names nor TLS, and machines differ and are shared: the ratios are what
 counts. Images are counted as files on disk, even where a tool keeps the same one twice. For Linux
 only: the hosts are 127.0.1.1 and up, and the processes are watched in /proc.
 """
 
-import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from downloads_rig import hostile, throughput  # noqa: E402
-from downloads_rig.runs import Rig  # noqa: E402
-from downloads_rig.tools import TOOLS  # noqa: E402
+import rig
+from downloads_rig import hostile, runs, throughput
+from downloads_rig.links import hostile_set
+from downloads_rig.tools import TOOLS
 
-from imagesieve import console  # noqa: E402
-from imagesieve.errors import UsageError  # noqa: E402
+from imagesieve import console
+from imagesieve.errors import UsageError
 
 PARTS = ("throughput", "hostile")
 
@@ -46,120 +41,44 @@ _MEMORY = Path("/dev/shm")
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the tables, write the JSON."""
-    options = parse(arguments)
+    parser = rig.parser(__doc__, scratch=_MEMORY if _MEMORY.is_dir() else None)
+    add, number = parser.add_argument, console.whole_number(1)
+    script = "the script that runs as ours (this repository's)"
+    add("--cache", type=Path, metavar="DIR", help="the rivals' environments, for further runs")
+    downloader = rig.PROJECT / "bing_downloader.py"
+    add("--downloader", type=Path, default=downloader, metavar="FILE", help=script)
+    part = "throughput or hostile (both)"
+    add("--part", type=rig.some_of(PARTS), default=PARTS, metavar="PART", help=part)
+    only = f"some of {','.join(TOOLS)} (all)"
+    add("--only", type=rig.some_of(TOOLS), default=list(TOOLS), metavar="NAMES", help=only)
+    images = "in a throughput run (%(default)s); the slow ones get a share of them"
+    add("--images", type=number, default=1000, help=images)  # as many as Bing has for a query
+    hosts = console.whole_number(1, 254)  # a thousand images of a search come from some hundred
+    add("--hosts", type=hosts, default=100, help="for throughput, up to 254 (%(default)s)")
+    page = "that a result page of the throughput part takes (%(default)s)"
+    add("--page-seconds", type=float, default=0.0, help=page)
+    add("--runs", type=number, default=3, help="of each, for throughput (3)")
+    without = 'not in the hostile set, such as "endless body", which few survive'
+    add("--without", nargs="+", default=[], metavar="LINK", help=without)
+    options = parser.parse_args(arguments)
     if not options.downloader.is_file():
         raise UsageError(f"--downloader {options.downloader} is no file: name the script to run")
+    if unknown := set(options.without) - {link.name for link in hostile_set()}:
+        raise UsageError(f"no link of the hostile set is called {', '.join(sorted(unknown))}")
+    options.downloader = options.downloader.resolve()
+    result: dict[str, Any] = {"machine": rig.machine()}
     with tempfile.TemporaryDirectory(prefix="downloads-", dir=options.scratch) as scratch:
-        cache = (options.cache or Path(scratch) / "rivals").resolve()
-        rig = Rig(Path(scratch), cache, options.downloader.resolve(), options.quiet)
-        result = measure(rig, options)
-    for name, reason in result["missing"].items():
-        print(f"\n{name} was not measured: {reason}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return console.EXIT_OK
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    examples, _, notes = rest.partition("\n\n")
-    parser = console.argument_parser(f"{head}\n\n{notes}", examples)
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keep the rivals' environments there"
-    )
-    parser.add_argument(
-        "--downloader",
-        type=Path,
-        default=PROJECT / "bing_downloader.py",
-        metavar="FILE",
-        help="the script that runs as ours (this repository's)",
-    )
-    parser.add_argument(
-        "--part",
-        type=_some_of(PARTS),
-        default=PARTS,
-        metavar="PART",
-        help="throughput or hostile (both)",
-    )
-    parser.add_argument(
-        "--only",
-        type=_some_of(TOOLS),
-        default=tuple(TOOLS),
-        metavar="NAMES",
-        help=f"some of {','.join(TOOLS)} (all)",
-    )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=throughput.Settings.num_images,
-        help="in a throughput run (%(default)s); the slow ones get a share of them",
-    )
-    parser.add_argument(
-        "--hosts",
-        type=int,
-        default=throughput.Settings.num_hosts,
-        help="for throughput, up to 254 (%(default)s)",
-    )
-    parser.add_argument(
-        "--page-seconds",
-        type=float,
-        default=throughput.Settings.page_seconds,
-        help="that a result page of the throughput part takes (%(default)s)",
-    )
-    parser.add_argument(
-        "--scratch",
-        type=Path,
-        default=_MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir()),
-        metavar="DIR",
-        help="where the images are written (%(default)s; in memory, no disk is measured)",
-    )
-    parser.add_argument("--runs", type=int, default=3, help="of each, for throughput (3)")
-    parser.add_argument(
-        "--without",
-        nargs="+",
-        default=[],
-        metavar="LINK",
-        help='leave these out of the hostile set, such as "endless body", which few survive',
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    return parser.parse_args(arguments)
-
-
-def measure(rig: Rig, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what was asked for, and print each table as soon as it is known."""
-    tools, missing = rig.install(options.only)
-    result: dict[str, Any] = {"machine": machine(), "missing": missing}
-    if "throughput" in options.part:
-        settings = throughput.Settings(
-            options.images, options.hosts, options.runs, options.page_seconds
-        )
-        result["throughput"] = throughput.measure(rig, tools, settings)
-        print(f"\n{throughput.table(result['throughput'])}", flush=True)
-    if "hostile" in options.part:
-        result["hostile"] = hostile.measure(rig, tools, options.without)
-        print(f"\n{hostile.tables(result['hostile'])}", flush=True)
-    return result
-
-
-def machine() -> dict[str, Any]:
-    """Say what was measured on, and how busy it was already."""
-    return {
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def _some_of(choices: Collection[str]) -> Callable[[str], list[str]]:
-    def read(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in choices:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(choices)}")
-        return [name for name in choices if name in names]
-
-    return read
+        options.cache = (options.cache or Path(scratch) / "rivals").resolve()
+        options.scratch = Path(scratch)
+        tools, result["missing"] = runs.install(options)
+        if "throughput" in options.part:
+            result["throughput"] = throughput.measure(tools, options)
+            print(f"\n{throughput.table(result['throughput'])}", flush=True)
+        if "hostile" in options.part:
+            result["hostile"] = hostile.measure(tools, options)
+            print(f"\n{hostile.tables(result['hostile'])}", flush=True)
+    missing = [f"{name} was not measured: {why}" for name, why in result["missing"].items()]
+    return rig.finish(options, result, *missing)
 
 
 if __name__ == "__main__":

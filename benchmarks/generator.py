@@ -27,16 +27,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from imagesieve import console  # noqa: E402
-from imagesieve.class_folders import class_files  # noqa: E402
-from imagesieve.cores import cpu_count  # noqa: E402
-from imagesieve.errors import DataError, ImageError, UsageError  # noqa: E402
-from imagesieve.files import write_json  # noqa: E402
-from imagesieve.images import decode  # noqa: E402
-from imagesieve.logs import native_messages_in_log, start_logging  # noqa: E402
+import rig
+
+from imagesieve import console
+from imagesieve.class_folders import class_files
+from imagesieve.cores import cpu_count
+from imagesieve.errors import DataError, ImageError, UsageError
+from imagesieve.images import decode
+from imagesieve.logs import native_messages_in_log, start_logging
 
 KERAS_THREADS = 2
 OURS = "ours, looking ahead"
@@ -52,7 +52,7 @@ class Way:
         task: `decode` or `augment`; ratios are taken within a task.
         name: for the table.
         resizing: how its images were scaled.
-        epoch: goes through all images once and gives how many there were.
+        epoch: goes through all images once and returns how many there were.
     """
 
     task: str
@@ -63,46 +63,29 @@ class Way:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the table, write the JSON."""
-    options = parse(arguments)
+    parser = rig.parser(__doc__)
+    number = console.whole_number(1)
+    data = "folder of class folders, or of train/<class>/"
+    parser.add_argument("--data", type=Path, required=True, help=data)
+    parser.add_argument("--image-size", type=number, default=224, help="side in pixels (224)")
+    parser.add_argument("--batch-size", type=number, default=32, help="images in a batch (32)")
+    parser.add_argument("--runs", type=number, default=3, help="epochs of each way (3)")
+    options = parser.parse_args(arguments)
     if importlib.util.find_spec("scipy") is None:
         raise UsageError("Keras's own generator needs SciPy: pip install scipy.")
     start_logging("benchmark_generator", quiet=options.quiet)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         count = link_images(options.data, Path(folder))
         # Keras prints how many images it found; standard output is for the table.
         with native_messages_in_log(), contextlib.redirect_stdout(sys.stderr):
             ways = [*keras_ways(Path(folder), options), *our_ways(Path(folder), options)]
         seconds = measure(ways, count, options.runs)
     result = summarise(ways, seconds, count, options)
-    print(as_table(result))
-    if options.json:
-        write_json(options.json, result)
-    return console.EXIT_OK
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = console.argument_parser(
-        "Images per second for training: our generator against Keras's two ways.",
-        "  python benchmarks/generator.py --data data\n"
-        "  python benchmarks/generator.py --data data --image-size 299 --json out.json",
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of class folders, or of train/<class>/"
-    )
-    parser.add_argument("--image-size", type=int, default=224, help="side in pixels (224)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch (32)")
-    parser.add_argument("--runs", type=int, default=3, help="epochs of each way (3)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args(arguments)
-    for name in ("image_size", "batch_size", "runs"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
-    return options
+    return rig.finish(options, result, table(result))
 
 
 def link_images(data: Path, folder: Path) -> int:
-    """Link the images that all ways can read into `folder`, by class; give their number."""
+    """Link the images that all ways can read into `folder`, by class; return their number."""
     if not data.is_dir():
         raise DataError(f"There is no folder {data}.")
     train = data / "train" if (data / "train").is_dir() else data
@@ -122,7 +105,7 @@ def link_images(data: Path, folder: Path) -> int:
 
 
 def format_of(path: Path) -> str | None:
-    """Name the format of an image, None when it is damaged."""
+    """Return the format of an image, None when it is damaged."""
     try:
         return decode(path, image_size=(32, 32)).format
     except ImageError:
@@ -130,7 +113,7 @@ def format_of(path: Path) -> str | None:
 
 
 def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
-    """Give Keras's own generator and `image_dataset_from_directory`, plain and augmented."""
+    """Return Keras's own generator and `image_dataset_from_directory`, plain and augmented."""
     import keras
     import tensorflow as tf
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
@@ -163,12 +146,10 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
         num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
 
-    nearest, bilinear = flow(), flow("bilinear")
-    first = flow(**FIRST_GENERATION)
+    nearest, bilinear, first = flow(), flow("bilinear"), flow(**FIRST_GENERATION)
     first_bilinear = flow("bilinear", **FIRST_GENERATION)
-    name = "ImageDataGenerator"
+    name, dataset = "ImageDataGenerator", "image_dataset_from_directory"
     threads = f"{name}, {KERAS_THREADS} threads"
-    dataset = "image_dataset_from_directory"
     return [
         Way("decode", name, "nearest", lambda: one_by_one(nearest)),
         Way("decode", name, "antialiased", lambda: one_by_one(bilinear)),
@@ -181,7 +162,7 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
 
 
 def our_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
-    """Give our generator: batch after batch by its number, and in a loop, which looks ahead."""
+    """Return our generator: batch after batch by its number, and in a loop, which looks ahead."""
     from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
 
     size = (options.image_size, options.image_size)
@@ -227,7 +208,7 @@ def count_images(batches: Iterable[Any]) -> int:
 
 
 def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float, float]]]:
-    """Give the seconds of each way's epochs, by the clock and of the processor; in turns."""
+    """Return the seconds of each way's epochs, by the clock and of the processor; in turns."""
     for way in ways:  # tracing, and whatever else a first time costs
         seen = way.epoch()
         if seen != count:
@@ -247,7 +228,7 @@ def summarise(
     count: int,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Give raw seconds, medians, and each way's time divided by that of ours looking ahead."""
+    """Return seconds, medians, and each way's time divided by that of ours looking ahead."""
     rows = []
     for way, found in zip(ways, seconds, strict=True):
         clock, processor = (list(values) for values in zip(*found, strict=True))
@@ -275,8 +256,8 @@ def summarise(
     }
 
 
-def as_table(result: dict[str, Any]) -> str:
-    """Lay the figures out."""
+def table(result: dict[str, Any]) -> str:
+    """Return the figures as a table."""
     rows = [
         (
             f"{row['task']}: {row['name']}",

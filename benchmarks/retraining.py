@@ -3,8 +3,8 @@
     python benchmarks/retraining.py --data data
     python benchmarks/retraining.py --data data --backbone MobileNetV2 --weights FILE
 
-Works on a copy of the data folder. One in eleven training images of each class is held back; the
-rest is trained on, twice; then the held-back ones are added, and the model is trained further. The
+Works on a copy of the data folder. One in eleven training images of each class is left out; the
+rest is trained on, twice; then these images are added, and the model is trained further. The
 scripts run as users run them. "Whole" is from the start of the process to its end; "work" is
 without the start of Python and the loading of libraries, which are the same each time. All
 validation images are there from the beginning.
@@ -18,19 +18,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from learning_rig import options as rig  # noqa: E402
-from learning_rig import processes  # noqa: E402
-from learning_rig.folders import copy  # noqa: E402
-from learning_rig.scripts import RETRAIN, TRAIN  # noqa: E402
+import rig
+from learning_rig.problem import copy
+from learning_rig.scripts import RETRAIN, TRAIN, network_arguments, run_script
 
-from imagesieve import console  # noqa: E402
-from imagesieve.errors import DataError  # noqa: E402
-from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset  # noqa: E402
+from imagesieve import console
+from imagesieve.errors import DataError
+from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 
-SHARE = 11  # one of so many is held back: the rest grows by a tenth
+SHARE = 11  # one of so many is left out at first: the rest grows by a tenth
 FIRST, AGAIN, FURTHER = "first training", "same images again", "retraining, a tenth more"
 
 _HEADER = (
@@ -41,7 +39,11 @@ _HEADER = (
 
 def main(arguments: Sequence[str]) -> int:
     """Train three times, print the table, write the JSON."""
-    options = parse(arguments)
+    parser = rig.parser(__doc__)
+    rig.add_network(parser)
+    epochs = {"type": console.whole_number(0), "default": 0, "metavar": "N", "help": "of each (0)"}
+    parser.add_argument("--fine-tune-epochs", **epochs)
+    options = parser.parse_args(arguments)
     machine = rig.machine()
     dataset = read_dataset(options.data)
     old, new = part(dataset)
@@ -55,28 +57,15 @@ def main(arguments: Sequence[str]) -> int:
         **summarise(runs),
         "runs": runs,
     }
-    print(f"\n{table(result)}")
-    return rig.finish(result, options)
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = rig.parser(__doc__)
-    rig.add_network(parser)
-    parser.add_argument(
-        "--fine-tune-epochs",
-        type=console.whole_number(0),
-        default=0,
-        metavar="N",
-        help="of each (0)",
-    )
-    options = parser.parse_args(arguments)
-    options.weights = rig.weights_of(options)
-    return options
+    steps = [
+        f"{name}: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in run["steps"].items())
+        for name, run in runs.items()
+    ]
+    return rig.finish(options, result, table(result), "\n".join(steps))
 
 
 def part(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
-    """Part the training images, each class for itself, by content; gives old and new ones.
+    """Part the training images, each class for itself, by content; return old and new ones.
 
     Raises:
         DataError: there are too few for that.
@@ -84,9 +73,8 @@ def part(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
     old, new = [], []
     seen: collections.Counter[int] = collections.Counter()
     for sample in sorted(dataset.train, key=lambda sample: sample.sha256):
-        is_new = seen[sample.class_index] % SHARE == SHARE - 1
         seen[sample.class_index] += 1
-        (new if is_new else old).append(sample)
+        (old if seen[sample.class_index] % SHARE else new).append(sample)
     if not new:
         raise DataError(f"No class of {dataset.folder} has {SHARE} training images.")
     return old, new
@@ -102,69 +90,48 @@ def run_all(
     """Run the scripts one after another in a folder."""
     copy(old, dataset.classes, folder / "data" / "train")
     copy(dataset.validation, dataset.classes, folder / "data" / "validation")
-    tuning = ["--fine-tune-epochs", str(options.fine_tune_epochs)]
-    training = ["--backbone", options.backbone, "--weights", options.weights, *tuning]
-    if options.image_size:
-        training += ["--image-size", str(options.image_size)]
-    runs = {FIRST: run(FIRST, TRAIN, training, folder, options)}
-    runs[AGAIN] = run(AGAIN, TRAIN, training, folder, options)
-    copy(new, dataset.classes, folder / "data" / "train")
-    runs[FURTHER] = run(FURTHER, RETRAIN, tuning, folder, options)
-    made = 0
-    for found in runs.values():
-        found["num_features_made"] = found["num_rows_kept"] - made
-        made = found["num_rows_kept"]
-    for name, found in runs.items():
-        found["num_images"] = len(old) + len(dataset.validation)
-        found["num_images"] += len(new) if name == FURTHER else 0
+    training = network_arguments(options)
+    further = ["--fine-tune-epochs", str(options.fine_tune_epochs)]
+    runs, made = {}, 0
+    for name, script, how in ((FIRST, TRAIN, training), (AGAIN, TRAIN, training),
+                              (FURTHER, RETRAIN, further)):  # fmt: skip
+        if name == FURTHER:
+            copy(new, dataset.classes, folder / "data" / "train")
+        runs[name] = run_script(script, how, folder, options, name)
+        runs[name]["num_features_made"] = runs[name]["num_rows"] - made
+        made = runs[name]["num_rows"]
+        runs[name]["num_images"] = len(old) + len(dataset.validation)
+    runs[FURTHER]["num_images"] += len(new)
     return runs
 
 
-def run(
-    title: str, script: str, arguments: Sequence[str], folder: Path, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Run a script in a folder, in a process of its own."""
-    how = {"script": script, "arguments": list(arguments), "folder": str(folder)}
-    title = "" if options.quiet else title
-    return processes.run_task("run_script", how, options.scratch, title=title)
-
-
 def summarise(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Give seconds of each run and what they are of the first's."""
-
-    def seconds(found: Mapping[str, Any]) -> dict[str, float]:
-        steps = found["steps"]
-        return {
+    """Return the seconds of each run and their share of the first's."""
+    seconds = {
+        name: {
             "whole": found["process_seconds"],
             "work": found["seconds"],
-            "learning": steps.get("train", 0.0) + steps.get("train_further", 0.0),
+            "learning": found["steps"].get("train", 0.0) + found["steps"].get("train_further", 0.0),
         }
-
-    first = seconds(runs[FIRST])
-    return {
-        "seconds": {name: seconds(found) for name, found in runs.items()},
-        "of_the_first": {
-            name: {key: value / first[key] for key, value in seconds(found).items()}
-            for name, found in runs.items()
-        },
+        for name, found in runs.items()
     }
+    shares = {
+        name: {key: value / seconds[FIRST][key] for key, value in found.items()}
+        for name, found in seconds.items()
+    }
+    return {"seconds": seconds, "of_the_first": shares}
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Lay the figures out."""
+    """Return the figures as a table."""
     rows = []
     for name, found in result["runs"].items():
-        seconds, shares = result["seconds"][name], result["of_the_first"][name]
         row = [name, found["num_images"]]
-        for key in ("whole", "work", "learning"):
-            row += [f"{seconds[key]:.1f}", f"{shares[key]:.2f}"]
+        for key, seconds in result["seconds"][name].items():
+            row += [f"{seconds:.1f}", f"{result['of_the_first'][name][key]:.2f}"]
         accuracy = found["printed"]["metrics"]["accuracy"]
         rows.append([*row, found["num_features_made"], f"{100 * accuracy:.2f}"])
-    steps = [
-        f"{name}: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in run["steps"].items())
-        for name, run in result["runs"].items()
-    ]
-    return "\n".join([console.table(_HEADER, rows), "", *steps])
+    return console.table(_HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from learning_rig import options as rig  # noqa: E402
-from serving_rig import services  # noqa: E402
-from serving_rig.services import Service  # noqa: E402
+import rig
+from serving_rig import services
 
-from imagesieve import console  # noqa: E402
-from imagesieve.errors import UsageError  # noqa: E402
+from imagesieve import console
 
 OPENVINO, KERAS, FIRST = "openvino", "keras", "first_generation"
 SERVERS = (OPENVINO, KERAS, FIRST)
@@ -37,37 +35,29 @@ NAMES = ("first_answer_seconds", "memory_mib")
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the table, write the JSON."""
-    options = parse(arguments)
+    parser = rig.parser(__doc__)
+    add = parser.add_argument
+    add("--image", type=Path, required=True, help="what is asked about")
+    add("--runs", type=console.whole_number(1), default=3, help="of each server (3)")
+    only = f"of {','.join(SERVERS)} (all)"
+    add("--only", type=rig.some_of(SERVERS), default=list(SERVERS), metavar="NAMES", help=only)
+    services.add_options(parser)
+    options = parser.parse_args(arguments)
     machine = rig.machine()
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.only}
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.scratch) as scratch:
         for _ in range(options.runs):
             for name in options.only:
-                runs[name].append(measure(start(name, options, Path(scratch)), options))
+                server = start(name, options, Path(scratch))
+                runs[name].append(measure(server, options.image.read_bytes()))
     result = {"machine": machine, **summarise(runs), "runs": runs}
-    print(as_table(result))
-    return rig.finish(result, options)
+    return rig.finish(options, result, table(result))
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = rig.parser(__doc__)
-    add = parser.add_argument
-    add("--image", type=Path, required=True, help="what is asked about")
-    add("--runs", type=console.whole_number(1), default=3, help="of each server (3)")
-    add(
-        "--only",
-        type=_servers,
-        default=list(SERVERS),
-        metavar="NAMES",
-        help=f"of {','.join(SERVERS)} (all)",
-    )
-    services.add_options(parser)
-    return parser.parse_args(arguments)
-
-
-def start(name: str, options: argparse.Namespace, folder: Path) -> AbstractContextManager[Service]:
-    """Give a server that is started when the context is entered."""
+def start(
+    name: str, options: argparse.Namespace, folder: Path
+) -> AbstractContextManager[services.Service]:
+    """Return a server that is started when the context is entered."""
     image = options.image.read_bytes()
     if name == FIRST:
         return services.of_the_first_generation(options.model, image, folder)
@@ -76,61 +66,47 @@ def start(name: str, options: argparse.Namespace, folder: Path) -> AbstractConte
     return services.ours(options.model, image, folder, arguments, python)
 
 
-def measure(
-    server: AbstractContextManager[Service], options: argparse.Namespace
-) -> dict[str, float]:
+def measure(server: AbstractContextManager[services.Service], image: bytes) -> dict[str, float]:
     """Start a server, ask once, ask ten times more, look at its memory, stop it.
 
     Raises:
-        ServiceError: it judged no image.
+        ServiceError: it did not answer.
     """
     with server as service:
         for _ in range(NUM_MORE):
-            if not service.judges(options.image.read_bytes()):
-                raise services.ServiceError("A server judged its first image and no other.")
-        found = {
-            "first_answer_seconds": service.start_seconds,
-            "memory_mib": service.memory_mib(),
-        }
+            if not service.predicts(image):
+                raise services.ServiceError("A server answered its first image and no other.")
+        figures = (service.start_seconds, service.memory_mib())
         service.stop()
-    return found
+    return dict(zip(NAMES, figures, strict=True))
 
 
 def summarise(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Give the medians of each server, and the others' divided by OpenVINO's."""
+    """Return the medians of each server, and the others' divided by OpenVINO's."""
     medians = {
         server: {name: statistics.median(run[name] for run in found) for name in NAMES}
         for server, found in runs.items()
     }
+    base = medians.get(OPENVINO)
     ratios = {
-        f"{server}_to_openvino": {
-            name: medians[server][name] / medians[OPENVINO][name] for name in NAMES
-        }
-        for server in medians
-        if server != OPENVINO and OPENVINO in medians
+        f"{server}_to_openvino": {name: found[name] / base[name] for name in NAMES}
+        for server, found in medians.items()
+        if base and server != OPENVINO
     }
     return {**medians, **ratios}
 
 
-def as_table(result: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay the figures out."""
+def table(result: Mapping[str, Any]) -> str:
+    """Return the figures as a table."""
     rows = []
     for server in SERVERS:
-        if server not in result:
-            continue
-        found, ratio = result[server], result.get(f"{server}_to_openvino")
-        seconds, mib = (found[name] for name in NAMES)
-        times = [f"{ratio[name]:.2f}" for name in NAMES] if ratio else ["1.00", "1.00"]
-        name = server.replace("_", " ")
-        rows.append((name, f"{seconds:.2f}", times[0], f"{mib:.1f}", times[1]))
+        if server in result:
+            seconds, mib = (result[server][name] for name in NAMES)
+            ratio = result.get(f"{server}_to_openvino", dict.fromkeys(NAMES, 1.0))
+            times = [f"{ratio[name]:.2f}" for name in NAMES]
+            name = server.replace("_", " ")
+            rows.append((name, f"{seconds:.2f}", times[0], f"{mib:.1f}", times[1]))
     return console.table(["", "first answer, s", "x", "memory, MiB", "x"], rows)
-
-
-def _servers(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in SERVERS]:
-        raise UsageError(f"--only knows no {', '.join(unknown)}: use {', '.join(SERVERS)}.")
-    return names
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A soak: minutes of mixed requests, and what the server then holds that it did not hold before.
+"""A soak: minutes of mixed requests, and what the server then uses that it did not use before.
 
     python benchmarks/soak.py --model modelFile
     python benchmarks/soak.py --model modelFile --data data/validation --minutes 60 --json soak.json
 
 Some callers send every form of good request, and as many bad ones: broken and hostile images and
 bodies, wrong addresses, callers who leave in the middle. Each image is another content, so the
-server's cache of answers and the images it holds for review fill in the first half, which has to
-be long enough for some 10,000 judged images: a slow model needs more minutes. Memory is looked at
+server's caches of predictions and of recent images fill in the first half, which has to be long
+enough for some 10,000 predicted images: a slow model needs more minutes. Memory is looked at
 every second; its slope is that of the second half, by least squares. Files and threads are counted
 before the callers come and after they have left.
 """
@@ -27,15 +27,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from learning_rig import options as rig  # noqa: E402
-from serving_rig import load, runs, services  # noqa: E402
-from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_images  # noqa: E402
-from serving_rig.services import Service  # noqa: E402
+import rig
+from serving_rig import load, runs, services
+from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_images
+from serving_rig.services import Service
 
-from imagesieve import console  # noqa: E402
+from imagesieve import console
 
 MAX_SLOPE = 20.0  # MiB an hour; less than that goes under in the noise of some minutes
 MAX_MORE = 2  # files or threads; leaks of thousands of requests are no small numbers
@@ -47,8 +46,15 @@ AS_EXPECTED, BUSY = "as expected", "busy"  # outcomes; any other one names kind 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Soak, print the verdict, write the JSON; exit code 1 if it is bad."""
-    options = parse(arguments)
+    """Soak, print what is well and what is not, write the JSON; exit code 1 if something is not."""
+    parser = rig.parser(__doc__)
+    add, number = parser.add_argument, console.whole_number(1)
+    add("--data", type=Path, metavar="DIR", help="a folder of images (painted ones)")
+    add("--images", type=number, default=50, help="of the folder, at most (50)")
+    add("--minutes", type=float, default=10.0, help="(10)")
+    add("--callers", type=number, default=6, help="at once (6)")
+    services.add_options(parser)
+    options = parser.parse_args(arguments)
     machine = rig.machine()
     if options.data:
         paths = runs.usable_images(options.data, options.images)
@@ -57,23 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         images = painted_images(options.images)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.scratch) as scratch:
         found = soak(options, images, Path(scratch))
-    rows = verdict(found)
-    result = {"machine": machine, "minutes": options.minutes, "verdict": rows, **found}
-    print(text(result))
-    rig.finish(result, options)
+    rows = check(found)
+    result = {"machine": machine, "minutes": options.minutes, "checks": rows, **found}
+    rig.finish(options, result, text(result))
     return console.EXIT_OK if all(row["well"] for row in rows) else console.EXIT_FAILED
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = rig.parser(__doc__)
-    add = parser.add_argument
-    add("--data", type=Path, metavar="DIR", help="a folder of images (painted ones)")
-    add("--images", type=console.whole_number(1), default=50, help="of the folder, at most (50)")
-    add("--minutes", type=float, default=10.0, help="(10)")
-    add("--callers", type=console.whole_number(1), default=6, help="at once (6)")
-    services.add_options(parser)
-    return parser.parse_args(arguments)
 
 
 class Caller:
@@ -124,7 +117,7 @@ class Caller:
 
 
 def outcome_of(request: Request, answer: load.Answer | None) -> str:
-    """Give `AS_EXPECTED`, `BUSY`, or the kind of request and what came instead."""
+    """Return `AS_EXPECTED`, `BUSY`, or the kind of request and what came instead."""
     if answer is None:
         return AS_EXPECTED
     if answer.status == 503:
@@ -134,10 +127,9 @@ def outcome_of(request: Request, answer: load.Answer | None) -> str:
 
 
 def soak(options: argparse.Namespace, images: Sequence[bytes], scratch: Path) -> dict[str, Any]:
-    """Give what was seen of the server before, meanwhile and after."""
-    server = services.ours(
-        options.model, images[0], scratch, options.server_options, options.python
-    )
+    """Return what was seen of the server before, meanwhile and after."""
+    how = (scratch, options.server_options, options.python)
+    server = services.ours(options.model, images[0], *how)
     with server as service:
         first, *callers = [
             Caller(service.port, Mixture(images, seed)) for seed in range(options.callers + 1)
@@ -145,30 +137,25 @@ def soak(options: argparse.Namespace, images: Sequence[bytes], scratch: Path) ->
         for _ in range(2 * len(KINDS)):  # what is made at first use is made now
             first.ask()
         first.hang_up()
-        label, before = judge(service, images[0]), look(service)
+        label, before = predict(service, images[0]), sample(service, QUIET_SECONDS)
         samples = watch(service, callers, 60 * options.minutes)
-        after = look(service)
-        is_right = judge(service, images[0]) == label
+        after = sample(service, QUIET_SECONDS)
+        is_right = predict(service, images[0]) == label
         exit_code = service.stop()
     outcomes = sum((caller.outcomes for caller in callers), first.outcomes)
     return {
         "before": before,
         "after": after,
         "outcomes": dict(sorted(outcomes.items())),
-        "judges_as_before": is_right,
+        "predicts_as_before": is_right,
         "exit_code": exit_code,
         "samples": samples,
     }
 
 
-def look(service: Service) -> dict[str, float]:
-    """Look at the server once everybody has left."""
-    time.sleep(QUIET_SECONDS)
-    return sample(service)
-
-
-def sample(service: Service) -> dict[str, float]:
-    """Look at the server as it is now."""
+def sample(service: Service, quiet_seconds: float = 0.0) -> dict[str, float]:
+    """Return what the server uses now, or in some seconds, once all callers have left."""
+    time.sleep(quiet_seconds)
     return {
         "memory_mib": service.memory_mib("VmRSS"),
         "num_descriptors": service.num_descriptors(),
@@ -176,8 +163,8 @@ def sample(service: Service) -> dict[str, float]:
     }
 
 
-def judge(service: Service, image: bytes) -> str:
-    """Give the label of an image."""
+def predict(service: Service, image: bytes) -> str:
+    """Return the label of an image."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=ANSWER_SECONDS)
     with contextlib.closing(connection):
         connection.request("POST", service.kind.path, image, {"Content-Type": "image/jpeg"})
@@ -185,7 +172,7 @@ def judge(service: Service, image: bytes) -> str:
 
 
 def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[dict[str, float]]:
-    """Let the callers ask for so long; gives what the server held, second for second."""
+    """Let the callers ask for so long; return what the server used, second for second."""
     is_over = threading.Event()
 
     def work(caller: Caller) -> None:
@@ -200,7 +187,7 @@ def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[d
     with concurrent.futures.ThreadPoolExecutor(len(callers)) as pool:
         working = [pool.submit(work, caller) for caller in callers]
         try:
-            while (now := time.monotonic() - start) < seconds and service.is_alive():
+            while (now := time.monotonic() - start) < seconds and service.process.poll() is None:
                 samples.append({"seconds": now, **sample(service)})
                 if any(future.done() for future in working):  # it failed
                     break
@@ -213,15 +200,15 @@ def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[d
 
 
 def slope_per_hour(samples: Sequence[Mapping[str, float]]) -> float:
-    """Give the slope of the memory over the second half, in MiB an hour."""
+    """Return the slope of the memory over the second half, in MiB an hour."""
     half = samples[-1]["seconds"] / 2
     later = [one for one in samples if one["seconds"] >= half]
     times = [one["seconds"] / 3600 for one in later]
     return statistics.linear_regression(times, [one["memory_mib"] for one in later]).slope
 
 
-def verdict(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Hold what was seen against what should be."""
+def check(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was seen beside what should be."""
     before, after = found["before"], found["after"]
     strange = strange_of(found["outcomes"])
     slope = slope_per_hour(found["samples"])
@@ -234,7 +221,12 @@ def verdict(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append((what, seen, f"<= {MAX_MORE} more", is_well))
     rows += [
         ("answers that should not be", str(sum(strange.values())), "0", not strange),
-        ("judges as before", *_yes(found["judges_as_before"])),
+        (
+            "predicts as before",
+            "yes" if found["predicts_as_before"] else "no",
+            "yes",
+            found["predicts_as_before"],
+        ),
         ("leaves on SIGTERM", f"exit code {found['exit_code']}", "0", found["exit_code"] == 0),
     ]
     names = ("what", "found", "aim", "well")
@@ -242,19 +234,15 @@ def verdict(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def strange_of(outcomes: Mapping[str, int]) -> dict[str, int]:
-    """Give the outcomes that should not be."""
+    """Return the outcomes that should not be."""
     return {name: count for name, count in outcomes.items() if name not in (AS_EXPECTED, BUSY)}
 
 
-def _yes(is_so: bool) -> tuple[str, str, bool]:
-    return "yes" if is_so else "no", "yes", is_so
-
-
 def text(result: Mapping[str, Any]) -> str:
-    """Lay the verdict out."""
+    """Return the checks as a table."""
     rows = [
         (row["what"], row["found"], row["aim"], "yes" if row["well"] else "NO")
-        for row in result["verdict"]
+        for row in result["checks"]
     ]
     outcomes = result["outcomes"]
     memory = [one["memory_mib"] for one in result["samples"]]

@@ -18,25 +18,26 @@ Machines differ and are shared: the ratios are what counts.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from learning_rig import intervals, processes  # noqa: E402
-from learning_rig import options as rig  # noqa: E402
-from learning_rig.problem import Problem  # noqa: E402
+import rig
+from learning_rig.first_generation import EPOCHS as FIRST_EPOCHS
+from learning_rig.first_generation import first_generation
+from learning_rig.problem import Problem, prepare
 
-from imagesieve import console  # noqa: E402
-from imagesieve.intervals import wilson_interval  # noqa: E402
+from imagesieve import console
+from imagesieve.intervals import wilson_interval
 
 FIRST = "first-generation"
-FIRST_EPOCHS = 20
-# Ours, as fields of `recipes.TrainSettings`; the options fill in the numbers of epochs.
+# Ours, as fields of `train_run.TrainSettings`; the options fill in the numbers of epochs.
 OURS = {
     "head": {},
     "dense-head": {"head": "dense"},
@@ -70,99 +71,106 @@ _LEGEND = (
 def main(arguments: Sequence[str]) -> int:
     """Run every recipe with every seed, print the table, write the JSON."""
     options = parse(arguments)
+    network = (options.backbone, options.weights, options.image_size)
+    problems = [Problem(options.data.resolve(), *network, seed) for seed in options.seeds]
     result: dict[str, Any] = {
         "machine": rig.machine(),
         "data": options.data.name,
         "backbone": options.backbone,
         "weights": "file" if Path(options.weights).is_file() else options.weights,
-        "image_size": list(problem_of(options, 0).image_size),
+        "image_size": list(problems[0].image_size),
         "seeds": options.seeds,
     }
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in options.recipes}
-    for seed in options.seeds:
+    for problem in problems:
         for name in options.recipes:
-            runs[name].append(run(name, seed, options))
+            runs[name].append(run(name, problem, options))
     result |= summarise(runs) | {"runs": runs}
-    print(f"\n{table(result)}\n\n{_LEGEND}\n{remark(result)}")
-    return rig.finish(result, options)
+    return rig.finish(options, result, table(result), f"{_LEGEND}\n{remark(result)}")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = rig.parser(__doc__)
     rig.add_network(parser)
-    parser.add_argument(
-        "--recipes",
-        type=_list_of(_recipe),
-        default=[FIRST, "head", "top"],
-        metavar="NAMES",
-        help=f"some of {','.join(RECIPES)} (first-generation,head,top)",
-    )
-    parser.add_argument(
-        "--seeds", type=_list_of(console.whole_number(0)), default=[0], metavar="N,N,…", help="(0)"
-    )
-    parser.add_argument(
-        "--first-generation-epochs",
-        type=console.whole_number(1),
-        default=FIRST_EPOCHS,
-        metavar="N",
-        help="that really run, of 20 (20)",
-    )
-    parser.add_argument(
-        "--right-scaling",
-        action="store_true",
-        help="give the first generation the pixels that the backbone wants",
-    )
-    parser.add_argument(
-        "--epochs", type=console.whole_number(1), default=20, help="of a dense head, at most (20)"
-    )
-    parser.add_argument(
-        "--fine-tune-epochs",
-        type=console.whole_number(1),
-        default=10,
-        metavar="N",
-        help="at most (10)",
-    )
-    parser.add_argument(
-        "--full-fine-tune-epochs",
-        type=console.whole_number(1),
-        default=10,
-        metavar="N",
-        help="of the recipe full, after the head, at most (10)",
-    )
-    parser.add_argument(
-        "--views", type=console.whole_number(1), default=2, help="of each image, ours (2)"
-    )
+    add = parser.add_argument
+    number = {"type": console.whole_number(1), "metavar": "N"}
+    names = f"some of {','.join(RECIPES)} (first-generation,head,top)"
+    default = [FIRST, "head", "top"]
+    add("--recipes", type=rig.some_of(RECIPES), default=default, metavar="NAMES", help=names)
+    add("--seeds", type=rig.numbers(0), default=[0], metavar="N,N,…", help="(0)")
+    epochs = "that really run, of 20 (20)"
+    add("--first-generation-epochs", default=FIRST_EPOCHS, help=epochs, **number)
+    scaling = "give the first generation the pixels that the backbone wants"
+    add("--right-scaling", action="store_true", help=scaling)
+    add("--epochs", default=20, help="of a dense head, at most (20)", **number)
+    add("--fine-tune-epochs", default=10, help="at most (10)", **number)
+    full = "of the recipe full, after the head, at most (10)"
+    add("--full-fine-tune-epochs", default=10, help=full, **number)
+    add("--views", default=2, help="of each image, ours (2)", **number)
     options = parser.parse_args(arguments)
-    options.weights = rig.weights_of(options)
     options.first_generation_epochs = min(options.first_generation_epochs, FIRST_EPOCHS)
     return options
 
 
-def problem_of(options: argparse.Namespace, seed: int) -> Problem:
-    """Give what is to be learnt."""
-    data = str(options.data.resolve())
-    return Problem(data, options.backbone, options.weights, options.image_size, seed)
-
-
-def run(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, problem: Problem, options: argparse.Namespace) -> dict[str, Any]:
     """Train once, in a process of its own."""
-    title = "" if options.quiet else f"{name}, seed {seed}"
-    problem = problem_of(options, seed).to_json()
-    if name == FIRST:
-        how = {
-            "num_epochs": options.first_generation_epochs,
-            "right_scaling": options.right_scaling,
-        }
-        task = "first_generation"
-    else:
-        how = {"settings": settings_of(name, options)}
-        task = "ours"
-    return processes.run_task(task, {"problem": problem, **how}, options.scratch, title=title)
+    title = f"{name}, seed {problem.seed}"
+    if name != FIRST:
+        settings = settings_of(name, options)
+        return rig.run_alone(ours, options, title, problem=problem, settings=settings)
+    how = {"num_epochs": options.first_generation_epochs, "right_scaling": options.right_scaling}
+    return rig.run_alone(first_generation, options, title, problem=problem, **how)
+
+
+def ours(problem: Problem, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a network that is built already, with no features from an earlier run.
+
+    Args:
+        problem: what is learned.
+        settings: fields of `train_run.TrainSettings`, besides the seed.
+
+    Returns:
+        JSON values; times in seconds from the first look at an image on.
+    """
+    from imagesieve.learning import train_run
+    from imagesieve.learning.training import fine_tuning
+
+    fine_tuning.make_reproducible(problem.seed)
+    prepared = prepare(problem)
+    chosen = train_run.TrainSettings(seed=problem.seed, **settings)
+    network, dataset, store = prepared.network, prepared.dataset, prepared.store
+    start = time.perf_counter()
+    trained = train_run.train(network, dataset, chosen, Path("log"), store=store, quiet=True)
+    seconds = time.perf_counter() - start
+    return {
+        "accuracy": trained.metrics.accuracy,
+        "accuracy_by_loss": trained.metrics.accuracy,
+        "accuracy_left": trained.metrics.accuracy,
+        "log_loss": trained.metrics.log_loss,
+        "num_validation": trained.metrics.num_images,
+        "seconds_in_all": seconds,
+        "seconds_to_best": seconds - seconds_behind_the_best(trained.fits),
+        "fits": [dataclasses.asdict(fit) for fit in trained.fits],
+        "settings": dataclasses.asdict(chosen),
+        "check_seconds": prepared.check_seconds,
+        "build_seconds": prepared.build_seconds,
+    }
+
+
+def seconds_behind_the_best(fits: Sequence[Any]) -> float:
+    """Return what the last fit took after its best epoch.
+
+    A fit without one counts in full: only its end shows that it found nothing better.
+    """
+    last = fits[-1]
+    if not last.best_epoch:
+        return 0.0
+    return float(last.epoch_seconds[-1] - last.epoch_seconds[last.best_epoch - 1])
 
 
 def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Give the fields of `recipes.TrainSettings` for one of our recipes."""
+    """Return the fields of `train_run.TrainSettings` for one of our recipes."""
     settings = {"epochs": options.epochs, "views": options.views, **OURS[name]}
     match settings.get("fine_tune_layers"):
         case "top":
@@ -173,7 +181,7 @@ def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summarise(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Give the means of each recipe and how many times sooner each of ours was."""
+    """Return the means of each recipe and how many times sooner each of ours was."""
     summary = {name: _means(found) for name, found in runs.items()}
     result: dict[str, Any] = {"recipes": summary}
     first = summary.get(FIRST)
@@ -197,37 +205,43 @@ def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "accuracy_interval": wilson_interval(accuracy * num_images, num_images),
         "num_validation": num_images,
     }
-    for key in (
-        "accuracy",
-        "accuracy_by_loss",
-        "accuracy_left",
-        "log_loss",
-        "seconds_to_best",
-        "seconds_in_all",
-        "peak_mib",
-    ):
+    keys = ("accuracy", "accuracy_by_loss", "accuracy_left", "log_loss")
+    for key in (*keys, "seconds_to_best", "seconds_in_all", "peak_mib"):
         values = [run[key] for run in found]
         if None in values:
             means[key] = None
-            continue
-        mean, half = intervals.mean_and_half_width(values)
-        means |= {key: mean, f"{key}_half_width": half}
+        else:
+            means[key], means[f"{key}_half_width"] = mean_and_half_width(values)
     return means
 
 
+def mean_and_half_width(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and half of its 95 % t-interval, None for a single value."""
+    from scipy import stats
+
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return mean, None
+    _, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return mean, float(high) - mean
+
+
 def table(result: Mapping[str, Any]) -> str:
-    """Lay the figures out."""
-    return console.table(
-        _HEADER, [_row(name, result["runs"][name], result) for name in result["recipes"]]
-    )
+    """Return the figures as a table."""
+    return console.table(_HEADER, [_row(name, result) for name in result["recipes"]])
 
 
-def _row(name: str, runs: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[str]:
+def _row(name: str, result: Mapping[str, Any]) -> list[str]:
+    recipe = result["recipes"][name]
+
     def mean(key: str, digits: int, factor: float = 1.0) -> str:
-        values = [run[key] for run in runs]
-        return "?" if None in values else intervals.text(values, digits, factor)
+        middle, half = recipe[key], recipe.get(f"{key}_half_width")
+        if middle is None:
+            return "?"
+        spread = "" if half is None else f" ± {factor * half:.{digits}f}"
+        return f"{factor * middle:.{digits}f}{spread}"
 
-    low, high = result["recipes"][name]["accuracy_interval"]
+    low, high = recipe["accuracy_interval"]
     speedup = result.get(SPEEDUPS.get(name, ""), 1.0 if name == FIRST else None)
     return [
         name,
@@ -244,7 +258,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], result: Mapping[str, Any]
 
 
 def remark(result: Mapping[str, Any]) -> str:
-    """Say what the first generation's times are, and what nobody's time is."""
+    """Return what the first generation's times are, and what is not counted."""
     shared = [run for found in result["runs"].values() for run in found]
     seconds = statistics.fmean(run["check_seconds"] + run["build_seconds"] for run in shared)
     lines = [f"Not counted for any: {seconds:.1f} s for checking images and building."]
@@ -258,16 +272,6 @@ def remark(result: Mapping[str, Any]) -> str:
         if not first["right_scaling"]:
             lines.append("Its backbone got pixels from 0 to 1, as it had it (--right-scaling).")
     return "\n".join(lines)
-
-
-def _recipe(name: str) -> str:
-    if name not in RECIPES:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(RECIPES)}")
-    return name
-
-
-def _list_of(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    return lambda text: [read(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a host answers one request: at once, never, byte by byte, with somebody else's address."""
+"""How a host answers one request: at once, never, byte by byte, with another host's address."""
 
 import asyncio
 import dataclasses
@@ -9,7 +9,7 @@ STATUS_WORDS = {200: "OK", 302: "Found", 404: "Not Found", 429: "Slow Down", 503
 
 @dataclasses.dataclass
 class Request:
-    """One request, and the way back to whoever made it.
+    """One request, and the connection to answer it.
 
     Attributes:
         host: the address that was asked.
@@ -26,7 +26,7 @@ class Request:
     writer: asyncio.StreamWriter
 
     async def send_head(self, status: int, num_bytes: int | None, **headers: str) -> None:
-        """Send all that precedes the body; `num_bytes` is None when nobody knows its length."""
+        """Send all that precedes the body; `num_bytes` is None when its length is open."""
         self.keeps_alive = self.keeps_alive and num_bytes is not None
         lines = [f"HTTP/1.1 {status} {STATUS_WORDS.get(status, 'Other')}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -72,7 +72,7 @@ def redirect(location: str) -> Answer:
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """Give the first answer to the first request, and so on; the last one from then on."""
+    """Return the first answer to the first request, and so on; the last one from then on."""
 
     async def answer(request: Request) -> None:
         await answers[min(request.number, len(answers) - 1)](request)

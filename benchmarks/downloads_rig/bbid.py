@@ -74,7 +74,7 @@ def fetch(url: str) -> bytes:
 
 
 def ending_of(data: bytes) -> str | None:
-    """Tell the format by the first bytes, as `imghdr` did: a JPEG is one of JFIF or Exif."""
+    """Return the format by the first bytes, as `imghdr` did: a JPEG is one of JFIF or Exif."""
     if data[6:10] in (b"JFIF", b"Exif"):
         return "jpeg"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

@@ -1,11 +1,13 @@
 """Part "hostile": what each makes of odd, broken, huge, forbidden and endless things."""
 
-import dataclasses
+import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from downloads_rig import verdict
-from downloads_rig.runs import Rig, running_web
+from downloads_rig import found
+from downloads_rig.links import hostile_set
+from downloads_rig.runs import run, running_bing
 from downloads_rig.tools import Tool
 from imagesieve import console
 
@@ -22,34 +24,36 @@ _LEGEND = (
 _LINE = 100  # characters
 
 
-def measure(rig: Rig, tools: Sequence[Tool], without: Sequence[str]) -> dict[str, Any]:
-    """Run one setting of every downloader, with a limit that no number of images can reach.
-
-    Args:
-        rig: where.
-        tools: those among them that are for this part are run.
-        without: names of links to leave out.
-    """
+def measure(tools: Sequence[Tool], options: argparse.Namespace) -> dict[str, Any]:
+    """Run one setting of every downloader, with a limit that no number of images can reach."""
     runs: dict[str, dict[str, Any]] = {}
-    with running_web("hostile", "--without", *without) as web:
+    with running_bing(functools.partial(hostile_set, options.without)) as bing:
         for tool in tools:
             if tool.is_in_hostile:
-                run = rig.run(tool, web, len(web.links), MAX_SECONDS)
-                judged = verdict.judge(web.links, run.kept, run.asked_for)
+                made = run(tool, bing, len(bing.links), MAX_SECONDS, options)
+                names = ("seconds", "cpu_seconds", "peak_threads", "peak_mib", "end", "last_line")
                 runs[tool.name] = {
-                    **dataclasses.asdict(run.cost),
-                    **dataclasses.asdict(judged),
-                    "end": run.cost.end,
-                    "num_requests": run.num_requests,
+                    **{name: getattr(made, name) for name in names},
+                    **found.compare(bing.links, made.files, made.seen["asked_for"]),
+                    "num_requests": made.seen["num_requests"],
                 }
-        links = [{"name": link["name"], "is_good": link["is_good"]} for link in web.links]
+        links = [{"name": link["name"], "is_good": link["is_good"]} for link in bing.links]
     return {"links": links, "tools": runs}
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """Lay out the sums, the last words, and what became of each link."""
-    parts = (_sums(result), _last_words(result["tools"]), _cells(result), verdict.WORDS)
-    return "\n\n".join(parts)
+    """Return the sums, the last lines, and what became of each link."""
+    tools = result["tools"]
+    last = [f"  {name}: {row['last_line'] or '(nothing)'}"[:_LINE] for name, row in tools.items()]
+    rows = [
+        (
+            f"{'good' if link['is_good'] else 'bad '}  {link['name']}",
+            *(row["cells"][link["name"]] for row in tools.values()),
+        )
+        for link in result["links"]
+    ]
+    printed = "\n".join(["The last that each printed:", *last])
+    return "\n\n".join([_sums(result), printed, console.table(["", *tools], rows), found.LEGEND])
 
 
 def _sums(result: Mapping[str, Any]) -> str:
@@ -58,33 +62,13 @@ def _sums(result: Mapping[str, Any]) -> str:
     rows = [
         (
             name,
-            f"{found['num_bad_kept']} of {num_bad}",
-            f"{found['num_good_lost']} of {num_good}",
-            found["num_wrong_endings"],
-            found["num_repeated"],
-            found["num_requests"],
-            f"{found['seconds']:.1f}",
-            found["end"],
-            f"{found['peak_mib']:.0f}",
+            f"{row['num_bad_kept']} of {num_bad}",
+            f"{row['num_good_lost']} of {num_good}",
+            *(row[key] for key in ("num_wrong_endings", "num_repeated", "num_requests")),
+            f"{row['seconds']:.1f}",
+            row["end"],
+            f"{row['peak_mib']:.0f}",
         )
-        for name, found in result["tools"].items()
+        for name, row in result["tools"].items()
     ]
     return f"{console.table(_HEADER, rows)}\n\n{_LEGEND}"
-
-
-def _last_words(tools: Mapping[str, Any]) -> str:
-    lines = [
-        f"  {name}: {found['last_words'] or '(nothing)'}"[:_LINE] for name, found in tools.items()
-    ]
-    return "\n".join(["The last that each printed:", *lines])
-
-
-def _cells(result: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            f"{'good' if link['is_good'] else 'bad '}  {link['name']}",
-            *(found["cells"][link["name"]] for found in result["tools"].values()),
-        )
-        for link in result["links"]
-    ]
-    return console.table(["", *result["tools"]], rows)

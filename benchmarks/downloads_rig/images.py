@@ -25,31 +25,31 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def encode(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
-    """Give the file of an image."""
+    """Return the file of an image."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def jpeg(seed: int) -> bytes:
-    """Give an ordinary JPEG of some 20 kB."""
+    """Return an ordinary JPEG of some 20 kB."""
     return encode(noise(seed), quality=80)
 
 
 def rotated_jpeg(seed: int) -> bytes:
-    """Give a JPEG that lies on its side and says so."""
+    """Return a JPEG that lies on its side and says so."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by a quarter to show it
     return encode(noise(seed, (320, 240)), exif=exif)
 
 
 def cmyk_jpeg(seed: int) -> bytes:
-    """Give a JPEG for printers: four inks, and Adobe's marker where JFIF's stands otherwise."""
+    """Return a JPEG for printers: four inks, and Adobe's marker where JFIF's stands otherwise."""
     return encode(noise(seed).convert("CMYK"), quality=80)
 
 
 def deep_png(seed: int) -> bytes:
-    """Give a PNG of 16 bits a pixel, grey."""
+    """Return a PNG of 16 bits a pixel, grey."""
     grey = np.asarray(noise(seed).convert("L"), dtype=np.uint16)
     return encode(Image.fromarray(grey * 257), "PNG")
 
@@ -60,7 +60,7 @@ def smaller(image: Image.Image) -> Image.Image:
 
 
 def png_bomb(side: int = 16_000) -> bytes:
-    """Give a PNG of `side` x `side` black pixels, 256 million of them in 32 kB."""
+    """Return a PNG of `side` x `side` black pixels, 256 million of them in 32 kB."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)  # one bit a pixel
     rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -80,7 +80,7 @@ def padded(start: bytes, num_mib: int) -> Iterator[bytes]:
 
 
 def gzip_bomb(start: bytes, num_mib: int) -> bytes:
-    """Give the gzip form, some 100 kB, of `padded(start, num_mib)`."""
+    """Return the gzip form, some 100 kB, of `padded(start, num_mib)`."""
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
         for piece in padded(start, num_mib):

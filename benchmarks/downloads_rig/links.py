@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from downloads_rig import images
@@ -60,16 +60,17 @@ class Link:
 
 
 def throughput_set(num_links: int) -> list[Link]:
-    """Give ordinary JPEGs, no two alike."""
+    """Return ordinary JPEGs, no two alike."""
     return [
         _good(f"image {number}", f"/images/{number}.jpg", images.jpeg(number))
         for number in range(num_links)
     ]
 
 
-def hostile_set() -> list[Link]:
-    """Give what the web is like: one result page, with what takes longest at its end."""
-    return [*_ordinary(), *_odd_images(), *_odd_answers(), *_not_images(), *_traps(), *_slow()]
+def hostile_set(without: Sequence[str] = ()) -> list[Link]:
+    """Return what the web is like: one result page, with what takes longest at its end."""
+    links = [*_ordinary(), *_odd_images(), *_odd_answers(), *_not_images(), *_traps(), *_slow()]
+    return [link for link in links if link.name not in without]
 
 
 def _ordinary() -> list[Link]:

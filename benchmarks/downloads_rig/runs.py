@@ -1,125 +1,166 @@
-"""Where runs take place: the fake Bing's process, and a new folder for every run."""
+"""Runs of downloaders: the fake Bing's process, a new folder for each run, and what it costs."""
 
 import contextlib
 import dataclasses
-import json
+import multiprocessing
+import os
+import select
+import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from downloads_rig import measure, verdict
-from downloads_rig.tools import TOOLS, InstallError, Job, Tool, command, python_of
-from imagesieve.errors import ClassifierError
+import rig
 
-_BENCHMARKS = Path(__file__).resolve().parent.parent
+from downloads_rig import found, web
+from downloads_rig.links import Link
+from downloads_rig.tools import TOOLS, InstallError, Tool, command, python_of
 
+SAMPLE_SECONDS = 0.05
 
-class WebError(ClassifierError):
-    """The fake Bing does not run."""
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of one tool: what it took, what it left, what the hosts saw of it.
+    """One run of one tool.
 
     Attributes:
-        kept: its files.
-        num_requests: of every kind, pages and robots.txt among them.
-        most_at_one_host: connections to one host at the same time.
-        web_cpu_seconds: what serving it took of a core; near `cost.seconds` it would be in the way.
-        asked_for: names of the links that were requested.
+        seconds: from the start of its process to its end.
+        cpu_seconds: of its own and the system's on its behalf.
+        peak_threads, peak_mib: the most that was seen, looking every 50 ms.
+        end: its exit code, or "killed" at the deadline.
+        last_line: that it printed.
+        files: that it left.
+        seen: by the hosts; see `web.Web.seen`.
     """
 
-    cost: measure.Cost
-    kept: list[verdict.Kept]
-    num_requests: int
-    most_at_one_host: int
-    web_cpu_seconds: float
-    asked_for: list[str]
+    seconds: float
+    cpu_seconds: float
+    peak_threads: int
+    peak_mib: float
+    end: str
+    last_line: str
+    files: list[found.File]
+    seen: dict[str, Any]
 
 
-class Web:
+@dataclasses.dataclass(frozen=True)
+class Bing:
     """The process of the fake Bing.
 
     Attributes:
         base_url: of the search.
-        links: what it lists; see `verdict`.
+        links: what it lists; see `found`.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        catalogue = self._read()
-        self.base_url: str = catalogue["base_url"]
-        self.links: list[dict[str, Any]] = catalogue["links"]
+    connection: Connection
+    base_url: str
+    links: list[dict[str, Any]]
 
     def seen(self) -> dict[str, Any]:
-        """Give what it has seen since the last call."""
-        print(file=self._process.stdin, flush=True)
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise WebError("The fake Bing has ended too early; what it printed above says why.")
-        return dict(json.loads(line))
+        """Return what it has seen since the last call."""
+        self.connection.send("seen")
+        return self.connection.recv()
 
 
 @contextlib.contextmanager
-def running_web(*arguments: str) -> Iterator[Web]:
-    """Have a fake Bing run; it ends with the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "downloads_rig.web", *arguments],
-        cwd=_BENCHMARKS,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def running_bing(
+    make_links: Callable[[], list[Link]], num_hosts: int | None = None, page_seconds: float = 0.0
+) -> Iterator[Bing]:
+    """Run a fake Bing for the length of the block; it has a host for each link by default."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, its = spawn.Pipe()
+    process = spawn.Process(target=web.run, args=(its, make_links, num_hosts, page_seconds))
+    process.start()
+    its.close()  # so that an end of the process is an end of the connection
     try:
-        yield Web(process)
+        yield Bing(ours, **ours.recv())
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
-@dataclasses.dataclass(frozen=True)
-class Rig:
-    """What all runs share.
+def install(options: Namespace) -> tuple[list[Tool], dict[str, str]]:
+    """Return the tools that can run, and why the others cannot."""
+    tools, missing = [], {}
+    for name in options.only:
+        try:
+            python_of(TOOLS[name], options.cache)
+        except InstallError as error:
+            missing[name] = str(error)
+        else:
+            tools.append(TOOLS[name])
+    return tools, missing
 
-    Attributes:
-        scratch: a folder that is removed in the end.
-        cache: the rivals' environments.
-        downloader: the script that runs as "ours".
-        quiet: say nothing while it lasts.
-    """
 
-    scratch: Path
-    cache: Path
-    downloader: Path
-    quiet: bool
+def run(tool: Tool, bing: Bing, limit: int, max_seconds: float, options: Namespace) -> Run:
+    """Let a tool fill a new folder."""
+    rig.say(options, f"{tool.name}: {limit} images")
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        images, output = Path(folder, "images"), Path(folder, "output.txt")
+        words = command(tool, bing.base_url, images, limit, options)
+        bing.seen()  # of a killed tool's last moments
+        cost = _measure(words, output, max_seconds)
+        last_line = _last_line(output)
+        return Run(**cost, last_line=last_line, files=found.files_in(images), seen=bing.seen())
 
-    def install(self, names: Sequence[str]) -> tuple[list[Tool], dict[str, str]]:
-        """Give the tools that can run, and why the others cannot."""
-        tools, missing = [], {}
-        for name in names:
-            try:
-                python_of(TOOLS[name], self.cache)
-            except InstallError as error:
-                missing[name] = str(error)
-            else:
-                tools.append(TOOLS[name])
-        return tools, missing
 
-    def run(self, tool: Tool, web: Web, limit: int, max_seconds: float) -> Run:
-        """Let a tool fill a new folder."""
-        if not self.quiet:
-            print(f"{tool.name}: {limit} images", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            images = Path(folder) / "images"
-            job = Job(web.base_url, images, limit)
-            words = command(tool, python_of(tool, self.cache), job, self.downloader)
-            web.seen()  # of a killed tool's last moments
-            cost = measure.run(words, Path(folder), max_seconds)
-            return Run(cost, verdict.files_in(images), **web.seen())
+def _measure(words: Sequence[str], output: Path, max_seconds: float) -> dict[str, Any]:
+    """Run a command to its end, or to its deadline; no process of it is left."""
+    environment = {k: value for k, value in os.environ.items() if k.lower() not in _PROXIES}
+    start = time.perf_counter()
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            words,
+            cwd=output.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        has_ended, threads, mib = _watch(process.pid, start + max_seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and so have its children
+            os.killpg(process.pid, signal.SIGKILL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_threads": threads,
+        "peak_mib": mib,
+        "end": str(process.returncode) if has_ended else "killed",
+    }
+
+
+def _watch(pid: int, end: float) -> tuple[bool, int, float]:
+    """Sample until the process has ended or the time is over; return whether it has ended."""
+    threads, kib = 0, 0
+    descriptor = os.pidfd_open(pid)
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        while time.perf_counter() < end:
+            status = rig.proc_status(pid)
+            threads = max(threads, status["Threads"])
+            kib = max(kib, status.get("VmHWM", 0))  # a process that has ended has none
+            if ended.poll(SAMPLE_SECONDS * 1000):
+                return True, threads, kib / 1024
+        return False, threads, kib / 1024
+    finally:
+        os.close(descriptor)
+
+
+def _last_line(path: Path) -> str:
+    # A progress bar overwrites its line with carriage returns.
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

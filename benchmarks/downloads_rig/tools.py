@@ -4,9 +4,8 @@ import dataclasses
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from argparse import Namespace
 from pathlib import Path
-from types import MappingProxyType
 
 from imagesieve.errors import ClassifierError
 
@@ -17,7 +16,7 @@ _INSTALL_SECONDS = 300
 
 
 class InstallError(ClassifierError):
-    """A rival cannot be had here."""
+    """A rival cannot be installed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,53 +45,35 @@ _BING, _BETTER, _ICRAWLER = (
     "icrawler==0.6.10",
 )
 
-TOOLS: Mapping[str, Tool] = MappingProxyType(
-    {
-        tool.name: tool
-        for tool in (
-            Tool("ours", "", 80, 1.0, True),  # by default it has 32
-            Tool("bbid-style", "", 20, 1.0, True),
-            Tool("better-bing-16", _BETTER, 16, 0.75, True),  # the most that it allows
-            Tool("better-bing-4", _BETTER, 4, 0.25, False),  # its default
-            Tool("icrawler-32", _ICRAWLER, 32, 1.0, True),
-            Tool("icrawler-1", _ICRAWLER, 1, 0.25, False),  # its default
-            Tool("bing-image-dl", _BING, 1, 0.25, True),  # knows no other
-        )
-    }
-)
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("ours", "", 80, 1.0, True),  # by default it has 32
+        Tool("bbid-style", "", 20, 1.0, True),
+        Tool("better-bing-16", _BETTER, 16, 0.75, True),  # the most that it allows
+        Tool("better-bing-4", _BETTER, 4, 0.25, False),  # its default
+        Tool("icrawler-32", _ICRAWLER, 32, 1.0, True),
+        Tool("icrawler-1", _ICRAWLER, 1, 0.25, False),  # its default
+        Tool("bing-image-dl", _BING, 1, 0.25, True),  # its only setting
+    )
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a downloader shall do: fill a folder from a Bing."""
-
-    base_url: str
-    folder: Path
-    limit: int
-
-
-def command(tool: Tool, python: Path, job: Job, downloader: Path) -> list[str]:
-    """Give the command line.
-
-    Args:
-        tool: whose.
-        python: of the environment that the tool is installed in.
-        job: what it shall do.
-        downloader: the script to run as "ours".
-    """
-    limit, threads = str(job.limit), str(tool.threads)
+def command(tool: Tool, base_url: str, folder: Path, limit: int, options: Namespace) -> list[str]:
+    """Return the command line with which a tool fills a folder from a Bing."""
+    python, threads = str(python_of(tool, options.cache)), str(tool.threads)
     if tool.name == "ours":
-        where = ["--base-url", job.base_url, "--allow-private-hosts", "--threads", threads]
-        what = ["-s", QUERY, "-o", str(job.folder), "--limit", limit]
-        return [str(python), str(downloader), *where, *what]
+        where = ["--base-url", base_url, "--allow-private-hosts", "--threads", threads]
+        what = ["-s", QUERY, "-o", str(folder), "--limit", str(limit)]
+        return [python, str(options.downloader), *where, *what]
+    asked = [base_url, QUERY, str(folder), str(limit)]
     if not tool.package:
-        return [str(python), str(_HERE / "bbid.py"), job.base_url, QUERY, str(job.folder), limit]
-    rival = [str(_HERE / "rival.py"), tool.package.partition("==")[0], job.base_url]
-    return [str(python), *rival, QUERY, str(job.folder), limit, threads]
+        return [python, str(_HERE / "bbid.py"), *asked]
+    return [python, str(_HERE / "rival.py"), tool.package.partition("==")[0], *asked, threads]
 
 
 def python_of(tool: Tool, cache: Path) -> Path:
-    """Give the Python that runs the tool, making its environment in `cache` at the first call.
+    """Return the Python that runs the tool, making its environment in `cache` at the first call.
 
     Raises:
         InstallError: the package cannot be installed.
@@ -117,4 +98,4 @@ def _install(package: str, python: Path) -> None:
         raise InstallError(f"pip was not done after {_INSTALL_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
         last = [line for line in error.stderr.splitlines() if line.strip()][-1:]
-        raise InstallError(f"pip failed: {' '.join(last) or 'it does not say why'}") from error
+        raise InstallError(f"pip failed: {' '.join(last) or 'no reason given'}") from error

@@ -1,28 +1,21 @@
-"""The fake Bing on 127.0.0.1 and its hosts on 127.0.1.x: a process of its own.
+"""The fake Bing on 127.0.0.1 and its hosts on 127.0.1.x, in a process of its own."""
 
-    python -m downloads_rig.web throughput --links 750 --hosts 40
-    python -m downloads_rig.web hostile --without "endless body"
-
-It prints one line of JSON when it listens, and one more, with what it has seen since the last, for
-each line that it reads. It ends with its standard input, so that it never outlives who started it.
-"""
-
-import argparse
 import asyncio
 import collections
 import html
 import json
-import sys
 import time
 import urllib.parse
 import zlib
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from downloads_rig.answers import Answer, Request, send
-from downloads_rig.links import Link, hostile_set, throughput_set
+from downloads_rig.links import Link
 
 PAGE_SIZE = 35
-MIN_LATENCY_SECONDS, MEAN_LATENCY_SECONDS, MAX_LATENCY_SECONDS = 0.030, 0.165, 0.300
+MIN_LATENCY_SECONDS, MAX_LATENCY_SECONDS = 0.030, 0.300  # 0.165 on average
 
 _BING = "127.0.0.1"
 _BACKLOG = 1024  # connections that wait for us; a client may open one for each link at once
@@ -64,7 +57,7 @@ class Web:
             self.port = server.sockets[0].getsockname()[1]
 
     def catalogue(self) -> dict[str, Any]:
-        """Say where everything is, and what a client should make of it."""
+        """Return where everything is, and what a client should make of it."""
         return {
             "base_url": f"http://{_BING}:{self.port}",
             "links": [
@@ -80,7 +73,7 @@ class Web:
         }
 
     def seen(self) -> dict[str, Any]:
-        """Say what clients have done since the last `forget`."""
+        """Return what clients have done since the last `forget`."""
         return {
             "num_requests": self._num_pages + sum(self._asked.values()),
             "most_at_one_host": self._most_open,
@@ -144,7 +137,7 @@ class Web:
 
 
 def latency(host: str, target: str) -> float:
-    """Give the seconds that a host takes for an answer: the same in every run."""
+    """Return the seconds that a host takes for an answer: the same in every run."""
     share = zlib.crc32(f"{host}{target}".encode()) / 0xFFFFFFFF
     return MIN_LATENCY_SECONDS + share * (MAX_LATENCY_SECONDS - MIN_LATENCY_SECONDS)
 
@@ -169,38 +162,33 @@ def _item(number: int, link: Link, origin: str, bing: str) -> str:
     )
 
 
-async def serve(web: Web) -> None:
-    """Listen, and answer on standard output for each line of standard input until it ends."""
+def run(
+    connection: Connection,
+    make_links: Callable[[], list[Link]],
+    num_hosts: int | None,
+    page_seconds: float,
+) -> None:
+    """Serve until the process is ended.
+
+    Sends its catalogue when it listens, and for each message what it has seen since the last.
+    """
+    links = make_links()
+    asyncio.run(_serve(connection, Web(links, num_hosts or len(links), page_seconds)))
+
+
+async def _serve(connection: Connection, web: Web) -> None:
     await web.start()
-    print(json.dumps(web.catalogue()), flush=True)
-    lines = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while await lines.readline():
-        print(json.dumps(web.seen()), flush=True)
+    connection.send(web.catalogue())
+    is_over = asyncio.Event()
+
+    def answer() -> None:
+        try:
+            connection.recv()
+        except EOFError:  # the benchmark has ended
+            is_over.set()
+            return
+        connection.send(web.seen())
         web.forget()
 
-
-def main() -> None:
-    """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="A fake Bing and its hosts.")
-    parser.add_argument("what", choices=("throughput", "hostile"))
-    parser.add_argument("--links", type=int, default=750)
-    parser.add_argument("--hosts", type=int, default=40)
-    parser.add_argument("--page-seconds", type=float, default=MEAN_LATENCY_SECONDS)
-    parser.add_argument("--without", nargs="*", default=[], help="names of hostile links")
-    options = parser.parse_args()
-    if options.what == "throughput":
-        links, num_hosts = throughput_set(options.links), options.hosts
-    else:
-        listed = hostile_set()
-        unknown = set(options.without) - {link.name for link in listed}
-        if unknown:
-            parser.error(f"no link of the hostile set is called {', '.join(sorted(unknown))}")
-        links = [link for link in listed if link.name not in options.without]
-        num_hosts = len(links)
-    asyncio.run(serve(Web(links, num_hosts, options.page_seconds)))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.get_running_loop().add_reader(connection.fileno(), answer)
+    await is_over.wait()

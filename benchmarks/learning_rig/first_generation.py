@@ -7,7 +7,7 @@ fed by one worker, with Keras's own defaults for everything else (nearest-neighb
 them).
 
 What differs, all of it to its advantage: it gets our backbone with the same weights, which for
-random ones are fitted to the images; all validation images are judged, in a fixed order; no
+random ones are fitted to the images; all validation images are predicted, in a fixed order; no
 `steps_per_epoch`, with which Keras 3 loses every second epoch; a frozen batch normalisation uses
 its own statistics; no compilation by XLA, which costs more than it saves on a CPU; images that
 Keras would overlook by their ending are there, and what cannot be read was left out.
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset
-from learning_rig.folders import link_as_folders
-from learning_rig.problem import Problem, prepare
+from learning_rig.problem import Problem, link_as_folders, prepare
 
 EPOCHS = 20
 
@@ -30,13 +29,11 @@ _HIDDEN_UNITS = 512
 _LEARNING_RATE = 1e-3  # RMSprop's default in Keras, then and now
 
 
-def first_generation(
-    problem: dict[str, Any], num_epochs: int, right_scaling: bool
-) -> dict[str, Any]:
+def first_generation(problem: Problem, num_epochs: int, right_scaling: bool) -> dict[str, Any]:
     """Train as the first generation did.
 
     Args:
-        problem: values of a `Problem`.
+        problem: what is learned.
         num_epochs: of the `EPOCHS`; with fewer, the time of all is projected.
         right_scaling: feed the backbone the pixels that its weights were made for. The first
             generation divided them by 255 whatever the backbone. With random weights, which are
@@ -48,24 +45,23 @@ def first_generation(
     import keras
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    asked = Problem(**problem)
-    prepared = prepare(asked)
-    is_right = right_scaling or asked.weights == "random"
-    keras.utils.set_random_seed(asked.seed)
+    prepared = prepare(problem)
+    is_right = right_scaling or problem.weights == "random"
+    keras.utils.set_random_seed(problem.seed)
     model = _model(prepared.network.base, len(prepared.dataset.classes), is_right)
     names = link_as_folders(prepared.dataset, folder := Path("images"))
     train = ImageDataGenerator(
         rescale=1 / 255, shear_range=0.2, zoom_range=0.2, horizontal_flip=True
     ).flow_from_directory(
         str(folder / TRAIN),
-        asked.image_size,
+        problem.image_size,
         classes=names,
         batch_size=_BATCH_SIZE,
-        seed=asked.seed,
+        seed=problem.seed,
     )
     validation = ImageDataGenerator(rescale=1 / 255).flow_from_directory(
         str(folder / VALIDATION),
-        asked.image_size,
+        problem.image_size,
         classes=names,
         batch_size=_BATCH_SIZE,
         shuffle=False,
@@ -77,16 +73,19 @@ def first_generation(
         metrics=["accuracy"],
         jit_compile=False,
     )
-    clock = _Clock()
+    start, ends = time.perf_counter(), []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _epoch, _logs: ends.append(time.perf_counter() - start)
+    )
     history = model.fit(
         train,
         validation_data=validation,
         epochs=num_epochs,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=clock.note)],
+        callbacks=[clock],
         verbose=2,
     ).history
     return {
-        **summarise(history, clock.seconds),
+        **summarise(history, ends),
         "num_validation": len(prepared.dataset.validation),
         "right_scaling": is_right,
         "check_seconds": prepared.check_seconds,
@@ -94,19 +93,8 @@ def first_generation(
     }
 
 
-class _Clock:
-    """Seconds since it was made, at the end of each epoch."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self.seconds: list[float] = []
-
-    def note(self, _epoch: int, _logs: dict[str, float]) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
-
-
 def summarise(history: dict[str, list[float]], ends: list[float]) -> dict[str, Any]:
-    """Give what came of a `fit`.
+    """Return what came of a `fit`.
 
     Args:
         history: of Keras.
@@ -123,7 +111,7 @@ def summarise(history: dict[str, list[float]], ends: list[float]) -> dict[str, A
         "accuracy_by_loss": accuracies[int(np.argmin(losses))],
         "accuracy_left": accuracies[-1],
         "last_log_loss": losses[-1],
-        # With too few epochs nobody knows when the best one would have come.
+        # With too few epochs it is open when the best one would have come.
         "seconds_to_best": ends[best] if is_whole else None,
         "seconds_in_all": ends[-1] if is_whole else projected_seconds(ends, EPOCHS),
         "is_projected": not is_whole,
@@ -134,7 +122,7 @@ def summarise(history: dict[str, list[float]], ends: list[float]) -> dict[str, A
 
 
 def projected_seconds(ends: list[float], num_epochs: int) -> float:
-    """Give how long `num_epochs` take, from the ends of the first ones.
+    """Return how long `num_epochs` take, from the ends of the first ones.
 
     The first epoch, in which TensorFlow builds its graphs, is counted once, unless there is no
     other.
@@ -146,7 +134,7 @@ def projected_seconds(ends: list[float], num_epochs: int) -> float:
 
 
 def _model(base: Any, num_classes: int, right_scaling: bool) -> Any:
-    """Give pixels from 0 to 1 -> probabilities."""
+    """Return the network: pixels from 0 to 1 -> probabilities."""
     import keras
 
     base.trainable = False
@@ -157,7 +145,7 @@ def _model(base: Any, num_classes: int, right_scaling: bool) -> Any:
 
 
 def _unscaled(base: Any, right_scaling: bool) -> Any:
-    """Give the layer between pixels from 0 to 1 and our base, which takes 0 to 255 and scales them.
+    """Return the layer between pixels from 0 to 1 and our base, which takes 0 to 255.
 
     Right scaling is undone division; otherwise the network behind our scaling gets 0 to 1.
     """

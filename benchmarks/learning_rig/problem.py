@@ -1,11 +1,13 @@
-"""What is to be learnt and with which network: the same for every way of learning it."""
+"""What is to be learned and with which network: the same for every way of learning it."""
 
 import dataclasses
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset, Sample, read_dataset
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones
 
@@ -17,14 +19,14 @@ class Problem:
     """What every recipe of a comparison gets.
 
     Attributes:
-        data: path of the data folder.
+        data: the data folder.
         backbone: a name of the table.
         weights: `imagenet`, `random`, or the path of a file.
         side: of the input in pixels; None for the backbone's own.
-        seed: of everything that chance decides.
+        seed: of all randomness.
     """
 
-    data: str
+    data: Path
     backbone: str
     weights: str
     side: int | None
@@ -40,14 +42,10 @@ class Problem:
         """(height, width) in pixels."""
         return (self.side, self.side) if self.side else self.row.image_size
 
-    def to_json(self) -> dict[str, Any]:
-        """Give JSON values, from which `Problem(**values)` is made again."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """A checked data folder and an untrained network: the same for every recipe, so nobody's time.
+    """A checked data folder and an untrained network: the same for every recipe, so not timed.
 
     Attributes:
         network: `train_run.build_network`'s; with random weights its base is fitted to the images
@@ -69,7 +67,7 @@ def prepare(problem: Problem) -> Prepared:
     from imagesieve.learning import train_run
 
     start = time.perf_counter()
-    dataset = read_dataset(Path(problem.data))
+    dataset = read_dataset(problem.data)
     checked = time.perf_counter()
     store = FeatureStore(Path("store"), NO_LIMIT)  # in the folder of the run
     settings = train_run.TrainSettings(seed=problem.seed)
@@ -78,3 +76,28 @@ def prepare(problem: Problem) -> Prepared:
     )
     built = time.perf_counter()
     return Prepared(dataset, network, store, checked - start, built - checked)
+
+
+def link_as_folders(dataset: Dataset, folder: Path) -> list[str]:
+    """Link the images as `folder/<split>/<number of the class>/<number>.jpg`, for Keras.
+
+    Keras goes by a file's ending, the decoder behind it by content: so every image counts.
+
+    Returns:
+        the names of the class folders, in the order of the classes.
+    """
+    names = [f"{index:04d}" for index in range(len(dataset.classes))]
+    for split, samples in ((TRAIN, dataset.train), (VALIDATION, dataset.validation)):
+        for number, sample in enumerate(samples):
+            path = folder / split / names[sample.class_index] / f"{number:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(sample.path.resolve())
+    return names
+
+
+def copy(samples: Sequence[Sample], classes: Sequence[str], folder: Path) -> None:
+    """Copy images to `folder/<class>/`; their names are their digests."""
+    for sample in samples:
+        path = folder / classes[sample.class_index] / f"{sample.sha256}{sample.path.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample.path, path)

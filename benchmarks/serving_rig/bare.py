@@ -1,15 +1,7 @@
-"""The engine without a service: files -> answers in one process, and the inference alone.
-
-    python bare.py < arguments.json
-
-Arguments: `model` (a version's path), `images` (paths) and `seconds` of each part. Prints its
-figures as JSON.
-"""
+"""The engine without a service: files -> answers in one process, and the inference alone."""
 
 import concurrent.futures
 import itertools
-import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,28 +9,25 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from load import percentile
-
 from imagesieve.prediction.predictor import Predictor
+from serving_rig.load import percentile
 
-_KEPT = 64  # decoded images for the inference alone
+_NUM_DECODED = 64  # images for the inference alone
 
 
-def measure(model: str, images: Sequence[str], seconds: float) -> dict[str, Any]:
+def measure(model: Path, images: Sequence[str], seconds: float) -> dict[str, Any]:
     """Measure one after another: an image at a time, as many as the engine likes, no decoding."""
-    predictor = Predictor.load(Path(model))
+    predictor = Predictor.load(model)
     num_threads = predictor.engine.num_streams + 1  # as `Predictor.predict_files` has it
-    pixels = [predictor.decode(path).pixels[np.newaxis] for path in images[:_KEPT]]
+    pixels = [predictor.decode(path).pixels[np.newaxis] for path in images[:_NUM_DECODED]]
     _through(predictor, images[: 4 * num_threads], 60.0)
     alone = _alone(predictor, images, seconds)
-    judged_per_second, judged_cpu_ms = _through(predictor, itertools.cycle(images), seconds)
+    per_second, cpu_ms = _through(predictor, itertools.cycle(images), seconds)
     return {
         "engine": predictor.engine.name,
         "num_streams": predictor.engine.num_streams,
-        "judged_per_second": judged_per_second,
-        "judged_cpu_ms": judged_cpu_ms,
+        "predicted_per_second": per_second,
+        "predicted_cpu_ms": cpu_ms,
         "alone_per_second": 1000 * len(alone) / sum(alone),
         "alone_p50_ms": percentile(alone, 0.5),
         "alone_p99_ms": percentile(alone, 0.99),
@@ -47,7 +36,7 @@ def measure(model: str, images: Sequence[str], seconds: float) -> dict[str, Any]
 
 
 def _alone(predictor: Predictor, images: Sequence[str], seconds: float) -> list[float]:
-    """Give milliseconds of one image after another, decoding included."""
+    """Return milliseconds of one image after another, decoding included."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     for path in itertools.cycle(images):
@@ -61,11 +50,11 @@ def _alone(predictor: Predictor, images: Sequence[str], seconds: float) -> list[
 
 
 def _through(predictor: Predictor, images: Iterable[str], seconds: float) -> tuple[float, float]:
-    """Give images a second through `Predictor.predict_files`, and milliseconds of CPU for each."""
-    judged = predictor.predict_files(images)
-    next(judged)  # from here on as many are ahead of the answers as there are in the end
+    """Return images a second through `predict_files`, and milliseconds of CPU for each."""
+    predicted = predictor.predict_files(images)
+    next(predicted)  # from here on as many are ahead of the answers as there are in the end
     start, cpu, count = time.perf_counter(), time.process_time(), 0
-    for count, _ in enumerate(judged, 1):  # noqa: B007 (used behind the loop)
+    for count, _ in enumerate(predicted, 1):  # noqa: B007 (used behind the loop)
         if time.perf_counter() - start > seconds:
             break
     per_second = count / (time.perf_counter() - start)
@@ -75,7 +64,7 @@ def _through(predictor: Predictor, images: Iterable[str], seconds: float) -> tup
 def _inferred_per_second(
     predictor: Predictor, pixels: Sequence[np.ndarray], num_threads: int, seconds: float
 ) -> float:
-    """Give images a second through the engine, decoded before."""
+    """Return images a second through the engine, decoded before."""
     start = time.perf_counter()
     end = start + seconds
 
@@ -89,7 +78,3 @@ def _inferred_per_second(
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         total = sum(pool.map(work, range(num_threads)))
     return total / (time.perf_counter() - start)
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(**json.load(sys.stdin))))

@@ -47,7 +47,7 @@ def main(model_path: str, port: int, classes: Sequence[str]) -> None:
 
 
 def detected(model: Any, classes: Sequence[str], text: str | None) -> str:
-    """Give the answer to a form field.
+    """Return the answer to a form field.
 
     Args:
         model: Keras's; only `input_shape` and `predict` are used.
@@ -75,7 +75,7 @@ def detected(model: Any, classes: Sequence[str], text: str | None) -> str:
 
 
 def read(encoded: bytes, height: int, width: int) -> Any:
-    """Give (1, height, width, 3) float32, 0 to 255, as Keras's `load_img` would."""
+    """Return (1, height, width, 3) float32, 0 to 255, as Keras's `load_img` would."""
     import numpy as np
     from PIL import Image
 

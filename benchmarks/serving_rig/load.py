@@ -1,10 +1,8 @@
 """A load generator: clients that each ask again as soon as they have been answered.
 
-    python load.py < scenario.json
-
-Prints what came of it as JSON. It stands on the standard library alone, and all clients live in one
-thread on sockets that never block: it has to cost little beside a server on the same cores. Each
-image is sent with a number of its own behind its end, so that no cache knows its content.
+All clients live in one thread on sockets that never block: it has to cost little beside a server on
+the same cores. Each image is sent with a number of its own behind its end, so that no cache has its
+content.
 """
 
 import base64
@@ -12,12 +10,10 @@ import collections
 import dataclasses
 import heapq
 import itertools
-import json
 import math
 import os
 import selectors
 import socket
-import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +24,7 @@ RAW, BASE64, GET = "raw", "base64", "get"
 
 RESET = "reset"  # the connection was refused, or ended before the answer did
 SILENT = "silent"  # no answer within `patience_seconds`
-WRONG = "wrong"  # status 200 over something else than a judged image
+WRONG = "wrong"  # status 200 over something else than a predicted image
 
 _NONCE_BYTES = 8
 _COUNTER_BYTES = 7  # with the nonce a multiple of three, so that Base64 needs no padding
@@ -102,7 +98,7 @@ def read_answer(data: bytes) -> Answer | None:
 
 
 def requests(scenario: Scenario) -> Iterator[list[bytes]]:
-    """Give one request after another, each as a few pieces, no two with the same content."""
+    """Yield one request after another, each as a few pieces, no two with the same content."""
     nonce = os.urandom(_NONCE_BYTES)
     host = f"Host: 127.0.0.1:{scenario.port}\r\n"
     host += "" if scenario.keep_alive else "Connection: close\r\n"
@@ -128,7 +124,7 @@ def _body(image: bytes, is_raw: bool) -> bytes:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Give the smallest value that so large a share of all does not exceed; None of none."""
+    """Return the smallest value that so large a share of all does not exceed; None of none."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -229,17 +225,17 @@ class _Load:
         self._refused_ms: list[float] = []
 
     def run(self) -> dict[str, Any]:
-        """Warm up, count, wait for the rest; gives what was counted."""
+        """Warm up, count, wait for the rest; return what was counted."""
         scenario = self._scenario
         begin = time.perf_counter()
-        is_warm = self._turn(begin + scenario.patience_seconds, self._is_warm(begin))
+        is_warm = self._serve_clients(begin + scenario.patience_seconds, self._is_warm(begin))
         self._is_counting = True
         start, cpu = time.perf_counter(), time.process_time()
-        self._turn(start + scenario.seconds)
+        self._serve_clients(start + scenario.seconds)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         self._is_counting = self._is_asking = False
         end = time.perf_counter() + scenario.patience_seconds
-        self._turn(end, lambda: not any(client.is_busy for client in self._clients))
+        self._serve_clients(end, lambda: not any(client.is_busy for client in self._clients))
         return {
             "num_clients": scenario.num_clients,
             "seconds": seconds,
@@ -262,19 +258,19 @@ class _Load:
             time.perf_counter() >= end and all(client.has_answer for client in self._clients)
         )
 
-    def _turn(self, deadline: float, is_over: Callable[[], bool] = lambda: False) -> bool:
-        """Let the clients work until the deadline (gives False) or until `is_over` says so."""
+    def _serve_clients(self, deadline: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Let the clients work until the deadline or until `is_over`; return whether it is."""
         while (now := time.perf_counter()) < deadline:
             if is_over():
                 return True
-            self._ask_those_whose_turn_it_is(now)
+            self._ask_the_due(now)
             self._give_up_the_overdue(now)
-            next_turn = self._waiting[0][0] if self._waiting and self._is_asking else deadline
-            for key, events in self._selector.select(max(0.0, min(next_turn - now, 0.1))):
+            next_due = self._waiting[0][0] if self._waiting and self._is_asking else deadline
+            for key, events in self._selector.select(max(0.0, min(next_due - now, 0.1))):
                 self._go_on(key.data, events)
         return is_over()
 
-    def _ask_those_whose_turn_it_is(self, now: float) -> None:
+    def _ask_the_due(self, now: float) -> None:
         while self._is_asking and self._waiting and self._waiting[0][0] <= now:
             _, number = heapq.heappop(self._waiting)
             self._clients[number].ask(next(self._requests))
@@ -289,7 +285,7 @@ class _Load:
                 self._note(client, SILENT)
 
     def _go_on(self, client: _Client, events: int) -> None:
-        if not client.is_busy:  # the server has closed a connection that nobody uses
+        if not client.is_busy:  # the server has closed a idle connection
             client.give_up()
             return
         try:
@@ -324,11 +320,6 @@ class _Load:
             self._refused_ms.append(milliseconds)
 
 
-def main() -> None:
-    """Run the scenario of standard input."""
-    scenario = Scenario(**json.load(sys.stdin))
-    print(json.dumps(_Load(scenario).run()))
-
-
-if __name__ == "__main__":
-    main()
+def run(scenario: Scenario) -> dict[str, Any]:
+    """Run a scenario and return its figures."""
+    return _Load(scenario).run()

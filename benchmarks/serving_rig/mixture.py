@@ -9,10 +9,11 @@ import struct
 import urllib.parse
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
 
-OK, REFUSED, LEFT = "ok", "refused", "left"  # 2xx; 4xx; the caller does not wait for an answer
+OK, REFUSED, LEFT = "ok", "refused", "left"  # 2xx; 4xx; without an answer
 
 _BOUNDARY = "x-soak-x"
 _SIDE = 480  # pixels of painted images
@@ -37,7 +38,7 @@ Make = Callable[[bytes], bytes]  # an image -> a whole request
 
 
 def painted_images(number: int) -> list[bytes]:
-    """Give JPEGs of coloured noise, for when there is no folder of images."""
+    """Return JPEGs of coloured noise, for when there is no folder of images."""
     chance = random.Random(0)
     images = []
     for _ in range(number):
@@ -48,7 +49,7 @@ def painted_images(number: int) -> list[bytes]:
 
 
 class Mixture:
-    """Gives requests in a random but repeatable order, each image with content of its own."""
+    """Requests in a random but repeatable order, each image with content of its own."""
 
     def __init__(self, images: Sequence[bytes], seed: int = 0) -> None:
         self._images = images
@@ -58,7 +59,7 @@ class Mixture:
         self._names: list[str] = []
 
     def __next__(self) -> Request:
-        """Give another one; in as many requests as there are kinds, every kind comes once."""
+        """Return the next; in as many requests as there are kinds, every kind comes once."""
         if not self._names:
             self._names = list(KINDS)
             self._chance.shuffle(self._names)
@@ -72,7 +73,7 @@ class Mixture:
 def request(
     method: str, path: str, body: bytes = b"", kind: str = "", length: int | None = None
 ) -> bytes:
-    """Give a request's bytes."""
+    """Return a request's bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"Content-Type: {kind}"] if kind else []
     if body or length is not None:
@@ -84,10 +85,8 @@ def _raw(path: str = "/v1/predict", kind: str = "image/jpeg") -> Make:
     return lambda image: request("POST", path, image, kind)
 
 
-def _fixed(
-    method: str, path: str, body: bytes = b"", kind: str = "", length: int | None = None
-) -> Make:
-    return lambda _image: request(method, path, body, kind, length)
+def _fixed(method: str, path: str, *arguments: Any, **options: Any) -> Make:
+    return lambda _image: request(method, path, *arguments, **options)
 
 
 def _form(path: str, **fields: str) -> Make:
@@ -108,7 +107,7 @@ def _json(path: str, shape: Callable[[str], object]) -> Make:
 
 
 def _parts(path: str, parts: Callable[[bytes], Sequence[tuple[str, str | None, bytes]]]) -> Make:
-    """Give a maker of multipart bodies; a part is name, file name or None, and content."""
+    """Return a maker of multipart bodies; a part is name, file name or None, and content."""
 
     def make(image: bytes) -> bytes:
         body = b""
@@ -145,7 +144,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, *chunks: bytes) -> bytes:
-    """Give a PNG that announces these sides and has a few pixels."""
+    """Return a PNG that announces these sides and has a few pixels."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     pixels = _chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + _chunk(b"IEND", b"")

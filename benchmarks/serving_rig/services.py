@@ -14,14 +14,15 @@ import time
 import urllib.parse
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+import rig
 
 from imagesieve.errors import ClassifierError
 from imagesieve.model import versions
 from serving_rig import first_generation, load
 
-_PROJECT = Path(__file__).resolve().parents[2]
-_RIG = Path(__file__).resolve().parent
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 
@@ -64,40 +65,29 @@ class Service:
     start_seconds: float
 
     def memory_mib(self, field: str = "VmHWM") -> float:
-        """Give the highest resident memory it has had, or with `VmRSS` what it has now."""
-        for line in self._proc("status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) / 1024
-        raise ServiceError(f"Process {self.process.pid} tells nothing about its memory.")
-
-    def cpu_seconds(self) -> float:
-        """Give the CPU time it has taken, its own and the system's on its behalf."""
-        # Behind the name, which may hold spaces and ends with a bracket.
-        fields = self._proc("stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the highest resident memory it has had, or with `VmRSS` what it has now."""
+        return rig.proc_status(self.process.pid)[field] / 1024
 
     def num_threads(self) -> int:
-        """Count its threads."""
-        return sum(1 for _ in self._proc("task").iterdir())
+        """Return the number of its threads."""
+        return rig.proc_status(self.process.pid)["Threads"]
 
     def num_descriptors(self) -> int:
-        """Count its open files, sockets among them."""
-        return sum(1 for _ in self._proc("fd").iterdir())
+        """Return the number of its open files, sockets among them."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
-    def is_alive(self) -> bool:
-        """Tell whether the process still runs."""
-        return self.process.poll() is None
+    def cpu_seconds(self) -> float:
+        """Return the CPU time it has taken, its own and the system's on its behalf."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()  # behind the name, which may hold spaces
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def judges(self, image: bytes) -> bool:
-        """Ask about an image; tells whether the answer was a good one."""
+    def predicts(self, image: bytes) -> bool:
+        """Ask about an image; return whether the answer was a good one."""
         return _ask(self.port, self.kind, image)
 
-    def asked_as(self, kind: Kind) -> "Service":
-        """Give the same server, asked in another way."""
-        return dataclasses.replace(self, kind=kind)
-
     def stop(self) -> int:
-        """Send SIGTERM and give the exit code; one that does not leave is killed."""
+        """Send SIGTERM and return the exit code; after 30 s the process is killed."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(_STOP_SECONDS)
@@ -105,33 +95,24 @@ class Service:
             self.process.kill()
             return self.process.wait()
 
-    def _proc(self, name: str) -> Path:
-        return Path(f"/proc/{self.process.pid}/{name}")
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a benchmark the options of what runs our server."""
+    """Add the options of what runs our server."""
     add = parser.add_argument
     add("--model", type=Path, default=Path("modelFile"), help="a model folder or one version")
     add("--python", default=sys.executable, metavar="FILE", help="what runs our server (this one)")
-    add(
-        "--server-options",
-        type=shlex.split,
-        default=[],
-        metavar="TEXT",
-        help="more options of main.py, in one argument",
-    )
+    more = "more options of main.py, in one argument"
+    add("--server-options", type=shlex.split, default=[], metavar="TEXT", help=more)
 
 
-@contextlib.contextmanager
 def ours(
     model: Path,
     image: bytes,
     folder: Path,
     options: Sequence[str] = (),
     python: str = sys.executable,
-) -> Iterator[Service]:
-    """Give our server, which has answered one image.
+) -> AbstractContextManager[Service]:
+    """Return a context with our server, which has answered one image.
 
     Args:
         model: a model folder or a version.
@@ -144,15 +125,14 @@ def ours(
         ServiceError: it did not answer.
     """
     port = free_port()
-    command = [python, str(_PROJECT / "main.py"), "--quiet", "--model", str(model.resolve())]
-    command += ["--port", str(port), *options]
-    with _running(command, folder, port, OURS, image) as service:
-        yield service
+    command = [python, str(rig.PROJECT / "main.py"), "--quiet", "--model", str(model.resolve())]
+    return _running([*command, "--port", str(port), *options], folder, port, OURS, image)
 
 
-@contextlib.contextmanager
-def of_the_first_generation(model: Path, image: bytes, folder: Path) -> Iterator[Service]:
-    """Give the first generation's server, which has answered one image.
+def of_the_first_generation(
+    model: Path, image: bytes, folder: Path
+) -> AbstractContextManager[Service]:
+    """Return a context with the first generation's server, which has answered one image.
 
     Raises:
         ServiceError: it did not answer, or the version has no Keras model.
@@ -162,14 +142,13 @@ def of_the_first_generation(model: Path, image: bytes, folder: Path) -> Iterator
     path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise ServiceError(f"{version.path} has no Keras model.")
-    script = str(_RIG / "first_generation.py")
+    script = str(Path(first_generation.__file__).resolve())
     command = [sys.executable, script, str(path.resolve()), str(port), *version.manifest.classes]
-    with _running(command, folder, port, OLD_ROUTE, image) as service:
-        yield service
+    return _running(command, folder, port, OLD_ROUTE, image)
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -189,8 +168,8 @@ def _running(
         while not _ask(port, kind, image):
             if process.poll() is not None or time.perf_counter() - start > _START_SECONDS:
                 lines = output.read_text(errors="replace").strip().splitlines()
-                words = lines[-1] if lines else "no word"
-                raise ServiceError(f"{Path(command[1]).name} judged no image: {words}")
+                words = lines[-1] if lines else "it printed nothing"
+                raise ServiceError(f"{Path(command[1]).name} answered no image: {words}")
             time.sleep(0.02)
         yield Service(port, kind, process, time.perf_counter() - start)
     finally:
@@ -200,7 +179,7 @@ def _running(
 
 
 def _ask(port: int, kind: Kind, image: bytes) -> bool:
-    """Tell whether an image gets a good answer."""
+    """Return whether an image gets a good answer."""
     body, content_type = image, "application/octet-stream"
     if kind.form == load.BASE64:
         body = urllib.parse.urlencode({first_generation.FIELD: b64encode(image)}).encode()

@@ -1,18 +1,13 @@
-"""Slow callers: connections that never come to their point, a third of each kind.
+"""Slow callers: connections that send a header or a body byte by byte, or nothing at all."""
 
-    python slow.py PORT NUMBER
-
-Some send a header, some a body, a byte a second each; some say nothing at all. Whoever is thrown
-out comes back. Prints how many are connected once they all are, or cannot be within some seconds;
-when standard input ends, prints how many were thrown out and leaves. Lines are JSON.
-"""
-
+import contextlib
 import itertools
-import json
-import selectors
 import socket
-import sys
+import threading
 import time
+from collections.abc import Iterator
+
+NUM_SLOW = 300  # a third each: headers, bodies, nothing
 
 _TICK_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
@@ -26,7 +21,7 @@ _OPENINGS = (
 
 
 class _Caller:
-    """One connection, and what it begins with."""
+    """One connection, and what it begins with; when it is thrown out, it comes back."""
 
     def __init__(self, port: int, opening: bytes) -> None:
         self._port = port
@@ -49,7 +44,7 @@ class _Caller:
         return True
 
     def tick(self) -> None:
-        """Say a little; come back if the server has had enough."""
+        """Send a byte; connect again if the server has closed the connection."""
         if not self.is_connected:
             return
         try:
@@ -65,24 +60,38 @@ class _Caller:
         self._socket.close()
         self._connect()
 
+    def close(self) -> None:
+        self._socket.close()
 
-def main(port: int, number: int) -> None:
-    """Hold so many connections until standard input ends."""
+
+@contextlib.contextmanager
+def slow_callers(port: int, number: int = NUM_SLOW) -> Iterator[dict[str, int]]:
+    """Keep so many slow connections open during the block, by a thread that ticks every second.
+
+    Yields `num_connected`, after some seconds at most; `num_thrown_out` is there after the block.
+    """
     openings = itertools.islice(itertools.cycle(_OPENINGS), number)
     callers = [_Caller(port, opening) for opening in openings]
     end = time.monotonic() + _CONNECT_SECONDS
     while time.monotonic() < end and not all(caller.is_connected for caller in callers):
         time.sleep(0.05)
-    for caller in callers:
-        caller.tick()
-    print(json.dumps({"num_connected": sum(caller.is_connected for caller in callers)}), flush=True)
-    with selectors.DefaultSelector() as selector:
-        selector.register(sys.stdin, selectors.EVENT_READ)
-        while not selector.select(_TICK_SECONDS):
+    is_over = threading.Event()
+
+    def tick() -> None:
+        while not is_over.wait(_TICK_SECONDS):
             for caller in callers:
                 caller.tick()
-    print(json.dumps({"num_thrown_out": sum(caller.num_thrown_out for caller in callers)}))
 
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    for caller in callers:
+        caller.tick()
+    figures = {"num_connected": sum(caller.is_connected for caller in callers)}
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    try:
+        yield figures
+    finally:
+        is_over.set()
+        ticking.join()
+        figures["num_thrown_out"] = sum(caller.num_thrown_out for caller in callers)
+        for caller in callers:
+            caller.close()
