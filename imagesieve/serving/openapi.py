@@ -49,21 +49,9 @@ _TAGS = {
     PAGES: "For people.",
 }
 
-# Errors that views raise; those of every route are added by `_errors`.
+# Errors that views raise; those of a query, a body and every route are added by `_errors`.
 LOADING: Errors = (errors.ModelLoadingError, errors.ShuttingDownError)
 BUSY: Errors = (*LOADING, errors.OverloadedError, errors.DeadlineExceededError)
-OPTION_ERRORS: Errors = (
-    errors.BadParameterError,
-    errors.MalformedBodyError,
-    errors.TooManyFieldsError,
-)
-BODY_ERRORS: Errors = (
-    errors.BadParameterError,
-    errors.MalformedBodyError,
-    errors.BodyTooLargeError,
-    errors.UnsupportedMediaTypeError,
-)
-FORM_ERRORS: Errors = (*BODY_ERRORS, errors.TooManyFieldsError)
 IMAGE_ERRORS: Errors = (
     base_errors.EmptyImageError,
     base_errors.ImageTooLargeError,
@@ -73,23 +61,27 @@ IMAGE_ERRORS: Errors = (
     base_errors.TruncatedImageError,
     base_errors.ImageError,
 )
-_URL_ERRORS: Errors = (errors.UrlNotAllowedError, errors.FetchFailedError)
-ONE_IMAGE_ERRORS: Errors = (
-    errors.MissingImageError,
-    errors.SeveralImagesError,
-    errors.BadBase64Error,
-    *FORM_ERRORS,
-    *IMAGE_ERRORS,
-    *BUSY,
-    *_URL_ERRORS,  # left out where no URLs are fetched
-)
 MODEL_CHANGE_ERRORS: Errors = (
     errors.UnknownModelError,
     errors.ModelRefusedError,
     errors.ModelChangeFailedError,
     errors.ModelUnusableError,
-    *BODY_ERRORS,
     *LOADING,
+)
+_FIELD_ERRORS: Errors = (errors.BadParameterError, errors.MalformedBodyError)
+_BODY_ERRORS: Errors = (
+    *_FIELD_ERRORS,
+    errors.BodyTooLargeError,
+    errors.UnsupportedMediaTypeError,
+)
+_URL_ERRORS: Errors = (errors.UrlNotAllowedError, errors.FetchFailedError)
+_ONE_IMAGE_ERRORS: Errors = (
+    errors.MissingImageError,
+    errors.SeveralImagesError,
+    errors.BadBase64Error,
+    *IMAGE_ERRORS,
+    *BUSY,
+    *_URL_ERRORS,  # left out where no URLs are fetched
 )
 _HTTP_SERVER_ERRORS: Errors = (
     http.BadRequest,
@@ -100,8 +92,7 @@ _HTTP_SERVER_ERRORS: Errors = (
 
 BINARY: Json = {"type": "string", "format": "binary"}
 TEXT: Json = {"type": "string"}
-_IMAGE_BYTES: Json = {**BINARY, "contentMediaType": "image/*"}
-_URL_FIELD = msgspec.json.schema(schemas.Url)
+_IMAGE: Json = {**BINARY, "contentMediaType": "image/*", "description": "the image, as a file"}
 _ONE_SOURCE = [{"required": ["image"]}, {"required": ["url"]}]
 
 
@@ -113,11 +104,13 @@ class Content:
         description: one line.
         media_types: media type -> what it holds, a struct or a JSON Schema.
         more: other members that OpenAPI has for it, such as `links` or `headers`.
+        errors: that reading it may raise.
     """
 
     description: str
     media_types: Mapping[str, Schema]
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    errors: Errors = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,50 +121,34 @@ class Operation:
         name: what programs made from the description call it.
         tag: one of the groups of the description.
         answers: HTTP status -> what is answered when all is well.
+        summary: one line.
+        description: more, as Markdown.
         query: the struct of its options.
         body: what it accepts.
         errors: that the view itself may raise.
         example: a command, where CURL stands for curl with its key, URL for the service's URL.
-        summary: one line.
-        description: more, as Markdown.
     """
 
     name: str
     tag: str
     answers: Mapping[int, Content]
+    summary: str
+    description: str
     query: type[msgspec.Struct] | None = None
     body: Content | None = None
     errors: Errors = ()
     example: str = ""
-    summary: str = ""
-    description: str = ""
 
 
 def operation(
-    name: str,
-    tag: str,
-    answers: Mapping[int, Content],
-    *,
-    query: type[msgspec.Struct] | None = None,
-    body: Content | None = None,
-    errors: Errors = (),
-    example: str = "",
+    name: str, tag: str, answers: Mapping[int, Content], **details: Any
 ) -> Callable[[View], View]:
-    """Describe a view for `/openapi.json`; see `Operation`."""
+    """Describe a view for `/openapi.json`; `details` are other fields of `Operation`."""
 
     def attach(view: View) -> View:
         summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
-        described = Operation(
-            name,
-            tag,
-            answers,
-            query,
-            body,
-            errors,
-            example,
-            " ".join(summary.split()).rstrip("."),
-            description,
-        )
+        title = " ".join(summary.split()).rstrip(".")
+        described = Operation(name, tag, answers, title, description, **details)
         view.operation = described  # type: ignore[attr-defined]
         return view
 
@@ -179,75 +156,64 @@ def operation(
 
 
 def json_content(description: str, schema: Schema, **more: Any) -> Content:
-    """Return the description of a JSON body or answer."""
+    """Return the description of an answer in JSON."""
     return Content(description, {JSON: schema}, more)
 
 
 def json_body(description: str, schema: Schema, *, required: bool = True) -> Content:
     """Return the description of a JSON body."""
-    return Content(description, {JSON: schema}, {"required": required})
+    return Content(description, {JSON: schema}, {"required": required}, _BODY_ERRORS)
 
 
 def image_body(options: type[msgspec.Struct]) -> Content:
     """Return the description of a body with one image, in all its forms, and options."""
-    fields = _properties(options)
+    fields, image_fields = _properties(options), _properties(schemas.BatchItem)
     others = ", ".join(f"`{name}`" for name in FILE_FIELDS if name != "image")
-    file = {
-        **_IMAGE_BYTES,
-        "description": f"the image, as a file; its field may also be named {others}",
-    }
+    file = {**_IMAGE, "description": f"the image; its field may also be named {others}"}
     texts = dict.fromkeys(TEXT_FIELDS, schemas.BASE64_FIELD)
-    base64 = {"image": msgspec.json.schema(schemas.Base64)}
+    base64, url = image_fields["image"], image_fields["url"]
+    ways = [{"required": [name]} for name in (*texts, "url")]
     return Content(
         "exactly one image, in any of these forms; options here or in the query",
         {
-            "image/*": _IMAGE_BYTES,
-            "application/octet-stream": _IMAGE_BYTES,
+            "image/*": _IMAGE,
+            "application/octet-stream": _IMAGE,
             MULTIPART: _form({"image": file, **fields}, required=["image"]),
-            URLENCODED: _form(
-                {**texts, "url": _URL_FIELD, **fields},
-                oneOf=[{"required": [name]} for name in (*texts, "url")],
-            ),
-            JSON: _form({**base64, "url": _URL_FIELD, **fields}, oneOf=_ONE_SOURCE),
+            URLENCODED: _form({**texts, "url": url, **fields}, oneOf=ways),
+            JSON: _form({"image": base64, "url": url, **fields}, oneOf=_ONE_SOURCE),
         },
         {"required": True},
+        (*_BODY_ERRORS, *_ONE_IMAGE_ERRORS),
     )
 
 
 def batch_body() -> Content:
     """Return the description of a body with a batch of images."""
-    files = {
-        "type": "array",
-        "description": "the images, as files of one field",
-        "items": _IMAGE_BYTES,
-        "minItems": 1,
-        "x-limit": "max_batch_images",
-    }
-    fields = {"image": files, **_properties(schemas.BatchOptions)}
+    images = _properties(schemas.BatchBody)["images"]
+    files = {**images, "items": _IMAGE, "description": "the images, as files of one field"}
+    form = _form({"image": files, **_properties(schemas.BatchOptions)}, required=["image"])
     return Content(
         "one image or more",
-        {MULTIPART: _form(fields, required=["image"]), JSON: schemas.BatchBody},
+        {MULTIPART: form, JSON: schemas.BatchBody},
         {"required": True},
+        (*_BODY_ERRORS, errors.MissingImageError, errors.TooManyImagesError, *BUSY),
     )
 
 
 def correction_body() -> Content:
     """Return the description of a correction."""
     fields = _properties(schemas.Correction)
-    names = ("label", "note", "reviewer")
-    with_image = _form(
-        {
-            "image": {"description": "the image, as a file", **_IMAGE_BYTES},
-            **{name: fields[name] for name in names},
-        },
+    form = _form(
+        {"image": _IMAGE, **{name: fields[name] for name in ("label", "note", "reviewer")}},
         required=["image", "label"],
         description="A field `reject` with the text `true` may stand instead of `label`.",
     )
     return Content(
         "which image (`id` or `sha256`, or the image itself), and what it is of (`label`, or "
         "`reject`)",
-        {JSON: schemas.Correction, MULTIPART: with_image},
+        {JSON: schemas.Correction, MULTIPART: form},
         {"required": True},
+        (*_BODY_ERRORS, errors.SeveralImagesError, *IMAGE_ERRORS, *LOADING),
     )
 
 
@@ -361,7 +327,7 @@ def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:
     needs_key = route.scope is not None and facts.has_keys
     curl = "curl -H 'X-API-Key: KEY'" if needs_key else "curl"
     command = example.replace("CURL", curl).replace("URL", facts.url)
-    parameters = _path_parameters(route.path, facts) + _query_parameters(described.query)
+    parameters = _parameters(route, described.query, facts)
     return {
         "operationId": described.name,
         "tags": [described.tag],
@@ -378,38 +344,28 @@ def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:
     }
 
 
-def _path_parameters(path: str, facts: _Facts) -> list[Json]:
+def _parameters(route: _Route, options: type[msgspec.Struct] | None, facts: _Facts) -> list[Json]:
     names = [schemas.MODEL_ALIAS, facts.model] if facts.model else []
-    known: Mapping[str, Json] = {
-        "sha256": {"description": "of the encoded image", "schema": _SHA256},
-        "name": {
-            "description": f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served",
-            "schema": _one_of(names),
-        },
+    alias = f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served"
+    in_path: Json = {
+        "sha256": _properties(schemas.ImageInfo)["sha256"],
+        "name": {**_one_of(names), "description": alias},
     }
+    query = _properties(options) if options else {}
     return [
-        {"name": name, "in": "path", "required": True, **known[name]}
-        for name in re.findall("{(.+?)}", path)
+        *(
+            _parameter(name, "path", in_path[name], required=True)
+            for name in re.findall("{(.+?)}", route.path)
+        ),
+        *(_parameter(name, "query", schema) for name, schema in query.items()),
     ]
 
 
-_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-
-
-def _query_parameters(options: type[msgspec.Struct] | None) -> list[Json]:
-    fields = _properties(options) if options else {}
-    return [
-        {
-            "name": name,
-            "in": "query",
-            **({"description": schema["description"]} if "description" in schema else {}),
-            # Without its default: Swagger UI would send it beside that of a form, hence twice.
-            "schema": {
-                key: one for key, one in schema.items() if key not in ("description", "default")
-            },
-        }
-        for name, schema in fields.items()
-    ]
+def _parameter(name: str, place: str, schema: Json, **more: bool) -> Json:
+    # Without its default: Swagger UI would send it beside that of a form, hence twice.
+    bare = {key: value for key, value in schema.items() if key not in ("description", "default")}
+    words = {"description": schema["description"]} if "description" in schema else {}
+    return {"name": name, "in": place, **words, "schema": bare, **more}
 
 
 def _content(content: Content) -> Json:
@@ -434,6 +390,12 @@ def _responses(route: _Route, described: Operation, facts: _Facts) -> Json:
 def _errors(route: _Route, described: Operation, facts: _Facts) -> set[type[Exception]]:
     """Return all that may go wrong at a route."""
     found = {*described.errors, errors.BadHostError, *_HTTP_SERVER_ERRORS, Exception}
+    if described.query:
+        found |= {*_FIELD_ERRORS, errors.TooManyFieldsError}
+    if described.body:
+        found |= set(described.body.errors)
+        if MULTIPART in described.body.media_types:
+            found.add(errors.TooManyFieldsError)
     if not facts.takes_urls:
         found -= set(_URL_ERRORS)
     if route.method != "GET" or route.scope is Scope.ADMIN:

@@ -35,11 +35,11 @@ def check(value: object, schema: type[Schema], limits: ServingLimits) -> Schema:
     except UnicodeEncodeError as error:  # half a character as a name
         raise MalformedBodyError("A field's name is no text that could be encoded.") from error
     except msgspec.ValidationError as error:
-        raise _refusal(error, value, schema, limits) from error
-    for name, limit in _limited_numbers(schema).items():
-        if getattr(checked, name) > getattr(limits, limit):
-            field = _fields(schema)[name].type
-            raise BadParameterError(f"{name} must be {_expected(field, limits)}.")
+        raise _refusal(error, schema, limits) from error
+    for name, field in _fields(schema).items():
+        most = _most(field.type, limits)
+        if most is not None and getattr(checked, name) > most:
+            raise BadParameterError(f"{name} must be {_expected(field.type, limits)}.")
     return checked
 
 
@@ -74,34 +74,33 @@ def _read_text(text: str, field: inspect.Field | None) -> object:
     return text
 
 
-def _refusal(
-    error: msgspec.ValidationError, value: object, schema: type, limits: ServingLimits
-) -> RequestError:
+def _refusal(error: msgspec.ValidationError, schema: type, limits: ServingLimits) -> RequestError:
     if isinstance(error.__cause__, ValueError):  # from `__post_init__`, a sentence already
         return BadParameterError(str(error.__cause__))
     located = _LOCATED.fullmatch(str(error))
     what, path = located.groups() if located else (str(error), "")
     kind, owner = _type_at(path, schema)
-    called = getattr(owner.cls, "called", "") if owner else ""
+    called = getattr(owner, "called", "")
     missing = re.fullmatch("Object missing required field `(.+)`", what)
     unknown = re.fullmatch("Object contains unknown field `(.*)`", what, re.DOTALL)
-    if missing and called:
-        return MalformedBodyError(f"{called} has no {missing[1]}.")
-    if missing and owner:
-        path, kind = f"{path}.{missing[1]}", _fields(owner.cls)[missing[1]].type
-    if unknown and owner:
-        names = " or ".join(_fields(owner.cls)) or "none"
+    if unknown:
+        names = " or ".join(_fields(owner)) or "none"
         noun = "field" if path or called else "option"
         return BadParameterError(f"There is no {noun} {unknown[1][:100]!r}: use {names}.")
-    error_class = MalformedBodyError if _is_container(kind) else BadParameterError
-    return error_class(_sentence(path.removeprefix("."), kind, _value_at(path, value), limits))
+    if missing and called:
+        return MalformedBodyError(f"{called} has no {missing[1]}.")
+    if missing:
+        path, kind = f"{path}.{missing[1]}", _fields(owner)[missing[1]].type
+    is_container = isinstance(_bare(kind), inspect.StructType | inspect.ListType)
+    error_class = MalformedBodyError if is_container else BadParameterError
+    return error_class(_sentence(what, path.removeprefix("."), kind, limits))
 
 
-def _sentence(path: str, kind: inspect.Type, value: object, limits: ServingLimits) -> str:
-    words = _extra(kind)
-    if "sentence" in words:
+def _sentence(what: str, path: str, kind: inspect.Type, limits: ServingLimits) -> str:
+    if "sentence" in _extra(kind):
+        value = what.removeprefix("Invalid enum value ") if "enum" in what else "of this type"
         index = path.rpartition("[")[2].rstrip("]")
-        return str(words["sentence"]).format(value=repr(value)[:100], index=index)
+        return _extra(kind)["sentence"].format(value=value[:100], index=index)
     bare = _bare(kind)
     called = getattr(bare.cls, "called", "") if isinstance(bare, inspect.StructType) else ""
     return f"{called or path or 'The JSON body'} must be {_expected(kind, limits)}."
@@ -110,11 +109,10 @@ def _sentence(path: str, kind: inspect.Type, value: object, limits: ServingLimit
 def _expected(kind: inspect.Type, limits: ServingLimits) -> str:
     """Return the words for what a value must be."""
     if "expected" in _extra(kind):
-        return str(_extra(kind)["expected"])
+        return _extra(kind)["expected"]
     match _bare(kind):
         case inspect.IntType(ge=least, le=most):
-            limit = _limit(kind)
-            return f"a whole number from {least} to {getattr(limits, limit) if limit else most}"
+            return f"a whole number from {least} to {most or _most(kind, limits)}"
         case inspect.FloatType(ge=least, le=most):
             return f"a number from {least} to {most}"
         case inspect.StrType(min_length=least, max_length=most) if most:
@@ -131,35 +129,20 @@ def _expected(kind: inspect.Type, limits: ServingLimits) -> str:
             return "an object"
 
 
-def _type_at(path: str, schema: type) -> tuple[inspect.Type, inspect.StructType | None]:
+def _type_at(path: str, schema: type) -> tuple[inspect.Type, type]:
     """Return the type of the value at a path such as `.images[0].url`, and the last struct."""
-    kind = inspect.type_info(schema)
-    owner = kind if isinstance(kind, inspect.StructType) else None
-    for name, _index in _steps(path):
+    kind, owner = inspect.type_info(schema), schema
+    for name, _index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
         bare = _bare(kind)
         if isinstance(bare, inspect.UnionType):
-            bare = next(
-                _bare(one) for one in bare.types if isinstance(_bare(one), inspect.ListType)
-            )
+            ways = (_bare(one) for one in bare.types)
+            bare = next(one for one in ways if isinstance(one, inspect.ListType))
         if isinstance(bare, inspect.ListType):
             kind = bare.item_type
-        elif isinstance(bare, inspect.StructType) and name in _fields(bare.cls):
-            kind = _fields(bare.cls)[name].type
-        owner = kind if isinstance(kind, inspect.StructType) else owner
+        elif name in _fields(owner):
+            kind = _fields(owner)[name].type
+        owner = kind.cls if isinstance(kind, inspect.StructType) else owner
     return kind, owner
-
-
-def _value_at(path: str, value: Any) -> object:
-    for name, index in _steps(path):
-        if isinstance(value, dict):
-            value = value.get(name)
-        elif isinstance(value, list) and index and int(index) < len(value):
-            value = value[int(index)]
-    return value
-
-
-def _steps(path: str) -> list[tuple[str, str]]:
-    return re.findall(r"\.(\w+)|\[(\d+)\]", path)
 
 
 @functools.cache
@@ -169,27 +152,15 @@ def _fields(schema: type) -> dict[str, inspect.Field]:
     return {field.encode_name: field for field in fields}
 
 
-@functools.cache
-def _limited_numbers(schema: type) -> dict[str, str]:
-    """Return field -> field of `ServingLimits` that bounds it."""
-    return {
-        name: limit
-        for name, field in _fields(schema).items()
-        if (limit := _limit(field.type)) and isinstance(_bare(field.type), inspect.IntType)
-    }
+def _most(kind: inspect.Type, limits: ServingLimits) -> int | None:
+    """Return the limit of a number that `x-limit` names."""
+    limit = (getattr(kind, "extra_json_schema", None) or {}).get("x-limit")
+    return getattr(limits, limit) if limit and isinstance(_bare(kind), inspect.IntType) else None
 
 
-def _limit(kind: inspect.Type) -> str | None:
-    return (getattr(kind, "extra_json_schema", None) or {}).get("x-limit")
-
-
-def _extra(kind: inspect.Type) -> dict[str, object]:
+def _extra(kind: inspect.Type) -> dict[str, str]:
     return getattr(kind, "extra", None) or {}
 
 
 def _bare(kind: inspect.Type) -> inspect.Type:
     return kind.type if isinstance(kind, inspect.Metadata) else kind
-
-
-def _is_container(kind: inspect.Type) -> bool:
-    return isinstance(_bare(kind), inspect.StructType | inspect.ListType | inspect.DictType)

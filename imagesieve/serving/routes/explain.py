@@ -33,7 +33,7 @@ blueprint = flask.Blueprint("explain", __name__)
     {200: _EXPLANATION},
     query=schemas.ExplainOptions,
     body=openapi.image_body(schemas.ExplainOptions),
-    errors=(*openapi.ONE_IMAGE_ERRORS, ExplainingUnavailableError),
+    errors=(ExplainingUnavailableError,),
     example="CURL --data-binary @image.jpg -o explanation.png URL/v1/explain",
 )
 def explain() -> flask.Response:

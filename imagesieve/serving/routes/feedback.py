@@ -189,13 +189,9 @@ class Corrections:
         errors=(
             errors.UnknownImageError,
             errors.UnknownLabelError,
-            errors.SeveralImagesError,
             errors.FeedbackFullError,
             errors.FeedbackUnavailableError,
             errors.OverloadedError,
-            *openapi.FORM_ERRORS,
-            *openapi.IMAGE_ERRORS,
-            *openapi.LOADING,
         ),
         example="""CURL --json '{"id": "PREDICTION-ID", "label": "CLASS"}' URL/v1/feedback""",
     )
@@ -235,9 +231,9 @@ class Corrections:
             errors.FeedbackFullError,
             errors.FeedbackUnavailableError,
             errors.OverloadedError,
-            *openapi.OPTION_ERRORS,
             *openapi.IMAGE_ERRORS,
         ),
+        query=schemas.Nothing,
         example="CURL -X DELETE URL/v1/feedback/SHA256-OF-THE-IMAGE",
     )
     def undo(self, sha256: str) -> flask.Response:
@@ -258,11 +254,7 @@ class Corrections:
         openapi.FEEDBACK,
         {200: openapi.json_content("the review queue", schemas.Review, links=_IMAGE_LINK)},
         query=schemas.ReviewOptions,
-        errors=(
-            errors.FeedbackUnavailableError,
-            *openapi.OPTION_ERRORS,
-            *openapi.LOADING,
-        ),
+        errors=(errors.FeedbackUnavailableError, *openapi.LOADING),
         example="CURL 'URL/v1/review?limit=5'",
     )
     def review(self) -> flask.Response:
@@ -287,9 +279,9 @@ class Corrections:
             errors.UnknownImageError,
             errors.FeedbackUnavailableError,
             errors.OverloadedError,
-            *openapi.OPTION_ERRORS,
             *openapi.IMAGE_ERRORS,
         ),
+        query=schemas.Nothing,
         example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
     )
     def image(self, sha256: str) -> flask.Response:
@@ -311,7 +303,8 @@ class Corrections:
         "export_corrections",
         openapi.FEEDBACK,
         {200: openapi.Content("one JSON object a line", {"application/x-ndjson": openapi.TEXT})},
-        errors=(*openapi.OPTION_ERRORS, errors.FeedbackUnavailableError),
+        query=schemas.Nothing,
+        errors=(errors.FeedbackUnavailableError,),
         example="CURL -o feedback.jsonl URL/v1/feedback/export",
     )
     def export(self) -> flask.Response:

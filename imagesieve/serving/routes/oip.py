@@ -145,13 +145,7 @@ def model_ready(name: str) -> flask.Response:
     openapi.OIP,
     {200: openapi.json_content("label, probabilities and decision of each", schemas.OipAnswer)},
     body=openapi.json_body("one tensor of images", schemas.OipRequest),
-    errors=(
-        UnknownModelError,
-        MissingImageError,
-        TooManyImagesError,
-        *openapi.BODY_ERRORS,
-        *openapi.BUSY,
-    ),
+    errors=(UnknownModelError, MissingImageError, TooManyImagesError, *openapi.BUSY),
     # An image is too long for an argument.
     example="{ printf '"
     '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'

@@ -39,7 +39,6 @@ blueprint = flask.Blueprint("predict", __name__)
     {200: PREDICTION},
     query=schemas.PredictOptions,
     body=openapi.image_body(schemas.PredictOptions),
-    errors=openapi.ONE_IMAGE_ERRORS,
     example="CURL --data-binary @image.jpg URL/v1/predict",
 )
 def predict() -> flask.Response:
@@ -70,12 +69,6 @@ def predict() -> flask.Response:
     },
     query=schemas.BatchOptions,
     body=openapi.batch_body(),
-    errors=(
-        errors.MissingImageError,
-        errors.TooManyImagesError,
-        *openapi.FORM_ERRORS,
-        *openapi.BUSY,
-    ),
     example="CURL -F image=@one.jpg -F image=@two.jpg URL/v1/predict/batch",
 )
 def predict_batch() -> flask.Response:
