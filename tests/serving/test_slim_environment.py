@@ -21,7 +21,7 @@ from imagesieve.model import versions
 INSTALL_SECONDS = 300  # some 90 MB come over the network unless pip has them already
 SERVED = "requirements-serve.txt"
 # Import name -> the distribution it comes from, where the two differ.
-DISTRIBUTIONS = {"PIL": "pillow"}
+DISTRIBUTIONS = {"PIL": "pillow", "flask_swagger_ui": "flask-swagger-ui"}
 # Imported where used, and only by what a slim environment leaves out.
 LEFT_OUT = {"keras", "tensorflow", "rich"}
 
