@@ -24,8 +24,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from downloads_rig import hostile, runs, throughput
 from downloads_rig.links import hostile_set

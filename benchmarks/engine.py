@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 
 from imagesieve import console, images
@@ -33,9 +30,18 @@ from imagesieve.model import engines, versions
 PREDICT = "keras-predict"  # what the first generation called for each image
 KERAS_BATCH = 32
 
-_HEADER = (
-    *("", "alone, ms", "x predict", "busy, ms", "x predict", "MB", "of Keras's"),
-    *("accuracy, %", "95 % of", "agreement, %", "largest difference"),
+COLUMNS = (
+    " | {name}",
+    "alone, ms | {alone_ms:.2f}",
+    "x predict | {alone_speedup:.1f}",
+    "busy, ms | {busy_ms:.2f}",
+    "x predict | {busy_speedup:.1f}",
+    "MB | {mb:.1f}",
+    "of Keras's | {size_to_keras:.2f}",
+    "accuracy | {accuracy:.2%}",
+    "95 % of | {accuracy_interval[0]:.1%} to {accuracy_interval[1]:.1%}",
+    "agreement | {agreement:.2%}",
+    "largest difference | {max_difference:.4f}",
 )
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -43,17 +49,11 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass
 class Row:
-    """An engine under test.
+    """An engine under test."""
 
-    Attributes:
-        one: (1, height, width, 3) uint8 -> (1, classes).
-        many: the same for many images, as quick as the engine can.
-        num_bytes: of its files.
-    """
-
-    one: Predict
-    many: Predict
-    num_bytes: int
+    one: Predict  # (1, height, width, 3) uint8 -> (1, classes)
+    many: Predict  # the same for many images, as quick as the engine can
+    num_bytes: int  # of its files
     alone_ms: list[float] = dataclasses.field(default_factory=list)
     busy_ms: list[float] = dataclasses.field(default_factory=list)
 
@@ -78,18 +78,15 @@ def main(arguments: Sequence[str]) -> int:
         num_timed=options.images,
     )
     result = {"machine": machine, "data": options.data.name, **summarise(found), "run": found}
-    return rig.finish(options, result, table(result), remark(found))
+    rows = [
+        {"name": name, "mb": row["num_bytes"] / 1e6, **row}
+        for name, row in result["engines"].items()
+    ]
+    return rig.finish(options, result, rig.table(COLUMNS, rows), remark(found))
 
 
 def measure(model: Path, data: Path, num_rounds: int, num_timed: int) -> dict[str, Any]:
-    """Measure every engine in turn, several times.
-
-    Args:
-        model: a model folder or a version.
-        data: a data folder, whose validation images are predicted.
-        num_rounds: of each.
-        num_timed: images in a round.
-    """
+    """Measure every engine in turn, several times."""
     version = versions.load(model)
     samples = read_dataset(data).validation
     labels = np.array([sample.class_index for sample in samples])
@@ -211,29 +208,6 @@ def summarise(found: Mapping[str, Any]) -> dict[str, Any]:
             speedup = statistics.median(first[f"{way}_ms"]) / median
             engines[name] |= {f"{way}_ms": median, f"{way}_speedup": speedup}
     return {"engines": engines}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Return the figures as a table."""
-    rows = []
-    for name, row in result["engines"].items():
-        low, high = row["accuracy_interval"]
-        rows.append(
-            (
-                name,
-                f"{row['alone_ms']:.2f}",
-                f"{row['alone_speedup']:.1f}",
-                f"{row['busy_ms']:.2f}",
-                f"{row['busy_speedup']:.1f}",
-                f"{row['num_bytes'] / 1e6:.1f}",
-                f"{row['size_to_keras']:.2f}",
-                f"{100 * row['accuracy']:.2f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                f"{100 * row['agreement']:.2f}",
-                f"{row['max_difference']:.4f}",
-            )
-        )
-    return console.table(_HEADER, rows)
 
 
 def remark(run: Mapping[str, Any]) -> str:

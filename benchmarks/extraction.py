@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from learning_rig.problem import Prepared, Problem, link_as_folders, prepare
 
@@ -67,14 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(problem: Problem, num_rounds: int, num_views: int, with_keras: bool) -> dict[str, Any]:
-    """Measure in turn, several times; of each way return its forward passes a second.
-
-    Args:
-        problem: what is extracted.
-        num_rounds: of each.
-        num_views: of each image, for the row of several views.
-        with_keras: whether Keras's own way is measured too.
-    """
+    """Measure in turn, several times; of each way return its forward passes a second."""
     from imagesieve.learning.features.extraction import Extractor
 
     prepared = prepare(problem)

@@ -17,6 +17,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import os
 import statistics
 import sys
@@ -26,8 +27,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rig
 
@@ -40,25 +39,26 @@ from imagesieve.logs import native_messages_in_log, start_logging
 
 KERAS_THREADS = 2
 OURS = "ours, looking ahead"
+COLUMNS = (
+    " | {task}: {name}",
+    "resizing | {resizing}",
+    "images/s | {images_per_second:.0f}",
+    "time, ours = 1 | {time_to_ours:.2f}",
+    "processor, ms | {processor_ms_per_image:.2f}",
+    "ours = 1 | {processor_to_ours:.2f}",
+)
 RATIOS = {"time_to_ours": "seconds", "processor_to_ours": "processor_seconds"}
 READ_BY_ALL = {"JPEG": ".jpg", "PNG": ".png"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way to get batches.
+    """One way to get batches."""
 
-    Attributes:
-        task: `decode` or `augment`; ratios are taken within a task.
-        name: for the table.
-        resizing: how its images were scaled.
-        epoch: goes through all images once and returns how many there were.
-    """
-
-    task: str
-    name: str
-    resizing: str
-    epoch: Callable[[], int]
+    task: str  # `decode` or `augment`; ratios are taken within a task
+    name: str  # for the table
+    resizing: str  # how its images were scaled
+    epoch: Callable[[], int]  # goes through all images once and returns how many there were
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
             ways = [*keras_ways(Path(folder), options), *our_ways(Path(folder), options)]
         seconds = measure(ways, count, options.runs)
     result = summarise(ways, seconds, count, options)
-    return rig.finish(options, result, table(result))
+    return rig.finish(options, result, rig.table(COLUMNS, result["ways"]))
 
 
 def link_images(data: Path, folder: Path) -> int:
@@ -90,26 +90,18 @@ def link_images(data: Path, folder: Path) -> int:
         raise DataError(f"There is no folder {data}.")
     train = data / "train" if (data / "train").is_dir() else data
     files = [(name, path) for name, paths in class_files(train).items() for path in paths]
-    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
-        formats = list(pool.map(lambda file: format_of(file[1]), files))
     count = 0
-    for (name, path), found in zip(files, formats, strict=True):
-        if found in READ_BY_ALL:
-            link = folder / name / f"{count:06}{READ_BY_ALL[found]}"
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(path.resolve())
-            count += 1
+    for name, path in files:
+        with contextlib.suppress(ImageError):  # damaged
+            ending = READ_BY_ALL.get(decode(path, image_size=(32, 32)).format)
+            if ending:
+                link = folder / name / f"{count:06}{ending}"
+                link.parent.mkdir(exist_ok=True)
+                link.symlink_to(path.resolve())
+                count += 1
     if not count:
         raise DataError(f"There are no JPEG or PNG images in class folders of {train}.")
     return count
-
-
-def format_of(path: Path) -> str | None:
-    """Return the format of an image, None when it is damaged."""
-    try:
-        return decode(path, image_size=(32, 32)).format
-    except ImageError:
-        return None
 
 
 def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
@@ -153,11 +145,11 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
     return [
         Way("decode", name, "nearest", lambda: one_by_one(nearest)),
         Way("decode", name, "antialiased", lambda: one_by_one(bilinear)),
-        Way("decode", dataset, "aliased", lambda: count_images(decoded)),
+        Way("decode", dataset, "aliased", lambda: count_images(None, decoded)),
         Way("augment", name, "nearest", lambda: one_by_one(first)),
         Way("augment", name, "antialiased", lambda: one_by_one(first_bilinear)),
         Way("augment", threads, "nearest", lambda: by_threads(first)),
-        Way("augment", f"{dataset}, layers", "aliased", lambda: count_images(augmented)),
+        Way("augment", f"{dataset}, layers", "aliased", lambda: count_images(None, augmented)),
     ]
 
 
@@ -180,31 +172,26 @@ def our_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
 
 def one_by_one(flow: Any) -> int:
     """Ask for an epoch's batches by their numbers."""
-    count = count_images(flow[index] for index in range(len(flow)))
-    flow.on_epoch_end()
-    return count
+    return count_images(flow, (flow[index] for index in range(len(flow))))
 
 
 def by_threads(flow: Any) -> int:
     """Have threads ask: what Keras's `workers` do in `fit`, without its queue, which may hang."""
     with concurrent.futures.ThreadPoolExecutor(KERAS_THREADS) as pool:
-        count = count_images(pool.map(flow.__getitem__, range(len(flow))))
-    flow.on_epoch_end()
-    return count
+        return count_images(flow, pool.map(flow.__getitem__, range(len(flow))))
 
 
 def one_epoch(flow: Any) -> int:
     """Take an epoch's batches from a loop without end."""
-    batches = iter(flow)
-    count = count_images(next(batches) for _ in range(len(flow)))
-    batches.close()
-    flow.on_epoch_end()
+    with contextlib.closing(iter(flow)) as batches:
+        return count_images(flow, itertools.islice(batches, len(flow)))
+
+
+def count_images(flow: Any, batches: Iterable[Any]) -> int:
+    """Go through batches and end the epoch."""
+    count = sum(len(images) for images, _ in batches)
+    getattr(flow, "on_epoch_end", lambda: None)()
     return count
-
-
-def count_images(batches: Iterable[Any]) -> int:
-    """Go through batches."""
-    return sum(len(images) for images, _ in batches)
 
 
 def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float, float]]]:
@@ -254,23 +241,6 @@ def summarise(
         "cores": cpu_count(),
         "ways": sorted(rows, key=lambda row: row["task"] == "augment"),
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the figures as a table."""
-    rows = [
-        (
-            f"{row['task']}: {row['name']}",
-            row["resizing"],
-            f"{row['images_per_second']:.0f}",
-            f"{row['time_to_ours']:.2f}",
-            f"{row['processor_ms_per_image']:.2f}",
-            f"{row['processor_to_ours']:.2f}",
-        )
-        for row in result["ways"]
-    ]
-    header = ["", "resizing", "images/s", "time, ours = 1", "processor, ms", "ours = 1"]
-    return console.table(header, rows)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,27 @@ process ever had resident (VmHWM in /proc, for Linux only); pages of files that 
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import numpy as np
 import rig
-from learning_rig.drawing import draw_data_folder
 from learning_rig.scripts import TRAIN, network_arguments, run_script
+from PIL import Image
 
 from imagesieve import console
+from imagesieve.learning.data import dataset
+
+COLUMNS = (
+    "images | {images}",
+    "peak MiB | {peak_mib:.0f}",
+    "seconds | {process_seconds:.0f}",
+    "features made | {num_rows}",
+    "accuracy | {printed[metrics][accuracy]:.1%}",
+)
+CLASSES = ("plain", "striped")
+SIZE = (200, 150)  # (width, height) in pixels
+PATCHES = (10, 8)  # of colour; with so many no two images are near-duplicates
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,22 +62,30 @@ def main(arguments: Sequence[str]) -> int:
         "runs": {str(count): found for count, found in runs.items()},
     }
     remark = f"From the fewest images to the most it grows by {100 * growth:.1f} %."
-    return rig.finish(options, result, table(runs), remark)
+    rows = [{"images": count, **found} for count, found in runs.items()]
+    return rig.finish(options, result, rig.table(COLUMNS, rows), remark)
 
 
-def table(runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """Return the figures as a table."""
-    rows = [
-        (
-            count,
-            f"{found['peak_mib']:.0f}",
-            f"{found['process_seconds']:.0f}",
-            found["num_rows"],
-            f"{100 * found['printed']['metrics']['accuracy']:.1f}",
-        )
-        for count, found in runs.items()
-    ]
-    return console.table(["images", "peak MiB", "seconds", "features made", "accuracy, %"], rows)
+def draw_data_folder(folder: Path, num_train: int, num_validation: int, seed: int) -> None:
+    """Write so many small JPEGs of two classes, each unlike all others."""
+    rng = np.random.default_rng(seed)
+    for split, count in ((dataset.TRAIN, num_train), (dataset.VALIDATION, num_validation)):
+        for number in range(count):
+            class_index = number % len(CLASSES)
+            path = folder / split / CLASSES[class_index] / f"{number:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _draw(rng, is_striped=class_index == 1).save(path, quality=80)
+
+
+def _draw(rng: np.random.Generator, *, is_striped: bool) -> Image.Image:
+    patches = rng.integers(0, 256, (PATCHES[1], PATCHES[0], 3), dtype=np.uint8)
+    image = Image.fromarray(patches).resize(SIZE, Image.Resampling.BICUBIC)
+    if not is_striped:
+        return image
+    pixels = np.array(image)
+    start, step = int(rng.integers(0, 8)), int(rng.integers(8, 16))
+    pixels[start::step] = 255 - pixels[start::step]
+    return Image.fromarray(pixels)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from learning_rig.problem import copy
 from learning_rig.scripts import RETRAIN, TRAIN, network_arguments, run_script
@@ -65,11 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def part(dataset: Dataset) -> tuple[list[Sample], list[Sample]]:
-    """Part the training images, each class for itself, by content; return old and new ones.
-
-    Raises:
-        DataError: there are too few for that.
-    """
+    """Part the training images, each class for itself, by content; return old and new ones."""
     old, new = [], []
     seen: collections.Counter[int] = collections.Counter()
     for sample in sorted(dataset.train, key=lambda sample: sample.sha256):

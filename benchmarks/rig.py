@@ -8,9 +8,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script's folder alone is there
 
 from imagesieve import console
 from imagesieve.cores import cpu_count
@@ -89,11 +91,18 @@ def numbers(least: int) -> Callable[[str], list[int]]:
 
 def machine() -> dict[str, Any]:
     """Return what is measured on, and how busy it is already."""
-    return {
-        "python": platform.python_version(),
-        "cpus": cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    load = round(os.getloadavg()[0], 2)
+    return {"python": platform.python_version(), "cpus": cpu_count(), "load_before": load}
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of rows, each a mapping from names to values.
+
+    A column is a heading and a format of a row's names, with ` | ` between them.
+    """
+    pairs = [column.rsplit(" | ", 1) for column in columns]
+    formatted = [[form.format_map(row) for _, form in pairs] for row in rows]
+    return console.table([heading for heading, _ in pairs], formatted)
 
 
 def finish(options: argparse.Namespace, result: Mapping[str, Any], *texts: str) -> int:
@@ -125,11 +134,7 @@ def run_alone(
 
     Returns:
         its result, with `process_seconds`, `process_cpu_seconds` and `peak_mib` (VmHWM) of the
-        process, its start and the loading of its libraries included.
-
-    Raises:
-        TaskError: it failed; the end of its output is printed.
-    """
+        process, its start and the loading of its libraries included."""
     say(options, f"{title} … ", end="")
     start = time.perf_counter()
     spawn = multiprocessing.get_context("spawn")

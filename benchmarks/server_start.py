@@ -20,8 +20,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from serving_rig import services
 
@@ -67,11 +65,7 @@ def start(
 
 
 def measure(server: AbstractContextManager[services.Service], image: bytes) -> dict[str, float]:
-    """Start a server, ask once, ask ten times more, look at its memory, stop it.
-
-    Raises:
-        ServiceError: it did not answer.
-    """
+    """Start a server, ask once, ask ten times more, look at its memory, stop it."""
     with server as service:
         for _ in range(NUM_MORE):
             if not service.predicts(image):

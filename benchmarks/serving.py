@@ -26,8 +26,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from serving_rig import bare, load, runs, services, tables
 from serving_rig.slow import NUM_SLOW, slow_callers

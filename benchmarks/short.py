@@ -16,8 +16,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from rig import PROJECT, parser
 
 from imagesieve import console
@@ -64,11 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(script: Path, *arguments: object, folder: Path | None = None) -> None:
-    """Run one of the project's scripts.
-
-    Raises:
-        ClassifierError: it failed; it has said why.
-    """
+    """Run one of the project's scripts."""
     command = [sys.executable, str(script), *map(str, arguments)]
     if subprocess.run(command, cwd=folder, check=False).returncode:
         raise ClassifierError(f"{script.name} failed, so the benchmarks end here.")

@@ -15,8 +15,6 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import http.client
-import json
 import socket
 import statistics
 import sys
@@ -27,11 +25,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
+from downloads_rig.images import jpeg
 from serving_rig import load, runs, services
-from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request, painted_images
+from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request
 from serving_rig.services import Service
 
 from imagesieve import console
@@ -60,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         paths = runs.usable_images(options.data, options.images)
         images = [Path(path).read_bytes() for path in paths]
     else:
-        images = painted_images(options.images)
+        images = [jpeg(number) for number in range(options.images)]
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.scratch) as scratch:
         found = soak(options, images, Path(scratch))
     rows = check(found)
@@ -165,10 +162,7 @@ def sample(service: Service, quiet_seconds: float = 0.0) -> dict[str, float]:
 
 def predict(service: Service, image: bytes) -> str:
     """Return the label of an image."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=ANSWER_SECONDS)
-    with contextlib.closing(connection):
-        connection.request("POST", service.kind.path, image, {"Content-Type": "image/jpeg"})
-        return str(json.load(connection.getresponse())["label"])
+    return str(services.post(service.port, service.kind, image).json()["label"])
 
 
 def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[dict[str, float]]:

@@ -26,8 +26,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import rig
 from learning_rig.first_generation import EPOCHS as FIRST_EPOCHS
 from learning_rig.first_generation import first_generation
@@ -126,12 +124,7 @@ def run(name: str, problem: Problem, options: argparse.Namespace) -> dict[str, A
 def ours(problem: Problem, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Train a network that is built already, with no features from an earlier run.
 
-    Args:
-        problem: what is learned.
-        settings: fields of `train_run.TrainSettings`, besides the seed.
-
-    Returns:
-        JSON values; times in seconds from the first look at an image on.
+    Times are in seconds from the first look at an image on.
     """
     from imagesieve.learning import train_run
     from imagesieve.learning.training import fine_tuning

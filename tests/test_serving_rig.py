@@ -311,7 +311,7 @@ def test_the_checks_name_what_is_not_well(fault: dict, expected: list[str]) -> N
 
 
 def test_a_round_of_the_mixture_holds_every_kind_and_no_content_twice() -> None:
-    requests = mixture.Mixture(mixture.painted_images(2))
+    requests = mixture.Mixture([encode(RED), encode(paint(COLOURS["blue"]))])
     found = [next(requests) for _ in range(3 * len(mixture.KINDS))]
     for start in range(0, len(found), len(mixture.KINDS)):
         names = {request.name for request in found[start : start + len(mixture.KINDS)]}

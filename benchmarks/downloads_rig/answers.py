@@ -9,19 +9,12 @@ STATUS_WORDS = {200: "OK", 302: "Found", 404: "Not Found", 429: "Slow Down", 503
 
 @dataclasses.dataclass
 class Request:
-    """One request, and the connection to answer it.
+    """One request, and the connection to answer it."""
 
-    Attributes:
-        host: the address that was asked.
-        target: path and query as they were sent.
-        number: how often the target was asked for before in this run.
-        keeps_alive: whether the connection may carry another request.
-    """
-
-    host: str
-    target: str
-    number: int
-    keeps_alive: bool
+    host: str  # the address that was asked
+    target: str  # path and query as they were sent
+    number: int  # how often the target was asked for before in this run
+    keeps_alive: bool  # whether the connection may carry another request
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 

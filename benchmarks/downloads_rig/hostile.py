@@ -5,6 +5,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import rig
+
 from downloads_rig import found
 from downloads_rig.links import hostile_set
 from downloads_rig.runs import run, running_bing
@@ -13,9 +15,16 @@ from imagesieve import console
 
 MAX_SECONDS = 120.0
 
-_HEADER = (
-    *("", "bad kept", "good lost", "ending", "repeated"),
-    *("requests", "seconds", "exit", "MiB"),
+_COLUMNS = (
+    " | {name}",
+    "bad kept | {num_bad_kept} of {num_bad}",
+    "good lost | {num_good_lost} of {num_good}",
+    "ending | {num_wrong_endings}",
+    "repeated | {num_repeated}",
+    "requests | {num_requests}",
+    "seconds | {seconds:.1f}",
+    "exit | {end}",
+    "MiB | {peak_mib:.0f}",
 )
 _LEGEND = (
     "ending: good ones named as another format. repeated: files whose bytes another has already.\n"
@@ -58,17 +67,6 @@ def tables(result: Mapping[str, Any]) -> str:
 
 def _sums(result: Mapping[str, Any]) -> str:
     num_good = sum(link["is_good"] for link in result["links"])
-    num_bad = len(result["links"]) - num_good
-    rows = [
-        (
-            name,
-            f"{row['num_bad_kept']} of {num_bad}",
-            f"{row['num_good_lost']} of {num_good}",
-            *(row[key] for key in ("num_wrong_endings", "num_repeated", "num_requests")),
-            f"{row['seconds']:.1f}",
-            row["end"],
-            f"{row['peak_mib']:.0f}",
-        )
-        for name, row in result["tools"].items()
-    ]
-    return f"{console.table(_HEADER, rows)}\n\n{_LEGEND}"
+    counts = {"num_good": num_good, "num_bad": len(result["links"]) - num_good}
+    rows = [{"name": name, **counts, **row} for name, row in result["tools"].items()]
+    return f"{rig.table(_COLUMNS, rows)}\n\n{_LEGEND}"

@@ -59,17 +59,20 @@ def smaller(image: Image.Image) -> Image.Image:
     return image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
 
 
+def png(size: tuple[int, int], depth: int, kind: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG that announces this size, depth and kind of colours, of (name, data) chunks."""
+    header = (b"IHDR", struct.pack(">IIBBBBB", *size, depth, kind, 0, 0, 0))
+    whole = b"\x89PNG\r\n\x1a\n"
+    for name, data in (header, *chunks, (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        whole += struct.pack(">I", len(data)) + name + data + checksum
+    return whole
+
+
 def png_bomb(side: int = 16_000) -> bytes:
     """Return a PNG of `side` x `side` black pixels, 256 million of them in 32 kB."""
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)  # one bit a pixel
     rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        _chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return png((side, side), 1, 0, (b"IDAT", rows))  # one bit a pixel
 
 
 def padded(start: bytes, num_mib: int) -> Iterator[bytes]:

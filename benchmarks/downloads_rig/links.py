@@ -25,29 +25,18 @@ _INFLATED_MIB = 100
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """One result of the search.
+    """One result of the search."""
 
-    Attributes:
-        name: what it is, in few words.
-        path: of its address, as it stands in the result page.
-        answer: of its host.
-        is_good: whether a downloader should keep it.
-        sha256s: of the files that it may become on disk; none if it can become no whole file.
-        md5: Bing's digest of the image; from the name when no image is behind it.
-        endings: of a file name that fit its content.
-        copy_of: the name of the link that shows the same image, or "".
-        others: further paths of its host, for redirects.
-    """
-
-    name: str
-    path: str
-    answer: Answer
-    is_good: bool
+    name: str  # what it is, in few words
+    path: str  # of its address, as it stands in the result page
+    answer: Answer  # of its host
+    is_good: bool  # whether a downloader should keep it
+    # of the files that it may become on disk; none if it can become no whole file
     sha256s: tuple[str, ...] = ()
-    md5: str = ""
-    endings: tuple[str, ...] = _JPEG
-    copy_of: str = ""
-    others: tuple[tuple[str, Answer], ...] = ()
+    md5: str = ""  # Bing's digest of the image; from the name when no image is behind it
+    endings: tuple[str, ...] = _JPEG  # of a file name that fit its content
+    copy_of: str = ""  # the name of the link that shows the same image, or ""
+    others: tuple[tuple[str, Answer], ...] = ()  # further paths of its host, for redirects
 
     def __post_init__(self) -> None:
         if not self.md5:

@@ -28,40 +28,25 @@ _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of one tool.
+    """One run of one tool."""
 
-    Attributes:
-        seconds: from the start of its process to its end.
-        cpu_seconds: of its own and the system's on its behalf.
-        peak_threads, peak_mib: the most that was seen, looking every 50 ms.
-        end: its exit code, or "killed" at the deadline.
-        last_line: that it printed.
-        files: that it left.
-        seen: by the hosts; see `web.Web.seen`.
-    """
-
-    seconds: float
-    cpu_seconds: float
+    seconds: float  # from the start of its process to its end
+    cpu_seconds: float  # of its own and the system's on its behalf
     peak_threads: int
-    peak_mib: float
-    end: str
-    last_line: str
-    files: list[found.File]
-    seen: dict[str, Any]
+    peak_mib: float  # the most that was seen, looking every 50 ms
+    end: str  # its exit code, or "killed" at the deadline
+    last_line: str  # that it printed
+    files: list[found.File]  # that it left
+    seen: dict[str, Any]  # by the hosts; see `web.Web.seen`
 
 
 @dataclasses.dataclass(frozen=True)
 class Bing:
-    """The process of the fake Bing.
-
-    Attributes:
-        base_url: of the search.
-        links: what it lists; see `found`.
-    """
+    """The process of the fake Bing."""
 
     connection: Connection
-    base_url: str
-    links: list[dict[str, Any]]
+    base_url: str  # of the search
+    links: list[dict[str, Any]]  # what it lists; see `found`
 
     def seen(self) -> dict[str, Any]:
         """Return what it has seen since the last call."""

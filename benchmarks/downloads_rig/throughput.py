@@ -6,19 +6,28 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import rig
+
 from downloads_rig import found
 from downloads_rig.links import throughput_set
 from downloads_rig.runs import Bing, Run, run, running_bing
 from downloads_rig.tools import Tool
-from imagesieve import console
 
 MAX_SECONDS = 300.0
 SPARE_LINKS = 1.25  # as on the web, there is more to be found than is asked for
 
 _BASELINE = "bbid-style"
-_HEADER = (
-    *("", "files", "distinct", "seconds", "files/s", "x bbid"),
-    *("CPU ms", "threads", "MiB", "a host"),
+_COLUMNS = (
+    " | {name}",
+    "files | {files:.0f}/{asked:.0f}",
+    "distinct | {distinct:.0f}",
+    "seconds | {seconds:.1f}",
+    "files/s | {files_per_second:.1f}",
+    "x bbid | {times}",
+    "CPU ms | {cpu_ms_per_file:.1f}",
+    "threads | {peak_threads:.0f}",
+    "MiB | {peak_mib:.0f}",
+    "a host | {most_at_one_host:.0f}",
 )
 _LEGEND = (
     "files: on disk / asked for. distinct: without repeated ones. x bbid: files/s as a multiple.\n"
@@ -51,25 +60,15 @@ def measure(tools: Sequence[Tool], options: argparse.Namespace) -> dict[str, dic
 
 def table(result: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the figures as a table."""
-    rows = [
-        (
-            name,
-            f"{row['files']:.0f}/{row['asked']:.0f}",
-            f"{row['distinct']:.0f}",
-            f"{row['seconds']:.1f}",
-            f"{row['files_per_second']:.1f}",
-            "-" if row["to_bbid"] is None else f"{row['to_bbid']:.2f}",
-            f"{row['cpu_ms_per_file']:.1f}",
-            *(f"{row[key]:.0f}" for key in ("peak_threads", "peak_mib", "most_at_one_host")),
-        )
-        for name, row in result.items()
-    ]
     failed = [
         f"{name} failed: its runs ended with {', '.join(row['ends'])}."
         for name, row in result.items()
         if set(row["ends"]) != {"0"}
     ]
-    return "\n".join([console.table(_HEADER, rows), "", _LEGEND, *failed])
+    times = {name: row["to_bbid"] for name, row in result.items()}
+    shown = {name: "-" if value is None else f"{value:.2f}" for name, value in times.items()}
+    rows = [{"name": name, "times": shown[name], **row} for name, row in result.items()]
+    return "\n".join([rig.table(_COLUMNS, rows), "", _LEGEND, *failed])
 
 
 def _figures(made: Run, bing: Bing, limit: int) -> dict[str, float]:

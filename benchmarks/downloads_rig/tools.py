@@ -21,22 +21,15 @@ class InstallError(ClassifierError):
 
 @dataclasses.dataclass(frozen=True)
 class Tool:
-    """One downloader with one setting.
+    """One downloader with one setting."""
 
-    Attributes:
-        name: for `--only` and the tables.
-        package: from PyPI, in the version that was looked at; "" for what needs none.
-        threads: downloads at the same time.
-        share: of the images of a throughput run, so that slow ones end too; their rate is the
-            same with fewer.
-        is_in_hostile: whether this setting meets the hostile set; one of each downloader does.
-    """
-
-    name: str
-    package: str
-    threads: int
+    name: str  # for `--only` and the tables
+    package: str  # from PyPI, in the version that was looked at; "" for what needs none
+    threads: int  # downloads at the same time
+    # of the images of a throughput run, so that slow ones end too; their rate is the same with
+    # fewer
     share: float
-    is_in_hostile: bool
+    is_in_hostile: bool  # whether this setting meets the hostile set; one of each downloader does
 
 
 _BING, _BETTER, _ICRAWLER = (
@@ -73,11 +66,7 @@ def command(tool: Tool, base_url: str, folder: Path, limit: int, options: Namesp
 
 
 def python_of(tool: Tool, cache: Path) -> Path:
-    """Return the Python that runs the tool, making its environment in `cache` at the first call.
-
-    Raises:
-        InstallError: the package cannot be installed.
-    """
+    """Return the Python that runs the tool, making its environment in `cache` at the first call."""
     if not tool.package:
         return Path(sys.executable)
     folder = cache / tool.package.replace("==", "-")

@@ -30,17 +30,13 @@ _LEARNING_RATE = 1e-3  # RMSprop's default in Keras, then and now
 
 
 def first_generation(problem: Problem, num_epochs: int, right_scaling: bool) -> dict[str, Any]:
-    """Train as the first generation did.
+    """Train as the first generation did; times are in seconds from the call of `fit` on.
 
     Args:
-        problem: what is learned.
         num_epochs: of the `EPOCHS`; with fewer, the time of all is projected.
         right_scaling: feed the backbone the pixels that its weights were made for. The first
             generation divided them by 255 whatever the backbone. With random weights, which are
             fitted to rightly scaled pixels, it is right in any case.
-
-    Returns:
-        JSON values; times in seconds from the call of `fit` on.
     """
     import keras
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
@@ -94,12 +90,7 @@ def first_generation(problem: Problem, num_epochs: int, right_scaling: bool) -> 
 
 
 def summarise(history: dict[str, list[float]], ends: list[float]) -> dict[str, Any]:
-    """Return what came of a `fit`.
-
-    Args:
-        history: of Keras.
-        ends: of each epoch, in seconds.
-    """
+    """Return what came of a `fit`, of Keras's history and the ends of its epochs in seconds."""
     accuracies, losses = history["val_accuracy"], history["val_loss"]
     best = int(np.argmax(accuracies))
     is_whole = len(ends) == EPOCHS

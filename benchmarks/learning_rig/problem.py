@@ -16,21 +16,13 @@ NO_LIMIT = 2**62  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What every recipe of a comparison gets.
+    """What every recipe of a comparison gets."""
 
-    Attributes:
-        data: the data folder.
-        backbone: a name of the table.
-        weights: `imagenet`, `random`, or the path of a file.
-        side: of the input in pixels; None for the backbone's own.
-        seed: of all randomness.
-    """
-
-    data: Path
-    backbone: str
-    weights: str
-    side: int | None
-    seed: int
+    data: Path  # the data folder
+    backbone: str  # a name of the table
+    weights: str  # `imagenet`, `random`, or the path of a file
+    side: int | None  # of the input in pixels; None for the backbone's own
+    seed: int  # of all randomness
 
     @property
     def row(self) -> backbones.Backbone:
@@ -45,21 +37,15 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """A checked data folder and an untrained network: the same for every recipe, so not timed.
-
-    Attributes:
-        network: `train_run.build_network`'s; with random weights its base is fitted to the images
-            in mean and deviation.
-        store: as empty as at the beginning of the first training, but for that.
-        check_seconds: reading and checking the images.
-        build_seconds: building the network.
-    """
+    """A checked data folder and an untrained network: the same for every recipe, so not timed."""
 
     dataset: Dataset
+    # `train_run.build_network`'s; with random weights its base is fitted to the images in mean
+    # and deviation
     network: Any
-    store: FeatureStore
-    check_seconds: float
-    build_seconds: float
+    store: FeatureStore  # as empty as at the beginning of the first training, but for that
+    check_seconds: float  # reading and checking the images
+    build_seconds: float  # building the network
 
 
 def prepare(problem: Problem) -> Prepared:

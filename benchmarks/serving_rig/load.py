@@ -34,37 +34,23 @@ _CACHED = b'"cached": true'
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """What is asked, by how many, and for how long.
+    """What is asked, by how many, and for how long."""
 
-    Attributes:
-        port: on 127.0.0.1.
-        path: where to.
-        form: `raw` posts the image's bytes, `base64` the first generation's form field, `get`
-            nothing.
-        expected: a text that stands in every good answer.
-        images: paths of the images, sent in turn.
-        num_clients: as many requests are under way at once.
-        seconds: of counting. Before it the clients ask until each has had an answer, after it
-            they wait for what is still under way.
-        warm_up_seconds: at least so long before counting.
-        pause_seconds: between an answer and the same client's next request.
-        busy_seconds: the same after a 503 or a broken connection.
-        patience_seconds: how long an answer is waited for.
-        keep_alive: go on with the same connection.
-    """
-
-    port: int
-    path: str
+    port: int  # on 127.0.0.1
+    path: str  # where to
+    # `raw` posts the image's bytes, `base64` the first generation's form field, `get` nothing
     form: str
-    expected: str
-    images: Sequence[str] = ()
-    num_clients: int = 1
+    expected: str  # a text that stands in every good answer
+    images: Sequence[str] = ()  # paths of the images, sent in turn
+    num_clients: int = 1  # as many requests are under way at once
+    # of counting. Before it the clients ask until each has had an answer, after it they wait for
+    # what is still under way
     seconds: float = 5.0
-    warm_up_seconds: float = 1.0
-    pause_seconds: float = 0.0
-    busy_seconds: float = 0.05
-    patience_seconds: float = 60.0
-    keep_alive: bool = True
+    warm_up_seconds: float = 1.0  # at least so long before counting
+    pause_seconds: float = 0.0  # between an answer and the same client's next request
+    busy_seconds: float = 0.05  # the same after a 503 or a broken connection
+    patience_seconds: float = 60.0  # how long an answer is waited for
+    keep_alive: bool = True  # go on with the same connection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +63,7 @@ class Answer:
 
 
 def read_answer(data: bytes) -> Answer | None:
-    """Take an answer apart; None while it is not complete.
-
-    Raises:
-        ValueError: it is not HTTP, or does not say how long it is.
-    """
+    """Take an answer apart; None while it is not complete."""
     head, blank_line, body = data.partition(b"\r\n\r\n")
     if not blank_line:
         return None
@@ -134,13 +116,11 @@ class _Client:
     """One caller: at most one request under way."""
 
     def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
-        self._port = port
-        self._selector = selector
+        self._port, self._selector = port, selector
         self._socket: socket.socket | None = None
         self._unsent: list[memoryview] = []
         self._received = bytearray()
-        self.is_busy = False
-        self.has_answer = False
+        self.is_busy = self.has_answer = False
         self.started = 0.0
 
     def ask(self, request: Sequence[bytes]) -> None:
@@ -160,11 +140,7 @@ class _Client:
             self._selector.modify(self._socket, both, self)
 
     def go_on(self, events: int) -> Answer | None:
-        """Send and read what can be; the answer, once it is there.
-
-        Raises:
-            ConnectionError: the connection is over, and the answer is not there.
-        """
+        """Send and read what can be; the answer, once it is there."""
         assert self._socket is not None
         if events & selectors.EVENT_READ:
             data = self._socket.recv(65536)
@@ -173,15 +149,11 @@ class _Client:
             self._received += data
             answer = read_answer(bytes(self._received))
             if answer:
-                self._end(is_last=answer.is_last or bool(self._unsent))
+                self.end(is_last=answer.is_last or bool(self._unsent))
                 return answer
         if events & selectors.EVENT_WRITE:
             self._send()
         return None
-
-    def give_up(self) -> None:
-        """Drop the request and the connection."""
-        self._end(is_last=True)
 
     def _send(self) -> None:
         assert self._socket is not None
@@ -193,7 +165,8 @@ class _Client:
         else:
             self._selector.modify(self._socket, selectors.EVENT_READ, self)
 
-    def _end(self, is_last: bool) -> None:
+    def end(self, is_last: bool = True) -> None:
+        """End the request, and the connection if it was the last there."""
         self.is_busy = False
         self.has_answer = True
         if is_last and self._socket is not None:
@@ -216,11 +189,9 @@ class _Load:
         self._waiting = [(0.0, number) for number in range(scenario.num_clients)]
         self._numbers = {client: number for number, client in enumerate(self._clients)}
         self._next_overdue = 0.0
-        self._is_counting = False
-        self._is_asking = True
+        self._is_counting, self._is_asking = False, True
         self._outcomes: collections.Counter[str] = collections.Counter()
-        self._num_cached = 0
-        self._num_good_in_all = 0
+        self._num_cached = self._num_good_in_all = 0
         self._good_ms: list[float] = []
         self._refused_ms: list[float] = []
 
@@ -228,7 +199,13 @@ class _Load:
         """Warm up, count, wait for the rest; return what was counted."""
         scenario = self._scenario
         begin = time.perf_counter()
-        is_warm = self._serve_clients(begin + scenario.patience_seconds, self._is_warm(begin))
+        warm = begin + scenario.warm_up_seconds
+        is_warm = self._serve_clients(
+            begin + scenario.patience_seconds,
+            lambda: (
+                time.perf_counter() >= warm and all(client.has_answer for client in self._clients)
+            ),
+        )
         self._is_counting = True
         start, cpu = time.perf_counter(), time.process_time()
         self._serve_clients(start + scenario.seconds)
@@ -252,28 +229,18 @@ class _Load:
             "cpu_share": cpu / seconds,
         }
 
-    def _is_warm(self, begin: float) -> Callable[[], bool]:
-        end = begin + self._scenario.warm_up_seconds
-        return lambda: (
-            time.perf_counter() >= end and all(client.has_answer for client in self._clients)
-        )
-
     def _serve_clients(self, deadline: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Let the clients work until the deadline or until `is_over`; return whether it is."""
         while (now := time.perf_counter()) < deadline:
             if is_over():
                 return True
-            self._ask_the_due(now)
+            while self._is_asking and self._waiting and self._waiting[0][0] <= now:
+                self._clients[heapq.heappop(self._waiting)[1]].ask(next(self._requests))
             self._give_up_the_overdue(now)
             next_due = self._waiting[0][0] if self._waiting and self._is_asking else deadline
             for key, events in self._selector.select(max(0.0, min(next_due - now, 0.1))):
                 self._go_on(key.data, events)
         return is_over()
-
-    def _ask_the_due(self, now: float) -> None:
-        while self._is_asking and self._waiting and self._waiting[0][0] <= now:
-            _, number = heapq.heappop(self._waiting)
-            self._clients[number].ask(next(self._requests))
 
     def _give_up_the_overdue(self, now: float) -> None:
         if now < self._next_overdue:
@@ -281,27 +248,24 @@ class _Load:
         self._next_overdue = now + _OVERDUE_EVERY_SECONDS
         for client in self._clients:
             if client.is_busy and now - client.started > self._scenario.patience_seconds:
-                client.give_up()
+                client.end()
                 self._note(client, SILENT)
 
     def _go_on(self, client: _Client, events: int) -> None:
         if not client.is_busy:  # the server has closed a idle connection
-            client.give_up()
+            client.end()
             return
         try:
             answer = client.go_on(events)
         except BlockingIOError:  # not ready after all
             return
         except OSError:
-            client.give_up()
+            client.end()
             self._note(client, RESET)
             return
         if answer:
-            self._note(client, self._outcome(answer), answer)
-
-    def _outcome(self, answer: Answer) -> str:
-        is_wrong = answer.status == 200 and self._scenario.expected.encode() not in answer.body
-        return WRONG if is_wrong else str(answer.status)
+            is_wrong = answer.status == 200 and self._scenario.expected.encode() not in answer.body
+            self._note(client, WRONG if is_wrong else str(answer.status), answer)
 
     def _note(self, client: _Client, outcome: str, answer: Answer | None = None) -> None:
         now = time.perf_counter()

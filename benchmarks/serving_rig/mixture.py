@@ -1,51 +1,30 @@
 """Requests as they come to a service over the years: every form, many faults, callers who leave."""
 
-import base64
 import dataclasses
 import io
-import json
 import random
-import struct
-import urllib.parse
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import requests
+from downloads_rig import images
 from PIL import Image
 
 OK, REFUSED, LEFT = "ok", "refused", "left"  # 2xx; 4xx; without an answer
 
-_BOUNDARY = "x-soak-x"
-_SIDE = 480  # pixels of painted images
-
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A whole HTTP request and how it should end.
+    """A whole HTTP request and how it should end."""
 
-    Attributes:
-        name: of its kind.
-        data: what is sent.
-        expected: `OK`, `REFUSED` or `LEFT`.
-    """
-
-    name: str
-    data: bytes
-    expected: str
+    name: str  # of its kind
+    data: bytes  # what is sent
+    expected: str  # `OK`, `REFUSED` or `LEFT`
 
 
 Make = Callable[[bytes], bytes]  # an image -> a whole request
-
-
-def painted_images(number: int) -> list[bytes]:
-    """Return JPEGs of coloured noise, for when there is no folder of images."""
-    chance = random.Random(0)
-    images = []
-    for _ in range(number):
-        colour = tuple(chance.randrange(256) for _ in range(3))
-        noise = Image.effect_noise((_SIDE, _SIDE * 3 // 4), 60).convert("RGB")
-        images.append(_encoded(Image.blend(noise, Image.new("RGB", noise.size, colour), 0.6)))
-    return images
 
 
 class Mixture:
@@ -73,7 +52,7 @@ class Mixture:
 def request(
     method: str, path: str, body: bytes = b"", kind: str = "", length: int | None = None
 ) -> bytes:
-    """Return a request's bytes."""
+    """Return a request's bytes; `length` is announced instead of the body's."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"Content-Type: {kind}"] if kind else []
     if body or length is not None:
@@ -89,70 +68,46 @@ def _fixed(method: str, path: str, *arguments: Any, **options: Any) -> Make:
     return lambda _image: request(method, path, *arguments, **options)
 
 
-def _form(path: str, **fields: str) -> Make:
+def _post(path: str, make_body: Callable[[bytes], Mapping[str, Any]]) -> Make:
+    """Return a maker of requests whose body is one that `requests` makes."""
+
     def make(image: bytes) -> bytes:
-        text = base64.b64encode(image)
-        body = urllib.parse.urlencode({"imageBase64String": text, **fields}).encode()
-        return request("POST", path, body, "application/x-www-form-urlencoded")
+        made = requests.Request("POST", "http://127.0.0.1", **make_body(image)).prepare()
+        body = made.body.encode() if isinstance(made.body, str) else made.body
+        return request("POST", path, body, made.headers["Content-Type"])
 
     return make
+
+
+def _form(path: str, **fields: str) -> Make:
+    return _post(path, lambda image: {"data": {"imageBase64String": b64encode(image), **fields}})
 
 
 def _json(path: str, shape: Callable[[str], object]) -> Make:
-    def make(image: bytes) -> bytes:
-        value = shape(base64.b64encode(image).decode())
-        return request("POST", path, json.dumps(value).encode(), "application/json")
-
-    return make
+    return _post(path, lambda image: {"json": shape(b64encode(image).decode())})
 
 
 def _parts(path: str, parts: Callable[[bytes], Sequence[tuple[str, str | None, bytes]]]) -> Make:
     """Return a maker of multipart bodies; a part is name, file name or None, and content."""
+    return _post(path, lambda image: {"files": [(name, part) for name, *part in parts(image)]})
 
-    def make(image: bytes) -> bytes:
-        body = b""
-        for name, file, content in parts(image):
-            quoted = f'; filename="{file}"' if file is not None else ""
-            head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{quoted}\r\n\r\n'
-            body += head.encode() + content + b"\r\n"
-        body += f"--{_BOUNDARY}--\r\n".encode()
-        return request("POST", path, body, f"multipart/form-data; boundary={_BOUNDARY}")
+
+def _as(image_format: str) -> Make:
+    def make(encoded: bytes) -> bytes:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.thumbnail((200, 200))
+            body = images.encode(image.convert("RGB"), image_format)
+        return request("POST", "/v1/predict", body, "application/octet-stream")
 
     return make
 
 
-def _of(encoded: bytes, image_format: str) -> bytes:
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.thumbnail((200, 200))
-        return _encoded(image.convert("RGB"), image_format)
-
-
-def _encoded(image: Image.Image, image_format: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format)
-    return buffer.getvalue()
-
-
-def _as(image_format: str) -> Make:
-    return lambda image: request(
-        "POST", "/v1/predict", _of(image, image_format), "application/octet-stream"
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _png(width: int, height: int, *chunks: bytes) -> bytes:
-    """Return a PNG that announces these sides and has a few pixels."""
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = _chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + _chunk(b"IEND", b"")
-
-
 _PREDICT, _BATCH, _OLD = "/v1/predict", "/v1/predict/batch", "/image/detection"
 _URLENCODED = "application/x-www-form-urlencoded"
-_BOMB = _png(64, 48, _chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(20_000_000))))
+_NOTE_CHUNK = (b"zTXt", b"note\0\0" + zlib.compress(bytes(20_000_000)))
+_PIXELS = (b"IDAT", zlib.compress(bytes(1000)))
+_BOMB = images.png((64, 48), 8, 2, _NOTE_CHUNK, _PIXELS)
+_HUGE = images.png((9000, 9000), 8, 2, _PIXELS)
 _NOTE = {"id": "00000000-0000-4000-8000-000000000000", "label": "no-such-class"}
 _OIP = {"name": "image", "shape": [1], "datatype": "BYTES"}
 
@@ -169,7 +124,7 @@ KINDS: Mapping[str, tuple[Make, str]] = {
     "JSON": (_json(_PREDICT, lambda text: {"image": text}), OK),
     "data URI": (_json(_PREDICT, lambda text: {"image": f"data:image/jpeg;base64,{text}"}), OK),
     "file": (_parts(_PREDICT, lambda data: [("image", "../../etc/passwd", data)]), OK),
-    "text part": (_parts(_PREDICT, lambda data: [("image", None, base64.b64encode(data))]), OK),
+    "text part": (_parts(_PREDICT, lambda data: [("image", None, b64encode(data))]), OK),
     "batch of files": (
         _parts(_BATCH, lambda data: [("image", "a", data), ("image", "b", b"x")]), OK),
     "batch as JSON": (
@@ -187,7 +142,7 @@ KINDS: Mapping[str, tuple[Make, str]] = {
 
     "text as JPEG": (_fixed("POST", _PREDICT, b"hello", "image/jpeg"), REFUSED),
     "half an image": (lambda data: request("POST", _PREDICT, data[: len(data) // 2]), REFUSED),
-    "81 megapixels": (_fixed("POST", _PREDICT, _png(9000, 9000)), REFUSED),
+    "81 megapixels": (_fixed("POST", _PREDICT, _HUGE), REFUSED),
     "text that inflates": (_fixed("POST", _PREDICT, _BOMB), REFUSED),
     "no body": (_fixed("POST", _PREDICT, length=0), REFUSED),
     "two images": (_parts(_PREDICT, lambda data: [("image", "a", data)] * 2), REFUSED),

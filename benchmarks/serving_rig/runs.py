@@ -19,11 +19,7 @@ _PROBE_PAUSE_SECONDS = 0.02
 def usable_images(folder: Path, number: int) -> list[str]:
     """Return at most so many images of a folder that can be predicted, in one shuffled order.
 
-    So the first few are the same mixture as all of them.
-
-    Raises:
-        DataError: there is none.
-    """
+    So the first few are the same mixture as all of them."""
     found = list_files(folder)
     random.Random(0).shuffle(found)
     usable = [str(path.resolve()) for path in found[:number] if _is_usable(path)]
@@ -48,11 +44,7 @@ def run_loads(*scenarios: load.Scenario) -> list[dict[str, Any]]:
 
 
 def run_with_probe(scenario: load.Scenario) -> list[dict[str, Any]]:
-    """Run a scenario and ask for the server's health meanwhile, each time by a new connection.
-
-    Returns:
-        the figures of the scenario and of the probe.
-    """
+    """Run a scenario and ask for the server's health meanwhile, each time by a new connection."""
     probe = load.Scenario(
         scenario.port,
         "/healthz",

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import http.client
 import os
 import shlex
 import signal
@@ -11,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import requests
 import rig
 
 from imagesieve.errors import ClassifierError
@@ -33,15 +33,11 @@ class ServiceError(ClassifierError):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How a service is asked.
-
-    Attributes:
-        path, form, expected: of a `load.Scenario`.
-    """
+    """How a service is asked."""
 
     path: str
     form: str
-    expected: str
+    expected: str  # of a `load.Scenario`
 
 
 OURS = Kind("/v1/predict", load.RAW, '"probabilities"')
@@ -50,19 +46,12 @@ OLD_ROUTE = Kind(first_generation.PATH, load.BASE64, '"00"')
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """A running server.
+    """A running server."""
 
-    Attributes:
-        port: on 127.0.0.1.
-        kind: how it is asked.
-        process: of the server.
-        start_seconds: from the start of the process to its first good answer.
-    """
-
-    port: int
-    kind: Kind
-    process: subprocess.Popen[bytes]
-    start_seconds: float
+    port: int  # on 127.0.0.1
+    kind: Kind  # how it is asked
+    process: subprocess.Popen[bytes]  # of the server
+    start_seconds: float  # from the start of the process to its first good answer
 
     def memory_mib(self, field: str = "VmHWM") -> float:
         """Return the highest resident memory it has had, or with `VmRSS` what it has now."""
@@ -112,18 +101,7 @@ def ours(
     options: Sequence[str] = (),
     python: str = sys.executable,
 ) -> AbstractContextManager[Service]:
-    """Return a context with our server, which has answered one image.
-
-    Args:
-        model: a model folder or a version.
-        image: what it is asked about.
-        folder: it runs there, so its log lies there.
-        options: more of `main.py`.
-        python: what runs it.
-
-    Raises:
-        ServiceError: it did not answer.
-    """
+    """Return a context with our server, which has answered one image."""
     port = free_port()
     command = [python, str(rig.PROJECT / "main.py"), "--quiet", "--model", str(model.resolve())]
     return _running([*command, "--port", str(port), *options], folder, port, OURS, image)
@@ -132,11 +110,7 @@ def ours(
 def of_the_first_generation(
     model: Path, image: bytes, folder: Path
 ) -> AbstractContextManager[Service]:
-    """Return a context with the first generation's server, which has answered one image.
-
-    Raises:
-        ServiceError: it did not answer, or the version has no Keras model.
-    """
+    """Return a context with the first generation's server, which has answered one image."""
     port = free_port()
     version = versions.load(model)
     path = version.file(versions.KERAS_MODEL)
@@ -178,18 +152,20 @@ def _running(
         process.wait()
 
 
+def post(port: int, kind: Kind, image: bytes) -> requests.Response:
+    """Ask a service about an image."""
+    how: dict[str, Any] = {"data": image, "headers": {"Content-Type": "application/octet-stream"}}
+    if kind.form == load.BASE64:
+        how = {"data": {first_generation.FIELD: b64encode(image)}}
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy knows no loopback
+        return session.post(f"http://127.0.0.1:{port}{kind.path}", timeout=60, **how)
+
+
 def _ask(port: int, kind: Kind, image: bytes) -> bool:
     """Return whether an image gets a good answer."""
-    body, content_type = image, "application/octet-stream"
-    if kind.form == load.BASE64:
-        body = urllib.parse.urlencode({first_generation.FIELD: b64encode(image)}).encode()
-        content_type = "application/x-www-form-urlencoded"
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", kind.path, body, {"Content-Type": content_type})
-        response = connection.getresponse()
-        return kind.expected.encode() in response.read() and response.status == 200
-    except (ConnectionError, http.client.HTTPException):
+        response = post(port, kind, image)
+    except requests.ConnectionError:
         return False
-    finally:
-        connection.close()
+    return response.ok and kind.expected in response.text

@@ -1,7 +1,6 @@
 """Slow callers: connections that send a header or a body byte by byte, or nothing at all."""
 
 import contextlib
-import itertools
 import socket
 import threading
 import time
@@ -24,44 +23,38 @@ class _Caller:
     """One connection, and what it begins with; when it is thrown out, it comes back."""
 
     def __init__(self, port: int, opening: bytes) -> None:
-        self._port = port
-        self._opening = opening
+        self._port, self._opening = port, opening
         self.num_thrown_out = 0
         self._connect()
 
     def _connect(self) -> None:
         self._has_opened = False
-        self._socket = socket.socket()
-        self._socket.setblocking(False)
-        self._socket.connect_ex(("127.0.0.1", self._port))  # in progress, and it may stay so
+        self.socket = socket.socket()
+        self.socket.setblocking(False)
+        self.socket.connect_ex(("127.0.0.1", self._port))  # in progress, and it may stay so
 
-    @property
     def is_connected(self) -> bool:
         try:
-            self._socket.getpeername()
+            return bool(self.socket.getpeername())
         except OSError:
             return False
-        return True
 
     def tick(self) -> None:
         """Send a byte; connect again if the server has closed the connection."""
-        if not self.is_connected:
+        if not self.is_connected():
             return
         try:
             if self._opening:
-                self._socket.send(b"y" if self._has_opened else self._opening)
+                self.socket.send(b"y" if self._has_opened else self._opening)
             self._has_opened = True
-            self._socket.recv(65536)  # an answer, or the end: nothing good either way
+            self.socket.recv(65536)  # an answer, or the end: nothing good either way
         except BlockingIOError:
             return
         except ConnectionError:
             pass
         self.num_thrown_out += 1
-        self._socket.close()
+        self.socket.close()
         self._connect()
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @contextlib.contextmanager
@@ -70,10 +63,9 @@ def slow_callers(port: int, number: int = NUM_SLOW) -> Iterator[dict[str, int]]:
 
     Yields `num_connected`, after some seconds at most; `num_thrown_out` is there after the block.
     """
-    openings = itertools.islice(itertools.cycle(_OPENINGS), number)
-    callers = [_Caller(port, opening) for opening in openings]
+    callers = [_Caller(port, _OPENINGS[index % 3]) for index in range(number)]
     end = time.monotonic() + _CONNECT_SECONDS
-    while time.monotonic() < end and not all(caller.is_connected for caller in callers):
+    while time.monotonic() < end and not all(caller.is_connected() for caller in callers):
         time.sleep(0.05)
     is_over = threading.Event()
 
@@ -84,7 +76,7 @@ def slow_callers(port: int, number: int = NUM_SLOW) -> Iterator[dict[str, int]]:
 
     for caller in callers:
         caller.tick()
-    figures = {"num_connected": sum(caller.is_connected for caller in callers)}
+    figures = {"num_connected": sum(caller.is_connected() for caller in callers)}
     ticking = threading.Thread(target=tick)
     ticking.start()
     try:
@@ -94,4 +86,4 @@ def slow_callers(port: int, number: int = NUM_SLOW) -> Iterator[dict[str, int]]:
         ticking.join()
         figures["num_thrown_out"] = sum(caller.num_thrown_out for caller in callers)
         for caller in callers:
-            caller.close()
+            caller.socket.close()

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import rig
+
 from imagesieve import console
 from serving_rig.load import RESET
 from serving_rig.runs import total
@@ -15,6 +17,12 @@ AIM_TO_BARE = 0.85  # of its images a second
 AIM_PROBE_MS = 100.0
 
 _MEDIANS = ("good_per_second", "cpu_ms", "p50_ms", "p99_ms", "refused_p50_ms", "cpu_share")
+_POINT_COLUMNS = (
+    *(" | {service}", "clients | {num_clients}", "answers/s | {good_per_second}"),
+    *("x first gen. | {to_first}", "of bare | {to_bare}", "CPU, ms | {cpu_ms}"),
+    *("p50, ms | {p50_ms}", "p99, ms | {p99_ms}", "200 | {good:.1%}", "503 | {refused:.1%}"),
+    *("other | {others}", "client's CPU | {cpu_share}"),
+)
 _OF_BARE = (
     *("predicted_per_second", "predicted_cpu_ms", "alone_per_second", "alone_p50_ms"),
     "inferred_per_second",
@@ -111,29 +119,20 @@ def texts(result: Mapping[str, Any]) -> list[str]:
 
 
 def _points_table(points: Sequence[Mapping[str, Any]]) -> str:
-    header = ["", "clients", "answers/s", "x first gen.", "of bare", "CPU, ms", "p50, ms"]
-    header += ["p99, ms", "200, %", "503, %", "other", "client's CPU"]
     rows = []
     for point in sorted(points, key=lambda point: point["num_clients"]):
-        outcomes = point["outcomes"]
-        everything = sum(outcomes.values()) or 1
+        outcomes, everything = point["outcomes"], sum(point["outcomes"].values()) or 1
         rows.append(
-            (
-                point["service"],
-                point["num_clients"],
-                _number(point["good_per_second"], 1),
-                _number(point.get("to_first"), 1),
-                _number(point.get("to_bare"), 2),
-                _number(point["cpu_ms"], 1),
-                _number(point["p50_ms"], 1),
-                _number(point["p99_ms"], 1),
-                f"{100 * outcomes.get('200', 0) / everything:.1f}",
-                f"{100 * outcomes.get('503', 0) / everything:.1f}",
-                _others(outcomes, point["num_cached"]),
-                _number(point["cpu_share"], 2),
-            )
+            {
+                **point,
+                **{name: _number(point.get(name), 1) for name in ("to_first", *_MEDIANS)},
+                **{name: _number(point.get(name), 2) for name in ("to_bare", "cpu_share")},
+                "good": outcomes.get("200", 0) / everything,
+                "refused": outcomes.get("503", 0) / everything,
+                "others": _others(outcomes, point["num_cached"]),
+            }
         )
-    return console.table(header, rows)
+    return rig.table(_POINT_COLUMNS, rows)
 
 
 def _others(outcomes: Mapping[str, int], num_cached: int) -> str:
