@@ -1,5 +1,6 @@
 """Result pages are asked for correctly and politely, and told apart when they are useless."""
 
+import functools
 import gzip
 import html
 import itertools
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing, item, page_of
-from web_host import Answer, Handler, in_turn, redirect, send
+from web_host import Answer, Handler, drip, in_turn, redirect, send, send_raw
 
+from imagesieve.collecting.bing import search
 from imagesieve.collecting.bing.errors import (
     BlockedError,
     MarkupChangedError,
@@ -70,10 +72,9 @@ def test_useless_base_url_is_a_usage_error(url: str) -> None:
         SearchSettings(base_url=url)
 
 
-@pytest.mark.parametrize("settings", [{"attempts": 0}, {"seconds_between_pages": -1.0}])
-def test_useless_number_is_a_usage_error(settings: dict[str, int]) -> None:
+def test_useless_number_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="at least"):
-        SearchSettings(**settings)  # type: ignore[arg-type]
+        SearchSettings(seconds_between_pages=-1.0)
 
 
 def test_results_carry_their_query_and_their_rank(
@@ -453,12 +454,41 @@ def test_only_ones_own_machine_is_asked_without_a_pause(base_url: str, seconds: 
     assert SearchSettings(base_url=base_url, seconds_between_pages=0.5).pause_seconds == 0.5
 
 
-def test_browser_that_we_say_we_are_can_be_chosen(bing: FakeBing) -> None:
+def test_request_looks_like_that_of_a_browser(bing: FakeBing, image_search: ImageSearch) -> None:
     bing.find_nothing()
-    for settings in (SearchSettings(bing.url), SearchSettings(bing.url, user_agent="Other/1")):
-        urls_found(ImageSearch(settings))
-    assert [headers["User-Agent"] for headers in bing.headers] == [BROWSER, "Other/1"]
+    urls_found(image_search)
+    assert bing.headers[0]["User-Agent"] == BROWSER
     assert bing.headers[0]["Accept-Encoding"] == "identity"
+
+
+def test_proxy_of_the_environment_is_not_used(
+    bing: FakeBing, image_search: ImageSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    bing.search_answer = pages(page_of([item(URL)]), "")
+    assert urls_found(image_search) == [URL]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (drip(b"HTTP/1.0 200 OK\r\n\r\n", every=0.001, at_most=20.0), "timeout"),
+        (drip(b"HTTP/1.0 200 OK\r\nX: "), "timeout"),
+        (send_raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "damaged answer"),
+    ],
+    ids=["endless body", "dripping header", "no http"],
+)
+def test_page_that_never_comes_ends_at_its_deadline(
+    bing: FakeBing, monkeypatch: pytest.MonkeyPatch, answer: Answer, words: str
+) -> None:
+    quick = functools.partial(search.FetchSettings, total_seconds=0.4, min_bytes_per_second=0)
+    monkeypatch.setattr(search, "FetchSettings", quick)
+    monkeypatch.setattr(search, "_MAX_TRIES", 1)
+    bing.search_answer = answer
+    start = time.monotonic()
+    with pytest.raises(NetworkDownError, match=words):
+        urls_found(ImageSearch(SearchSettings(base_url=bing.url)))
+    assert time.monotonic() - start < 10.0
 
 
 def test_search_that_was_cut_requests_nothing(bing: FakeBing, image_search: ImageSearch) -> None:

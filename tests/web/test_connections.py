@@ -24,13 +24,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 deadlines = Deadlines()
 
 
-@pytest.fixture
-def host() -> Iterator[WebHost]:
-    """Give a running server."""
-    with WebHost() as server:
-        yield server
-
-
 def fetch(url: str, connect_seconds: float = 5.0, total_seconds: float = 5.0) -> bytes:
     connection = Connection(connect_seconds, allow_private=True)
     try:

@@ -38,6 +38,7 @@ BROWSER = (
 )
 
 _MAX_PAGES = 60
+_MAX_TRIES = 3  # of one page, while it fails in a way that may pass
 _MAX_FIRST = 1_050  # Bing has some 1,000 results for a query; beyond, it repeats itself
 _MAX_IDLE_PAGES = 2  # pages in a row without a new image; Bing repeats its last page for ever
 _MAX_PAGE_BYTES = 8 * 2**20
@@ -58,23 +59,19 @@ class SearchSettings:
         seconds_between_pages: the least time from the end of one page to the request of the next,
             to which chance adds up to a half; a retry waits 2, then 4 times as long. None stands
             for 1, or for 0 when `base_url` is on this machine.
-        attempts: how often a page is requested, from 1, while it fails in a way that may pass.
-        user_agent: of the requests.
 
     Raises:
-        UsageError: `base_url` or a number is of no use.
+        UsageError: `base_url` or the number is of no use.
     """
 
     base_url: str = BASE_URL
     seconds_between_pages: float | None = None
-    attempts: int = 3
-    user_agent: str = BROWSER
 
     def __post_init__(self) -> None:
         if not _base_host(self.base_url):
             raise UsageError(f"{self.base_url!r} is not a base URL: use one such as {BASE_URL}")
-        if self.attempts < 1 or (self.seconds_between_pages or 0.0) < 0.0:
-            raise UsageError("attempts must be at least 1, seconds_between_pages at least 0")
+        if (self.seconds_between_pages or 0.0) < 0.0:
+            raise UsageError("seconds_between_pages must be at least 0")
 
     @property
     def pause_seconds(self) -> float:
@@ -130,9 +127,7 @@ class ImageSearch:
         # A user who names another server than Bing has chosen it, be it on this machine.
         is_chosen = self.settings.base_url != BASE_URL
         settings = FetchSettings(
-            max_bytes=_MAX_PAGE_BYTES,
-            allow_private_hosts=is_chosen,
-            user_agent=self.settings.user_agent,
+            max_bytes=_MAX_PAGE_BYTES, allow_private_hosts=is_chosen, user_agent=BROWSER
         )
         return Fetcher(settings, _open_response)
 
@@ -171,7 +166,7 @@ class ImageSearch:
             try:
                 return fetcher.fetch(url, headers)
             except FetchError as error:
-                is_last = num_tries == self.settings.attempts or not may_pass(error)
+                is_last = num_tries == _MAX_TRIES or not may_pass(error)
                 if is_last and not fetcher.stopped.is_set():
                     raise search_error(self.settings.base_url, error) from error
                 pause = self.settings.pause_seconds * 2.0**num_tries
