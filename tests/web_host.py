@@ -83,7 +83,7 @@ def later(answer: Answer, seconds: float) -> Answer:
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """Give the first answer to the first request, and so on; the last one from then on."""
+    """Send the first answer to the first request, and so on; the last one from then on."""
     left = collections.deque(answers)
 
     def answer(handler: "Handler") -> None:
@@ -181,11 +181,11 @@ class WebHost:
         self._servers.close()
 
     def find(self, path: str, host: str) -> Answer:
-        """Give the answer to a request; `host` is the address that it came to."""
+        """Return the answer to a request; `host` is the address that it came to."""
         return self.routes.get(path, send(b"gone", 404))
 
     def host(self, number: int) -> str:
-        """Give the address of one more host, 127.0.1.<number>, which serves the same paths."""
+        """Return the address of one more host, 127.0.1.<number>, which serves the same paths."""
         host = f"127.0.1.{number}"
         if host not in self._hosts:
             self._serve(host)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import imagesieve
-from imagesieve.collecting.bing.result_page import SearchResult, clean_url
+from imagesieve.collecting.bing.result_page import SearchResult
 from imagesieve.collecting.candidates import TOO_SMALL, Candidate
 from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal
 from imagesieve.collecting.journal import (
@@ -22,6 +22,7 @@ from imagesieve.collecting.journal import (
     read_entries,
 )
 from imagesieve.collecting.targets import CollectSettings, Target, split_of
+from imagesieve.web import urls
 from imagesieve.web.fetch import Fetched
 
 # Failures that may have passed by the next run; all others are remembered for good.
@@ -117,7 +118,7 @@ class DownloadHistory:
         """Write the line of an image, ahead of its file; or of one that is there already."""
         fields = {
             "final_url": fetched.url,
-            "http_status": fetched.status,
+            "http_status": 200,
             "elapsed_ms": round(1000 * fetched.seconds),
             "bytes": len(candidate.data),
             "sha256": candidate.sha256,
@@ -213,7 +214,7 @@ def failed_results(journal: Path) -> list[SearchResult]:
         ClassifierError: the journal cannot be read.
     """
     entries = (entry for entry in last_entries(journal) if entry.get("status") in (FAILED, TRIED))
-    results = ((entry, clean_url(entry["url"])) for entry in entries)
+    results = ((entry, urls.normalize(entry["url"])) for entry in entries)
     return [_result(url, entry) for entry, url in results if url]
 
 

@@ -11,8 +11,8 @@ import pickletools
 from pathlib import Path
 from typing import Any
 
-from imagesieve.collecting.bing.result_page import clean_url
 from imagesieve.errors import UsageError
+from imagesieve.web import urls
 
 MAX_BYTES = 64 * 2**20
 MAX_INSTRUCTIONS = 2_000_000  # some 300,000 images; a hostile file ends here after a few seconds
@@ -43,7 +43,7 @@ def read_urls(path: Path) -> tuple[str, ...]:
     file = io.BytesIO(data)
     machine = _Machine()
     try:
-        urls = machine.run(file)
+        found = machine.run(file)
         if file.tell() < len(data):
             machine.run(file)
     except _RefusedError as error:
@@ -56,13 +56,13 @@ def read_urls(path: Path) -> tuple[str, ...]:
             f"{path} is not a download history, or damaged or cut off: {str(error)[:200]}. "
             "Move it away to go on without it."
         ) from error
-    if not isinstance(urls, list | dict):
+    if not isinstance(found, list | dict):
         raise UsageError(
             f"{path} does not begin with a list of URLs as a history does. Move it away."
         )
     # `&amp;` stays: the original requested just that, so the real URL is still untried.
-    texts = (text for text in urls if isinstance(text, str) and text.isprintable())
-    return tuple(dict.fromkeys(url for url in map(clean_url, texts) if url))
+    texts = (text for text in found if isinstance(text, str) and text.isprintable())
+    return tuple(dict.fromkeys(url for url in map(urls.normalize, texts) if url))
 
 
 def _read(path: Path) -> bytes:

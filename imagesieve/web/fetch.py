@@ -97,13 +97,11 @@ class Fetched:
     Attributes:
         url: where it came from after all redirects.
         body: inflated if it was sent compressed.
-        status: the HTTP status.
         seconds: from the call to the last byte.
     """
 
     url: str
     body: bytes
-    status: int
     seconds: float
 
 
@@ -172,18 +170,18 @@ class Fetcher:
         settings = settings or self.settings
         with self._connection(settings) as connection:
             download = _Download(
-                settings=settings,
-                connection=connection,
-                open_response=self._open_response,
-                headers=dict(headers or {}),
-                check=check,
-                check_start=check_start,
-                hop=hop,
-                keep_start=keep_start,
-                before_large=before_large,
+                settings,
+                connection,
+                self._open_response,
+                dict(headers or {}),
+                check,
+                check_start,
+                hop,
+                keep_start,
+                before_large,
             )
             final_url, body = download.follow(url)
-        return Fetched(final_url, body, 200, time.monotonic() - start)
+        return Fetched(final_url, body, time.monotonic() - start)
 
     def stop(self) -> None:
         """End the downloads that are running and refuse any other."""
@@ -209,7 +207,7 @@ class Fetcher:
                 self._connections.remove(connection)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class _Download:
     """One call of `Fetcher.fetch`; its arguments."""
 
@@ -225,10 +223,12 @@ class _Download:
 
     def follow(self, text: str) -> tuple[str, bytes]:
         """Return the final URL and the body."""
+        allowed = self.settings.allowed_hosts
         visited: list[ParsedUrl] = []
         while True:
             url = urls.parse(text)
-            self._check_host(url)
+            if allowed is not None and url.host not in allowed:
+                raise RefusedHostError(text, "host not allowed")
             if url in visited:
                 raise FetchError(text, "too many redirects", "they go in a circle")
             visited.append(url)
@@ -239,11 +239,6 @@ class _Download:
             if isinstance(found, bytes):
                 return text, found
             text = found
-
-    def _check_host(self, url: ParsedUrl) -> None:
-        allowed = self.settings.allowed_hosts
-        if allowed is not None and url.host not in allowed:
-            raise RefusedHostError(url.text, "host not allowed")
 
     def _enter_hop(self, url: str, stack: contextlib.ExitStack) -> None:
         if self.hop is None:

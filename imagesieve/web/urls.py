@@ -26,6 +26,7 @@ _AUTHORITY = re.compile(
 )
 # Nothing that may stand in a path or a query is quoted, least of all what is quoted already:
 # `%20`, `%25` and `&` must reach the host as they were found.
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 _PASSING_REASONS = frozenset({"no connection", "connection lost"})
 _PASSING_STATUSES = frozenset({408, 429, *range(500, 600)})
@@ -140,6 +141,21 @@ def parse(url: str) -> ParsedUrl:
     except ValueError as error:
         raise FetchError(url, "not a valid URL", str(error)) from error
     return ParsedUrl(parts.scheme, host, port, target, url)
+
+
+def normalize(text: object) -> str | None:
+    """Return a URL as it is requested, or None if it is not an http or https URL.
+
+    The host comes out in its ASCII form, everything that a URL may not hold comes out
+    percent-encoded in UTF-8, and what was encoded stays as it is. Without user and fragment.
+    """
+    if not isinstance(text, str) or "\ufffd" in text:  # a byte was lost: it can only be wrong
+        return None
+    try:
+        parsed = parse(_LONE_PERCENT.sub("%25", text.strip()))
+    except FetchError:
+        return None
+    return f"{parsed.origin}{parsed.target}"
 
 
 def parse_authority(text: str) -> Authority | None:

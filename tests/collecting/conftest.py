@@ -1,4 +1,4 @@
-"""A fake Bing for each test, settings that wait for nobody, and runs that fill a class folder."""
+"""A fake Bing for each test, settings without pauses, and runs that fill a class folder."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ from imagesieve.collecting.targets import Target
 
 @pytest.fixture
 def bing() -> Iterator[FakeBing]:
-    """Give a running server."""
+    """Yield a running server."""
     with FakeBing() as server:
         yield server
 
 
 @pytest.fixture
 def image_search(bing: FakeBing) -> ImageSearch:
-    """Give a search that asks the fake Bing, page after page without a pause."""
+    """Return a search that asks the fake Bing, page after page without a pause."""
     return ImageSearch(SearchSettings(base_url=bing.url, seconds_between_pages=0.0))
 
 
@@ -45,7 +45,7 @@ def _closed_logs() -> Iterator[None]:
 def start(
     bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _closed_logs: None
 ) -> Callable[..., int]:
-    """Give a function that runs the script against the fake Bing, in an empty folder."""
+    """Return a function that runs the script against the fake Bing, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BING_BASE_URL", bing.url)
 
@@ -59,7 +59,7 @@ def start(
 
 @pytest.fixture
 def start_run() -> Iterator[Start]:
-    """Give a function that starts a run, and ends the one before."""
+    """Yield a function that starts a run, and ends the one before."""
     opened: list[Journal] = []
 
     def end() -> None:

@@ -31,7 +31,7 @@ def draw(seed: int, image_format: str = "JPEG", size: tuple[int, int] = (96, 80)
 
 
 def item(url: str, **fields: str) -> dict[str, str]:
-    """Give the JSON of one result."""
+    """Return the JSON of one result."""
     return {"purl": "http://page.example/", "murl": url, "t": "A title", **fields}
 
 
@@ -61,7 +61,7 @@ class FakeBing(WebHost):
         self.repeats_last_page = False
 
     def find(self, path: str, host: str) -> Answer:
-        """Give the answer to a request; `host` is the address that it came to."""
+        """Return the answer to a request; `host` is the address that it came to."""
         if path.startswith("/images/async?"):
             return self.answer_search
         if path == "/robots.txt":

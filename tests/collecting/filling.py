@@ -24,7 +24,7 @@ MANY = 1_000_000
 
 
 def photo(seed: int, width: int = 240) -> Image.Image:
-    """Give an image of soft blots that no other seed gives, in the shape 4 to 3."""
+    """Return an image of soft blots that no other seed gives, in the shape 4 to 3."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return Image.fromarray(noise).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
 
@@ -34,7 +34,7 @@ def real(seed: int, width: int = 240, image_format: str = "JPEG", **options: int
 
 
 def made_up(number: int) -> Candidate:
-    """Give a candidate in no time: nobody decodes a file that is what the journal says."""
+    """Return a candidate in no time: a file that is what the journal says is not decoded."""
     data = f"image {number}".encode()
     digest = hashlib.sha256(data).hexdigest()
     fingerprint = np.random.default_rng(number).bytes(fingerprints.NUM_BYTES - 1) + b"\xff"
@@ -57,15 +57,15 @@ class Run:
         self.history = DownloadHistory(target, journals, self.folder, CollectSettings())
 
     def note(self, candidate: Candidate) -> Destination | Refusal:
-        """Destination an image and write its line, but not its file."""
+        """Place an image and write its line, but not its file."""
         place = self.folder.place(candidate)
         result = SearchResult(f"http://h/{candidate.sha256}", query="x")
-        fetched = Fetched(result.url, candidate.data, 200, 0.1)
+        fetched = Fetched(result.url, candidate.data, 0.1)
         self.history.add(result, fetched, candidate, place)
         return place
 
     def keep(self, candidate: Candidate) -> Destination | Refusal:
-        """Destination an image, and write it if it is wanted."""
+        """Place an image, and write it unless it is refused."""
         place = self.note(candidate)
         if isinstance(place, Destination):
             # Quicker than `files.write_bytes`, which waits for the disk.

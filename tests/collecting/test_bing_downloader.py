@@ -107,7 +107,7 @@ def test_changed_markup_exits_5_and_keeps_the_page(
     assert "newGrid" in page.read_text()
 
 
-def test_nobody_listening_exits_6(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_closed_port_exits_6(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     with FakeBing() as gone:
         pass
     assert start("-s", "x", "--base-url", gone.url) == 6
@@ -125,7 +125,7 @@ def test_json_is_one_object_and_nothing_else(
     assert found["classes"][0]["folders"] == [{"path": "out", "limit": 3}]
 
 
-def test_min_side_is_kept_to(bing: FakeBing, start: Start, tmp_path: Path) -> None:
+def test_min_side_is_respected(bing: FakeBing, start: Start, tmp_path: Path) -> None:
     bing.add("/small.jpg", draw(0, size=(200, 99)))
     bing.add("/large.jpg", draw(1, size=(200, 100)))
     assert start("-s", "x", "--min-side", "100", "--limit", "2", "-o", "out") == 3
@@ -246,8 +246,8 @@ def test_killed_runs_resume_exactly(bing: FakeBing, start: Start, tmp_path: Path
     for _ in range(4):
         already = len(bing.image_requests)
         with run_apart(bing, tmp_path, "-s", "x", "-o", "out", "--limit", "120") as process:
-            wanted = already + dice.randrange(5, 30)
-            wait_for(lambda wanted=wanted: len(bing.image_requests) >= wanted)
+            least = already + dice.randrange(5, 30)
+            wait_for(lambda least=least: len(bing.image_requests) >= least)
             process.kill()
             process.communicate()
         check_that_nothing_kept_is_asked_for_again(bing, tmp_path / "out")
@@ -285,7 +285,7 @@ def test_two_runs_at_once_do_not_share_a_folder(
         process.communicate()
 
 
-def test_dry_run_prints_addresses_and_asks_for_no_image(
+def test_dry_run_prints_urls_and_requests_no_image(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bing.add_images(50)
@@ -296,7 +296,7 @@ def test_dry_run_prints_addresses_and_asks_for_no_image(
     assert not (tmp_path / "data").exists()
 
 
-def test_export_and_verify_tell_of_what_was_kept(
+def test_export_and_verify_show_what_was_downloaded(
     bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bing.add_images(3)
@@ -415,7 +415,7 @@ def test_the_time_limit_holds_while_a_result_page_is_awaited(
     assert "the time is over" in capsys.readouterr().err
 
 
-def test_an_interrupted_plan_tells_of_every_class(bing: FakeBing, tmp_path: Path) -> None:
+def test_an_interrupted_plan_sums_up_every_class(bing: FakeBing, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(
         'limit = 2\n[class.a]\nqueries = ["a"]\n[class.b]\nqueries = ["b"]\n'
     )

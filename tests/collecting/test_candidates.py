@@ -1,13 +1,10 @@
 """Every kind of image and of rubbish: kept under its right name, or refused for its reason."""
 
-import contextlib
 import hashlib
 import io
-import random
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +40,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, before: bytes = b"", after: bytes = b"") -> bytes:
-    """Give a black PNG of one bit a pixel, with other chunks before or behind the pixels."""
+    """Return a black PNG of one bit a pixel, with other chunks before or behind the pixels."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
     row = bytes(1 + -(-width // 8))
@@ -57,7 +54,7 @@ def zeros(count: int) -> bytes:
 
 
 def bombs() -> Iterable[tuple[str, bytes, str]]:
-    """Give files of at most a megabyte that would take 32 MB to 16 GB, and their reasons."""
+    """Yield files of at most a megabyte that would take 32 MB to 16 GB, and their reasons."""
     hundred = zeros(100 * 2**20)
     wide = bytearray(draw(0))
     start = wide.index(b"\xff\xc0") + 5
@@ -115,21 +112,6 @@ def test_extension_is_that_of_the_content(image_format: str) -> None:
 )
 def test_rubbish_is_refused_for_its_reason(data: bytes, reason: str) -> None:
     assert reason_for(data) == reason
-
-
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
-def test_half_a_image_is_refused(image_format: str, part: float) -> None:
-    data = draw(1, image_format)
-    assert reason_for(data[: int(part * len(data))]) in ("truncated", "damaged")
-
-
-@pytest.mark.parametrize("options", [{}, {"quality": 95, "progressive": True}, {"quality": 20}])
-def test_a_jpeg_that_lacks_its_end_is_refused_wherever_it_was_cut(options: dict[str, int]) -> None:
-    data = encode(paint((90, 120, 40), size=(200, 150)), **options)
-    validate(data, LIMITS)
-    for end in [*range(4, len(data), len(data) // 40), len(data) - 1]:
-        assert reason_for(data[:end]) in ("truncated", "damaged")
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -268,7 +250,7 @@ def test_no_side_is_longer_than_asked_for(
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
-def test_a_image_that_scaling_makes_too_small_is_refused(image_format: str) -> None:
+def test_an_image_that_scaling_makes_too_small_is_refused(image_format: str) -> None:
     data = draw(2, image_format, (640, 100))
     assert reason_for(data, max_side=128) == "too small"
     assert validate(data, LIMITS, max_side=320).height == 50
@@ -303,33 +285,3 @@ def test_every_error_has_a_reason_of_its_own() -> None:
 
     assert reason_of(NewError("x")) == "damaged"
     assert reason_of(ImageError("x", "a.jpg")) == "damaged"
-
-
-@pytest.mark.parametrize("image_format", images.FORMATS)
-def test_no_damage_is_more_than_an_image_error(image_format: str) -> None:
-    dice = random.Random(image_format)
-    data = draw(6, image_format, (60, 50))
-    for _ in range(60):
-        damaged = bytearray(data)
-        for _ in range(dice.randrange(1, 6)):
-            damaged[dice.randrange(12, len(data))] = dice.randrange(256)
-        with contextlib.suppress(ImageError):
-            candidate = validate(bytes(damaged), LIMITS, max_side=48, file_format=JPEG)
-            assert opened(candidate).size == (candidate.width, candidate.height)
-
-
-def test_many_threads_may_examine_at_once() -> None:
-    sources = [draw(number, size=(300, 200)) for number in range(8)]
-    expected = [validate(data, LIMITS, max_side=100) for data in sources]
-    found: dict[tuple[int, int], Candidate] = {}
-
-    def work(thread: int) -> None:
-        for number, data in enumerate(sources):
-            found[thread, number] = validate(data, LIMITS, max_side=100)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert found == {(t, n): expected[n] for t in range(12) for n in range(8)}

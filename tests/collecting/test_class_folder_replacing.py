@@ -73,7 +73,7 @@ def test_a_users_file_under_our_name_is_not_written_over(start_run: Start, tmp_p
     assert folder.num_missing == 4
 
 
-def test_a_image_that_is_just_being_written_is_not_replaced(
+def test_an_image_that_is_just_being_written_is_not_replaced(
     start_run: Start, tmp_path: Path
 ) -> None:
     run = start_run(one_folder(tmp_path))

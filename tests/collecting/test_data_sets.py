@@ -24,7 +24,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def copy_of(number: int) -> bytes:
-    """Give the image that `draw(number)` draws in another encoding."""
+    """Return the image that `draw(number)` draws in another encoding."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw(number))).save(buffer, "PNG")
     return buffer.getvalue()
@@ -117,7 +117,7 @@ def test_a_fraction_splits_and_a_rerun_moves_nothing(
     assert fingerprints.near_pairs(prints_of(train) + prints_of(validation)) == []
 
 
-def test_a_image_of_another_split_is_left_out_of_any_class(
+def test_an_image_of_another_split_is_left_out_of_any_class(
     bing: FakeBing, start: Start, tmp_path: Path
 ) -> None:
     bing.add("/a.jpg", draw(0))
@@ -131,7 +131,7 @@ def test_a_image_of_another_split_is_left_out_of_any_class(
     assert kept.read_bytes() == draw(1)
 
 
-def test_a_image_of_another_class_is_kept_with_a_warning(
+def test_an_image_of_another_class_is_kept_with_a_warning(
     bing: FakeBing,
     start: Start,
     tmp_path: Path,

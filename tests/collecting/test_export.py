@@ -82,7 +82,7 @@ def test_a_folder_without_journal_is_named(tmp_path: Path) -> None:
         export.journals(tmp_path / "none")
 
 
-def test_the_last_line_about_an_address_counts(downloaded: Downloaded) -> None:
+def test_the_last_line_about_a_url_counts(downloaded: Downloaded) -> None:
     downloaded.add_line(1, "failed", reason="timeout")
     downloaded.add_line(2, "failed", reason="timeout")
     downloaded.add_line(3, "failed", reason="http status 404")
@@ -112,7 +112,7 @@ def test_torn_and_broken_lines_are_passed_over(downloaded: Downloaded) -> None:
     assert problems(downloaded.folder) == []
 
 
-def test_csv_has_a_row_for_each_address_under_stable_columns(
+def test_csv_has_a_row_for_each_url_under_stable_columns(
     downloaded: Downloaded, tmp_path: Path
 ) -> None:
     path = downloaded.add_image(
@@ -172,7 +172,7 @@ def test_another_form_is_refused(downloaded: Downloaded) -> None:
         export.export(downloaded.folder, "xml", io.StringIO())
 
 
-def test_failed_and_tried_addresses_come_back_as_results_in_order(downloaded: Downloaded) -> None:
+def test_failed_and_tried_urls_come_back_as_results_in_order(downloaded: Downloaded) -> None:
     downloaded.add_line(1, "failed")
     downloaded.add_line(2, "tried")
     downloaded.add_line(3, "failed")
@@ -206,7 +206,7 @@ def test_a_folder_in_order_has_no_problem(downloaded: Downloaded) -> None:
     assert check == export.FolderCheck(downloaded.folder, 4, 1, ())
 
 
-def test_verify_tells_missing_changed_and_damaged_files_apart(downloaded: Downloaded) -> None:
+def test_verify_distinguishes_missing_changed_and_damaged_files(downloaded: Downloaded) -> None:
     good, missing, changed, truncated, emptied = (
         downloaded.add_image(number) for number in range(5)
     )
@@ -255,7 +255,7 @@ def test_a_replaced_image_is_not_missing(downloaded: Downloaded) -> None:
     assert problems(downloaded.folder) == []
 
 
-def test_a_image_is_not_replaced_before_the_larger_one_is_there(downloaded: Downloaded) -> None:
+def test_an_image_is_not_replaced_before_the_larger_one_is_there(downloaded: Downloaded) -> None:
     small = downloaded.add_image(1)
     large = downloaded.add_image(2, replaces=small.name)
     large.unlink()  # as after a crash between the line and the file
@@ -264,7 +264,7 @@ def test_a_image_is_not_replaced_before_the_larger_one_is_there(downloaded: Down
     assert [problem.path for problem in check.problems] == [large]
 
 
-def test_a_image_that_was_lost_and_failed_later_is_not_missing(downloaded: Downloaded) -> None:
+def test_an_image_that_was_lost_and_failed_later_is_not_missing(downloaded: Downloaded) -> None:
     downloaded.add_image(1).unlink()
     downloaded.add_line(1, "failed", reason="http status 404")
     assert problems(downloaded.folder) == []
@@ -305,7 +305,7 @@ def test_the_table_has_a_row_for_each_folder(downloaded: Downloaded, tmp_path: P
     ]
 
 
-def test_memory_holds_the_addresses_of_a_journal_and_no_more(downloaded: Downloaded) -> None:
+def test_only_the_urls_of_a_journal_are_in_memory(downloaded: Downloaded) -> None:
     for number in range(8_000):
         downloaded.add_line(number % 6_000, "skipped", title="x" * 3_000)
     tracemalloc.start()

@@ -142,7 +142,7 @@ def test_busy_folder_keeps_the_unfinished_files_of_its_writer(tmp_path: Path) ->
         assert unfinished.exists()
 
 
-def test_another_process_is_kept_out_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+def test_another_process_is_refused_and_a_killed_one_releases_the_folder(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path

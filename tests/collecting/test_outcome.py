@@ -123,7 +123,7 @@ def test_table_shows_what_was_counted_and_every_reason() -> None:
     assert ("menu", "other") in lines
     assert ("kept", "250", "0") in lines
     assert ("failed:", "http", "status", "404", "120", "0") in lines
-    assert "near duplicates" not in table, "what nobody counted"
+    assert "near duplicates" not in table, "a count of 0"
     assert ("duplicates", "0", "0") in lines, "what everybody wants to know"
 
 
@@ -155,7 +155,7 @@ def test_names_in_the_table_are_text_not_markup() -> None:
     assert "[red]x[/red]_:smile:" in summary_table([done(NAMES[3])])
 
 
-def test_progress_is_told_in_counts_and_a_rate() -> None:
+def test_progress_is_shown_in_counts_and_a_rate() -> None:
     outcome = done(
         kept=250, before=3, found=1200, duplicates=100, near_duplicates=20, leaks=3, failed=FAILED
     )

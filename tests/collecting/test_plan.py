@@ -96,7 +96,7 @@ def test_the_smallest_plan_fills_training_folders_only(write: Write) -> None:
     assert target == Target("a", (Query("a"),), Side(TRAIN / "a", 100))
 
 
-def test_the_given_output_wins_and_a_home_folder_is_found(
+def test_the_output_argument_wins_and_a_home_folder_is_found(
     write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Politeness: few requests at once, a pause between them, and nobody waits for another host."""
+"""Politeness: few requests at once, a pause between them, and no host holds up another."""
 
 import collections
 import random
@@ -149,7 +149,7 @@ def test_threads_keep_the_limits_too(crowd: Crowd) -> None:
     assert max(ends.values()) - start < SOON
 
 
-def test_a_busy_host_holds_up_nobody_else() -> None:
+def test_a_busy_host_delays_no_other() -> None:
     waiting = HostThrottle[str](AT_ONCE)
     for name in ("one", "two", "three", "four"):
         waiting.put(name, "http://slow/")
@@ -215,7 +215,7 @@ def test_an_idle_worker_hears_of_a_job_that_is_put_later(
     waiting.close()
 
 
-def test_somebody_looks_after_the_next_job_while_the_first_is_dealt_with(crowd: Crowd) -> None:
+def test_a_second_worker_takes_the_next_job_while_the_first_is_dealt_with(crowd: Crowd) -> None:
     waiting = HostThrottle[str](AT_ONCE)
     waiting.put("first", "http://a/", 0.02)
     waiting.put("second", "http://b/", 0.04)
@@ -227,7 +227,7 @@ def test_somebody_looks_after_the_next_job_while_the_first_is_dealt_with(crowd: 
     waiting.close()
 
 
-def test_a_job_waits_for_its_pause_without_being_told(crowd: Crowd) -> None:
+def test_a_job_starts_after_its_pause_without_a_notification(crowd: Crowd) -> None:
     waiting = throttle(2, 0.05)
     for number in range(4):
         waiting.put(number, "http://a/")
@@ -374,7 +374,7 @@ def test_a_visitor_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("the host was busy")
 
 
-def test_two_hosts_that_redirect_at_each_other_hang_nobody(
+def test_two_hosts_that_redirect_to_each_other_hang_no_worker(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(politeness, "_VISIT_SECONDS", 0.1)
@@ -436,7 +436,7 @@ def test_idle_workers_do_not_spin(crowd: Crowd, has_work: bool) -> None:
     waiting = HostThrottle[int](
         PolitenessSettings(max_connections=1, seconds_between_requests=60.0)
     )
-    if has_work:  # for which nobody's turn has come
+    if has_work:  # that may not start yet
         for number in range(50):
             waiting.put(number, "http://a/")
             waiting.put(number, f"http://{number}/", 60.0)

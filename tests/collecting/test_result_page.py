@@ -14,10 +14,10 @@ from web_host import send
 from imagesieve.collecting.bing.result_page import (
     ResultPage,
     SearchResult,
-    clean_url,
     decode_page,
     parse_page,
 )
+from imagesieve.web import urls
 from imagesieve.web.fetch import Fetcher, FetchSettings
 
 URL = "http://images.example/a.jpg"
@@ -37,7 +37,7 @@ def link_of(*, mediaurl: str = "", expw: object = "", exph: object = "") -> str:
     return f'<a class="iusc" m="{{" href="/images/search?{html.escape(query)}"></a>'
 
 
-def test_item_gives_address_page_title_and_digest() -> None:
+def test_item_has_url_page_title_and_digest() -> None:
     page = page_of([item(URL, purl="http://p.example/x", t="Menu", md5=DIGEST)])
     assert parse_page(page) == ResultPage(
         [SearchResult(URL, "http://p.example/x", "Menu", DIGEST)], 1, None, "item"
@@ -70,7 +70,7 @@ def test_item_gives_address_page_title_and_digest() -> None:
         ("http://🍣.寿司。example:81/", "http://xn--9i8h.xn--sprr0q.example:81/"),
     ],
 )
-def test_address_comes_out_as_it_is_sent(url: str, sent: str | None) -> None:
+def test_url_comes_out_as_it_is_requested(url: str, sent: str | None) -> None:
     assert urls_of(page_of([item(url)])) == [sent or url]
 
 
@@ -99,8 +99,8 @@ def test_address_comes_out_as_it_is_sent(url: str, sent: str | None) -> None:
         ["http://h.example/a.jpg"],
     ],
 )
-def test_what_is_no_address_of_a_image_is_left_out(url: object) -> None:
-    assert clean_url(url) is None
+def test_what_is_not_the_url_of_an_image_is_left_out(url: object) -> None:
+    assert urls.normalize(url) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_no_address_of_a_image_is_left_out(url: object) -> None:
     ],
 )
 @pytest.mark.parametrize("attribute", ["m", "title"])
-def test_host_is_asked_for_the_very_address_that_bing_means(
+def test_the_very_url_that_bing_means_is_requested(
     bing: FakeBing, written: str, path: str, attribute: str
 ) -> None:
     bing.routes[path] = send(b"here")
@@ -274,7 +274,7 @@ def test_size_of_an_unreadable_item_is_not_given_to_its_neighbour() -> None:
         (f"{DIGEST}\n", ""),
     ],
 )
-def test_digest_is_kept_only_if_it_is_one(md5: str, kept: str) -> None:
+def test_only_a_valid_digest_is_read(md5: str, kept: str) -> None:
     assert parse_page(page_of([item(URL, md5=md5)])).results[0].md5 == kept
 
 
@@ -339,7 +339,7 @@ def test_page_in_another_encoding_is_read(encode: Callable[[str], bytes], title:
     assert [(result.url, result.title) for result in page.results] == [(URL, title)]
 
 
-def test_address_with_a_lost_byte_is_not_asked_for() -> None:
+def test_url_with_a_lost_byte_is_not_requested() -> None:
     fields = html.escape(json.dumps(item("http://h.example/crème.jpg"), ensure_ascii=False))
     body = f'<a class="iusc" m="{fields}">'.encode("latin-1") + page_of([item(URL)]).encode()
     assert urls_of(decode_page(body)) == [URL]
@@ -367,7 +367,7 @@ def test_random_text_never_makes_the_reader_fail(seed: int) -> None:
     for _ in range(50):
         page = "".join(noise(dice) for _ in range(dice.randrange(1, 20)))
         for result in parse_page(page).results:
-            assert clean_url(result.url) == result.url
+            assert urls.normalize(result.url) == result.url
 
 
 @pytest.mark.parametrize("seed", range(10))

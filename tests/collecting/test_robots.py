@@ -1,4 +1,4 @@
-"""Consent: what headers and robots.txt forbid is not taken, and nobody is asked more than once."""
+"""Robots: what headers and robots.txt forbid is not fetched, and each file is requested once."""
 
 import random
 import socket
@@ -117,7 +117,7 @@ def test_host_is_left_alone_after_three_opt_outs() -> None:
     robots.check_host("http://other.example/")
 
 
-def test_images_that_may_be_used_are_not_held_against_a_host() -> None:
+def test_images_that_may_be_used_are_no_opt_outs_of_a_host() -> None:
     robots = RobotsPolicy()
     for _ in range(5):
         robots.check_headers("http://h.example/", [("X-Robots-Tag", "all")])
@@ -173,7 +173,7 @@ ANSWERS = {
     "no utf-8": (send(b"\xff\xfe caf\xe9\n" + FORBIDDING), False),
     "circle": (redirect("/robots.txt"), True),
     "ftp": (redirect("ftp://h.example/robots.txt"), True),
-    "nobody there": (redirect("http://127.0.0.1:1/robots.txt"), False),
+    "closed port": (redirect("http://127.0.0.1:1/robots.txt"), False),
 }
 
 
@@ -231,8 +231,8 @@ def test_random_rules_are_read() -> None:
     words += [b":", b"*", b"$", b"/", b"%", b"%zz", b"http://[", b"#", b" ", b"\n", b"\r", b"\xff"]
     for _ in range(500):
         body = b"".join(dice.choice(words) for _ in range(dice.randrange(40)))
-        verdict = parse_robots(b"User-agent: *\n" + body).can_fetch("http://h/a%20b?%", AGENT_TOKEN)
-        assert verdict in (True, False)
+        allowed = parse_robots(b"User-agent: *\n" + body).can_fetch("http://h/a%20b?%", AGENT_TOKEN)
+        assert allowed in (True, False)
 
 
 def test_each_origin_is_asked_once_however_many_want_to_know(

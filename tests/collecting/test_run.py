@@ -33,7 +33,7 @@ HOSTS = PolitenessSettings(max_connections=64, seconds_between_requests=0.0)
 
 @pytest.fixture
 def run(image_search: ImageSearch, tmp_path: Path) -> Run:
-    """Give a function that fills `tmp_path / "class"`."""
+    """Return a function that fills `tmp_path / "class"`."""
 
     def run_once(limit: int, queries: tuple[str, ...] = ("x",), **changes: object) -> Outcome:
         usual = {"threads": 8, "fetch": FETCH, "politeness": HOSTS, "quiet": True}
@@ -96,7 +96,7 @@ def test_extension_comes_from_the_content(
     assert images_in(tmp_path / "class")[0].suffix == images.EXTENSIONS[image_format]
 
 
-def test_ampersand_in_an_address_arrives_as_one(bing: FakeBing, run: Run) -> None:
+def test_ampersand_in_a_url_arrives_as_one(bing: FakeBing, run: Run) -> None:
     bing.add("/a?w=1&h=2&name=a%26b", draw(0))
     assert run(1).kept == 1
     assert bing.image_requests == ["/a?w=1&h=2&name=a%26b"]
@@ -137,9 +137,7 @@ def test_slow_link_does_not_hold_up_the_others(bing: FakeBing, run: Run) -> None
     assert time.monotonic() - start < 4.0  # the slow one alone would take its 5 s deadline
 
 
-def test_same_bytes_at_two_addresses_are_kept_once(
-    bing: FakeBing, run: Run, tmp_path: Path
-) -> None:
+def test_same_bytes_at_two_urls_are_saved_once(bing: FakeBing, run: Run, tmp_path: Path) -> None:
     for path in ("/a.jpg", "/b.jpg", "/c.jpg"):
         bing.add(path, draw(0))
     done = run(3)
@@ -155,7 +153,7 @@ def test_same_digest_by_bing_needs_no_second_request(bing: FakeBing, run: Run) -
     assert bing.image_requests == ["/a.jpg"]
 
 
-def test_second_address_stands_in_when_the_first_is_dead(bing: FakeBing, run: Run) -> None:
+def test_second_url_stands_in_when_the_first_is_dead(bing: FakeBing, run: Run) -> None:
     bing.add("/a.jpg", send(b"", 404), md5="f" * 32)
     bing.add("/b.jpg", draw(0), md5="f" * 32)
     assert run(1).kept == 1
@@ -167,7 +165,7 @@ def test_exhausted_results_are_short_not_failed(bing: FakeBing, run: Run) -> Non
     assert (done.kept, done.exit_code, done.error) == (40, 3, None)
 
 
-def test_rerun_of_a_full_folder_asks_nobody(bing: FakeBing, run: Run) -> None:
+def test_rerun_of_a_full_folder_requests_nothing(bing: FakeBing, run: Run) -> None:
     bing.add_images(10)
     run(10)
     bing.requests.clear()
@@ -217,7 +215,7 @@ def test_files_that_are_no_images_are_named_and_left_alone(
     assert note.read_text() == "mine"
 
 
-def test_image_on_disk_is_not_kept_again(bing: FakeBing, run: Run, tmp_path: Path) -> None:
+def test_image_on_disk_is_not_saved_again(bing: FakeBing, run: Run, tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "holiday.jpg").write_bytes(draw(0))
     bing.add_images(3)
@@ -264,9 +262,7 @@ def test_number_of_threads_is_fixed(bing: FakeBing, run: Run) -> None:
     assert not [name for name in threading.enumerate() if name.name.startswith("fetch-")]
 
 
-def test_every_later_address_of_a_digest_is_tried_until_one_is_good(
-    bing: FakeBing, run: Run
-) -> None:
+def test_every_later_url_of_a_digest_is_tried_until_one_is_good(bing: FakeBing, run: Run) -> None:
     for number in range(4):
         answer = send(b"", 404) if number < 2 else send(draw(7))
         bing.add(f"/{number}.jpg", answer, md5="a" * 32)
@@ -275,7 +271,7 @@ def test_every_later_address_of_a_digest_is_tried_until_one_is_good(
     assert bing.image_requests == ["/0.jpg", "/1.jpg", "/2.jpg"]
 
 
-def test_a_image_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, run: Run) -> None:
+def test_an_image_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, run: Run) -> None:
     href = "/images/search?mediaurl=x&amp;exph=50&amp;expw=400"
     page = page_of([item(bing.url + "/a.jpg")]).replace(
         'href="/images/search?q=x"', f'href="{href}"'
@@ -294,7 +290,7 @@ def test_a_image_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, ru
         lambda image, buffer: image.save(buffer, "GIF"),
     ],
 )
-def test_a_copy_in_another_size_or_encoding_is_kept_once(
+def test_a_copy_in_another_size_or_encoding_is_saved_once(
     bing: FakeBing, run: Run, tmp_path: Path, change: Callable[[Image.Image, io.BytesIO], None]
 ) -> None:
     original = draw(3, size=(960, 720))
@@ -321,7 +317,7 @@ def test_the_larger_of_two_copies_stays(bing: FakeBing, run: Run, tmp_path: Path
     assert bing.requests == []
 
 
-def test_copies_are_kept_when_they_are_wanted(bing: FakeBing, run: Run) -> None:
+def test_near_duplicates_are_kept_on_request(bing: FakeBing, run: Run) -> None:
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw(3))).save(buffer, "PNG")
     bing.add("/a.jpg", draw(3))
@@ -347,7 +343,7 @@ def test_a_lasting_failure_is_not_tried_again(bing: FakeBing, run: Run, status: 
     assert bing.image_requests == ["/a.jpg", "/a.jpg"]
 
 
-def test_retry_after_is_kept_to(bing: FakeBing, run: Run) -> None:
+def test_retry_after_is_respected(bing: FakeBing, run: Run) -> None:
     bing.add("/a.jpg", in_turn(send(b"", 429, Retry_After="1"), send(draw(0))))
     assert run(1).kept == 1
     first, second = (visit.started for visit in bing.visits if visit.path == "/a.jpg")
@@ -390,7 +386,7 @@ def test_politeness_holds_while_a_folder_is_filled(bing: FakeBing, run: Run) -> 
             assert sum(visit.started <= start < visit.ended for visit in visits) <= 2
 
 
-def test_robots_txt_is_asked_for_once_and_kept_to(bing: FakeBing, run: Run) -> None:
+def test_robots_txt_is_requested_once_and_respected(bing: FakeBing, run: Run) -> None:
     bing.robots["127.0.1.1"] = send(b"User-agent: *\nDisallow: /private/\n")
     for number in range(6):
         folder = "/private" if number % 2 else ""
@@ -449,7 +445,7 @@ def test_images_can_be_scaled_down_and_written_as_jpeg(
     assert bing.requests == []
 
 
-def test_the_journal_tells_where_a_image_came_from(
+def test_the_journal_records_where_an_image_came_from(
     bing: FakeBing, run: Run, tmp_path: Path
 ) -> None:
     url = bing.add("/a.jpg", redirect("/b.jpg"), md5="b" * 32, purl="http://p.example/", t="Ünï")
@@ -503,7 +499,7 @@ def test_random_bytes_are_never_kept(bing: FakeBing, run: Run, tmp_path: Path, s
         images.decode(path)
 
 
-def test_a_host_is_not_blamed_for_where_it_sends_us(bing: FakeBing, run: Run) -> None:
+def test_a_redirect_that_fails_is_no_failure_of_the_first_host(bing: FakeBing, run: Run) -> None:
     with FakeBing() as gone:
         pass
     for number in range(12):
@@ -512,7 +508,7 @@ def test_a_host_is_not_blamed_for_where_it_sends_us(bing: FakeBing, run: Run) ->
     assert run(24, threads=1, attempts=1).kept == 12
 
 
-def test_a_image_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run: Run) -> None:
+def test_an_image_that_was_replaced_is_not_asked_for_again(bing: FakeBing, run: Run) -> None:
     buffer = io.BytesIO()
     Image.open(io.BytesIO(draw(3, size=(960, 720)))).resize((320, 240)).save(buffer, "JPEG")
     bing.add("/small.jpg", buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Result pages are asked for correctly and politely, and told apart when they are useless."""
+"""Result pages are requested correctly and politely, and each useless one has its own error."""
 
 import functools
 import gzip
@@ -36,7 +36,7 @@ URL = "http://images.example/a.jpg"
 
 
 class Clock:
-    """Time that passes only when somebody waits."""
+    """Time that passes only while something waits."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -86,9 +86,7 @@ def test_results_carry_their_query_and_their_rank(
     assert [result.rank for result in results] == list(range(1, 41))
 
 
-def test_same_address_comes_only_once_for_each_query(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
+def test_same_url_comes_only_once_for_each_query(bing: FakeBing, image_search: ImageSearch) -> None:
     urls = ["http://h.example/1.jpg", "http://h.example/2.jpg"]
     bing.items = [item(url) for url in (urls[0], "HTTP://H.example:80/1.jpg#x", *urls)]
     found = list(image_search.results(X))
@@ -96,9 +94,7 @@ def test_same_address_comes_only_once_for_each_query(
     assert urls_found(image_search, Query("another query")) == urls
 
 
-def test_another_address_of_the_same_image_comes_too(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
+def test_another_url_of_the_same_image_comes_too(bing: FakeBing, image_search: ImageSearch) -> None:
     bing.items = [item(f"http://{host}.example/", md5="0" * 32) for host in ("one", "two")]
     assert urls_found(image_search) == ["http://one.example/", "http://two.example/"]
 
@@ -144,7 +140,7 @@ def test_offset_named_by_the_page_wins_if_it_leads_on(
     assert offsets_asked(bing)[:2] == asked
 
 
-def test_of_the_address_named_by_the_page_only_the_number_is_used(
+def test_of_the_next_url_in_the_page_only_the_number_is_used(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
     link = '<div data-nextUrl="http://127.0.0.1:9/steal?first=40&amp;count=99&amp;adlt=off">'
@@ -222,7 +218,9 @@ def test_nothing_behind_the_last_page_is_the_end(bing: FakeBing, image_search: I
 
 
 @pytest.mark.parametrize("words", ["x", "no results", "one last step"])
-def test_captcha_is_told_as_blocked(bing: FakeBing, image_search: ImageSearch, words: str) -> None:
+def test_captcha_is_reported_as_blocked(
+    bing: FakeBing, image_search: ImageSearch, words: str
+) -> None:
     bing.ask_for_captcha()
     with pytest.raises(BlockedError, match="person"):
         urls_found(image_search, Query(words))
@@ -237,7 +235,7 @@ def test_captcha_in_a_page_with_results_is_no_block(
 
 
 @pytest.mark.parametrize(("status", "num_asked"), [(403, 1), (429, 3), (503, 3)])
-def test_refusing_status_is_told_as_blocked_after_bounded_tries(
+def test_refusing_status_is_reported_as_blocked_after_bounded_tries(
     bing: FakeBing, image_search: ImageSearch, status: int, num_asked: int
 ) -> None:
     bing.search_answer = send(b"", status)
@@ -247,7 +245,7 @@ def test_refusing_status_is_told_as_blocked_after_bounded_tries(
 
 
 @pytest.mark.parametrize("location", ["/turing/captcha", "/login"])
-def test_redirect_away_from_images_is_told_as_blocked(
+def test_redirect_away_from_images_is_reported_as_blocked(
     bing: FakeBing, image_search: ImageSearch, location: str
 ) -> None:
     bing.search_answer = redirect(location)
@@ -263,7 +261,9 @@ def test_redirect_to_another_bing_is_followed(bing: FakeBing, image_search: Imag
     assert urls_found(image_search) == [URL]
 
 
-def test_redirect_in_a_circle_is_told_as_blocked(bing: FakeBing, image_search: ImageSearch) -> None:
+def test_redirect_in_a_circle_is_reported_as_blocked(
+    bing: FakeBing, image_search: ImageSearch
+) -> None:
     bing.search_answer = redirect("/images/async?q=x&first=1")
     with pytest.raises(BlockedError, match="redirects"):
         urls_found(image_search)
@@ -271,7 +271,7 @@ def test_redirect_in_a_circle_is_told_as_blocked(bing: FakeBing, image_search: I
 
 
 @pytest.mark.parametrize("num_images", [1, 500])
-def test_changed_markup_is_told_and_keeps_the_page(
+def test_changed_markup_is_reported_with_the_page(
     bing: FakeBing, image_search: ImageSearch, num_images: int
 ) -> None:
     page = "<div class='newGrid'><img src='//h.example/a.jpg'></div>" * num_images
@@ -282,14 +282,14 @@ def test_changed_markup_is_told_and_keeps_the_page(
     assert len(bing.requests) == 1
 
 
-def test_nobody_listening_is_told_as_network_down() -> None:
+def test_closed_port_is_reported_as_network_down() -> None:
     with FakeBing() as gone:
         settings = SearchSettings(base_url=gone.url)
     with pytest.raises(NetworkDownError, match="cannot be reached"):
         urls_found(ImageSearch(settings))
 
 
-def test_unknown_host_is_told_as_network_down() -> None:
+def test_unknown_host_is_reported_as_network_down() -> None:
     clock = Clock()
     settings = SearchSettings(base_url="http://bing.invalid")
     with pytest.raises(NetworkDownError, match="unknown host"):
@@ -334,7 +334,7 @@ def test_page_that_fails_for_a_moment_is_asked_for_again(
         (send(b"", 500), SearchError),
     ],
 )
-def test_failure_of_a_later_page_is_told_after_the_good_results(
+def test_failure_of_a_later_page_is_raised_after_the_good_results(
     bing: FakeBing, image_search: ImageSearch, answer: Answer, error: type[Exception]
 ) -> None:
     urls = add_links(bing, 70)
@@ -588,7 +588,7 @@ def test_missing_saved_pages_are_a_usage_error(tmp_path: Path, name: str) -> Non
         SavedPages(tmp_path / name)
 
 
-def test_saved_pages_without_a_image_are_told_as_changed_markup(tmp_path: Path) -> None:
+def test_saved_pages_without_an_image_are_reported_as_changed_markup(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<title>something else</title>")
     (tmp_path / "b.html").write_text("")
     with pytest.raises(MarkupChangedError, match="Nothing can be read") as caught:

@@ -45,7 +45,7 @@ def reason_of(url: str, **seconds: float) -> str:
 
 @pytest.fixture
 def safe_port(tmp_path: Path) -> Iterator[int]:
-    """Give the port of a server that speaks TLS and is called localhost."""
+    """Yield the port of a server that speaks TLS and is called localhost."""
     with speaking_tls(LOCALHOST, ANSWER, tmp_path) as port:
         yield port
 
@@ -74,7 +74,7 @@ def test_certificate_of_a_stranger_is_refused(safe_port: int) -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Give a port whose queue is full: connecting there takes for ever."""
+    """Yield a port whose queue is full: connecting there takes for ever."""
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):

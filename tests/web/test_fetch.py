@@ -69,15 +69,15 @@ def test_body_comes_whole(host: WebHost) -> None:
         ("/a#fragment", "/a"),
     ],
 )
-def test_the_very_address_is_requested(host: WebHost, written: str, requested: str) -> None:
+def test_the_very_url_is_requested(host: WebHost, written: str, requested: str) -> None:
     host.routes[requested] = send(b"yes")
     assert fetcher().fetch(host.url + written).body == b"yes"
 
 
-def test_answer_tells_its_status_and_its_time(host: WebHost) -> None:
+def test_fetched_has_its_url_and_its_time(host: WebHost) -> None:
     host.routes["/a"] = later(send(b"yes"), 0.05)
     fetched = fetcher().fetch(f"{host.url}/a")
-    assert (fetched.url, fetched.status) == (f"{host.url}/a", 200)
+    assert fetched.url == f"{host.url}/a"
     assert 0.05 <= fetched.seconds < 5.0
 
 
@@ -95,7 +95,7 @@ def test_answer_tells_its_status_and_its_time(host: WebHost) -> None:
         (503, True),
     ],
 )
-def test_status_is_named_and_tells_whether_to_try_again(
+def test_status_is_named_and_says_whether_to_try_again(
     host: WebHost, status: int, is_passing: bool
 ) -> None:
     host.routes["/a"] = send(b"", status)
@@ -149,7 +149,7 @@ def test_only_http_is_fetched(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:99999/", "http://[::1/", "http://*/"])
-def test_impossible_address_is_named(url: str) -> None:
+def test_impossible_url_is_named(url: str) -> None:
     assert reason_of(url) in ("not a valid URL", "unknown host")
 
 
@@ -342,7 +342,7 @@ def test_silence_is_a_timeout(host: WebHost) -> None:
     assert reason_of(f"{host.url}/a", read_seconds=0.2) == "timeout"
 
 
-def test_host_that_never_answers_delays_nobody_else(host: WebHost) -> None:
+def test_host_that_never_answers_delays_no_other(host: WebHost) -> None:
     host.routes["/a"] = send(b"yes")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mine, reasons = fetcher(total_seconds=1.0), []
@@ -362,7 +362,7 @@ def test_host_that_never_answers_delays_nobody_else(host: WebHost) -> None:
     assert reasons == [("timeout", False)]
 
 
-def test_nobody_listening_is_no_connection_and_worth_another_try() -> None:
+def test_closed_port_is_no_connection_and_worth_another_try() -> None:
     with WebHost() as gone:
         url = gone.url
     error = error_of(url)

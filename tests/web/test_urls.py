@@ -1,4 +1,4 @@
-"""Addresses: taken apart without a change to what is requested, and told public from private."""
+"""URLs: parsed without a change to what is requested; public hosts and private ones."""
 
 import socket
 
@@ -44,7 +44,7 @@ def test_url_is_parsed_into_its_parts(url: str, expected: ParsedUrl) -> None:
         ("http://h.example/\ud800", "not a valid URL"),
     ],
 )
-def test_what_is_no_address_is_named(url: str, reason: str) -> None:
+def test_what_is_no_url_is_named(url: str, reason: str) -> None:
     with pytest.raises(FetchError) as caught:
         urls.parse(url)
     assert caught.value.reason == reason
@@ -127,7 +127,7 @@ def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -
         "198.18.0.1",
     ],
 )
-def test_address_is_private(address: str) -> None:
+def test_ip_address_is_private(address: str) -> None:
     assert urls.is_private(address)
 
 
@@ -135,7 +135,7 @@ def test_address_is_private(address: str) -> None:
     "address",
     ["8.8.8.8", "2606:4700::1111", "2001:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
-def test_address_is_public(address: str) -> None:
+def test_ip_address_is_public(address: str) -> None:
     assert not urls.is_private(address)
 
 
@@ -152,12 +152,12 @@ def test_address_is_public(address: str) -> None:
         "2002:a9fe:a9fe::",
     ],
 )
-def test_address_is_link_local_however_it_is_wrapped(address: str) -> None:
+def test_ip_address_is_link_local_however_it_is_wrapped(address: str) -> None:
     assert urls.is_link_local(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "::", "fd00::1", "8.8.8.8"])
-def test_address_is_not_link_local(address: str) -> None:
+def test_ip_address_is_not_link_local(address: str) -> None:
     assert not urls.is_link_local(address)
 
 

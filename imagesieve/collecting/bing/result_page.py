@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 
 from imagesieve.web import urls
-from imagesieve.web.urls import FetchError
 
 RUNGS = ("item", "attribute", "link", "text")
 
@@ -36,7 +35,6 @@ _CHARSET = re.compile(
 _CHARSET_BYTES = 2048  # where browsers look for it, and some more
 _REFERENCE = re.compile(r"&(?:#?\w{1,32});")
 _JOINERS = "\u200c\u200d"  # not printable by themselves, but part of words and emoji
-_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,21 +112,6 @@ def decode_page(body: bytes) -> str:
     return body.decode(errors="replace")
 
 
-def clean_url(text: object) -> str | None:
-    """Return a URL as it is requested, or None if it is not an http or https URL.
-
-    The host comes out in its ASCII form, everything that a URL may not hold comes out
-    percent-encoded in UTF-8, and what was encoded stays as it is. Without user and fragment.
-    """
-    if not isinstance(text, str) or "\ufffd" in text:  # a byte was lost: it can only be wrong
-        return None
-    try:
-        parsed = urls.parse(_LONE_PERCENT.sub("%25", text.strip()))
-    except FetchError:
-        return None
-    return f"{parsed.origin}{parsed.target}"
-
-
 class _PageParser(HTMLParser):
     """Collects what can be read in elements, and the offset of the next page.
 
@@ -180,9 +163,9 @@ def _read_element(
     width, height = (_number(link.get(name, "")) for name in ("expw", "exph"))
     size = (width, height) if width and height else (0, 0)
     for rung, fields in _objects(attributes, is_item=is_item):
-        if url := clean_url(fields.get("murl")):
+        if url := urls.normalize(fields.get("murl")):
             return rung, _result(url, fields, *size)
-    if url := clean_url(link.get("mediaurl")):
+    if url := urls.normalize(link.get("mediaurl")):
         return "link", _result(url, {}, *size)
     return "", None
 
@@ -212,7 +195,7 @@ def _result(url: str, fields: Mapping[str, object], width: int, height: int) -> 
     md5 = texts.get("md5", "")
     return SearchResult(
         url,
-        page_url=clean_url(texts.get("purl")) or "",
+        page_url=urls.normalize(texts.get("purl")) or "",
         # Without Bing's own marks around the words that were searched, and what else has no form.
         title="".join(letter for letter in title if letter.isprintable() or letter in _JOINERS),
         md5=md5.lower() if _MD5.fullmatch(md5) else "",
@@ -232,6 +215,6 @@ def _number(text: str) -> int:
 def _urls_in_text(text: str) -> Iterator[str]:
     for match in _IMAGE_URL.finditer(text):
         value = _REFERENCE.sub(lambda reference: html.unescape(reference[0]), match["url"])
-        url = clean_url(_json_object(f'{{"murl": "{value}"}}').get("murl"))
+        url = urls.normalize(_json_object(f'{{"murl": "{value}"}}').get("murl"))
         if url is not None:
             yield url
