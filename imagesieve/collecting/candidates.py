@@ -36,24 +36,15 @@ _JPEG_QUALITY = 92  # hardly to be distinguished from the original, at a third o
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An image that decodes and is large enough.
+    """An image that decodes and is large enough."""
 
-    Attributes:
-        data: the bytes to write.
-        sha256: of `data`, 64 hexadecimal digits.
-        format: one of `images.FORMATS`.
-        width, height: pixels of `data`, as seen.
-        fingerprint: of the image, for near-duplicates.
-        source_sha256: of the downloaded bytes where they are not written as they came, else "".
-    """
-
-    data: bytes = dataclasses.field(repr=False)
-    sha256: str
-    format: str
-    width: int
+    data: bytes = dataclasses.field(repr=False)  # to write
+    sha256: str  # of `data`, 64 hexadecimal digits
+    format: str  # one of `images.FORMATS`
+    width: int  # pixels of `data`, as seen
     height: int
-    fingerprint: bytes = dataclasses.field(repr=False)
-    source_sha256: str = ""
+    fingerprint: bytes = dataclasses.field(repr=False)  # for near-duplicates
+    source_sha256: str = ""  # of the downloaded bytes, where `data` is not them
 
     @property
     def file_name(self) -> str:
@@ -74,7 +65,7 @@ def validate(
     Args:
         data: the encoded image.
         limits: the caps that it must keep to.
-        max_side: scale the image down so that no side is longer, in pixels; None keeps its size.
+        max_side: pixels; an image with a longer side is scaled down to it.
         file_format: `keep`, or `jpg` to write every image as an RGB JPEG.
 
     Raises:

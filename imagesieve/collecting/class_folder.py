@@ -36,49 +36,32 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class StoredImage:
-    """A good image on disk.
-
-    Attributes:
-        sha256: of the file.
-        fingerprint: for near-duplicates.
-        num_pixels: width times height.
-        is_ours: whether it is what a journal says that we wrote; what others put there, or changed,
-            is never replaced.
-    """
+    """A good image on disk."""
 
     path: Path
-    sha256: str
-    fingerprint: bytes
-    num_pixels: int
+    sha256: str  # of the file
+    fingerprint: bytes  # for near-duplicates
+    num_pixels: int  # width times height
+    # Whether it is what a journal says that we wrote; what others put there, or changed, is never
+    # replaced.
     is_ours: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Destination:
-    """Where a new image goes.
-
-    Attributes:
-        folder: where to write it.
-        replaces: a smaller near-duplicate whose place it takes, or None.
-        also_in: the same or nearly the same image in other classes.
-    """
+    """Where a new image goes."""
 
     folder: Path
-    replaces: StoredImage | None = None
-    also_in: tuple[Path, ...] = ()
+    replaces: StoredImage | None = None  # a smaller near-duplicate whose place it takes
+    also_in: tuple[Path, ...] = ()  # the same or nearly the same image in other classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a new image is not added.
+    """Why a new image is not added."""
 
-    Attributes:
-        reason: `DUPLICATE`, `NEAR_DUPLICATE`, `OTHER_SPLIT` or `NO_ROOM`.
-        twin: the image that it repeats, or None.
-    """
-
-    reason: str
-    twin: StoredImage | None = None
+    reason: str  # `DUPLICATE`, `NEAR_DUPLICATE`, `OTHER_SPLIT` or `NO_ROOM`
+    twin: StoredImage | None = None  # the image that it repeats
 
 
 class ClassFolder:
@@ -102,8 +85,7 @@ class ClassFolder:
         """Scan every image of the target, and of the classes that it must keep apart from.
 
         Args:
-            target: whose folders are filled.
-            others: class folders besides those of the data set that the target belongs to.
+            others: class folders besides those of the target's data set.
             limits: a file that does not keep to them is not counted.
             keeps_near_duplicates: keep what is nearly the same, on the side where the first is.
             scanned: absolute folder -> the images in it, of classes scanned before; those that are

@@ -47,11 +47,7 @@ class DownloadHistory:
     ) -> None:
         """Read what earlier runs, and the first generation, have tried.
 
-        Args:
-            target: whose journals these are.
-            journals: an open one for each folder of the target.
-            class_folder: the images that are there.
-            settings: of this run.
+        There must be an open journal for each folder of the target.
 
         Raises:
             ClassifierError: the first generation's history is there, but cannot be read safely.
@@ -141,13 +137,7 @@ class DownloadHistory:
                 self._md5s.add(result.md5)
 
     def add_failure(self, result: SearchResult, reason: str, **fields: Any) -> None:
-        """Write the line of a URL that gave nothing usable.
-
-        Args:
-            result: with the URL.
-            reason: a few words.
-            fields: `http_status`, `attempts`, `detail`.
-        """
+        """Write the line of a URL that gave nothing usable, with more of the journal's fields."""
         if reason == TOO_SMALL:
             fields["min_side"] = self._settings.min_side
         fields |= {"status": FAILED, "reason": reason}

@@ -36,17 +36,11 @@ PROBLEMS = (MISSING, CHANGED, UNUSABLE, SAME_BYTES, LEFTOVER)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One file that is not as it should be.
+    """One file that is not as it should be."""
 
-    Attributes:
-        kind: one of `PROBLEMS`.
-        path: the file, there or missing.
-        detail: why, in a few words.
-    """
-
-    kind: str
-    path: Path
-    detail: str
+    kind: str  # one of `PROBLEMS`
+    path: Path  # there or missing
+    detail: str  # why, in a few words
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind} ({self.detail})"
@@ -54,19 +48,12 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class FolderCheck:
-    """What was found in one class folder.
-
-    Attributes:
-        num_good: images that can be used and are what the journal says, if it says anything.
-        num_unknown: files that are not in the journal, such as the user's own images; they
-            are checked like all others.
-        problems: in the order of the folder, missing files last.
-    """
+    """What was found in one class folder."""
 
     folder: Path
-    num_good: int
-    num_unknown: int
-    problems: tuple[Problem, ...]
+    num_good: int  # images that can be used and are what the journal says, if it says anything
+    num_unknown: int  # files that are not in the journal, such as the user's own images
+    problems: tuple[Problem, ...]  # in the order of the folder, missing files last
 
 
 def journals(folder: Path) -> list[Path]:
@@ -115,11 +102,7 @@ def export(folder: Path, form: str, out: TextIO) -> None:
 def verify(folder: Path, limits: images.Limits = images.DEFAULT_LIMITS) -> list[FolderCheck]:
     """Compare each class folder in `folder` and below with its journal. Nothing is changed.
 
-    Every file directly in a class folder is read and decoded, except hidden ones.
-
-    Args:
-        folder: a class folder, or one above several.
-        limits: what an image must keep to.
+    Every file directly in a class folder is read, except hidden ones; see `class_folder.scan`.
 
     Raises:
         UsageError: there is no such folder, or no journal in it.

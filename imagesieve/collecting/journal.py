@@ -73,10 +73,7 @@ class Journal:
                 self._remove_traces()
 
     def add(self, entry: Entry) -> None:
-        """Append one line; empty values are left out.
-
-        Args:
-            entry: at least `url` and `status`; the time is added.
+        """Append one line, of at least `url` and `status`, with the time and without empty values.
 
         Raises:
             OutputError: it could not be written.

@@ -24,10 +24,7 @@ _IN_PLAN = ("limit", "validation_fraction", "market", "filters", *FILTERS)
 def read_options(arguments: Sequence[str], documentation: str) -> argparse.Namespace:
     """Read the command line.
 
-    Args:
-        arguments: without the script's name.
-        documentation: one line, the examples, and what else `--help` shall say, each in a
-            paragraph.
+    The documentation is one line, the examples, and the rest of `--help`, each in a paragraph.
 
     Raises:
         UsageError: an option is unknown, or its value is of no use.

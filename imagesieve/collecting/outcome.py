@@ -30,42 +30,27 @@ _ALWAYS_SHOWN = ("limit", "there before", "found", "kept", "duplicates")
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run did for one target.
-
-    Attributes:
-        before: good images that were there before, up to each side's limit.
-        surplus: those over it.
-        found: results that the search gave.
-        known: of them, those that an earlier run has dealt with.
-        kept: images added.
-        enlarged: images replaced by a larger copy.
-        duplicates: results that were there already, byte for byte or by Bing's own digest.
-        near_duplicates: results that were there already in another size or encoding.
-        leaks: results left out because another split has them.
-        failed: reason -> number of results that were of no use.
-        also_in: path of a kept image -> the same or nearly the same image in other classes.
-        unusable: files in the folders that are not counted; they stay where they are.
-        is_out_of_time: whether the run ended because its time was over.
-        seconds: how long it took.
-        error: why the search ended early, or None.
-    """
+    """What a run did for one target."""
 
     target: Target
-    before: int = 0
-    surplus: int = 0
-    found: int = 0
-    known: int = 0
-    kept: int = 0
-    enlarged: int = 0
-    duplicates: int = 0
-    near_duplicates: int = 0
-    leaks: int = 0
+    before: int = 0  # good images that were there before, up to each side's limit
+    surplus: int = 0  # those over it
+    found: int = 0  # results that the search gave
+    known: int = 0  # of them, those that an earlier run has dealt with
+    kept: int = 0  # images added
+    enlarged: int = 0  # images replaced by a larger copy
+    duplicates: int = 0  # results that were there, byte for byte or by Bing's own digest
+    near_duplicates: int = 0  # results that were there in another size or encoding
+    leaks: int = 0  # results left out because another split has them
+    # Reason -> number of results that were of no use.
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    # Path of a kept image -> the same or nearly the same image in other classes.
     also_in: dict[Path, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    # Files in the folders that are not counted; they stay where they are.
     unusable: list[Path] = dataclasses.field(default_factory=list)
-    is_out_of_time: bool = False
-    seconds: float = 0.0
-    error: SearchError | None = None
+    is_out_of_time: bool = False  # whether the run ended because its time was over
+    seconds: float = 0.0  # how long it took
+    error: SearchError | None = None  # why the search ended early
 
     @property
     def num_images(self) -> int:
@@ -124,9 +109,10 @@ def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dic
         failed += outcome.failed
     return {
         "images": sum(outcome.num_images for outcome in outcomes),
-        "kept": sum(outcome.kept for outcome in outcomes),
-        "duplicates": sum(outcome.duplicates for outcome in outcomes),
-        "near_duplicates": sum(outcome.near_duplicates for outcome in outcomes),
+        **{
+            name: sum(getattr(outcome, name) for outcome in outcomes)
+            for name in ("kept", "duplicates", "near_duplicates")
+        },
         "failed": dict(failed.most_common()),
         "exit_code": console.EXIT_INTERRUPTED if is_interrupted else exit_code(outcomes),
         "classes": [_summary_of(outcome) for outcome in outcomes],

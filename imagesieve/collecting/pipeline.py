@@ -40,30 +40,17 @@ _NOT_ASKED = frozenset({HOST_DOWN, "opted out", "robots.txt", "private address",
 
 @dataclasses.dataclass(eq=False)
 class _Job:
-    """A result on its way.
-
-    Attributes:
-        num_attempts: requests made so far.
-        started: when a worker took it, by `time.monotonic`; None while it waits.
-        waits_for_retry: whether it failed and will be tried again later.
-        has_large: whether a large body of it may be in memory.
-    """
+    """A result on its way."""
 
     result: SearchResult
-    num_attempts: int = 0
-    started: float | None = None
-    waits_for_retry: bool = False
-    has_large: bool = False
+    num_attempts: int = 0  # requests made so far
+    started: float | None = None  # when a worker took it, by `time.monotonic`; None while it waits
+    waits_for_retry: bool = False  # it failed and will be tried again later
+    has_large: bool = False  # a large body of it may be in memory
 
 
 class Workers:
-    """What the main thread and the workers share while one target is filled.
-
-    Attributes:
-        outcome: counted here.
-        over: set when the run has ended: all is full, or something failed, or Ctrl-C.
-        failure: what ended the run, if it must be raised.
-    """
+    """What the main thread and the workers share while one target is filled."""
 
     def __init__(
         self,
@@ -76,8 +63,8 @@ class Workers:
     ) -> None:
         """Prepare to `work`; `when_over` is called once, by the thread that ends the run."""
         self.outcome = outcome
-        self.over = threading.Event()
-        self.failure: Exception | None = None
+        self.over = threading.Event()  # all is full, or something failed, or Ctrl-C
+        self.failure: Exception | None = None  # what ended the run, if it must be raised
         self._folder = folder
         self._history = history
         self._robots = robots

@@ -1,22 +1,10 @@
 """A plan: a TOML file with the classes of a data set, their searches and their sizes.
 
-    output = "data"               # the folder of the data set; -o on the command line wins
-    limit = 300                   # images of each class, training and validation together
-    validation_fraction = 0.2     # of them, for validation
-    type = "photo"                # any option of a search, for all classes
-
-    [class.menu]
-    queries = ["restaurant menu", "cafe menu board"]
-
-    [class.not-menu]
-    queries = ["restaurant interior", "food on a plate"]
-    limit = 500                             # what a class says wins over what stands at the top
-    validation_queries = ["street cafe"]    # searches of its own for validation
-    validation_limit = 100                  # a number instead of a fraction
-
-Each class fills `output/train/<class>` and, if anything is said of validation,
-`output/validation/<class>`. The sizes are `limit`, of which validation takes `validation_fraction`
-or `validation_limit`; or `train_limit` and `validation_limit`, which add up.
+`examples/menu-or-not.toml` shows one. Each class fills `output/train/<class>` and, if anything is
+said of validation, `output/validation/<class>`. The sizes are `limit`, of which validation takes
+`validation_fraction` or `validation_limit`; or `train_limit` and `validation_limit`, which add up.
+What a class says wins over what stands at the top. `validation_queries` are searches of its own for
+validation.
 """
 
 import dataclasses
@@ -68,7 +56,7 @@ def read_plan(path: Path, output: Path | None = None) -> list[Target]:
     A class whose validation has searches of its own becomes two targets, one for each folder.
 
     Args:
-        path: the TOML file; its form stands at the top of this module.
+        path: the TOML file.
         output: the folder of the data set, instead of the plan's own. A relative one, in the plan
             too, counts from the current directory.
 

@@ -43,11 +43,9 @@ class RobotsSettings:
 
 
 def opt_out(headers: Sequence[tuple[str, str]], token: str) -> str:
-    """Return the directive of a header that forbids `token` to use the image, or "".
+    """Return the directive of a header that forbids the agent `token` to use the image, or "".
 
-    Args:
-        headers: names and values; a name may come more than once.
-        token: how directives name our agent, in any case.
+    A name may come more than once among the headers.
     """
     for name, value in headers:
         if name.lower() == "tdm-reservation" and value.strip() == "1":
@@ -112,9 +110,7 @@ class RobotsPolicy:
         A file that is missing (4xx) forbids nothing; one that cannot be fetched for now (5xx, 429,
         a timeout) forbids everything.
 
-        Args:
-            url: of an image.
-            fetcher: fetches robots.txt, with a deadline of its own; can be stopped.
+        `fetcher` fetches robots.txt, with a deadline of its own, and can be stopped.
 
         Raises:
             FetchError: the host cannot be reached at all, or the fetcher was stopped. That is not

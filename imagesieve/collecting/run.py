@@ -51,12 +51,8 @@ def collect_all(
 ) -> list[Outcome]:
     """Fill one target after another; a search that fails does not stop the next target.
 
-    Args:
-        targets: in this order.
-        search: where the images come from.
-        settings: for each target.
-        outcomes: an empty list to fill, for a caller who may be interrupted: one for each target
-            from the start.
+    A caller who may be interrupted passes an empty list of `outcomes` to fill: there is one for
+    each target from the start.
 
     Raises:
         OutputError: an image or the journal could not be written.

@@ -17,32 +17,20 @@ SPLITS = (TRAIN, VALIDATION, "test")
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One folder to fill: the class itself, or one side of its split.
-
-    Attributes:
-        folder: where the images go.
-        limit: good images that it shall have, those of earlier runs included.
-    """
+    """One folder to fill: the class itself, or one side of its split."""
 
     folder: Path
-    limit: int
+    limit: int  # good images that it shall have, those of earlier runs included
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A class to fill.
+    """A class to fill."""
 
-    Attributes:
-        name: the class, as it is shown.
-        queries: searched in turn, so that each gives its share.
-        train: the folder; the only one where there is no split.
-        validation: filled from the same results; the content of an image chooses its side.
-    """
-
-    name: str
-    queries: tuple[Query, ...]
-    train: Side
-    validation: Side | None = None
+    name: str  # as it is shown
+    queries: tuple[Query, ...]  # searched in turn, so that each gives its share
+    train: Side  # the only folder where there is no split
+    validation: Side | None = None  # of the same results; an image's content chooses its side
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -62,35 +50,20 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class CollectSettings:
-    """How a run works.
+    """How a run works."""
 
-    Attributes:
-        threads: downloads at the same time.
-        min_side: pixels that both sides of an image must have.
-        max_side: larger images are scaled down to it, in pixels; None keeps their size.
-        file_format: one of `candidates.FILE_FORMATS`.
-        keeps_near_duplicates: keep images that are nearly the same.
-        retries_failed: try URLs again that failed for good in an earlier run.
-        follows_robots: leave out what a host's robots.txt forbids.
-        attempts: how often one image is requested while the failure may pass.
-        fetch: what one download may cost.
-        politeness: what one host has to bear.
-        seconds: what the whole run may take, or None.
-        quiet: show no progress.
-    """
-
-    threads: int = 32
-    min_side: int = 64
-    max_side: int | None = None
-    file_format: str = KEEP
+    threads: int = 32  # downloads at the same time
+    min_side: int = 64  # pixels that both sides of an image must have
+    max_side: int | None = None  # pixels; larger images are scaled down to it
+    file_format: str = KEEP  # one of `candidates.FILE_FORMATS`
     keeps_near_duplicates: bool = False
-    retries_failed: bool = False
-    follows_robots: bool = True
-    attempts: int = 3
+    retries_failed: bool = False  # also URLs that failed for good in an earlier run
+    follows_robots: bool = True  # leaves out what a host's robots.txt forbids
+    attempts: int = 3  # how often one image is requested while the failure may pass
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
     politeness: PolitenessSettings = dataclasses.field(default_factory=PolitenessSettings)
-    seconds: float | None = None
-    quiet: bool = False
+    seconds: float | None = None  # what the whole run may take
+    quiet: bool = False  # no progress is shown
 
     @property
     def limits(self) -> Limits:
@@ -105,9 +78,7 @@ def split_target(
 ) -> Target:
     """Return a target that fills `output/train/name` and `output/validation/name`.
 
-    Args:
-        limit: of both sides together, at least 2.
-        validation_fraction: over 0 and under 1, of `limit`.
+    The limit is of both sides together, at least 2, and the fraction over 0 and under 1.
     """
     num_validation = min(limit - 1, max(1, round(limit * validation_fraction)))
     return Target(

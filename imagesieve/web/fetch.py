@@ -92,17 +92,11 @@ class FetchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """A response with status 200.
+    """A response with status 200."""
 
-    Attributes:
-        url: where it came from after all redirects.
-        body: inflated if it was sent compressed.
-        seconds: from the call to the last byte.
-    """
-
-    url: str
-    body: bytes
-    seconds: float
+    url: str  # where it came from after all redirects
+    body: bytes  # inflated if it was sent compressed
+    seconds: float  # from the call to the last byte
 
 
 class Fetcher:

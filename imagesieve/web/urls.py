@@ -102,20 +102,13 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ParsedUrl:
-    """The parts of a URL.
+    """The parts of a URL."""
 
-    Attributes:
-        scheme: http or https.
-        host: lower case; a name in ASCII, or an IP address without brackets.
-        port: 0 to 65535.
-        target: path and query in ASCII, as they are requested.
-        text: the URL as it was written; two that differ only in this are equal.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    target: str
+    scheme: str  # http or https
+    host: str  # lower case; a name in ASCII, or an IP address without brackets
+    port: int  # 0 to 65535
+    target: str  # path and query in ASCII, as they are requested
+    # As it was written; two that differ only in this are equal.
     text: str = dataclasses.field(default="", compare=False)
 
     @property

@@ -75,15 +75,9 @@ def check_page_url(url: str) -> None:
 
 
 def check_empty_page(page: str, words: str, *, is_first: bool) -> None:
-    """Raise an error if a page without results should have some.
+    """Raise BlockedError or MarkupChangedError if a page should have results, but has none.
 
-    Args:
-        page: its text.
-        words: that were searched for.
-        is_first: whether it is the first page of the search.
-
-    Raises:
-        BlockedError, MarkupChangedError: see there.
+    The first page of a search for `words` should, and so should any that looks like one of them.
     """
     text = _without_words(page, words)
     if _NO_RESULTS_WORDS.search(text):

@@ -18,12 +18,7 @@ _COLORS = "red orange yellow green teal blue purple pink brown black gray white"
 # Option -> {name: Bing's word for it}. A size may also be "larger-than:640x480".
 FILTERS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {
-        "size": {
-            "small": "imagesize-small",
-            "medium": "imagesize-medium",
-            "large": "imagesize-large",
-            "wallpaper": "imagesize-wallpaper",
-        },
+        "size": {name: f"imagesize-{name}" for name in ("small", "medium", "large", "wallpaper")},
         "color": {
             "color": "color2-color",
             "monochrome": "color2-bw",
@@ -36,8 +31,8 @@ FILTERS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "gif": "photo-animatedgif",
             "transparent": "photo-transparent",
         },
-        "layout": {"square": "aspect-square", "wide": "aspect-wide", "tall": "aspect-tall"},
-        "people": {"face": "face-face", "portrait": "face-portrait"},
+        "layout": {name: f"aspect-{name}" for name in ("square", "wide", "tall")},
+        "people": {name: f"face-{name}" for name in ("face", "portrait")},
         "age": {
             "day": "age-lt1440",  # minutes
             "week": "age-lt10080",

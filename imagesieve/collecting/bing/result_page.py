@@ -39,43 +39,26 @@ _JOINERS = "\u200c\u200d"  # not printable by themselves, but part of words and 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """One image that Bing has found.
+    """One image that Bing has found."""
 
-    Attributes:
-        url: the image, http or https, in ASCII, without fragment.
-        page_url: the page that shows it, in the same form, or "".
-        title: its title there, or "".
-        md5: Bing's digest of the image it saw, 32 lower-case hexadecimal digits, or "".
-        width, height: of the image that Bing saw, in pixels; 0 if unknown.
-        query: the words that found it, or "".
-        rank: its place among the results of the query, from 1; 0 in a page by itself.
-    """
-
-    url: str
-    page_url: str = ""
-    title: str = ""
-    md5: str = ""
-    width: int = 0
+    url: str  # of the image, as `urls.normalize` returns it
+    page_url: str = ""  # of the page that shows it, in the same form
+    title: str = ""  # there
+    md5: str = ""  # Bing's digest of the image it saw, 32 lower-case hexadecimal digits
+    width: int = 0  # of the image that Bing saw, in pixels; 0 if Bing does not say
     height: int = 0
-    query: str = ""
-    rank: int = 0
+    query: str = ""  # the words that found it
+    rank: int = 0  # its place among the results of the query, from 1; 0 in a page by itself
 
 
 @dataclasses.dataclass(frozen=True)
 class ResultPage:
-    """What stands in one result page.
+    """The content of one result page."""
 
-    Attributes:
-        results: the readable items in order.
-        num_items: all items, readable or not; the next page starts behind them.
-        next_first: offset of the next page according to the page itself, or None.
-        rung: the last of `RUNGS` that gave something; "" if none did.
-    """
-
-    results: list[SearchResult]
-    num_items: int
-    next_first: int | None
-    rung: str
+    results: list[SearchResult]  # the readable items in order
+    num_items: int  # all items, readable or not; the next page starts behind them
+    next_first: int | None  # offset of the next page according to the page itself
+    rung: str  # the last of `RUNGS` that gave something; "" if none did
 
 
 def parse_page(text: str) -> ResultPage:

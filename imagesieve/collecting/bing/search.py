@@ -54,17 +54,13 @@ _log = logging.getLogger(__name__)
 class SearchSettings:
     """Which server is asked, and how patiently.
 
-    Attributes:
-        base_url: the URL before `/images/async`.
-        seconds_between_pages: the least time from the end of one page to the request of the next,
-            to which chance adds up to a half; a retry waits 2, then 4 times as long. None stands
-            for 1, or for 0 when `base_url` is on this machine.
-
     Raises:
         UsageError: `base_url` or the number is of no use.
     """
 
-    base_url: str = BASE_URL
+    base_url: str = BASE_URL  # before `/images/async`
+    # The least time from the end of one page to the request of the next, to which chance adds up
+    # to a half; a retry waits 2, then 4 times as long. None: 1, or 0 on this machine.
     seconds_between_pages: float | None = None
 
     def __post_init__(self) -> None:
@@ -91,13 +87,7 @@ class ImageSearch:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Build a search; nothing is requested yet.
-
-        Args:
-            settings: the defaults of `SearchSettings` when None.
-            clock: returns seconds.
-            wait: waits for an event, for at most so many seconds of that clock.
-        """
+        """Build a search; `wait` waits for an event, for at most so many seconds of `clock`."""
         self.settings = settings or SearchSettings()
         self._clock = clock
         self._wait_for = wait
