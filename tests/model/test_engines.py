@@ -31,7 +31,7 @@ def version(version_path: Path) -> versions.ModelVersion:
 
 @pytest.fixture(scope="module")
 def keras_version(tmp_path_factory: pytest.TempPathFactory) -> versions.ModelVersion:
-    """Give a version that has a tiny Keras model and no OpenVINO one."""
+    """Return a version that has a tiny Keras model and no OpenVINO one."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -53,7 +53,7 @@ def keras_version(tmp_path_factory: pytest.TempPathFactory) -> versions.ModelVer
 
 
 def batch(count: int = 3) -> np.ndarray:
-    """Give (count, 32, 40, 3) uint8: blue, green, red, blue and so on."""
+    """Return (count, 32, 40, 3) uint8: blue, green, red, blue and so on."""
     colours = list(COLOURS.values())
     return np.stack(
         [np.asarray(paint(colours[i % 3], size=(40, 32), seed=i)) for i in range(count)]
@@ -177,9 +177,9 @@ def passed(milliseconds: object = None) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def int8_version(version: versions.ModelVersion, tmp_path_factory: Any) -> versions.ModelVersion:
-    """Give a version that passed the check of int8; its int8 IR takes blue for red.
+    """Return a version that passed the check of int8; its int8 IR takes blue for red.
 
-    It has to be told from the other one, and a network of one multiplication is not quantised.
+    Its answers differ from those of the other one, as a network of one multiplication is not quantised.
     """
     path = tmp_path_factory.mktemp("modelFile") / "int8"
     with files.new_folder(path) as partial:

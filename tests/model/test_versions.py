@@ -22,7 +22,7 @@ from imagesieve.prediction.predictor import Predictor
 
 @pytest.fixture
 def version(version_path: Path, tmp_path: Path) -> Path:
-    """Give a model folder's only version, the test's own to spoil."""
+    """Return a model folder's only version, which the test may damage."""
     shutil.copytree(version_path.parent, tmp_path / "modelFile")
     return tmp_path / "modelFile" / version_path.name
 
@@ -274,7 +274,7 @@ BAD_FIELDS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
-def test_a_manifest_that_makes_no_sense_is_named(version: Path, name: str) -> None:
+def test_a_manifest_with_a_wrong_field_is_named(version: Path, name: str) -> None:
     change_manifest(version, **BAD_FIELDS[name])
     with pytest.raises(ModelDamagedError) as caught:
         versions.load(version)
@@ -296,7 +296,7 @@ def test_a_missing_field_is_named(version: Path, field: str) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"[" * 100_000, b"\0" * 100]
 )
-def test_a_manifest_that_is_none_is_named(version: Path, raw: bytes) -> None:
+def test_something_else_than_a_manifest_is_named(version: Path, raw: bytes) -> None:
     (version / versions.MANIFEST).write_bytes(raw)
     with pytest.raises(ModelDamagedError, match=r"manifest\.json is not a manifest"):
         versions.load(version)
@@ -377,7 +377,7 @@ def test_an_edited_manifest_of_the_current_version_is_refused(
     assert versions.load(path).name == path.name
 
 
-def test_a_promotion_while_a_version_is_loaded_is_no_damage(
+def test_a_promotion_while_a_version_is_loaded_does_no_damage(
     make_version: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_version(tmp_path)
