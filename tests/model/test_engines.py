@@ -179,7 +179,7 @@ def passed(milliseconds: object = None) -> dict[str, Any]:
 def int8_version(version: versions.ModelVersion, tmp_path_factory: Any) -> versions.ModelVersion:
     """Return a version that passed the check of int8; its int8 IR takes blue for red.
 
-    Its answers differ from those of the other one, as a network of one multiplication is not quantised.
+    Its answers differ, since a network of one multiplication is not quantised.
     """
     path = tmp_path_factory.mktemp("modelFile") / "int8"
     with files.new_folder(path) as partial:
