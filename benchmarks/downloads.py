@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--without", nargs="+", default=[], metavar="LINK", help=without)
     options = parser.parse_args(arguments)
     if not options.downloader.is_file():
-        raise UsageError(f"--downloader {options.downloader} is no file: name the script to run")
+        raise UsageError(f"--downloader {options.downloader} is not a file: name the script to run")
     if unknown := set(options.without) - {link.name for link in hostile_set()}:
         raise UsageError(f"no link of the hostile set is called {', '.join(sorted(unknown))}")
     options.downloader = options.downloader.resolve()

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
 def link_images(data: Path, folder: Path) -> int:
     """Link the images that all ways can read into `folder`, by class; return their number."""
     if not data.is_dir():
-        raise DataError(f"There is no folder {data}.")
+        raise DataError(f"{data} is not a folder: name one of class folders.")
     train = data / "train" if (data / "train").is_dir() else data
     files = [(name, path) for name, paths in class_files(train).items() for path in paths]
     count = 0

@@ -66,7 +66,7 @@ def _weights(text: str) -> str:
         return text
     path = Path(text).expanduser().resolve()  # the task runs in another folder
     if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file, nor imagenet or random")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file, nor imagenet or random")
     return str(path)
 
 

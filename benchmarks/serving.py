@@ -8,7 +8,7 @@ So many clients ask over loopback, from a process of their own, each again as so
 answer; every image is sent as another content, so that no cache can answer. Only predicted images
 count. A client that gets a 503 waits 50 ms. "Old route" is our server asked just as the first
 generation's is (its path, its Base64 form). The bare engine predicts the same files in one process
-without HTTP: with one thread, which is what one client is held against, and with one more than it
+without HTTP: with one thread, which is what one client is compared with, and with one more than it
 has streams. All take turns in one run, several times; the medians are compared. CPU is what the
 server took for each predicted image, refusals included: it still counts where a busy machine blurs
 the rest. Then, with the most clients, our server is asked for its health fifty times a second; and

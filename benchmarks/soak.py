@@ -34,7 +34,7 @@ from serving_rig.services import Service
 from imagesieve import console
 
 MAX_SLOPE = 20.0  # MiB an hour; less than that goes under in the noise of some minutes
-MAX_MORE = 2  # files or threads; leaks of thousands of requests are no small numbers
+MAX_MORE = 2  # files or threads; thousands of requests leak more
 EVERY_SECONDS = 1.0
 QUIET_SECONDS = 2.0  # until what callers have left behind is put away
 ANSWER_SECONDS = 30.0

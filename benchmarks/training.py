@@ -52,10 +52,21 @@ SPEEDUPS = {
     "full": "full_fine_tune_speedup",
 }
 
-_HEADER = (
-    *("", "best, %", "95 % of", "log loss", "by loss, %", "as left, %"),
-    *("minutes to best", "minutes in all", "x first", "peak MiB"),
+COLUMNS = (
+    *(" | {name}", "best, % | {accuracy}", "95 % of | {interval[0]:.1%} to {interval[1]:.1%}"),
+    *("log loss | {log_loss}", "by loss, % | {accuracy_by_loss}", "as left, % | {accuracy_left}"),
+    *("minutes to best | {seconds_to_best}", "minutes in all | {seconds_in_all}"),
+    *("x first | {speedup}", "peak MiB | {peak_mib}"),
 )
+MEANS = {  # digits and factor in the table
+    "accuracy": (2, 100),
+    "accuracy_by_loss": (2, 100),
+    "accuracy_left": (2, 100),
+    "log_loss": (4, 1),
+    "seconds_to_best": (2, 1 / 60),
+    "seconds_in_all": (2, 1 / 60),
+    "peak_mib": (0, 1),
+}
 _LEGEND = (
     "±: 95 % t-interval over the seeds. 95 % of: Wilson interval of the mean accuracy, for there\n"
     "are only so many validation images. By loss: accuracy of the epoch with the lowest\n"
@@ -198,8 +209,7 @@ def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "accuracy_interval": wilson_interval(accuracy * num_images, num_images),
         "num_validation": num_images,
     }
-    keys = ("accuracy", "accuracy_by_loss", "accuracy_left", "log_loss")
-    for key in (*keys, "seconds_to_best", "seconds_in_all", "peak_mib"):
+    for key in MEANS:
         values = [run[key] for run in found]
         if None in values:
             means[key] = None
@@ -215,39 +225,27 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float | None]:
     mean = statistics.fmean(values)
     if len(values) == 1:
         return mean, None
-    _, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
-    return mean, float(high) - mean
+    return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the figures as a table."""
-    return console.table(_HEADER, [_row(name, result) for name in result["recipes"]])
+    rows = []
+    for name, recipe in result["recipes"].items():
+        row = {"name": name, "interval": recipe["accuracy_interval"]}
+        for key, (digits, factor) in MEANS.items():
+            row[key] = _text(recipe[key], recipe.get(f"{key}_half_width"), digits, factor)
+        speedup = result.get(SPEEDUPS.get(name, ""), 1.0 if name == FIRST else None)
+        row["speedup"] = _text(speedup, None, 1, 1)
+        rows.append(row)
+    return rig.table(COLUMNS, rows)
 
 
-def _row(name: str, result: Mapping[str, Any]) -> list[str]:
-    recipe = result["recipes"][name]
-
-    def mean(key: str, digits: int, factor: float = 1.0) -> str:
-        middle, half = recipe[key], recipe.get(f"{key}_half_width")
-        if middle is None:
-            return "?"
-        spread = "" if half is None else f" ± {factor * half:.{digits}f}"
-        return f"{factor * middle:.{digits}f}{spread}"
-
-    low, high = recipe["accuracy_interval"]
-    speedup = result.get(SPEEDUPS.get(name, ""), 1.0 if name == FIRST else None)
-    return [
-        name,
-        mean("accuracy", 2, 100),
-        f"{100 * low:.1f} to {100 * high:.1f}",
-        mean("log_loss", 4),
-        mean("accuracy_by_loss", 2, 100),
-        mean("accuracy_left", 2, 100),
-        mean("seconds_to_best", 2, 1 / 60),
-        mean("seconds_in_all", 2, 1 / 60),
-        "-" if speedup is None else f"{speedup:.1f}",
-        mean("peak_mib", 0),
-    ]
+def _text(mean: float | None, half: float | None, digits: int, factor: float) -> str:
+    if mean is None:
+        return "?"
+    spread = "" if half is None else f" ± {factor * half:.{digits}f}"
+    return f"{factor * mean:.{digits}f}{spread}"
 
 
 def remark(result: Mapping[str, Any]) -> str:

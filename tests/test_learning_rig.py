@@ -14,7 +14,8 @@ from imagesieve.learning.training.fitting import Fit
 
 
 @pytest.mark.parametrize(
-    ("values", "half"), [([1.0, 2.0, 3.0], 4.3027 / 3**0.5), ([0.0, 2.0], 12.7062)]
+    ("values", "half"),
+    [([1.0, 2.0, 3.0], 4.3027 / 3**0.5), ([0.0, 2.0], 12.7062), ([5.0] * 3, 0.0)],
 )
 def test_the_interval_is_students(values: list[float], half: float) -> None:
     mean, found = training.mean_and_half_width(values)

@@ -76,7 +76,7 @@ def png_bomb(side: int = 16_000) -> bytes:
 
 
 def padded(start: bytes, num_mib: int) -> Iterator[bytes]:
-    """Give, piece by piece, `start` followed by zeros up to a size in MiB."""
+    """Yield, piece by piece, `start` followed by zeros up to a size in MiB."""
     yield start + bytes(_MIB - len(start))
     for _ in range(num_mib - 1):
         yield bytes(_MIB)
