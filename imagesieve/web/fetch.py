@@ -80,7 +80,6 @@ class FetchSettings:
     max_redirects: int = 5  # 0: none is followed
     accepts_compressed: bool = True  # a body with a Content-Encoding, though none is asked for
     allow_private_hosts: bool = False
-    allowed_hosts: frozenset[str] | None = None  # as `urls.parse_host` returns them; None: any
     user_agent: str = USER_AGENT
 
     def __post_init__(self) -> None:
@@ -154,8 +153,7 @@ class Fetcher:
             settings: for this download, in place of the fetcher's own.
 
         Raises:
-            RefusedHostError: the host of the URL, or of a redirect, does not exist, is private, or
-                is not one of `allowed_hosts`.
+            RefusedHostError: the host of the URL, or of a redirect, does not exist or is private.
             FetchError: anything else but a whole response with status 200 within the settings.
                 Its `reason` is "timeout" where one of the time limits ended it; a redirect beyond
                 `max_redirects` and any other status have their `status`.
@@ -217,12 +215,9 @@ class _Download:
 
     def follow(self, text: str) -> tuple[str, bytes]:
         """Return the final URL and the body."""
-        allowed = self.settings.allowed_hosts
         visited: list[ParsedUrl] = []
         while True:
             url = urls.parse(text)
-            if allowed is not None and url.host not in allowed:
-                raise RefusedHostError(text, "host not allowed")
             if url in visited:
                 raise FetchError(text, "too many redirects", "they go in a circle")
             visited.append(url)

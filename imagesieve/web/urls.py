@@ -77,7 +77,7 @@ class FetchError(ClassifierError):
 
 
 class RefusedHostError(FetchError):
-    """The host does not exist, is private or is not allowed; a second try will not change that."""
+    """The host does not exist or is private; a second try will not change that."""
 
 
 class Authority(NamedTuple):

@@ -86,47 +86,14 @@ def test_redirect_that_cannot_be_followed_is_named(location: str, reason: str) -
     assert caught.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "127.9.9.9",
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "::1",
-        "::",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fd00::1",
-        "ff02::1",
-        "::127.0.0.1",
-        "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::a00:1",
-        "64:ff9b:1::a00:1",
-        "2002:7f00:1::",
-        "2002:808:808::",
-        "2001:0:808:808::1",
-        "2001:db8::1",
-        "3fff::1",
-        "5f00::1",
-        "fec0::1",
-        "::8.8.8.8",
-        "::ffff:0:127.0.0.1",
-        "::ffff:0:8.8.8.8",
-        "::ffff:192.88.99.1",
-        "192.0.0.9",
-        "192.88.99.1",
-        "198.18.0.1",
-    ],
-)
+@pytest.mark.parametrize("address", [
+    "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
+    "100.64.0.1", "0.0.0.0", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1",
+    "fe80::1%eth0", "fd00::1", "ff02::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+    "64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:7f00:1::", "2002:808:808::", "2001:0:808:808::1",
+    "2001:db8::1", "3fff::1", "5f00::1", "fec0::1", "::8.8.8.8", "::ffff:0:127.0.0.1",
+    "::ffff:0:8.8.8.8", "::ffff:192.88.99.1", "192.0.0.9", "192.88.99.1", "198.18.0.1",
+])  # fmt: skip
 def test_ip_address_is_private(address: str) -> None:
     assert urls.is_private(address)
 
@@ -139,19 +106,10 @@ def test_ip_address_is_public(address: str) -> None:
     assert not urls.is_private(address)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "169.254.169.254",
-        "fe80::1",
-        "fe80::1%eth0",
-        "::169.254.169.254",
-        "::ffff:169.254.169.254",
-        "::ffff:0:169.254.169.254",
-        "64:ff9b::a9fe:a9fe",
-        "2002:a9fe:a9fe::",
-    ],
-)
+@pytest.mark.parametrize("address", [
+    "169.254.169.254", "fe80::1", "fe80::1%eth0", "::169.254.169.254", "::ffff:169.254.169.254",
+    "::ffff:0:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::",
+])  # fmt: skip
 def test_ip_address_is_link_local_however_it_is_wrapped(address: str) -> None:
     assert urls.is_link_local(address)
 

@@ -302,19 +302,12 @@ def _base_host(url: str) -> str:
 def _page_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    if not path.is_dir():
-        raise UsageError(f"{path} does not exist: name a saved result page or a folder of them")
-    try:
-        files = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in _PAGE_SUFFIXES and file.is_file()
-        )
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
-    if not files:
-        raise UsageError(f"{path} has no saved result page: *.html or *.htm are looked for")
-    return files
+    pages = (file for file in path.glob("*") if file.suffix.lower() in _PAGE_SUFFIXES)
+    if files := sorted(file for file in pages if file.is_file()):
+        return files
+    raise UsageError(
+        f"{path} is neither a saved result page nor a folder of them (*.html or *.htm)"
+    )
 
 
 def _read_file(path: Path) -> str:
