@@ -3,8 +3,8 @@
     python reTrainMyDataWithKerasModel.py
     python reTrainMyDataWithKerasModel.py --learning-rate 1e-3
 
-Old and new model judge the same validation images; the new one goes into use only if it is not
-worse.
+Old and new model are measured on the same validation images; the new one goes into use only if it
+is not worse.
 """
 
 import argparse

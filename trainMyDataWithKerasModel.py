@@ -22,8 +22,8 @@ EXAMPLES = """\
   python trainMyDataWithKerasModel.py --weights random         where ImageNet weights cannot be had
   python trainMyDataWithKerasModel.py --weights FILE.weights.h5
   python trainMyDataWithKerasModel.py --fine-tune-epochs 10    also train the top blocks
-  python trainMyDataWithKerasModel.py --resume                 go on where it was interrupted
-  python trainMyDataWithKerasModel.py --cache-info             what is kept for later trainings
+  python trainMyDataWithKerasModel.py --resume                 continue where it was interrupted
+  python trainMyDataWithKerasModel.py --cache-info             what is stored for later trainings
 """
 
 
@@ -88,12 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     decisions.add_options(parser, "confident if there is a class neutral, else argmax")
     parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")
     parser.add_argument(
-        "--cache-info", action="store_true", help="say what is kept for later trainings, and end"
+        "--cache-info",
+        action="store_true",
+        help="print what is stored for later trainings, and end",
     )
     parser.add_argument(
         "--clear-cache",
         action="store_true",
-        help="remove what is kept for later trainings, and end",
+        help="remove what is stored for later trainings, and end",
     )
     return parser
 

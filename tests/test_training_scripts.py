@@ -425,7 +425,7 @@ def test_an_interrupted_training_exits_130_and_changes_nothing(
     assert lines[-3:] == [
         "Stopped: no version was put in use, nothing was changed, "
         f"{trained.current().name} stays in use.",
-        "What was learned so far is kept: --resume goes on with it.",
+        "What was learned so far is saved: --resume continues from there.",
         "interrupted",
     ]
     assert "Traceback" not in place.result.stderr
@@ -439,7 +439,7 @@ def test_a_training_that_was_killed_and_resumed_ends_as_one_that_was_not(
 ) -> None:
     place = later["resumed"].result()
     assert place.result.returncode == 0, place.result.stderr
-    assert "Going on with the training that was interrupted." in place.result.stderr
+    assert "Continuing the training that was interrupted." in place.result.stderr
     assert not re.search(r"network: epoch [12] of 4", place.result.stderr)
     assert place.current().name != trained.current().name
     assert place.current().manifest.metrics == trained.current().manifest.metrics

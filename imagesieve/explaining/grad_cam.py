@@ -63,7 +63,7 @@ class GradCam:
         self._last = last
 
     def heat_map(self, pixels: np.ndarray, class_index: int) -> npt.NDArray[np.float32]:
-        """Tell how strongly each place speaks for a class.
+        """Return how strongly each place speaks for a class.
 
         Args:
             pixels: (height, width, 3) uint8, RGB, of the network's size.
@@ -88,7 +88,7 @@ class GradCam:
         return _to_unit(heat)
 
     def _differentiate(self, pixels: np.ndarray, class_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give the last maps and the gradient of the class's odds, both (rows, columns, maps)."""
+        """Return the last maps and the gradient of the class's odds, both (rows, columns, maps)."""
         maps = self._lower(tf.constant(pixels[np.newaxis], tf.float32), training=False)
         with tf.GradientTape() as tape:
             tape.watch(maps)
@@ -133,7 +133,7 @@ def overlay(
 
 
 def _ramp() -> npt.NDArray[np.float32]:
-    """Give 256 colours from cold to hot, (256, 3) RGB, 0 to 255."""
+    """Return 256 colours from cold to hot, (256, 3) RGB, 0 to 255."""
     places = np.linspace(0, 1, len(_RAMP))
     channels = zip(*_RAMP, strict=True)
     steps = np.linspace(0, 1, 256)
@@ -141,12 +141,12 @@ def _ramp() -> npt.NDArray[np.float32]:
 
 
 def _is_softmax(layer: Any) -> bool:
-    """Tell whether a layer makes logits and turns them into probabilities."""
+    """Return whether a layer makes logits and turns them into probabilities."""
     return isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax
 
 
 def _last_maps(model: Any, features: Any) -> Any:
-    """Give the last tensor with places on the way to the features; these depend on it alone."""
+    """Return the last tensor with places on the way to the features; these depend on it alone."""
     graph = keras.Model(model.input, features)
     # Walked from the end: some tensors are no layer's (ConvNeXt adds with a plus sign), and a list
     # of layers does not tell a branch from the trunk.

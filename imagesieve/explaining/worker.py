@@ -63,7 +63,7 @@ def _step_back() -> None:
 
 
 def _take_standard_output() -> BinaryIO:
-    """Give standard output; what libraries print from now on goes to standard error."""
+    """Return standard output; what libraries print from now on goes to standard error."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers

@@ -12,7 +12,7 @@ EXPORT_FORMATS = ("onnx", "saved_model", "litert")
 
 FEEDBACK = "feedback"  # where in the data folder the service leaves corrected images
 
-_CACHE_GB = 20.0  # 60,000 images in two views at InceptionV3's cut
+_CACHE_GB = 20.0  # 60,000 images in two views at InceptionV3's split layer
 
 
 def add_options(
@@ -44,8 +44,8 @@ def add_options(
         "--fine-tune-layers",
         choices=(TOP, ALL),
         default=TOP,
-        help="top: the blocks above the cut, from kept features (default); all: the whole network "
-        "from pixels, which wants a GPU",
+        help="top: the blocks above the split layer, from stored features (default); all: the "
+        "whole network from pixels, which wants a GPU",
     )
     parser.add_argument(
         "--learning-rate", type=number(above=0, most=1), default=learning_rate, help=rate_help
@@ -66,19 +66,20 @@ def add_options(
         help="of everything random (0)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the training that was interrupted"
+        "--resume", action="store_true", help="continue the training that was interrupted"
     )
     parser.add_argument(
         "--no-cache",
         action="store_true",
-        help="neither use nor keep features for later trainings",
+        help="neither use nor store features for later trainings",
     )
     parser.add_argument(
         "--cache-limit",
         type=number(above=0, most=1_000_000, what="number of gigabytes"),
         default=_CACHE_GB,
         metavar="GB",
-        help=f"most that kept features may take; those not used for long give way ({_CACHE_GB:g})",
+        help="most that stored features may take; those not used for longest are removed "
+        f"({_CACHE_GB:g})",
     )
     parser.add_argument(
         "--int8-max-drop",
@@ -102,7 +103,7 @@ def add_options(
 
 
 def feedback_folder(options: argparse.Namespace) -> Path | None:
-    """Give the folder of corrected images, or None when there is none or it is not wanted.
+    """Return the folder of corrected images, or None when there is none or it is not wanted.
 
     Raises:
         UsageError: a folder was named that is not there.

@@ -70,8 +70,8 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
         }
         console.print_json(value)
         return 0
-    verdict = f"{len(findings)} notes above" if findings else "nothing wrong was found"
-    _log.info("Checked %s: %s; it can be trained on.", dataset.folder, verdict)
+    outcome = f"{len(findings)} notes above" if findings else "nothing wrong was found"
+    _log.info("Checked %s: %s; it can be trained on.", dataset.folder, outcome)
     return 0
 
 
@@ -95,7 +95,7 @@ def promote_if_not_worse(
         for name, metrics in ((old.name, before), (version.name, after))
     ]
     _log.info("%s", console.table(["on the same images", "accuracy", "log loss", "mean F1"], rows))
-    # Without a kept epoch the new version is the old one once more, and its metrics are equal.
+    # Without a best epoch the new version equals the old one, and its metrics are equal.
     has_learned = any(fit.best_epoch for fit in trained.fits)
     num_corrections = sum(version.manifest.data["corrections"].values())
     is_welcome = has_learned and is_not_worse(after, before, with_corrections=num_corrections > 0)
@@ -105,7 +105,7 @@ def promote_if_not_worse(
             _log.warning("%s is no better, and in use because of --force-promote.", version.name)
         return True
     _log.warning(
-        "No better: %s stays in use; the new version is kept for a look (--force-promote uses it).",
+        "No better: %s stays in use; the new version stays for a look (--force-promote uses it).",
         old.name,
     )
     if num_corrections:
@@ -153,7 +153,7 @@ def report(
 
 
 def _learned_from(version: versions.ModelVersion, options: argparse.Namespace) -> str:
-    """Tell of the corrections, if there were any."""
+    """Return the end of the closing line: the corrections learned from, if any."""
     data = version.manifest.data
     num_corrections = sum(data["corrections"].values())
     if not num_corrections:

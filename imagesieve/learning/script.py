@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from imagesieve.learning.train_run import Trained, TrainSettings
     from imagesieve.learning.training.checkpoints import Checkpoint
 
-_CHECKPOINT_FOLDER = ".interrupted"  # hidden, so that nobody takes it for a model version
-_STAGES = ("top", "all", "network")  # fits that take long enough to be gone on with
+_CHECKPOINT_FOLDER = ".interrupted"  # hidden, so that it is not mistaken for a model version
+_STAGES = ("top", "all", "network")  # fits long enough to be resumed
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def read_data(options: argparse.Namespace) -> Dataset:
 
 @contextlib.contextmanager
 def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
-    """Give the store of features; without a cache, one that is gone after the block."""
+    """Yield the store of features; without a cache, one that is removed after the block."""
     folder = plan.path.parent
     if options.no_cache:
         with feature_store.temporary_store(folder) as store:
@@ -186,7 +186,7 @@ def save(
     dataset: Dataset,
     plan: Plan,
     options: argparse.Namespace,
-    store: FeatureStore | None = None,
+    store: FeatureStore,
     *,
     parent: versions.ModelVersion | None = None,
 ) -> versions.ModelVersion:
@@ -207,9 +207,9 @@ def save(
             policy,
             settings,
             path,
+            store=store,
             parent=parent,
             export=_export(options),
-            store=store,
         )
         _forget_interrupted(plan)
         with contextlib.suppress(OSError):  # not there, or another training's state lies in it
@@ -289,7 +289,7 @@ def _export(options: argparse.Namespace) -> "ExportSettings":
 def _checkpoints(
     plan: Plan, key: str, options: argparse.Namespace
 ) -> Callable[[str], "Checkpoint"]:
-    """Give each fit its file; those of an interrupted training stay only for `--resume`."""
+    """Return a function from stage to checkpoint; old ones stay only for `--resume`."""
     from imagesieve.learning.training.checkpoints import Checkpoint
 
     found = [stage for stage in _STAGES if _checkpoint_path(plan, stage).exists()]
@@ -298,9 +298,9 @@ def _checkpoints(
         reason = "was of other images, settings or libraries" if found else "is not there"
         _log.info("The interrupted training %s: starting from the beginning.", reason)
     elif options.resume:
-        _log.info("Going on with the training that was interrupted.")
+        _log.info("Continuing the training that was interrupted.")
     elif usable:
-        _log.info("An interrupted training is given up; --resume would have gone on with it.")
+        _log.info("An interrupted training is discarded; --resume would have continued it.")
     if not options.resume:
         _forget_interrupted(plan)
     return lambda stage: Checkpoint(_checkpoint_path(plan, stage), key)
@@ -328,12 +328,12 @@ def _interruptible(plan: Plan) -> Iterator[None]:
             stays = f"{current} stays in use" if current else "there is no model yet"
             _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
         if any(_checkpoint_path(plan, stage).exists() for stage in _STAGES):
-            _log.warning("What was learned so far is kept: --resume goes on with it.")
+            _log.warning("What was learned so far is saved: --resume continues from there.")
         raise
 
 
 def _name_of(version: Path) -> str:
-    """Give what comes before the time in a version's name."""
+    """Return what comes before the time in a version's name."""
     return version.name.rsplit("-", 2)[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imagesieve.errors import EngineError, ImageError, ModelDamagedError, WeightsError
+from imagesieve.errors import ModelDamagedError
 from imagesieve.images import PIXEL_CONTRACT
 from imagesieve.learning import options
 from imagesieve.learning.data.dataset import Dataset
@@ -21,8 +21,7 @@ from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones, network, random_weights
 from imagesieve.learning.networks import weights as weights_files
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.openvino import convert, precision_check
-from imagesieve.learning.training import evaluation, fine_tuning, stages
+from imagesieve.learning.training import evaluation, stages
 from imagesieve.learning.training.stages import Checkpoints, Trained, TrainSettings
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy
@@ -126,9 +125,9 @@ def save(
     options: Mapping[str, Any],
     path: Path,
     *,
+    store: FeatureStore,
     parent: versions.ModelVersion | None = None,
     export: version_writer.ExportSettings = version_writer.DEFAULT_EXPORT,
-    store: FeatureStore | None = None,
 ) -> versions.ModelVersion:
     """Write a version of a trained network; it is not made the current one.
 
@@ -138,36 +137,30 @@ def save(
         policy: how its label is chosen.
         options: of the script, for the manifest.
         path: of the version; must not exist.
+        store: of the training, so that a frozen base is not converted and run again.
         parent: the version that was trained further.
         export: what it holds besides.
-        store: of the training. A head on a frozen base is set on the base as it was converted for
-            its features; without a store the whole network is converted.
 
     Raises:
-        EngineError: the base, which ran before, runs no longer.
+        DataError: a validation image changed since the data folder was checked.
         OutputError: it could not be written; nothing is left behind.
     """
     _log.info("Writing %s and checking that every engine gives the same answers.", path)
     height, width = trained.network.model.input_shape[1:3]
-    prepared = None
-    if store and trained.is_base_frozen and not frozen_base.has_gpu():
-        prepared = _prepare(trained.network, dataset, store, export)
     comparison = {"before": trained.before.to_json(), "after": trained.metrics.to_json()}
     return version_writer.save_version(
-        trained.network,
+        trained,
         dataset,
-        trained.metrics,
-        trained.probabilities,
         versions.Manifest(dataset.classes, trained.network.backbone.name, (height, width), policy),
-        version_writer.Origin(
+        version_writer.Provenance(
             options,
             [dataclasses.asdict(fit) for fit in trained.fits],
             parent.name if parent else None,
             comparison if parent else None,
         ),
         path,
-        export=export,
-        prepared=prepared,
+        store,
+        export,
     )
 
 
@@ -195,38 +188,6 @@ def is_not_worse(
     if new.accuracy != old.accuracy:
         return new.accuracy > old.accuracy
     return new.log_loss <= old.log_loss * (stages.CORRECTED_LOSS if with_corrections else 1)
-
-
-def _prepare(
-    built: Network, dataset: Dataset, store: FeatureStore, export: version_writer.ExportSettings
-) -> precision_check.Prepared:
-    """Learn what each precision of the base makes of validation images, and the head of that."""
-    size, settings = (
-        built.model.input_shape[1:3],
-        TrainSettings(),
-    )  # as they are, seeds do not matter
-    samples = precision_check.choose(dataset.validation)
-    validation = stages.images_of(tuple(samples), dataset, size, settings, augment=False)
-    train = stages.images_of(dataset.train, dataset, size, settings, augment=False)
-    wants_int8 = export.int8_max_drop is not None
-    bases: dict[str, Any] = {}
-    answers: dict[str, np.ndarray] = {}
-    reason = ""
-    for precision in ["f32"] + ["bf16"] * engines.cpu_has_bf16() + ["int8"] * wants_int8:
-        try:
-            with Extractor(built, store) as extractor:
-                extractor.open(train, precision)
-                features = extractor.pooled(validation, 1)
-                answers[extractor.base.engine] = fine_tuning.probabilities(built.head, features)
-                bases[precision] = convert.read(extractor.base.require_xml())
-        except (EngineError, ImageError, WeightsError) as error:
-            if precision == "f32":  # the others a version can do without
-                raise
-            if precision == "int8":  # of bf16 the gate itself will find out
-                is_overflow = isinstance(error, WeightsError)  # in f32 the weights were good
-                reason = "its features are not finite numbers" if is_overflow else str(error)
-    exam = precision_check.Exam(samples, answers["openvino-f32"], answers)
-    return precision_check.Prepared(built.head, bases["f32"], bases.get("int8"), reason, exam)
 
 
 def _fit_random_weights(

@@ -59,6 +59,7 @@ class TinyRun:
     trained: Any
     dataset: Dataset
     version: versions.ModelVersion
+    store: Any
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +88,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         DecisionPolicy.default_for(dataset.classes),
         {"epochs": 3, "seed": 0},
         versions.new_version_path(root / "modelFile", "tiny"),
+        store=store,
     )
-    return TinyRun(trained, dataset, version)
+    return TinyRun(trained, dataset, version, store)
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,7 @@ def test_what_the_service_would_refuse_does_not_pass_its_gate(
         DecisionPolicy(),
         {},
         tmp_path / "tiny-1",
+        store=tiny_run.store,
         export=version_writer.ExportSettings(int8_max_drop=1.0),
     )
     refused = version.manifest.engines["openvino-int8"]
@@ -80,11 +81,13 @@ def test_what_the_service_would_refuse_does_not_pass_its_gate(
     assert version.file(versions.OPENVINO_MODEL) is not None
 
 
-def test_an_ir_that_does_not_answer_them_is_not_written(tiny_run: Any) -> None:
+def test_an_ir_that_does_not_answer_them_is_refused(tiny_run: Any, tmp_path: Path) -> None:
     right = golden.read(tiny_run.version)
     assert right is not None
     wrong = golden.Golden(right.pixels, right.probabilities[:, ::-1])
-    xml = tiny_run.version.file(versions.OPENVINO_MODEL)
-    data = tiny_run.dataset
+    network, store = tiny_run.trained.network, tiny_run.store
+    check = precision_check.PrecisionCheck(
+        network, tiny_run.dataset, store, wrong, tmp_path / "model.xml"
+    )
     with pytest.raises(EngineError, match="on its golden images openvino-f32 differs"):
-        precision_check.measure(wrong, xml, data.validation, data.train, None)
+        check.run(None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagesieve.learning.export import report
-from imagesieve.learning.export.version_writer import Origin
+from imagesieve.learning.export.version_writer import Provenance
 from imagesieve.model import versions
 
 pytestmark = pytest.mark.filterwarnings(
@@ -49,7 +49,7 @@ def write(tiny_run: Any, path: Path, probabilities: np.ndarray) -> Page:
         }
     ]
     version = tiny_run.version
-    origin = Origin({}, fits)
+    origin = Provenance({}, fits)
     report.write(path, version.name, version.manifest, origin, tiny_run.dataset, probabilities)
     return Page(path.read_text())
 
@@ -127,5 +127,5 @@ def test_a_mistake_in_a_file_whose_name_is_no_utf8_is_shown(tiny_run: Any, tmp_p
     probabilities = np.tile([0.2, 0.2, 0.6], (len(dataset.validation), 1))
     version = tiny_run.version
     path = tmp_path / "report.html"
-    report.write(path, version.name, version.manifest, Origin({}, []), dataset, probabilities)
+    report.write(path, version.name, version.manifest, Provenance({}, []), dataset, probabilities)
     assert "no\\udcff.png" in path.read_text(encoding="utf-8")

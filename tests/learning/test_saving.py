@@ -41,7 +41,13 @@ def save(
 ) -> versions.ModelVersion:
     """Save once more; without int8, which costs a second, unless it is wanted."""
     return train_run.save(
-        tiny_run.trained, tiny_run.dataset, DecisionPolicy(), {"seed": 0}, path, export=export
+        tiny_run.trained,
+        tiny_run.dataset,
+        DecisionPolicy(),
+        {"seed": 0},
+        path,
+        store=tiny_run.store,
+        export=export,
     )
 
 
@@ -222,7 +228,7 @@ def test_a_library_s_own_complaint_about_a_full_disk_is_understood(
     def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("unable to flush file's cached information")
 
-    monkeypatch.setattr(version_writer, "_write_ir_and_measure", full)
+    monkeypatch.setattr(version_writer, "_write_ir", full)
     with pytest.raises(RuntimeError, match="flush"):  # with room left it is another matter
         save(tiny_run, tmp_path / "tiny-1")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 100, 0))
@@ -272,6 +278,7 @@ def test_a_comparison_is_kept_for_a_retraining(tiny_run: Any, tmp_path: Path) ->
         DecisionPolicy(),
         {},
         tmp_path / "tiny-2",
+        store=tiny_run.store,
         parent=tiny_run.version,
     )
     assert version.manifest.parent == tiny_run.version.name

@@ -67,6 +67,7 @@ def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path:
         tiny_run.dataset,
         plan,
         argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[]),
+        tiny_run.store,
     )
     assert version.path != plan.path
     assert version.name.startswith("tiny-2")
@@ -86,5 +87,5 @@ def test_a_saved_training_leaves_nothing_of_its_interruptions(
     for name in ("tiny-network.npz", "tiny-top.npz", ".partial-tiny-top.npz-0123456789abcdef"):
         (folder / name).write_bytes(b"of a training that was killed")
     options = argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[])
-    script.save(tiny_run.trained, tiny_run.dataset, plan, options)
+    script.save(tiny_run.trained, tiny_run.dataset, plan, options, tiny_run.store)
     assert not folder.exists()

@@ -128,11 +128,11 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return self.classes
 
     def __len__(self) -> int:
-        """Give the number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return math.ceil(self.n / self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
-        """Give batch `index`: float32 images (batch, height, width, 3) and, if any, labels."""
+        """Return batch `index`: float32 images (batch, height, width, 3) and, if any, labels."""
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         # No threads of our own here: when `fit` stops early, Python's garbage collector may run in
@@ -141,12 +141,12 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return self._complete(self._begin(_InCaller(), index))
 
     def weights_of(self, index: int) -> np.ndarray:
-        """Give how many times each image of batch `index` counts, (batch,) float32."""
+        """Return how many times each image of batch `index` counts, (batch,) float32."""
         weights: np.ndarray = self.weights[self._chosen(self.epoch, index)]
         return weights
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the batches of epoch after epoch, without end, as Keras's own iterator does.
+        """Yield the batches of epoch after epoch, without end, as Keras's own iterator does.
 
         Several threads fill a batch, and the next one of the epoch while you are busy. They end
         with the epoch, or when the loop is left.
@@ -165,11 +165,11 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.epoch = 0
 
     def list_samples(self) -> list[Sample]:
-        """Give the samples in order."""
+        """Return the samples in order."""
         return list(self._samples)
 
     def image(self, number: int, view: int) -> np.ndarray:
-        """Give one image as (height, width, 3) uint8.
+        """Return one image as (height, width, 3) uint8.
 
         Args:
             number: its position.
@@ -178,7 +178,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return self.views(number, [view])[0]
 
     def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:
-        """Give several views of one image, which is decoded once; see `image`."""
+        """Return several views of one image, which is decoded once; see `image`."""
         sample = self._samples[number]
         pixels = decode(sample.path, image_size=self._plan.image_size).pixels
         return [self._view(pixels, sample, view) if view else pixels for view in views]
@@ -265,7 +265,7 @@ class _InCaller(concurrent.futures.Executor):
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[concurrent.futures.Executor]:
-    """Give an executor that is closed, without finishing what waits, however the block is left."""
+    """Yield an executor that is closed, without finishing what waits, however the block is left."""
     pool = concurrent.futures.ThreadPoolExecutor(threads) if threads > 1 else _InCaller()
     try:
         yield pool

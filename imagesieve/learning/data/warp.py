@@ -26,7 +26,7 @@ _REACH = 2  # pixels that bicubic reads beyond the place it is asked for
 
 
 def matrix(parameters: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Give the map from output to input pixels that the parameters ask for.
+    """Return the map from output to input pixels that the parameters ask for.
 
     Args:
         parameters: those of `ImageDataGenerator.get_random_transform`; what is missing stays as it
@@ -54,7 +54,7 @@ def matrix(parameters: Mapping[str, Any], height: int, width: int) -> np.ndarray
 
 
 def is_identity(matrix: np.ndarray) -> bool:
-    """Tell whether a warp would leave the image as it is."""
+    """Return whether a warp would leave the image as it is."""
     return bool((np.abs(matrix - _IDENTITY) <= _TOLERANCE).all())
 
 
@@ -95,7 +95,7 @@ def warp(
 
 
 def _margins(matrix: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Give how many pixels beyond each edge the warp reads: top, bottom, left, right."""
+    """Return how many pixels beyond each edge the warp reads: top, bottom, left, right."""
     right, bottom = width - 1, height - 1
     corners = np.array([[0, right, 0, right], [0, 0, bottom, bottom], [1, 1, 1, 1]])
     x, y = (matrix @ corners)[:2]

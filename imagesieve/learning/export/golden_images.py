@@ -11,7 +11,7 @@ from imagesieve.model.golden import MAX_IMAGES, Golden
 
 
 def take(model: Any, samples: Sequence[Sample], probabilities: np.ndarray) -> Golden:
-    """Give golden images with their answers.
+    """Return golden images with their answers.
 
     Args:
         model: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
@@ -34,7 +34,7 @@ def take(model: Any, samples: Sequence[Sample], probabilities: np.ndarray) -> Go
 
 
 def choose(probabilities: np.ndarray, count: int = MAX_IMAGES) -> list[int]:
-    """Give the numbers of images with clear answers, taking turns between the classes.
+    """Return the numbers of images with clear answers, taking turns between the classes.
 
     An unclear answer may tip over between two precisions of a sound model; a clear one may not.
 

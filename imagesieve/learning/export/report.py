@@ -15,7 +15,7 @@ from imagesieve.learning.data.dataset import Dataset
 from imagesieve.model.versions import Manifest
 
 if TYPE_CHECKING:
-    from imagesieve.learning.export.version_writer import Origin
+    from imagesieve.learning.export.version_writer import Provenance
 
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
 _THUMBNAIL = 200  # pixels, the longer side
@@ -29,7 +29,7 @@ def write(
     path: Path,
     name: str,
     manifest: Manifest,
-    origin: "Origin",
+    provenance: "Provenance",
     dataset: Dataset,
     probabilities: np.ndarray,
 ) -> None:
@@ -39,7 +39,7 @@ def write(
         path: the HTML file.
         name: of the version.
         manifest: complete but for the files' checksums.
-        origin: history of the training.
+        provenance: history of the training.
         dataset: whose validation images `probabilities` are about, in order.
         probabilities: (validation images, classes).
 
@@ -59,8 +59,8 @@ def write(
         name=name,
         manifest=manifest,
         metrics=manifest.metrics,
-        comparison=origin.comparison,
-        curves=markupsafe.Markup(_curves(origin.fits)),  # noqa: S704 (our own drawing)
+        comparison=provenance.comparison,
+        curves=markupsafe.Markup(_curves(provenance.fits)),  # noqa: S704 (our own drawing)
         num_corrections=len(dataset.corrections),
         mistakes=mistakes,
         num_mistakes=num_mistakes,
@@ -135,7 +135,7 @@ def _draw_epochs(figure: Any, fit: Mapping[str, Any]) -> None:
         axes.plot(epochs, history[f"val_{metric}"], ".-", color=_BLUE, label="validation")
         if fit["best_epoch"]:
             axes.axvline(fit["best_epoch"], color=_BLUE, linewidth=0.8, linestyle=":")
-        axes.set_xlabel("epoch (dotted: kept)")
+        axes.set_xlabel("epoch (dotted: best)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(axes, f"{fit['stage']}: {metric}")
 

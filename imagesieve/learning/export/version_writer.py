@@ -1,4 +1,4 @@
-"""A trained network -> a model version: Keras file, OpenVINO IR, proof that they agree, report."""
+"""A trained network -> a model version: Keras file, OpenVINO IR, other formats, report."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,11 +17,14 @@ from imagesieve.errors import EngineError, OutputError
 from imagesieve.files import new_folder
 from imagesieve.learning.data.dataset import Dataset, Sample
 from imagesieve.learning.export import golden_images, other_formats, report
+from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.openvino import convert, precision_check
-from imagesieve.learning.training import evaluation
+from imagesieve.learning.openvino import precision_check
 from imagesieve.model import golden as golden_files
 from imagesieve.model import versions
+
+if TYPE_CHECKING:
+    from imagesieve.learning.train_run import Trained
 
 _LIBRARIES = ("keras", "tensorflow", "openvino", "nncf", "numpy", "pillow")
 _SPARE_BYTES = 50_000_000  # report, manifest, and what the file system itself needs
@@ -30,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where a version comes from; all of it goes into the manifest.
 
     Attributes:
@@ -63,7 +66,7 @@ DEFAULT_EXPORT = ExportSettings()
 
 
 def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFAULT_EXPORT) -> None:
-    """Fail before the training when its result cannot be kept.
+    """Fail before the training when its result cannot be stored.
 
     Raises:
         OutputError: the disk has too little space left, or the folder cannot be written to.
@@ -85,55 +88,54 @@ def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFA
 
 
 def save_version(
-    network: Network,
+    trained: "Trained",
     dataset: Dataset,
-    metrics: evaluation.Metrics,
-    probabilities: np.ndarray,
     manifest: versions.Manifest,
-    origin: Origin,
+    provenance: Provenance,
     path: Path,
+    store: FeatureStore,
     export: ExportSettings = DEFAULT_EXPORT,
-    prepared: precision_check.Prepared | None = None,
 ) -> versions.ModelVersion:
     """Write a version; it is not made the current one.
 
     Args:
-        network: the trained network.
+        trained: the network, its answers to the validation images and its metrics on them.
         dataset: what it was trained and measured on.
-        metrics: on `dataset.validation`.
-        probabilities: (validation images, classes), of Keras, in the order of the samples.
         manifest: classes, backbone, image size and policy; the rest is filled in here.
-        origin: settings and history.
+        provenance: settings and history.
         path: the version's folder; must not exist.
+        store: has the converted base and features, or will have them.
         export: what else it holds. An IR or an export that is not as good as the Keras model is
             left out, is warned of, and has its reason in the manifest's `engines`: the training is
-            worth more than the form it is kept in.
-        prepared: what is known of the IR already; without it the whole network is converted.
+            worth more than the form it is stored in.
 
     Raises:
+        DataError: a validation image changed since the data folder was checked.
         OutputError: it could not be written; nothing is left behind.
     """
+    network = trained.network
     # A fresh model around the same layers: nothing of the training's state is saved.
     model = keras.Model(network.model.input, network.model.output)
-    images = golden_images.take(model, dataset.validation, probabilities)
+    images = golden_images.take(model, dataset.validation, trained.probabilities)
     with new_folder(path) as partial:
         golden_files.write(partial / versions.GOLDEN, images)
         with _disk_errors(path):
             model.save(partial / versions.KERAS_MODEL)
-            measured = _write_ir_and_measure(
-                model, partial, dataset, export.int8_max_drop, prepared, images
-            )
+            xml = partial / versions.OPENVINO_MODEL
+            check = precision_check.PrecisionCheck(network, dataset, store, images, xml)
+            measured = _write_ir(check, export.int8_max_drop)
             measured |= _write_exports(model, partial, dataset, export.formats)
         complete = dataclasses.replace(
             manifest,
-            metrics=metrics.to_json(),
+            metrics=trained.metrics.to_json(),
             engines=measured,
-            settings=dict(origin.settings),
+            settings=dict(provenance.settings),
             data=_describe(dataset),
             libraries=library_versions(),
-            parent=origin.parent,
+            parent=provenance.parent,
         )
-        report.write(partial / versions.REPORT, path.name, complete, origin, dataset, probabilities)
+        page = partial / versions.REPORT
+        report.write(page, path.name, complete, provenance, dataset, trained.probabilities)
         versions.seal(partial, complete)
     return versions.load(path)
 
@@ -153,26 +155,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _write_ir_and_measure(
-    model: Any,
-    folder: Path,
-    dataset: Dataset,
-    int8_max_drop: float | None,
-    prepared: precision_check.Prepared | None,
-    images: golden_files.Golden,
-) -> dict[str, Any]:
-    """Write the IR and measure each precision against Keras; leave the IR out if it is wrong."""
-    xml = folder / versions.OPENVINO_MODEL
+def _write_ir(check: precision_check.PrecisionCheck, int8_max_drop: float | None) -> dict[str, Any]:
+    """Write and measure the IR of each precision; leave OpenVINO out if f32 is wrong."""
     try:
-        if prepared:
-            convert.write_with_head(prepared.f32, prepared.head, xml)
-        else:
-            convert.write_ir(model, xml)
-        return precision_check.measure(
-            images, xml, dataset.validation, dataset.train, int8_max_drop, prepared
-        )
+        return check.run(int8_max_drop)
     except EngineError as error:
-        shutil.rmtree(xml.parent, ignore_errors=True)
+        shutil.rmtree(check.xml.parent, ignore_errors=True)
         _log.warning("The version is without OpenVINO and will be slower to serve: %s", error)
         return {"openvino": {"passed": False, "reason": str(error)}}
 
@@ -180,7 +168,7 @@ def _write_ir_and_measure(
 def _write_exports(
     model: Any, folder: Path, dataset: Dataset, formats: Sequence[str]
 ) -> dict[str, Any]:
-    """Write each format and prove it against Keras; leave out those that are wrong."""
+    """Write each format and compare it with Keras; leave out those that are wrong."""
     if not formats:
         return {}
     samples = dataset.validation[: precision_check.NUM_COMPARED]
@@ -214,7 +202,7 @@ def _by_class(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def library_versions() -> dict[str, str]:
-    """Give the versions of the libraries that a model is made with."""
+    """Return the versions of the libraries that a model is made with."""
     libraries = {}
     for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

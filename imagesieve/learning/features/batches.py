@@ -30,7 +30,7 @@ class Rows(Protocol):
         """Views, images, and the shape of a row."""
 
     def __getitem__(self, index: tuple[np.ndarray, np.ndarray], /) -> np.ndarray:
-        """Give the rows at (views, images), two equally long arrays of integers."""
+        """Return the rows at (views, images), two equally long arrays of integers."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Features:
     weights: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Give the number of images."""
+        """Return the number of images."""
         return len(self.labels)
 
     @property
@@ -63,7 +63,7 @@ class Features:
         return self.values.shape[2:]
 
     def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
-        """Give float32 (len(numbers), …): of each image the view that stands beside it.
+        """Return float32 (len(numbers), …): of each image the view that stands beside it.
 
         Args:
             views: integers from 0 to `num_views` - 1.
@@ -106,16 +106,16 @@ class FeatureBatches:
         self._order, self._views = self._drawn()
 
     def __len__(self) -> int:
-        """Give the number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-len(self._features) // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give float32 features (batch, …) and their labels (batch,)."""
+        """Return float32 features (batch, …) and their labels (batch,)."""
         chosen = self._chosen(index)
         return self._features.take(self._views[chosen], chosen), self._features.labels[chosen]
 
     def weights_of(self, index: int) -> np.ndarray:
-        """Give how many times each image of a batch counts, (batch,) float32."""
+        """Return how many times each image of a batch counts, (batch,) float32."""
         chosen, weights = self._chosen(index), self._features.weights
         return np.ones(len(chosen), np.float32) if weights is None else weights[chosen]
 

@@ -1,7 +1,7 @@
-"""A frozen base made ready to run: maps at the cut and pooled features, on the quickest engine.
+"""A frozen base ready to run: maps at the split layer and pooled features, on the fastest engine.
 
 On a GPU that is Keras; else OpenVINO, in bf16 where the CPU has it and the features are close
-enough to those in f32. The converted network is kept beside the features.
+enough to those in f32. The converted network is stored beside the features.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class FrozenBase:
         return self._runner.num_streams
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give maps and pooled features.
+        """Return maps and pooled features.
 
         Args:
             images: (batch, height, width, 3) uint8, RGB.
@@ -94,7 +94,7 @@ class FrozenBase:
         return maps, pooled
 
     def require_xml(self) -> Path:
-        """Give the IR that runs.
+        """Return the IR that runs.
 
         Raises:
             EngineError: there is none, on a GPU.
@@ -104,7 +104,7 @@ class FrozenBase:
         return self.xml
 
     def about(self, *, of_maps: bool) -> dict[str, Any]:
-        """Say what the features are, as JSON values; equal ones may be exchanged."""
+        """Return what the features are, as JSON values; equal ones may be exchanged."""
         return {
             **self._labels,
             "features": "maps" if of_maps else "pooled",
@@ -130,7 +130,7 @@ def open_base(
     Raises:
         EngineError: OpenVINO is not installed, or cannot run the network.
         WeightsError: the network gives numbers that are not finite.
-        OutputError: the converted network cannot be kept.
+        OutputError: the converted network cannot be stored.
     """
     lower, base = network.lower(), network.base
     both = keras.Model(base.input, [lower.output, base.output])
@@ -165,7 +165,7 @@ def open_base(
 
 
 def network_digest(model: Any) -> str:
-    """Give a SHA-256 over layers and weights: networks of one digest give the same features."""
+    """Return a SHA-256 over layers and weights: networks of one digest give the same features."""
     digest = hashlib.sha256()
     for layer in model.layers:
         config = {
@@ -181,7 +181,7 @@ def network_digest(model: Any) -> str:
 
 
 def require_finite(features: np.ndarray) -> None:
-    """See that features are numbers.
+    """Raise unless all features are finite numbers.
 
     Raises:
         WeightsError: some are not; the weights are to blame.
@@ -213,14 +213,14 @@ class _KerasRunner:
 
 
 def has_gpu() -> bool:
-    """Tell whether TensorFlow can use a GPU."""
+    """Return whether TensorFlow can use a GPU."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _converted(both: Any, place: Path, images: ImageIterator, precision: str) -> tuple[Path, str]:
-    """Give the IR for a precision, and the precision; both are made if they are not there."""
+    """Return the IR for a precision, and the precision; both are made if they are not there."""
     with locked(place / ".converting"):
         f32 = place / _IR / "base.xml"
         if not f32.exists():
@@ -270,7 +270,7 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
 
 
 def _noise(one: np.ndarray, other: np.ndarray, all_images: np.ndarray) -> float:
-    """Give the root mean square of a difference as a share of the images' deviation."""
+    """Return the root mean square of a difference as a share of the images' deviation."""
     signal = float(np.sqrt(all_images.astype(np.float64).var(axis=0).mean()))
     error = float(np.sqrt(np.square(one.astype(np.float64) - other).mean()))
     return error / max(signal, 1e-30)

@@ -36,7 +36,7 @@ def write_ir(model: Any, xml: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Give an OpenVINO model; it stays whole when its files are removed.
+    """Return an OpenVINO model; it stays whole when its files are removed.
 
     Args:
         path: of an IR, or of anything else that OpenVINO reads.

@@ -2,7 +2,7 @@
 
 Weights become int8 without looking at an image; for what flows between the layers, the range of
 values has to be seen first, on images that are like those to come. Whether the result is any good
-is not judged here: see `gates`.
+is measured by `precision_check`.
 """
 
 import collections
@@ -30,7 +30,7 @@ def calibration_samples(
     """Choose samples evenly over the classes: by content, so that names and order do not matter.
 
     Args:
-        samples: for training; those for validation must judge the result.
+        samples: for training; those for validation measure the result.
         count: how many, if there are as many.
     """
     seen: collections.Counter[int] = collections.Counter()

@@ -76,12 +76,6 @@ class Trained:
     before: evaluation.Metrics
     fits: list[fine_tuning.Fit]
 
-    @property
-    def is_base_frozen(self) -> bool:
-        """Whether only the head differs from what the training began with."""
-        is_head = all(fit.stage == "head" or not fit.best_epoch for fit in self.fits)
-        return self.network.backbone.pretrained and is_head
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
