@@ -42,7 +42,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and not (
             host.startswith("127.") or host in ("::1", "localhost")
         ):
-            self.close()  # whoever meets this error does not expect it, and would leave it open
+            self.close()  # the code under test would leave it open
             raise AssertionError(f"a test tried to reach {address}")
         connect(self, address)
 
@@ -65,7 +65,7 @@ def _loggers_restored() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Give a function that writes a model version which tells colours apart, in OpenVINO alone.
+    """Return a function that writes a model version which tells colours apart, in OpenVINO alone.
 
     It averages each channel and compares the averages, so it is a real model that runs in
     milliseconds and needs no TensorFlow to be made. Optional: the name before the time, `softness`
@@ -107,7 +107,7 @@ def make_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 @pytest.fixture(scope="session")
 def version_path(make_version: Callable[..., Path]) -> Path:
-    """Give one such version, shared by all tests that only read it."""
+    """Return one such version, shared by all tests that only read it."""
     return make_version()
 
 

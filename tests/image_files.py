@@ -19,7 +19,7 @@ SIZES = [None, (24, 32)]  # (height, width)
 
 
 def png_of(width: int, height: int, *, bits: int = 1) -> bytes:
-    """Give a grey PNG that announces a size and has nearly no pixels."""
+    """Return a grey PNG that announces a size and has nearly no pixels."""
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
@@ -52,7 +52,7 @@ def oriented(image: Image.Image, value: object, image_format: str = "JPEG") -> b
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Give the mean difference in grey levels of two images of one shape."""
+    """Return the mean difference in grey levels of two images of one shape."""
     assert one.shape == other.shape
     return float(np.abs(one.astype(float) - other.astype(float)).mean())
 

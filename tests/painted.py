@@ -17,7 +17,7 @@ def paint(
 
 
 def encode(image: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:
-    """Give the bytes of an image file."""
+    """Return the bytes of an image file."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()

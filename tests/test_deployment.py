@@ -21,13 +21,13 @@ LIMITS = ServingLimits()
 
 
 def joined(path: Path) -> str:
-    """Give a file's text without comments, with continued lines as one."""
+    """Return a file's text without comments, with continued lines as one."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     return "\n".join(lines).replace("\\\n", " ")
 
 
 def unit() -> dict[str, list[str]]:
-    """Give the unit's settings by name."""
+    """Return the unit's settings by name."""
     found: dict[str, list[str]] = {}
     for name, value in re.findall(r"^(\w+)=(.*)$", joined(UNIT), flags=re.MULTILINE):
         found.setdefault(name, []).append(value.strip())
@@ -35,14 +35,14 @@ def unit() -> dict[str, list[str]]:
 
 
 def directive(name: str) -> str:
-    """Give the value of an nginx directive at its first place."""
+    """Return the value of an nginx directive at its first place."""
     match = re.search(rf"^\s*{name}\s+([^;]+);", joined(NGINX), flags=re.MULTILINE)
     assert match, name
     return match[1]
 
 
 def instruction(name: str) -> str:
-    """Give what stands behind an instruction of the Dockerfile, at its last place."""
+    """Return what stands behind an instruction of the Dockerfile, at its last place."""
     return re.findall(rf"^{name} (.*)$", joined(DOCKERFILE), flags=re.MULTILINE)[-1]
 
 

@@ -1,4 +1,4 @@
-"""The import rules of the house, read from the source, and what `--help` may cost."""
+"""The import rules of the package, read from the source, and what `--help` may cost."""
 
 import ast
 import functools
@@ -44,7 +44,7 @@ def package_of(path: str) -> list[str]:
 
 
 def imported(path: str, nodes: Iterator[ast.AST]) -> set[str]:
-    """Give the dotted names that these statements of a file may import.
+    """Return the dotted names that these statements of a file may import.
 
     `from imagesieve import images` may mean a module or a name, so it counts as
     `imagesieve.images`.
@@ -65,7 +65,7 @@ def all_imports(path: str) -> set[str]:
 
 
 def imports_on_loading(path: str) -> set[str]:
-    """Give what a file imports when it is imported: no functions, no TYPE_CHECKING."""
+    """Return what a file imports when it is imported: no functions, no TYPE_CHECKING."""
 
     def statements(nodes: list[ast.stmt]) -> Iterator[ast.AST]:
         for node in nodes:
@@ -83,20 +83,20 @@ def imports_on_loading(path: str) -> set[str]:
     return imported(path, statements(tree(path).body))
 
 
-def room_of(dotted: str) -> str | None:
-    """Give `images` for `imagesieve.images.decoding.decode`, None for other packages."""
+def part_of(dotted: str) -> str | None:
+    """Return `images` for `imagesieve.images.decoding.decode`, None for other packages."""
     parts = dotted.split(".")
     return parts[1] if parts[0] == "imagesieve" and len(parts) > 1 else None
 
 
-def rooms_used(path: str) -> set[str]:
-    rooms = {room_of(name) for name in all_imports(path)}
-    return {room for room in rooms if room}
+def parts_used(path: str) -> set[str]:
+    parts = {part_of(name) for name in all_imports(path)}
+    return {part for part in parts if part}
 
 
-def may_use(room: str) -> set[str]:
+def may_use(part: str) -> set[str]:
     """Return the parts that a part may import from, itself included."""
-    return {*PARTS, room} if room in WINGS else {*PARTS[room], room}
+    return {*PARTS, part} if part in WINGS else {*PARTS[part], part}
 
 
 def test_every_part_has_its_place() -> None:
@@ -107,8 +107,8 @@ def test_every_part_has_its_place() -> None:
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != "imagesieve/__init__.py"])
 def test_a_module_imports_only_from_below_and_from_its_own_wing(path: str) -> None:
-    room = Path(path).relative_to("imagesieve").parts[0].removesuffix(".py")
-    assert rooms_used(path) <= may_use(room)
+    part = Path(path).relative_to("imagesieve").parts[0].removesuffix(".py")
+    assert parts_used(path) <= may_use(part)
 
 
 def test_the_package_itself_imports_nothing() -> None:
@@ -195,7 +195,7 @@ def test_the_reader_of_imports_sees_every_way_to_write_one(
         *("one", "two", "three", "five"),
     }
     assert everything == on_loading | {"tensorflow", "four"}
-    assert {room_of(name) for name in everything} == {
+    assert {part_of(name) for name in everything} == {
         "learning",
         "serving",
         "images",

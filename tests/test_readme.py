@@ -105,3 +105,15 @@ def test_both_languages_show_the_same_tables_and_blocks() -> None:
         for readme in READMES
     ]
     assert len(shapes[0]) == len(shapes[1])
+
+
+def test_the_map_for_contributors_names_files_that_exist() -> None:
+    """A file's folder may stand with the one named before it."""
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    names = re.findall(r"`([\w/]+(?:\.py|\.txt|/))`", prose)
+    assert len(names) > 25
+    files = [path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("[!.]*/**/[!.]*")]
+    files += [path.name for path in PROJECT.iterdir()]
+    for name in names:
+        assert any(f"/{file}".endswith(f"/{name.rstrip('/')}") for file in files), name

@@ -6,7 +6,7 @@ photographs and pages: of 1,750 copies (scaled down to a third, JPEG down to qua
 19 in 20 are recognised, and one pair of pages of the same menu is taken for copies too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -80,16 +80,12 @@ class FingerprintIndex:
 
 def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
     """Return pairs of positions, the smaller first, whose images are the same or nearly so."""
-    return list(_near_pairs(fingerprints))
-
-
-def _near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     rows = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, NUM_BYTES)
+    pairs: list[tuple[int, int]] = []
     for start in range(0, len(rows), _BLOCK):
-        first, second = _near(rows[start : start + _BLOCK], rows[start:])
-        for one, other in zip(first.tolist(), second.tolist(), strict=True):
-            if one < other:
-                yield one + start, other + start
+        found = zip(*_near(rows[start : start + _BLOCK], rows[start:]), strict=True)
+        pairs += [(int(one) + start, int(other) + start) for one, other in found if one < other]
+    return pairs
 
 
 def _words(rows: np.ndarray) -> np.ndarray:

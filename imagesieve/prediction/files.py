@@ -5,9 +5,9 @@ import collections
 import contextlib
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from imagesieve import console
 from imagesieve.class_folders import is_class_name
@@ -20,17 +20,7 @@ STANDARD_INPUT = "-"
 UNUSABLE = "unusable"
 
 Outcome = Prediction | ImageError
-
-
-class Sink(Protocol):
-    """A place the results go to."""
-
-    def __call__(self, path: str, outcome: Outcome, /) -> None:
-        """Take one result.
-
-        Raises:
-            OutputError: it could not be written.
-        """
+Sink = Callable[[str, Outcome], None]  # takes a path and its result; may raise OutputError
 
 
 class Counts:

@@ -3,7 +3,6 @@ import contextlib
 import io
 import logging
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -118,7 +117,13 @@ def test_help_goes_to_standard_output_with_the_examples_as_written(script: Path)
     assert done.stderr == ""
 
 
-def test_ctrl_c_is_one_line_and_130(script: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "error"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+def test_a_signal_still_tidies_up_and_has_its_exit_code(
+    script: Path, number: signal.Signals, code: int, error: str
+) -> None:
     with subprocess.Popen(
         [sys.executable, str(script), "--do", "wait"],
         env=environment(),
@@ -128,24 +133,9 @@ def test_ctrl_c_is_one_line_and_130(script: Path) -> None:
     ) as child:
         assert child.stdout
         assert child.stdout.readline() == "waiting\n"
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=10)
-    assert (child.returncode, err) == (130, "interrupted\n")
-
-
-def test_a_termination_still_tidies_up(script: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(script), "--do", "wait"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    assert process.stdout.readline() == "waiting\n"
-    process.terminate()
-    out, err = process.communicate(timeout=30)
-    assert (out, err, process.returncode) == ("tidied up\n", "", 143)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=30)
+    assert (out, err, child.returncode) == ("tidied up\n", error, code)
 
 
 @pytest.mark.parametrize("arguments", [["--do", "print"], ["--help"]])
@@ -314,9 +304,13 @@ def test_progress_on_a_terminal_changes_while_the_block_runs() -> None:
             for _ in range(3):
                 done += 1
                 time.sleep(0.3)
+        with console.progress("fetching [menus]", 2) as advance:
+            advance(2)
         seen = read()
     assert "寿司" in seen
     assert seen.rindex("3/3 kept") > seen.index("1/3 kept")
+    assert "fetching [menus]" in seen
+    assert "2 of 2, 0 s" in seen
 
 
 @pytest.mark.parametrize("screen", [contextlib.nullcontext, terminal])
@@ -329,27 +323,3 @@ def test_an_error_in_the_block_of_progress_comes_through(
     for thread in set(threading.enumerate()) - before:
         thread.join(2.0)
         assert not thread.is_alive()
-
-
-def test_progress_on_a_terminal_is_a_bar_with_the_text_as_it_stands() -> None:
-    code = (
-        "from imagesieve import console\n"
-        "with console.progress('fetching [menus]', 2) as advance: advance(2)"
-    )
-    terminal, end = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=end,
-        text=True,
-        check=True,
-    )
-    os.close(end)
-    shown = os.read(terminal, 100_000).decode()
-    os.close(terminal)
-    assert "fetching [menus]" in shown
-    assert "2 of 2, 0 s" in shown
-    assert done.stdout == ""

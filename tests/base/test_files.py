@@ -44,14 +44,14 @@ def umask() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[Path]:
-    """Give a folder of an ordinary user, and be that user: root may write anywhere."""
+    """Return a folder of an ordinary user, and be that user: root may write anywhere."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid() != 0:
             yield Path(folder)
             return
-        nobody = 65534
-        os.chown(folder, nobody, nobody)
-        os.seteuid(nobody)
+        user = 65534
+        os.chown(folder, user, user)
+        os.seteuid(user)
         try:
             yield Path(folder)
         finally:
@@ -159,7 +159,7 @@ def test_a_writer_killed_while_it_flushes_is_cleaned_up_too(tmp_path: Path) -> N
     assert names(tmp_path) == []
 
 
-def test_another_users_leftover_stops_nobody() -> None:
+def test_another_users_leftover_blocks_no_writer() -> None:
     with ordinary_user() as folder:
         leftover = folder / ".partial-other"
         leftover.mkdir()
@@ -308,7 +308,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     values = ["a" * 200_000, "b" * 100_000]
     files.write_text(target, values[0])
     writer = multiprocessing.get_context("spawn").Process(
-        target=write_in_turns, args=(target, values)
+        target=write_alternately, args=(target, values)
     )
     writer.start()
     seen = set()
@@ -319,9 +319,9 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert seen <= set(values)
 
 
-def write_in_turns(target: Path, values: list[str]) -> None:
-    for turn in range(60):
-        files.write_text(target, values[turn % 2])
+def write_alternately(target: Path, values: list[str]) -> None:
+    for number in range(60):
+        files.write_text(target, values[number % 2])
 
 
 @pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
@@ -344,7 +344,7 @@ def test_json_is_utf8_as_people_read_it(tmp_path: Path) -> None:
     assert json.loads(text) == {"名": ["é", 1.5, None]}
 
 
-def test_json_keeps_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+def test_json_keeps_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"photo-\xff.jpg")
     files.write_json(tmp_path / "value.json", {"left out": [name]})
     assert json.loads((tmp_path / "value.json").read_bytes()) == {"left out": [name]}

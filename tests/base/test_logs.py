@@ -21,7 +21,7 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, shown: str
 ) -> None:
     path = logs.start_logging("train", quiet=quiet, folder=tmp_path / "log")
-    log = logging.getLogger("imagesieve.room")
+    log = logging.getLogger("imagesieve.part")
     log.debug("one")
     log.info("two")
     log.warning("three")
@@ -31,7 +31,7 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     assert err == shown
     lines = path.read_text().splitlines()
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["one", "two", "three"]
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG imagesieve\.room ", lines[0])
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG imagesieve\.part ", lines[0])
 
 
 def test_the_log_file_carries_script_and_time(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_log_file_carries_script_and_time(tmp_path: Path) -> None:
     assert re.fullmatch(r"train-\d{8}-\d{6}\.log", path.name)
 
 
-def test_other_peoples_libraries_are_heard_only_when_something_went_wrong(
+def test_other_libraries_are_logged_only_when_something_went_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = logs.start_logging("train", folder=tmp_path)
@@ -61,7 +61,7 @@ def test_starting_twice_writes_each_line_once(
     assert path.read_text().count("once") == 1
 
 
-def test_a_file_name_that_is_no_utf8_can_be_logged(
+def test_a_file_name_that_is_not_utf8_can_be_logged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = logs.start_logging("train", folder=tmp_path, quiet=True)
@@ -85,7 +85,7 @@ def test_a_full_disk_ends_the_log_file_with_one_line(
     assert handler.stream
     handler.stream.close()
     handler.stream = open("/dev/full", "w")  # noqa: SIM115 (the handler closes it)
-    log = logging.getLogger("imagesieve.room")
+    log = logging.getLogger("imagesieve.part")
     log.warning("one")
     log.warning("two")
     lines = capsys.readouterr().err.splitlines()
@@ -99,7 +99,7 @@ def test_a_log_that_grows_is_cut_into_files_and_the_oldest_goes(
     monkeypatch.setattr(logs, "MAX_FILE_BYTES", 2000)
     path = logs.start_logging("main", folder=tmp_path, quiet=True)
     for number in range(1000):
-        logging.getLogger("imagesieve.room").debug("request %04d", number)
+        logging.getLogger("imagesieve.part").debug("request %04d", number)
     files = sorted(tmp_path.iterdir(), key=lambda file: (len(file.name), file.name))
     older = [f"{path.name}.{number}" for number in range(1, 1 + logs.NUM_OLDER_FILES)]
     assert [file.name for file in files] == [path.name, *older]

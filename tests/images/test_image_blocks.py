@@ -26,7 +26,7 @@ def with_head(*parts: bytes) -> bytes:
 
 
 def by_colour(count: int) -> bytes:
-    """Give a JPEG without refinement, whose one colour of three comes again and again."""
+    """Return a JPEG without refinement, whose one colour of three comes again and again."""
     head, _, scan = encode(IMAGE.convert("L")).rpartition(b"\xff\xda")
     place = head.index(b"\xff\xc0")
     colours = b"\x03\x01\x11\0\x02\x11\0\x03\x11\0"
@@ -75,12 +75,12 @@ def noise(num_bytes: int) -> bytes:
 
 
 def film() -> bytes:
-    """Give bytes in which a scan seems to begin a thousand times, as in the film of a phone."""
+    """Return bytes in which a scan seems to begin a thousand times, as in the film of a phone."""
     return noise(50_000) + b"\xff\xda\x00\x0c" * 1000
 
 
 def preview() -> bytes:
-    """Give EXIF with a preview of many scans in it."""
+    """Return EXIF with a preview of many scans in it."""
     small = encode(IMAGE.resize((16, 16)), progressive=True)
     inside = (b"Exif\0\0" + small * 60)[:65_000]
     return b"\xff\xe1" + (len(inside) + 2).to_bytes(2) + inside

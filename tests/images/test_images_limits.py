@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def gif_of(width: int, height: int) -> bytes:
-    """Give a GIF with a small screen whose first frame announces another size."""
+    """Return a GIF with a small screen whose first frame announces another size."""
     start = GIF.index(b"\x2c\0\0\0\0")
     return GIF[: start + 5] + struct.pack("<HH", width, height) + GIF[start + 9 :]
 
@@ -102,7 +102,7 @@ def test_too_many_bytes_are_refused_without_reading_them_all(tmp_path: Path) -> 
         images.decode(path, images.Limits(max_bytes=100_000))
 
 
-def test_a_image_beyond_pillows_own_limit_is_told_ours() -> None:
+def test_an_image_beyond_pillows_own_limit_names_ours() -> None:
     header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
     with pytest.raises(errors.TooManyPixelsError, match="a PNG may have at most 25,000,000"):

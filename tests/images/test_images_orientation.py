@@ -61,7 +61,7 @@ def test_an_orientation_that_does_not_exist_is_ignored(value: int) -> None:
     assert images.decode(oriented(IMAGE, value)).orientation == 1
 
 
-def test_altered_exif_never_loses_a_image() -> None:
+def test_altered_exif_never_loses_an_image() -> None:
     random = np.random.default_rng(5)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x011A] = 6, "text", 72.0

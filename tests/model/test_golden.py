@@ -17,13 +17,13 @@ def same(answers: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def version(make_version: Callable[..., Path]) -> versions.ModelVersion:
-    """Give a version with golden images, whose file the tests of this module spoil."""
+    """Return a version with golden images, whose file the tests of this module spoil."""
     return versions.load(make_version(golden=same))
 
 
 @pytest.fixture(scope="module")
 def right(version: versions.ModelVersion) -> golden.Golden:
-    """Give what was in the file at first."""
+    """Return what was in the file at first."""
     found = golden.read(version)
     assert found is not None
     return found
@@ -95,9 +95,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_holds_something_else_is_damaged(
-    version: versions.ModelVersion, name: str
-) -> None:
+def test_a_file_of_something_else_is_damaged(version: versions.ModelVersion, name: str) -> None:
     (version.path / versions.GOLDEN).write_bytes(BROKEN[name])
     with pytest.raises(ModelDamagedError, match=r"golden\.npz holds no golden images"):
         golden.read(version)
@@ -129,7 +127,9 @@ def test_no_change_of_a_byte_does_more_harm_than_being_found(
         path.write_bytes(good[:length])
         with pytest.raises(ModelDamagedError):
             golden.read(version)
-    assert num_found > len(good) / 3 / 2  # most are found; the rest stands where nobody reads
+    assert (
+        num_found > len(good) / 3 / 2
+    )  # most are found; the rest stands in bytes that are not read
 
 
 def test_the_engine_of_the_version_answers_as_it_should(
@@ -160,7 +160,7 @@ def test_each_precision_has_its_tolerance(
     )
 
 
-def test_answers_that_are_no_numbers_never_agree(right: golden.Golden) -> None:
+def test_answers_that_are_not_numbers_never_agree(right: golden.Golden) -> None:
     answers = right.probabilities.copy()
     answers[1] = np.nan
     found = golden.mismatch(Answers("openvino-int8", answers), right)

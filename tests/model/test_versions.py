@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from painted import COLOURS, encode, paint
 
 from imagesieve import files
 from imagesieve.errors import (
@@ -16,11 +17,12 @@ from imagesieve.errors import (
 )
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.prediction.predictor import Predictor
 
 
 @pytest.fixture
 def version(version_path: Path, tmp_path: Path) -> Path:
-    """Give a model folder's only version, the test's own to spoil."""
+    """Return a model folder's only version, which the test may damage."""
     shutil.copytree(version_path.parent, tmp_path / "modelFile")
     return tmp_path / "modelFile" / version_path.name
 
@@ -92,6 +94,51 @@ def test_a_place_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
             versions.load(place)
         assert str(place) in str(caught.value)
         assert "train one with trainMyDataWithKerasModel.py" in str(caught.value)
+
+
+# As the release before the package was renamed wrote it, save for the classes and files.
+FORMER_MANIFEST = """
+{
+  "schema": 1,
+  "classes": ["blue", "green", "red"],
+  "backbone": "SmallCNN",
+  "image_size": [32, 40],
+  "policy": {"kind": "argmax"},
+  "temperature": 1.0,
+  "metrics": {
+    "num_images": 16, "accuracy": 1.0, "accuracy_interval": [0.8063923194655637, 1.0],
+    "log_loss": 0.5919722527358082, "macro_f1": 1.0,
+    "classes": [{"name": "blue", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 8}],
+    "confusion": [[8, 0, 0], [0, 8, 0], [0, 0, 8]]
+  },
+  "engines": {
+    "openvino-f32": {"passed": true, "max_difference_to_keras": 5.9e-08, "bytes": 203723,
+                     "milliseconds": 2.84, "speed_to_f32": 1.0},
+    "openvino-bf16": {"passed": false, "reason": "this CPU has no bfloat16"}
+  },
+  "settings": {"backbone": "SmallCNN", "head": "logistic", "views": 2, "weights": "imagenet"},
+  "data": {"fingerprint": "9ac4f0c8", "train": {"blue": 14}, "corrections": {"blue": 0},
+           "validation": {"blue": 8}, "validation_taken_from_train": false, "left_out": []},
+  "libraries": {"keras": "3.15.1", "openvino": "2026.4.1"},
+  "parent": null,
+  "pixel_contract":
+    "rgb-uint8 exif-oriented white-matte frame-0 pillow-bilinear-antialias draft-2x v1",
+  "created": "2026-11-30T11:45:12Z",
+  "files": FILES
+}
+"""
+
+
+def test_a_version_of_the_former_release_still_loads_and_predicts(version: Path) -> None:
+    checksums = json.dumps(manifest_of(version)["files"])
+    (version / versions.MANIFEST).write_text(FORMER_MANIFEST.replace("FILES", checksums))
+    digest = files.sha256_of(version / versions.MANIFEST)
+    pointer = {"version": version.name, "digest": digest}
+    (version.parent / versions.CURRENT).write_text(json.dumps(pointer))
+    predictor = Predictor.load(version.parent)
+    assert (predictor.engine.name, predictor.version.name) == ("openvino-f32", version.name)
+    image = encode(paint(COLOURS["green"]))
+    assert predictor.predict(predictor.decode(image)).decision == "green"
 
 
 def test_a_model_folder_without_a_current_version_offers_those_it_has(version: Path) -> None:
@@ -227,7 +274,7 @@ BAD_FIELDS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
-def test_a_manifest_that_makes_no_sense_is_named(version: Path, name: str) -> None:
+def test_a_manifest_with_a_wrong_field_is_named(version: Path, name: str) -> None:
     change_manifest(version, **BAD_FIELDS[name])
     with pytest.raises(ModelDamagedError) as caught:
         versions.load(version)
@@ -249,7 +296,7 @@ def test_a_missing_field_is_named(version: Path, field: str) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"[" * 100_000, b"\0" * 100]
 )
-def test_a_manifest_that_is_none_is_named(version: Path, raw: bytes) -> None:
+def test_something_else_than_a_manifest_is_named(version: Path, raw: bytes) -> None:
     (version / versions.MANIFEST).write_bytes(raw)
     with pytest.raises(ModelDamagedError, match=r"manifest\.json is not a manifest"):
         versions.load(version)
@@ -330,7 +377,7 @@ def test_an_edited_manifest_of_the_current_version_is_refused(
     assert versions.load(path).name == path.name
 
 
-def test_a_promotion_while_a_version_is_loaded_is_no_damage(
+def test_a_promotion_while_a_version_is_loaded_does_no_damage(
     make_version: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_version(tmp_path)

@@ -226,7 +226,7 @@ def test_a_closed_standard_input_holds_no_image(version_path: Path, tmp_path: Pa
 def test_a_csv_replaces_only_a_file(
     version_path: Path, images: Path, tmp_path: Path, name: str
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")  # like /dev/null, which no failing test shall harm
+    os.mkfifo(tmp_path / "pipe")  # like /dev/null, which a failing test must not replace
     result = run(tmp_path, "--csv", name, "--model", version_path, images)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: --csv {name} is not a file: choose another name.\n"

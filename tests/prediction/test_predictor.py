@@ -31,7 +31,7 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of images, named by colour, and three files that are none."""
+    """Return a folder of images, named by colour, and three files that are none."""
     folder = tmp_path_factory.mktemp("images")
     for seed in range(4):
         for name, colour in COLOURS.items():
@@ -71,7 +71,7 @@ def version_that_gives(
 
 
 def always(*values: float) -> Callable[[Any, Any], Any]:
-    """Give a model that answers these numbers for every image."""
+    """Return a model that answers these numbers for every image."""
 
     def build(ops: Any, two: Any) -> Any:
         nothing = ops.multiply(two, ops.constant(np.float32(0)))
@@ -99,7 +99,7 @@ def test_a_model_folder_gives_its_current_version(version_path: Path) -> None:
     assert Predictor.load(version_path.parent).version.name == version_path.name
 
 
-def test_a_missing_model_is_told_apart(tmp_path: Path) -> None:
+def test_a_missing_model_has_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         Predictor.load(tmp_path / "modelFile")
 

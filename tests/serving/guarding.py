@@ -1,6 +1,7 @@
 """A small Flask application behind the checks of access, and what its tests ask it."""
 
 import flask
+import msgspec
 from flask.testing import FlaskClient
 
 from imagesieve.serving import errors
@@ -49,7 +50,7 @@ def app_with(access: Access) -> flask.Flask:
 
     def refuse(error: errors.AccessError) -> flask.Response:
         problem = errors.problem_for(error)
-        text = errors.document(problem, str(error), "x")
+        text = msgspec.json.encode(errors.document(problem, str(error), "x"))
         answer = flask.Response(text, problem.status, dict(error.headers))
         if isinstance(error, errors.RateLimitedError):
             answer.headers["Retry-After"] = str(error.retry_after)
