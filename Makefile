@@ -33,7 +33,7 @@ update:
 	rm -rf $(VENV)
 	@$(MAKE) --no-print-directory $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze; } > constraints.new
+	{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze --all | grep -v '^pip=='; } > constraints.new
 	mv constraints.new constraints.txt
 	@$(MAKE) --no-print-directory test
 
