@@ -100,16 +100,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` exists already, or something could not be written.
     """
+    # The error may carry a full disk from deep inside a library, so the block is covered too.
     with reporting_output_errors(path):
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale_partials(path.parent)
-        partial = path.parent / f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(8)}"
-        partial.mkdir()
-    try:
-        # The error may carry a full disk from deep inside a library, so the block is covered too.
-        with reporting_output_errors(path), locked(partial / _LOCK_NAME):
+        with scratch_folder(path.parent, path.name) as partial:
             yield partial
             for file in sorted(partial.rglob("*")):
                 _fsync(file)
@@ -118,9 +113,6 @@ def new_folder(path: Path) -> Iterator[Path]:
             _fsync(partial)
             partial.rename(path)
             fsync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager
@@ -132,7 +124,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     Raises:
         OutputError: it could not be made.
     """
-    with reporting_output_errors(parent):
+    with reporting_output_errors(parent / name):
         parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(parent)
         partial = parent / f"{PARTIAL_PREFIX}{name}-{secrets.token_hex(8)}"

@@ -9,12 +9,12 @@ import glob
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagesieve.class_folders import is_class_name
 from imagesieve.errors import (
     ClassifierError,
     ModelDamagedError,
@@ -36,8 +36,6 @@ EXPORTS = "export"
 REPORT = "report/index.html"
 GOLDEN = "golden.npz"
 CURRENT = "current.json"
-
-_MAX_NAME_BYTES = 200  # of the 255 of a file name: time and temporary prefix are added
 
 # What reading something else than a manifest can raise.
 _NOT_A_MANIFEST = (
@@ -114,12 +112,11 @@ def new_version_path(model_dir: Path, name: str) -> Path:
     Raises:
         UsageError: `name` cannot be part of a folder's name.
     """
-    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+    if not is_class_name(name):
         raise UsageError(
-            f"The model name {name!r} cannot name a folder: use letters, digits, - and _."
+            f"The model name {name!r} cannot name a folder: use letters, digits, - and _, "
+            "at most 200 bytes."
         )
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        raise UsageError(f"The model name {name!r} is longer than {_MAX_NAME_BYTES} bytes.")
     while _is_taken(path := model_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"):
         time.sleep(0.1)
     return path

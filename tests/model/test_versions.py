@@ -356,7 +356,7 @@ def test_a_version_that_is_just_being_written_keeps_its_path(tmp_path: Path) -> 
 
 def test_a_model_name_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
     assert versions.new_version_path(tmp_path, "x" * 200).parent == tmp_path
-    with pytest.raises(UsageError, match="longer than 200 bytes"):
+    with pytest.raises(UsageError, match="at most 200 bytes"):
         versions.new_version_path(tmp_path, "菜" * 67)
 
 
