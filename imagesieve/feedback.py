@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from imagesieve import console, files
@@ -36,7 +36,10 @@ JOURNAL_NAME = ".feedback.jsonl"  # the history as it was stored before there wa
 
 CORRECT, REJECT, UNDO = ACTIONS = ("correct", "reject", "undo")
 
-UNCERTAIN, AUDIT, RECENT, SENT = "uncertain", "audit", "recent", "sent"
+UNCERTAIN: Final = "uncertain"
+AUDIT: Final = "audit"
+RECENT: Final = "recent"
+SENT = "sent"
 RECOVERED = "recovered"  # a file without an event: moved there by hand, or the database was lost
 
 KEY_DIGITS = 16  # of an image's SHA-256, in the name of its file

@@ -15,9 +15,8 @@ from imagesieve.serving.feedback.recent import (
     RecentImage,
     RecentImages,
     RecentLimits,
-    uncertainty,
 )
-from imagesieve.serving.feedback.review import Selection
+from imagesieve.serving.feedback.review import Selection, uncertainty
 
 SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
 UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
@@ -27,9 +26,13 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def image_of(name: str, data: bytes, prediction: Prediction, reason: str) -> RecentImage:
+    return RecentImage(sha(data), name, prediction, "sha256:1", "colours", reason, len(data))
+
+
 def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
     reason = UNCERTAIN if prediction is UNSURE else RECENT
-    return recent.add(name, data, sha(data), prediction, "sha256:1", "colours", reason)
+    return recent.add(image_of(name, data, prediction, reason), data)
 
 
 def ids(images: RecentImages | ImageStore) -> list[str]:
@@ -165,8 +168,7 @@ def test_images_to_review_are_on_disk_after_a_restart(disk: ImageStore, tmp_path
     recent = RecentImages(disk=disk)
     add(recent, "sure", b"sure")
     add(recent, "unsure", b"unsure", UNSURE)
-    dropped = (b"dropped", sha(b"dropped"), SURE)
-    recent.add("dropped", *dropped, "sha256:1", "colours", AUDIT)
+    recent.add(image_of("dropped", b"dropped", SURE, AUDIT), b"dropped")
     disk.wait()
     disk.close()
     again = ImageStore(tmp_path)
@@ -279,7 +281,7 @@ def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_r
 
 
 def put(disk: ImageStore, name: str, data: bytes) -> None:
-    disk.put(RecentImage(sha(data), name, UNSURE, "d", "n", "2026", UNCERTAIN, len(data)), data)
+    disk.put(image_of(name, data, UNSURE, UNCERTAIN), data)
     disk.wait()
 
 

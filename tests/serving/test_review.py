@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from correcting import opened
 from painted import COLOURS, encode, paint
@@ -12,8 +13,9 @@ from painted import COLOURS, encode, paint
 from imagesieve.feedback import AUDIT, CORRECT, RECENT, REJECT, UNCERTAIN, UNDO, FeedbackEvent
 from imagesieve.intervals import wilson_interval
 from imagesieve.prediction.predictor import Prediction
-from imagesieve.serving.feedback.recent import RecentImages
-from imagesieve.serving.feedback.review import Selection, as_json, review
+from imagesieve.serving import schemas
+from imagesieve.serving.feedback.recent import RecentImage, RecentImages
+from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import FeedbackStore
 
 OFF = Selection()
@@ -37,7 +39,14 @@ def add(
     data = encode(paint(COLOURS["red"], size=(20, 16), seed=zlib.crc32(name.encode())))
     sha256 = hashlib.sha256(data).hexdigest()
     reason = selection.reason(sha256, prediction, "blue")
-    recent.add(name, data, sha256, prediction, "sha256:1", "colours", reason)
+    image = RecentImage(sha256, name, prediction, "sha256:1", "colours", reason, len(data))
+    recent.add(image, data)
+
+
+def look(
+    recent: RecentImages, store: FeedbackStore, selection: Selection = OFF, limit: int = 100
+) -> schemas.Review:
+    return review(recent, store, selection, ["blue", "red"], limit)
 
 
 def correct(store: FeedbackStore, recent: RecentImages, name: str, label: str | None) -> None:
@@ -60,19 +69,19 @@ def test_the_most_uncertain_come_first_and_corrected_ones_leave(store: FeedbackS
     recent = RecentImages()
     for name, red in (("sure", 0.99), ("70", 0.7), ("51", 0.51), ("60", 0.6), ("sureish", 0.9)):
         add(recent, name, predicted(red))
-    assert [image.id for image in review(recent, store, OFF, 100).images] == [
+    assert [image.id for image in look(recent, store).images] == [
         "51", "60", "70", "sureish", "sure",
     ]  # fmt: skip
-    found = review(recent, store, OFF, 2)
+    found = look(recent, store, OFF, 2)
     assert [image.reason for image in found.images] == [UNCERTAIN] * 2
     assert (found.waiting, found.corrected, found.audit) == (3, 0, None)
     correct(store, recent, "51", "red")
     correct(store, recent, "60", None)
-    found = review(recent, store, OFF, 100)
+    found = look(recent, store)
     assert [image.id for image in found.images] == ["70", "sureish", "sure"]
     assert (found.waiting, found.corrected) == (1, 2)
     undo(store, recent, "51")
-    found = review(recent, store, OFF, 1)
+    found = look(recent, store, OFF, 1)
     assert (found.images[0].id, found.waiting, found.corrected) == ("51", 2, 1)
 
 
@@ -80,11 +89,10 @@ def test_an_image_to_review_has_all_that_a_reviewer_needs(store: FeedbackStore) 
     recent = RecentImages()
     add(recent, "first", predicted(0.6))
     add(recent, "first", predicted(0.6, "neutral"))
-    (image,) = review(recent, store, OFF, 10).images
-    value = dict(as_json(image))
-    assert value.pop("created").endswith("Z")
-    assert value.pop("sha256") == image.sha256
-    assert value == {
+    (image,) = look(recent, store).images
+    assert image.created.endswith("Z")
+    assert msgspec.structs.asdict(image) == {
+        "sha256": image.sha256, "created": image.created,
         "id": "first", "label": "red", "probability": 0.6,
         "probabilities": {"blue": 0.4, "red": 0.6}, "decision": "neutral",
         "reason": "uncertain",
@@ -99,10 +107,10 @@ def test_audited_images_come_second_in_an_order_by_lot(store: FeedbackStore) -> 
     shares = [0.01 + number / 100 for number in range(40)]
     for number, red in enumerate(shares):  # dropped, and the less sure the later
         add(recent, f"dropped {number}", predicted(red), selection)
-    found = review(recent, store, selection, 100)
+    found = look(recent, store, selection, 100)
     reasons = [image.reason for image in found.images]
     assert reasons == [UNCERTAIN, *[AUDIT] * 40, RECENT]
-    order = [image.prediction.probabilities["red"] for image in found.images[1:-1]]
+    order = [image.probabilities["red"] for image in found.images[1:-1]]
     assert sorted(order) == pytest.approx(shares)
     assert order not in (sorted(order), sorted(order, reverse=True))
     assert found.waiting == 41
@@ -113,7 +121,7 @@ def test_the_estimate_counts_what_was_reviewed_and_survives_a_restart(
 ) -> None:
     selection = Selection(audit_share=1.0, class_of_interest="red")
     recent = RecentImages()
-    assert review(recent, store, selection, 1).audit.to_json() == {
+    assert msgspec.structs.asdict(look(recent, store, selection).audit) == {
         "share": 1.0, "kept": 0, "reviewed": 0, "missed": 0,
         "missed_share": None, "interval": None,
     }  # fmt: skip
@@ -122,23 +130,23 @@ def test_the_estimate_counts_what_was_reviewed_and_survives_a_restart(
     for number in range(4):
         correct(store, recent, str(number), "red" if number == 0 else "blue")
     correct(store, recent, "4", None)
-    found = review(recent, store, selection, 1).audit.to_json()
-    assert found == {
+    assert msgspec.structs.asdict(look(recent, store, selection).audit) == {
         "share": 1.0, "kept": 10, "reviewed": 5, "missed": 1,
         "missed_share": 0.2, "interval": list(wilson_interval(1, 5)),
     }  # fmt: skip
     with opened(tmp_path / "feedback") as again:
-        estimate = review(RecentImages(), again, OFF, 1).audit
+        estimate = look(RecentImages(), again).audit
     assert (estimate.share, estimate.kept, estimate.reviewed, estimate.missed) == (0, 5, 5, 1)
     undo(store, recent, "0")
-    assert review(recent, store, selection, 1).audit.to_json()["missed"] == 0
+    assert look(recent, store, selection, 1).audit.missed == 0
 
 
 def test_of_a_thousand_images_as_many_come_as_asked_for(store: FeedbackStore) -> None:
     recent = RecentImages()
     for number in range(1000):
-        recent.add(str(number), b"", f"{number:064}", predicted(0.5), "", "", UNCERTAIN)
-    found = review(recent, store, OFF, 100)
+        image = RecentImage(f"{number:064}", str(number), predicted(0.5), "", "", UNCERTAIN, 0)
+        recent.add(image, b"")
+    found = look(recent, store)
     assert len(found.images) == 100
     assert found.waiting == 1000
 
@@ -160,7 +168,7 @@ def test_what_the_filter_missed_is_counted_by_the_class_of_interest(
         )
         store.record(event, b"a JPEG")
     # A rejected image was dropped rightly; one without a prediction says nothing of the filter.
-    estimate = review(RecentImages(), store, selection, 1).audit
+    estimate = look(RecentImages(), store, selection).audit
     assert (estimate.reviewed, estimate.missed) == (3, missed)
     store.record(FeedbackEvent(UNDO, f"{0:064}"))
-    assert review(RecentImages(), store, selection, 1).audit.reviewed == 2
+    assert look(RecentImages(), store, selection).audit.reviewed == 2

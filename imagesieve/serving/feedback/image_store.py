@@ -29,7 +29,7 @@ _FIELDS = ", ".join(RecentImage.__dataclass_fields__)  # not the image itself, w
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
     sha256 TEXT PRIMARY KEY, id TEXT NOT NULL, prediction TEXT NOT NULL, digest TEXT NOT NULL,
-    name TEXT NOT NULL, created TEXT NOT NULL, reason TEXT NOT NULL, num_bytes INTEGER NOT NULL,
+    name TEXT NOT NULL, reason TEXT NOT NULL, num_bytes INTEGER NOT NULL, created TEXT NOT NULL,
     data BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS images_id ON images (id)

@@ -1,32 +1,23 @@
 """The images predicted last, in memory: they can be corrected by the id of their prediction."""
 
 import dataclasses
-import functools
-import math
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
 
 import cachetools
 
-from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
+from imagesieve.feedback import AUDIT, UNCERTAIN
 from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving import schemas
 
 if TYPE_CHECKING:
     from imagesieve.serving.feedback.image_store import ImageStore
 
-REASONS = (UNCERTAIN, AUDIT, RECENT)
+Reason = Literal["uncertain", "audit", "recent"]
 
 _IDS_PER_IMAGE = 16  # on average: the same image may be sent again and again
-
-
-def uncertainty(probabilities: Mapping[str, float]) -> float:
-    """Return the entropy of probabilities, from 0 (one class is sure) to 1 (all are the same)."""
-    if len(probabilities) < 2:
-        return 0.0
-    entropy = -sum(share * math.log(share) for share in probabilities.values() if share > 0)
-    return min(1.0, max(0.0, entropy / math.log(len(probabilities))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,9 +30,9 @@ class RecentImage:
         prediction: what was answered.
         digest: of the model that made it.
         name: of that model.
-        created: when, ISO 8601, UTC.
         reason: why it should be reviewed, from `Selection.reason`.
         num_bytes: of the encoded image.
+        created: ISO 8601, UTC.
     """
 
     sha256: str
@@ -49,14 +40,21 @@ class RecentImage:
     prediction: Prediction
     digest: str
     name: str
-    created: str
-    reason: str
+    reason: Reason
     num_bytes: int
+    created: str = dataclasses.field(
+        default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    )
 
-    @functools.cached_property
-    def uncertainty(self) -> float:
-        """Entropy of the probabilities, 0 to 1."""
-        return uncertainty(self.prediction.probabilities)
+    def to_review(self) -> schemas.ReviewImage:
+        """Return the image as an answer."""
+        return schemas.ReviewImage(
+            sha256=self.sha256,
+            id=self.id,
+            reason=self.reason,
+            created=self.created,
+            **dataclasses.asdict(self.prediction),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class RecentImages:
         Args:
             limits: of the memory.
             disk: where images are stored too; None stores none.
-            reasons_to_store: which of `REASONS` bring an image there.
+            reasons_to_store: which reasons bring an image there.
         """
         limits = limits or RecentLimits()
         self._max_images = limits.max_images
@@ -93,39 +91,18 @@ class RecentImages:
         self._sha256: cachetools.FIFOCache[str, str]
         self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * max(1, limits.max_images))
 
-    def add(
-        self,
-        image_id: str,
-        data: bytes,
-        sha256: str,
-        prediction: Prediction,
-        digest: str,
-        name: str,
-        reason: str,
-    ) -> bool:
-        """Hold an image that was just predicted.
+    def add(self, image: RecentImage, data: bytes) -> bool:
+        """Hold an image that was just predicted; return whether its id can be corrected now.
 
         Args:
-            image_id: of the prediction.
+            image: what was predicted.
             data: the encoded image.
-            sha256: of `data`.
-            prediction: what was answered.
-            digest: of the model.
-            name: of the model.
-            reason: why it should be reviewed.
-
-        Returns:
-            whether it can be corrected by its id now.
         """
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        image = RecentImage(
-            sha256, image_id, prediction, digest, name, created, reason, num_bytes=len(data)
-        )
         if len(data) > self._images.maxsize or self._max_images < 1:
             return False
         with self._lock:
-            self._images[sha256] = image, data
-            self._sha256[image_id] = sha256
+            self._images[image.sha256] = image, data
+            self._sha256[image.id] = image.sha256
             while len(self._images) > self._max_images:
                 self._images.popitem()
         self._store(image, data)

@@ -4,8 +4,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+import msgspec
 from flask import Request
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from imagesieve.errors import EmptyImageError
 from imagesieve.serving import schemas
@@ -71,15 +72,12 @@ def read_correction(request: Request, limits: ServingLimits) -> CorrectionReques
             "Say which image is meant: by id, by sha256, or by the image itself as a file "
             f"named {IMAGE_FIELD}."
         )
-    return CorrectionRequest(
-        id=_or_none(asked.id),
-        sha256=asked.sha256.lower() if asked.sha256 is not UNSET else None,
-        image=image,
-        label=_or_none(asked.label),
-        reject=asked.reject,
-        note=_or_none(asked.note),
-        reviewer=_or_none(asked.reviewer),
-    )
+    given = {
+        name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET
+    }
+    if asked.sha256 is not UNSET:
+        given["sha256"] = asked.sha256.lower()
+    return CorrectionRequest(image=image, **given)
 
 
 def read_limit(request: Request, limits: ServingLimits) -> int:
@@ -109,7 +107,3 @@ def _image(files: Sequence[tuple[str, bytes]]) -> bytes | None:
     if files and not files[0][1]:
         raise EmptyImageError("the image is empty (0 bytes)")
     return files[0][1] if files else None
-
-
-def _or_none(value: str | UnsetType) -> str | None:
-    return None if value is UNSET else value

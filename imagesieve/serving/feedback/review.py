@@ -2,20 +2,29 @@
 
 import dataclasses
 import hashlib
+import math
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN, FeedbackEvent
 from imagesieve.intervals import wilson_interval
 from imagesieve.prediction.predictor import Prediction
-from imagesieve.serving.feedback.recent import RecentImage, RecentImages
+from imagesieve.serving import schemas
+from imagesieve.serving.feedback.recent import Reason, RecentImage, RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
 _DRAW_BYTES = 8
 _DRAW_RANGE = 1 << (8 * _DRAW_BYTES)
 _KEY_BYTES = 32
 _FIRST, _SECOND, _LAST = range(3)
+
+
+def uncertainty(probabilities: Mapping[str, float]) -> float:
+    """Return the entropy of probabilities, from 0 (one class is sure) to 1 (all are the same)."""
+    if len(probabilities) < 2:
+        return 0.0
+    entropy = -sum(share * math.log(share) for share in probabilities.values() if share > 0)
+    return min(1.0, max(0.0, entropy / math.log(len(probabilities))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Selection:
         default_factory=lambda: secrets.token_bytes(_KEY_BYTES), repr=False
     )
 
-    def reason(self, sha256: str, prediction: Prediction, fallback_class: str | None) -> str:
+    def reason(self, sha256: str, prediction: Prediction, fallback_class: str | None) -> Reason:
         """Return `AUDIT`, `UNCERTAIN` or `RECENT`.
 
         The audit comes first: an image left out of it for being uncertain would be missing from
@@ -64,56 +73,28 @@ class Selection:
             return prediction.decision != self.class_of_interest
         return prediction.decision == fallback_class
 
+    def is_missed(self, event: FeedbackEvent) -> bool:
+        """Return whether the filter should not have dropped an image.
+
+        Without a class of interest, any class other than the decision shows that it was wrong.
+        """
+        if self.class_of_interest is not None:
+            return event.label == self.class_of_interest
+        return event.label not in (None, (event.predicted or {}).get("decision"))
+
     def draw(self, sha256: str) -> float:
         """Return a number from 0 to below 1, the same for the same image in one run."""
         digest = hashlib.blake2b(sha256.encode(), digest_size=_DRAW_BYTES, key=self.key).digest()
         return int.from_bytes(digest) / _DRAW_RANGE
 
 
-@dataclasses.dataclass(frozen=True)
-class AuditEstimate:
-    """What the filter misses, as far as the audited images show.
-
-    Attributes:
-        share: of the dropped images that are drawn, 0 to 1.
-        kept: images drawn: those that wait, and those reviewed.
-        reviewed: images drawn that a person has reviewed.
-        missed: of these, how many the filter should not have dropped.
-    """
-
-    share: float
-    kept: int
-    reviewed: int
-    missed: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts, the share missed, and its 95 % Wilson interval, as JSON values."""
-        is_known = self.reviewed > 0
-        return {
-            **dataclasses.asdict(self),
-            "missed_share": self.missed / self.reviewed if is_known else None,
-            "interval": list(wilson_interval(self.missed, self.reviewed)) if is_known else None,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Review:
-    """The review queue.
-
-    Attributes:
-        images: those to review first, in order.
-        waiting: how many should be reviewed, uncertain or drawn for the audit.
-        corrected: how many images were corrected or rejected.
-        audit: None when nothing is or was audited.
-    """
-
-    images: Sequence[RecentImage]
-    waiting: int
-    corrected: int
-    audit: AuditEstimate | None
-
-
-def review(recent: RecentImages, store: FeedbackStore, selection: Selection, limit: int) -> Review:
+def review(
+    recent: RecentImages,
+    store: FeedbackStore,
+    selection: Selection,
+    classes: Sequence[str],
+    limit: int,
+) -> schemas.Review:
     """Return the first `limit` recent images that are not corrected yet, and the counts.
 
     The most uncertain come first; then those of the audit, in an order by lot, so that those which
@@ -127,48 +108,32 @@ def review(recent: RecentImages, store: FeedbackStore, selection: Selection, lim
         if image.reason == AUDIT:
             return _SECOND, selection.draw(image.sha256), image.sha256
         part = _FIRST if image.reason == UNCERTAIN else _LAST
-        return part, -image.uncertainty, image.sha256
+        return part, -uncertainty(image.prediction.probabilities), image.sha256
 
     num_audit = sum(image.reason == AUDIT for image in waiting)
     num_uncertain = sum(image.reason == UNCERTAIN for image in waiting)
-    return Review(
-        images=sorted(waiting, key=place)[:limit],
+    return schemas.Review(
+        images=[image.to_review() for image in sorted(waiting, key=place)[:limit]],
         waiting=num_uncertain + num_audit,
         corrected=store.num_corrected(),
+        classes=list(classes),
         audit=_estimate(store.audited(), selection, num_audit),
     )
 
 
 def _estimate(
     audited: Sequence[FeedbackEvent], selection: Selection, num_waiting: int
-) -> AuditEstimate | None:
-    reviewed = [event for event in audited if event.predicted is not None]
-    if not (selection.audit_share or reviewed or num_waiting):
+) -> schemas.Audit | None:
+    """Return what the filter misses, as far as the audited images show."""
+    events = [event for event in audited if event.predicted is not None]
+    if not (selection.audit_share or events or num_waiting):
         return None
-    missed = sum(_is_missed(event, selection.class_of_interest) for event in reviewed)
-    return AuditEstimate(selection.audit_share, num_waiting + len(reviewed), len(reviewed), missed)
-
-
-def _is_missed(event: FeedbackEvent, class_of_interest: str | None) -> bool:
-    """Return whether the filter should not have dropped an image.
-
-    Without a class of interest, any class other than the decision shows that it was wrong.
-    """
-    if class_of_interest is not None:
-        return event.label == class_of_interest
-    return event.label not in (None, (event.predicted or {}).get("decision"))
-
-
-def as_json(image: RecentImage) -> Mapping[str, Any]:
-    """Return an image of the review queue as JSON values."""
-    prediction = image.prediction
-    return {
-        "sha256": image.sha256,
-        "id": image.id,
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "probabilities": prediction.probabilities,
-        "decision": prediction.decision,
-        "reason": image.reason,
-        "created": image.created,
-    }
+    missed, reviewed = sum(map(selection.is_missed, events)), len(events)
+    return schemas.Audit(
+        share=selection.audit_share,
+        kept=num_waiting + reviewed,
+        reviewed=reviewed,
+        missed=missed,
+        missed_share=missed / reviewed if reviewed else None,
+        interval=list(wilson_interval(missed, reviewed)) if reviewed else None,
+    )

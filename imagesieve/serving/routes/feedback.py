@@ -35,7 +35,7 @@ from imagesieve.serving.feedback.requests import (
     read_limit,
     refuse_options,
 )
-from imagesieve.serving.feedback.review import Selection, as_json, review
+from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import (
     Correction,
     FeedbackLimits,
@@ -139,17 +139,16 @@ class Corrections:
         """Hold a predicted image; return whether it can be corrected by its id alone."""
         sha256, policy = result.known.sha256, result.policy
         fallback = policy.fallback_class if policy.kind == CONFIDENT else None
-        reason = self._selection.reason(sha256, result.prediction, fallback)
-        described = result.described
-        return self._recent.add(
-            image_id,
-            result.data,
+        image = RecentImage(
             sha256,
+            image_id,
             result.prediction,
-            described["digest"],
-            described["name"],
-            reason,
+            result.described["digest"],
+            result.described["name"],
+            self._selection.reason(sha256, result.prediction, fallback),
+            len(result.data),
         )
+        return self._recent.add(image, result.data)
 
     def check(self, described: Mapping[str, Any]) -> None:
         """Check that a model suits the options.
@@ -220,7 +219,7 @@ class Corrections:
             )
             done = self._record(event, asked.image or self._recent.data(sha256))
         self._recent.note_corrected(sha256)
-        return json_response(_as_json(sha256, done), 200 if done.before else 201)
+        return json_response(_corrected(sha256, done), 200 if done.before else 201)
 
     @openapi.operation(
         "undo_correction",
@@ -247,7 +246,7 @@ class Corrections:
             done = self._record(event, self._recent.data(sha256))
         if done.after is None:
             self._recent.note_undone(sha256)
-        return json_response(_as_json(sha256, done))
+        return json_response(_corrected(sha256, done))
 
     @openapi.operation(
         "review",
@@ -260,15 +259,8 @@ class Corrections:
     def review(self) -> flask.Response:
         """List the images that should be reviewed."""
         limit = read_limit(flask.request, self._admission.limits)
-        found = review(self._recent, self._store, self._selection, limit)
         return json_response(
-            {
-                "images": [as_json(image) for image in found.images],
-                "waiting": found.waiting,
-                "corrected": found.corrected,
-                "classes": list(self._classes()),
-                "audit": found.audit.to_json() if found.audit else None,
-            }
+            review(self._recent, self._store, self._selection, self._classes(), limit)
         )
 
     @openapi.operation(
@@ -379,14 +371,14 @@ def _predicted(image: RecentImage | None) -> dict[str, Any]:
     return {"predicted": predicted, "model": image.digest, "reason": image.reason}
 
 
-def _as_json(sha256: str, done: Correction) -> dict[str, object]:
-    return {
-        "sha256": sha256,
-        "label": done.after.label if done.after else None,
-        "rejected": done.after is not None and done.after.label is None,
-        "previous": done.before.label if done.before else None,
-        "stored": done.stored,
-    }
+def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
+    return schemas.Corrected(
+        sha256=sha256,
+        label=done.after.label if done.after else None,
+        rejected=done.after is not None and done.after.label is None,
+        previous=done.before.label if done.before else None,
+        stored=done.stored,
+    )
 
 
 def _listed(classes: Sequence[str]) -> str:
