@@ -46,7 +46,11 @@ KEY_DIGITS = 16  # of an image's SHA-256, in the name of its file
 
 _STORED = re.compile(f"([^/]+)/([0-9a-f]{{{KEY_DIGITS}}}|[0-9a-f]{{64}})\\.jpg", re.DOTALL)
 _SHA256 = re.compile("[0-9a-f]{64}")
-_NO_EVENT = (ValueError, KeyError, TypeError, RecursionError)
+# What a line raises that is not an event; SQLite's two are of values that no column takes.
+_NO_EVENT = (
+    *(ValueError, KeyError, TypeError, RecursionError, OverflowError),
+    *(sqlite3.InterfaceError, sqlite3.ProgrammingError),
+)
 
 LOCK_SECONDS = 5.0  # for other processes; a change takes them some milliseconds
 

@@ -172,6 +172,8 @@ WRONG = {
     "label": (None, 5, "blue"),
     "stored": (None, "../red/0123456789abcdef.jpg", f"red/{ONE}.jpg/../../x.jpg", f"../{ONE}.jpg"),
     "time": ("yesterday", 5, None),
+    "note": ({"a": 1}, "\ud800"),
+    "model": (2**70,),
 }
 DAMAGED = {
     "torn": b'{"time": "2026-11-01T12:0',

@@ -1,7 +1,6 @@
 """Corrections and reviews over HTTP, with a real model behind the real application."""
 
 import argparse
-import concurrent.futures
 import contextlib
 import hashlib
 import io
@@ -21,7 +20,7 @@ from hostile import ACCEPTED, RED_JPEG
 from painted import COLOURS, encode, paint
 from PIL import Image
 
-from imagesieve import console, files
+from imagesieve import console
 from imagesieve.errors import UsageError
 from imagesieve.feedback import DATABASE_NAME
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
@@ -86,7 +85,7 @@ def client_of(predictor: Predictor, corrections: Corrections, keys: str = "") ->
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder in memory where there is one: these tests wait for the disk all the time."""
+    """Yield a folder in memory where there is one: these tests wait for the disk all the time."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
         yield Path(path) / "feedback"
@@ -103,7 +102,7 @@ def predict(client: FlaskClient, data: bytes, **options: Any) -> dict[str, Any]:
     return response.get_json()
 
 
-def tell(client: FlaskClient, **fields: Any) -> Any:
+def correct(client: FlaskClient, **fields: Any) -> Any:
     return client.post("/v1/feedback", json=fields)
 
 
@@ -123,14 +122,14 @@ def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) 
     answer = predict(client, RED_JPEG)
     assert answer["held"] is True
     stored = f"blue/{RED_KEY[:16]}.jpg"
-    new = tell(client, id=answer["id"], label="blue", note="a\nb", reviewer="Ann Ü")
+    new = correct(client, id=answer["id"], label="blue", note="a\nb", reviewer="Ann Ü")
     assert new.status_code == 201
     assert new.get_json() == {
         "sha256": RED_KEY, "label": "blue", "rejected": False, "previous": None, "stored": stored,
     }  # fmt: skip
-    again = tell(client, id=answer["id"], label="blue")
+    again = correct(client, id=answer["id"], label="blue")
     assert (again.status_code, again.get_json()["previous"]) == (200, "blue")
-    changed = tell(client, sha256=RED_KEY.upper(), label="green")
+    changed = correct(client, sha256=RED_KEY.upper(), label="green")
     assert (changed.status_code, changed.get_json()["previous"]) == (200, "blue")
     first, second = read_lines(folder)
     assert {name: first[name] for name in ("predicted", "model", "reason", "reviewer", "note")} == {
@@ -145,7 +144,7 @@ def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) 
     assert check(folder) == {RED_KEY: "green"}
 
 
-def test_a_image_can_come_along(client: FlaskClient, folder: Path) -> None:
+def test_an_image_can_come_along(client: FlaskClient, folder: Path) -> None:
     done = send(client, label="red", reviewer="Ann", note="<img src=x onerror=alert(1)>")
     assert (done.status_code, done.get_json()["sha256"]) == (201, RED_KEY)
     (line,) = read_lines(folder)
@@ -162,8 +161,8 @@ def test_a_image_can_come_along(client: FlaskClient, folder: Path) -> None:
 
 def test_reject_and_undo(client: FlaskClient, folder: Path) -> None:
     answer = predict(client, RED_JPEG)
-    tell(client, id=answer["id"], label="blue")
-    rejected = tell(client, id=answer["id"], reject=True)
+    correct(client, id=answer["id"], label="blue")
+    rejected = correct(client, id=answer["id"], reject=True)
     assert rejected.status_code == 200
     assert rejected.get_json() == {
         "sha256": RED_KEY, "label": None, "rejected": True, "previous": "blue", "stored": None,
@@ -188,13 +187,13 @@ def test_an_unknown_label_is_refused_with_the_classes(
     client: FlaskClient, folder: Path, label: str
 ) -> None:
     assert_problem(
-        tell(client, sha256=RED_KEY, label=label), 400, "unknown-label", "blue, green, red"
+        correct(client, sha256=RED_KEY, label=label), 400, "unknown-label", "blue, green, red"
     )
     assert_problem(send(client, label=label), 400, "unknown-label")
     assert not folder.exists()
 
 
-def test_a_class_that_is_no_folder_name_is_refused(
+def test_a_class_that_cannot_name_a_folder_is_refused(
     predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     corrections = make_corrections(predictor, folder, classes=("../up", ".hidden", "red"))
@@ -236,28 +235,26 @@ def test_a_class_that_is_no_folder_name_is_refused(
         ({}, "either label or reject"),
     ],
 )  # fmt: skip
-def test_a_wrong_field_is_told(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
-    assert_problem(tell(client, **fields), 400, "bad-parameter", words)
+def test_a_wrong_field_is_refused(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
+    assert_problem(correct(client, **fields), 400, "bad-parameter", words)
 
 
 @pytest.mark.parametrize(
-    ("fields", "slug", "status"),
+    "fields",
     [
-        ({"label": "red", "extra": "x"}, "bad-parameter", 400),
-        ({"label": "red", "reject": "yes"}, "bad-parameter", 400),
-        ({"label": ["red", "blue"]}, "bad-parameter", 400),
-        ({"label": "red", "file": (io.BytesIO(RED_JPEG), "x.jpg")}, "bad-parameter", 400),
-        ({"label": "red", "note": "x" * 400_000}, "bad-parameter", 400),
+        {"label": "red", "extra": "x"},
+        {"label": "red", "reject": "yes"},
+        {"label": ["red", "blue"]},
+        {"label": "red", "file": (io.BytesIO(RED_JPEG), "x.jpg")},
+        {"label": "red", "note": "x" * 400_000},
     ],
 )
-def test_a_wrong_form_is_told(
-    client: FlaskClient, fields: dict[str, Any], slug: str, status: int
-) -> None:
+def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient, fields: dict[str, Any]) -> None:
     form = {"image": (io.BytesIO(RED_JPEG), "x.jpg"), **fields}
-    assert_problem(client.post("/v1/feedback", data=form), status, slug)
+    assert_problem(client.post("/v1/feedback", data=form), 400, "bad-parameter")
 
 
-def test_other_bodies_are_told(client: FlaskClient) -> None:
+def test_other_bodies_are_refused(client: FlaskClient) -> None:
     def post(data: bytes, kind: str) -> Any:
         return client.post("/v1/feedback", data=data, content_type=kind)
 
@@ -280,9 +277,9 @@ def test_other_bodies_are_told(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_unknown_images_and_methods(client: FlaskClient, method: str) -> None:
-    assert_problem(tell(client, id="nobody", label="red"), 404, "unknown-picture")
-    assert_problem(tell(client, sha256=RED_KEY, label="red"), 404, "unknown-picture")
-    assert_problem(tell(client, sha256=RED_KEY, reject=True), 404, "unknown-picture")
+    assert_problem(correct(client, id="nobody", label="red"), 404, "unknown-picture")
+    assert_problem(correct(client, sha256=RED_KEY, label="red"), 404, "unknown-picture")
+    assert_problem(correct(client, sha256=RED_KEY, reject=True), 404, "unknown-picture")
     for path in (RED_KEY, "abc", "..%2f..%2fetc", "0" * 63 + "G"):
         assert_problem(client.delete(f"/v1/feedback/{path}"), 404,
                        "not-found" if "%" in path else "unknown-picture")  # fmt: skip
@@ -292,15 +289,15 @@ def test_unknown_images_and_methods(client: FlaskClient, method: str) -> None:
 
 def test_a_correction_sent_a_thousand_times_is_one(client: FlaskClient, folder: Path) -> None:
     answer = predict(client, RED_JPEG)
-    codes = {tell(client, id=answer["id"], label="blue").status_code for _ in range(1000)}
-    assert codes == {200, 201}  # and nobody was told to slow down
+    codes = {correct(client, id=answer["id"], label="blue").status_code for _ in range(1000)}
+    assert codes == {200, 201}  # and none was rate-limited
     assert len(read_lines(folder)) == 1
 
 
 def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) -> None:
     predict(client, RED_JPEG)
     responses = [
-        tell(client, sha256=RED_KEY, label=("red", "blue")[number % 2]) for number in range(150)
+        correct(client, sha256=RED_KEY, label=("red", "blue")[number % 2]) for number in range(150)
     ]
     refused = [response for response in responses if response.status_code == 429]
     assert 0 < len(refused) <= 30
@@ -310,7 +307,7 @@ def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) ->
     check(folder)
 
 
-def test_each_caller_has_a_pace_of_its_own(predictor: Predictor, folder: Path) -> None:
+def test_each_caller_has_a_rate_limit_of_its_own(predictor: Predictor, folder: Path) -> None:
     corrections = make_corrections(predictor, folder)
     corrections._buckets = TokenBuckets(RateLimit(rate=0.001, burst=1))
     keys = KEYS.replace("admin,predict", "admin,predict,feedback")
@@ -363,21 +360,23 @@ def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> N
         assert_problem(client.open(path, method=method, headers=headers), 403, "forbidden")
 
 
-def test_review_tells_the_unsure_first_and_forgets_the_corrected(client: FlaskClient) -> None:
+def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_ones(
+    client: FlaskClient,
+) -> None:
     sure, murky = predict(client, RED_JPEG), predict(client, MURKY)
-    told = client.get("/v1/review").get_json()
-    assert [image["id"] for image in told["images"]] == [murky["id"], sure["id"]]
-    first = told["images"][0]
+    queue = client.get("/v1/review").get_json()
+    assert [image["id"] for image in queue["images"]] == [murky["id"], sure["id"]]
+    first = queue["images"][0]
     assert (first["sha256"], first["label"], first["decision"]) == (MURKY_KEY, "green", "neutral")
     assert first["reason"] == "uncertain"
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert first["probability"] == max(first["probabilities"].values())
-    assert (told["waiting"], told["corrected"], told["audit"]) == (1, 0, None)
-    assert told["classes"] == ["blue", "green", "red"]
-    tell(client, sha256=MURKY_KEY, label="green")
-    told = client.get("/v1/review?limit=1").get_json()
-    assert [image["sha256"] for image in told["images"]] == [RED_KEY]
-    assert (told["waiting"], told["corrected"]) == (0, 1)
+    assert (queue["waiting"], queue["corrected"], queue["audit"]) == (1, 0, None)
+    assert queue["classes"] == ["blue", "green", "red"]
+    correct(client, sha256=MURKY_KEY, label="green")
+    queue = client.get("/v1/review?limit=1").get_json()
+    assert [image["sha256"] for image in queue["images"]] == [RED_KEY]
+    assert (queue["waiting"], queue["corrected"]) == (0, 1)
     client.delete(f"/v1/feedback/{MURKY_KEY}")
     assert client.get("/v1/review?limit=100").get_json()["waiting"] == 1
 
@@ -387,11 +386,11 @@ def test_review_tells_the_unsure_first_and_forgets_the_corrected(client: FlaskCl
     ["limit=0", "limit=101", "limit=-1", "limit=1e9", "limit=x", "limit=", "page=2",
      "limit=1&limit=x", "limit=" + "9" * 500],
 )  # fmt: skip
-def test_a_wrong_option_of_review_is_told(client: FlaskClient, query: str) -> None:
+def test_a_wrong_option_of_the_review_queue_is_refused(client: FlaskClient, query: str) -> None:
     assert_problem(client.get(f"/v1/review?{query}"), 400, "bad-parameter")
 
 
-def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
+def test_an_image_to_review_is_encoded_anew(
     client: FlaskClient, predictor: Predictor, folder: Path
 ) -> None:
     sent = ACCEPTED["JPEG and PHP behind it"]
@@ -410,7 +409,7 @@ def test_the_image_is_encoded_anew_and_shown_by_nobody_else(
         shown = Image.open(io.BytesIO(response.data))
         assert max(shown.size) <= 1024
     send(client, MURKY, label="red")
-    fresh = client_of(predictor, make_corrections(predictor, folder))  # holds nothing any more
+    fresh = client_of(predictor, make_corrections(predictor, folder))  # has no recent images
     stored = fresh.get(f"/v1/review/{MURKY_KEY}/image")
     assert stored.data == (folder / "red" / f"{MURKY_KEY[:16]}.jpg").read_bytes()
     assert_problem(fresh.get(f"/v1/review/{key}/image"), 404, "unknown-picture")
@@ -450,7 +449,7 @@ def test_a_disk_that_fails_costs_corrections_and_nothing_else(
 ) -> None:
     folder.write_bytes(b"a file in its place")
     answer = predict(client, MURKY)
-    refused = tell(client, id=answer["id"], label="red")
+    refused = correct(client, id=answer["id"], label="red")
     assert_problem(refused, 503, "feedback-unavailable")
     assert refused.headers["Retry-After"]
     assert str(folder) not in refused.text
@@ -459,7 +458,7 @@ def test_a_disk_that_fails_costs_corrections_and_nothing_else(
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
     assert predict(client, RED_JPEG)["held"] is True
     folder.unlink()
-    assert tell(client, id=answer["id"], label="red").status_code == 201
+    assert correct(client, id=answer["id"], label="red").status_code == 201
 
 
 def test_a_server_starts_with_a_folder_that_cannot_be_used(
@@ -471,13 +470,13 @@ def test_a_server_starts_with_a_folder_that_cannot_be_used(
     assert "cannot be stored" in caplog.text
     assert "runs without corrections" in caplog.text
     assert predict(client, RED_JPEG)["held"] is True
-    assert_problem(tell(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
+    assert_problem(correct(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
     for _ in range(3):
         assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
     assert caplog.text.count("cannot be read") == 1
 
 
-def test_a_full_store_is_told(predictor: Predictor, folder: Path) -> None:
+def test_a_full_store_refuses_more_images(predictor: Predictor, folder: Path) -> None:
     client = client_of(predictor, make_corrections(predictor, folder, "--feedback-limit", "1"))
     noisy = paint(COLOURS["red"], size=(1000, 700))
     codes = [send(client, encode(noisy, quality=90 + n), label="red").status_code for n in range(3)]
@@ -499,18 +498,18 @@ def test_images_on_disk_are_reviewed_after_a_restart(predictor: Predictor, folde
     for data in (MURKY, RED_JPEG, other):
         predict(client, data)
     murky = predict(client, MURKY)
-    tell(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
+    correct(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
     predict(client, other)  # once more: it stays corrected
     corrections.close()
     assert waiting_on_disk(folder) == {MURKY_KEY}
     fresh = make_corrections(predictor, folder, "--keep", "uncertain")
     client = client_of(predictor, fresh)
-    told = client.get("/v1/review").get_json()
-    assert [image["sha256"] for image in told["images"]] == [MURKY_KEY]
-    assert (told["waiting"], told["corrected"]) == (1, 1)
+    queue = client.get("/v1/review").get_json()
+    assert [image["sha256"] for image in queue["images"]] == [MURKY_KEY]
+    assert (queue["waiting"], queue["corrected"]) == (1, 1)
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
     assert murky["id"]
-    assert tell(client, id=told["images"][0]["id"], label="green").status_code == 201
+    assert correct(client, id=queue["images"][0]["id"], label="green").status_code == 201
     assert read_lines(folder)[-1]["reason"] == "uncertain"
     assert waiting_on_disk(folder) == set()
 
@@ -522,11 +521,11 @@ def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder
     dropped = [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(4)]
     for data in (RED_JPEG, *dropped):
         predict(client, data)
-    told = client.get("/v1/review").get_json()
-    reasons = [image["reason"] for image in told["images"]]
+    queue = client.get("/v1/review").get_json()
+    reasons = [image["reason"] for image in queue["images"]]
     assert reasons == ["audit"] * 4 + ["recent"]
     for number, label in enumerate(("red", "blue", "blue")):
-        tell(client, sha256=told["images"][number]["sha256"], label=label)
+        correct(client, sha256=queue["images"][number]["sha256"], label=label)
     audit = client.get("/v1/review").get_json()["audit"]
     assert audit["missed_share"] == pytest.approx(1 / 3)
     assert audit.pop("interval") == pytest.approx([0.0615, 0.7923], abs=1e-3)
@@ -548,23 +547,6 @@ def test_nothing_is_written_unless_asked_for(predictor: Predictor, folder: Path)
     assert not folder.exists()
 
 
-def test_eight_threads_correct_over_http(client: FlaskClient, folder: Path) -> None:
-    images = [encode(paint(COLOURS["red"], seed=seed)) for seed in range(6)]
-
-    def work(seed: int) -> list[int]:
-        own = client.application.test_client()
-        return [
-            send(own, data, label=("red", "blue")[(seed + number) % 2]).status_code
-            for number, data in enumerate(images)
-        ]
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        codes = [code for row in pool.map(work, range(8)) for code in row]
-    assert set(codes) == {200, 201}
-    assert codes.count(201) == len(images)
-    assert len(check(folder)) == len(images)
-
-
 def test_corrections_are_counted(predictor: Predictor, folder: Path) -> None:
     metrics = Metrics()
     corrections = make_corrections(predictor, folder, count=metrics.note_correction)
@@ -583,7 +565,7 @@ def test_no_byte_of_a_request_gets_into_the_log_unescaped(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         send(client, label="red", note="first\nINFO forged line", reviewer="Ann")
-        tell(client, sha256=RED_KEY, label="x\nINFO forged line")
+        correct(client, sha256=RED_KEY, label="x\nINFO forged line")
         client.delete("/v1/feedback/x%0AINFO forged line")
     assert "\nINFO forged" not in caplog.text
 
@@ -621,14 +603,8 @@ def test_a_class_of_interest_that_the_model_lacks_is_a_usage_error(
         make_corrections(predictor, folder, "--class-of-interest", "menu")
 
 
-def test_an_audit_of_nothing_is_told(
+def test_an_audit_of_nothing_is_logged(
     version_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_corrections(Predictor.load(version_path), folder, "--audit-share", "0.5")
     assert "--class-of-interest" in caplog.text
-
-
-def test_the_stored_file_is_not_the_one_that_was_sent(client: FlaskClient, folder: Path) -> None:
-    stored = send(client, ACCEPTED["JPEG and PHP behind it"], label="red").get_json()["stored"]
-    assert b"php" not in (folder / stored).read_bytes()
-    assert files.sha256_of(folder / stored)[:16] != Path(stored).stem

@@ -22,19 +22,19 @@ SEEDS = itertools.count(1000)  # no two tests send the same image
 
 
 def review(site: str) -> dict[str, Any]:
-    """Give what waits to be reviewed."""
+    """Return what waits to be reviewed."""
     answer = requests.get(f"{site}/v1/review?limit=100", timeout=SECONDS)
     answer.raise_for_status()
     return answer.json()
 
 
 def unsure(site: str) -> list[dict[str, Any]]:
-    """Give the images that ask for a look."""
+    """Return the images to review first."""
     return [image for image in review(site)["images"] if image["reason"] == "uncertain"]
 
 
 def leave(site: str, number: int) -> None:
-    """Reject images until no more than so many wait; the service limits how many in a minute."""
+    """Reject images until at most `number` wait; the service limits how many in a minute."""
     for image in unsure(site)[number:]:
         wanted = {"sha256": image["sha256"], "reject": True}
         requests.post(f"{site}/v1/feedback", json=wanted, timeout=SECONDS).raise_for_status()
@@ -42,7 +42,7 @@ def leave(site: str, number: int) -> None:
 
 @pytest.fixture
 def five(site: str) -> list[str]:
-    """Have five images wait that the model is unsure of; give their sha256s in order."""
+    """Have five uncertain images wait; return their SHA-256s in order."""
     leave(site, 5)
     for _ in range(5 - len(unsure(site))):
         data = murky(next(SEEDS))
@@ -55,20 +55,20 @@ def five(site: str) -> list[str]:
 
 @pytest.fixture
 def page(tab: Page, site: str, five: list[str]) -> Page:
-    """Give the page, with five images to review."""
+    """Return the page, with five images to review."""
     tab.goto(f"{site}/review")
     seen(tab, waiting=5)
     return tab
 
 
 def seen(page: Page, waiting: int) -> None:
-    """Wait until an image is before the eyes and so many wait."""
+    """Wait until an image is shown and `waiting` images wait."""
     expect(page.locator("#progress")).to_contain_text(f"{waiting} waiting")
     expect(page.locator("#image")).to_be_visible()
 
 
 def undone(site: str, sha256: str) -> dict[str, Any]:
-    """Take back a correction and give what the service says."""
+    """Undo a correction and return the answer."""
     answer = requests.delete(f"{site}/v1/feedback/{sha256}", timeout=SECONDS)
     answer.raise_for_status()
     return answer.json()
@@ -137,9 +137,7 @@ def test_buttons_do_what_the_keys_do(page: Page, site: str, five: list[str]) -> 
     assert left == {five[0], five[1], *five[3:]}
 
 
-def test_key_counts_only_for_a_image_that_is_before_the_eyes(
-    tab: Page, site: str, five: list[str]
-) -> None:
+def test_key_counts_only_for_an_image_that_is_shown(tab: Page, site: str, five: list[str]) -> None:
     held_back: list[Route] = []
     tab.route("**/image", lambda route: held_back.append(route))
     tab.goto(f"{site}/review")
@@ -156,7 +154,7 @@ def test_key_counts_only_for_a_image_that_is_before_the_eyes(
     assert review(site)["waiting"] == 4
 
 
-def test_held_down_key_corrects_one_image(page: Page, site: str) -> None:
+def test_pressed_key_corrects_one_image(page: Page, site: str) -> None:
     page.keyboard.down("1")
     seen(page, waiting=4)
     for _ in range(5):
@@ -198,7 +196,7 @@ def test_image_that_is_gone_can_be_passed_over(tab: Page, site: str, five: list[
     expect(tab.locator("#image")).to_be_visible()
 
 
-def test_nothing_to_review_is_said_in_plain_words(tab: Page, site: str) -> None:
+def test_an_empty_queue_is_explained(tab: Page, site: str) -> None:
     leave(site, 0)
     tab.goto(f"{site}/review")
     expect(tab.locator("#empty-title")).to_have_text("Nothing to review")
@@ -232,7 +230,7 @@ def test_images_the_model_was_sure_of_are_shown_when_asked_for(tab: Page, site: 
         ),
     ],
 )
-def test_estimate_of_what_the_filter_misses_is_told(
+def test_estimate_of_what_the_filter_misses_is_shown(
     tab: Page, site: str, audit: dict[str, Any], words: str
 ) -> None:
     interval = [0.005, 0.07] if audit["reviewed"] else None

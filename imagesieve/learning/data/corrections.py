@@ -139,15 +139,15 @@ def _without_outdated(
     for sample in dataset.train:
         if sample.sha256 in rejected:
             reasons[sample.path] = _in_no_class(folder)
-    kept = [sample for sample in dataset.train if sample.path not in reasons]
-    for name, count in zip(dataset.classes, dataset.counts(kept), strict=True):
+    remaining = [sample for sample in dataset.train if sample.path not in reasons]
+    for name, count in zip(dataset.classes, dataset.counts(remaining), strict=True):
         if not count:
             raise DataError(
                 f"With the corrections in {folder}, no image in {dataset.folder / TRAIN / name} "
                 "is left to learn from: all are corrected to other classes, or rejected. Add "
                 "images, or leave the corrections out with --no-feedback."
             )
-    return kept, [Reject(path, reason) for path, reason in reasons.items()]
+    return remaining, [Reject(path, reason) for path, reason in reasons.items()]
 
 
 def _without_measured_on(

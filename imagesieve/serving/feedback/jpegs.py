@@ -32,7 +32,7 @@ def to_jpeg(data: bytes, limits: Limits) -> bytes:
 
 
 def _decode(data: bytes, limits: Limits) -> DecodedImage:
-    """Decode, a huge image to twice the size wanted: that bounds what a JPEG takes of memory."""
+    """Decode, a huge image to twice `MAX_SIDE` at most: that bounds what a JPEG takes of memory."""
     announced = _decoding_size(*announced_size(data), limits)
     image = decode(data, limits, image_size=announced)
     upright = _decoding_size(image.width, image.height, limits)

@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--audit-share",
         type=console.number(0, 1),
         metavar="P",
-        help="part of the dropped images, 0 to 1, that is drawn for review, which tells what the "
+        help="part of the dropped images, 0 to 1, that is drawn for review, which shows what the "
         "filter misses: 0.01 is one of a hundred (0)",
     )
     add(

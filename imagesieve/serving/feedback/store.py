@@ -124,8 +124,8 @@ class FeedbackStore:
         if jpeg is None and not self._path.exists():  # nothing is made for what will be refused
             raise _nothing_to_undo() if event.action == UNDO else _image_needed()
         if jpeg is not None:
-            # Committed first: the file of a known image that no event names is removed by `open`.
-            with self._writing() as history:
+            # First of all: `open` removes the file of a registered image that no event names.
+            with self._writing(outlives_power=False) as history:
                 history.register(history.key_of(event.sha256), event.sha256)
         with self._writing() as history:
             key = history.key_of(event.sha256)
@@ -256,11 +256,13 @@ class FeedbackStore:
                 image_path(self._folder, former).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[History]:
+    def _writing(self, *, outlives_power: bool = True) -> Iterator[History]:
         """Yield the history, all other threads and processes waiting; commit in the end."""
         with self._reporting("stored"):
             history = self._connected()
             self._written = None
+            synchronous = "FULL" if outlives_power else "NORMAL"
+            history.database.execute(f"PRAGMA synchronous={synchronous}")
             try:
                 with transaction(history.database):
                     yield history
@@ -334,7 +336,7 @@ class FeedbackStore:
             has_journal = history.take_over(journal)
             for path in self._folder.glob(f"*/{files.PARTIAL_PREFIX}*"):
                 if path.is_file() and not path.parent.is_symlink():
-                    path.unlink()  # its writer was killed: nobody writes while we do
+                    path.unlink()  # its writer was killed: no other process writes now
             history.database.execute("UPDATE images SET num_bytes = 0")
             for key, sizes in find_images(self._folder).items():
                 self._tidy(history, key, sizes)
@@ -396,4 +398,6 @@ def _nothing_to_undo() -> UnknownImageError:
 
 
 def _image_needed() -> ImageNeededError:
-    return ImageNeededError("The image is not stored any more: send it again, as a file.")
+    return ImageNeededError(
+        "The server does not have this image any more: send it again, as a file."
+    )

@@ -50,7 +50,7 @@ from imagesieve.serving.service import json_response, requires
 PACE = RateLimit(rate=2.0, burst=120)
 
 _MAX_NAMED = 50  # classes in a message
-_NOT_HELD = "The image is not held any more."
+_GONE = "The server does not have this image any more"
 
 _UNDO_LINK = {
     "undo": {
@@ -280,13 +280,13 @@ class Corrections:
         """Return an image that should be reviewed."""
         refuse_options(flask.request, self._admission.limits)
         if not is_sha256(sha256):
-            raise UnknownImageError(_NOT_HELD)
+            raise UnknownImageError(f"{_GONE}.")
         data = self._recent.data(sha256)
         # Never the bytes that were sent: an image may be a page or a script as well.
         with self._admission.place():
             jpeg = self._to_jpeg(data) if data is not None else self._store.image(sha256)
         if jpeg is None:
-            raise UnknownImageError(_NOT_HELD)
+            raise UnknownImageError(f"{_GONE}.")
         response = flask.Response(jpeg, mimetype="image/jpeg")
         response.headers["Content-Disposition"] = "inline"
         return response
@@ -341,7 +341,7 @@ class Corrections:
         by_id = self._recent.by_id(asked.id) if asked.id is not None else None
         if asked.image is None and asked.id is not None:
             if by_id is None:
-                raise UnknownImageError(f"{_NOT_HELD[:-1]}: send it again.")
+                raise UnknownImageError(f"{_GONE}: send it again.")
             return by_id.sha256, by_id
         sha256 = asked.sha256 or ""
         if asked.image is not None:
