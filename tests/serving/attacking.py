@@ -161,6 +161,10 @@ class Target:
             self.predict(data)
             self.predict_old(data)
         self.upload(("image", ("a.jpg", RED_JPEG)), path="/v1/predict/batch")
+        form = {"label": (None, "red"), "image": ("a.jpg", RED_JPEG)}
+        done = self.ask("POST", "/v1/feedback", files=form)  # its database stays open
+        if done.ok:
+            self.ask("DELETE", f"/v1/feedback/{done.json()['sha256']}")
         self.ask("GET", "/")
         self.figure("classifier_in_flight")
         self._used = self.used()

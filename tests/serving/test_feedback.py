@@ -63,6 +63,12 @@ def stored_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
 
 
+def store_size(folder: Path) -> int:
+    """Return the number of images that the database has a row for."""
+    with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as database:
+        return database.execute("SELECT count(*) FROM images").fetchone()[0]
+
+
 def command(mode: str, folder: Path, *more: object) -> list[str]:
     return [sys.executable, "-W", "error", str(PROGRAM), mode, str(folder), *map(str, more)]
 
@@ -193,6 +199,7 @@ def test_each_limit_refuses_with_nothing_changed(folder: Path) -> None:
         correct(store, 0, "red", JPEGS[0])
         with pytest.raises(FeedbackFullError, match="1 images"):
             correct(store, 1, "red", JPEGS[1])
+        assert store_size(folder) == 1
         correct(store, 1, None, JPEGS[1])  # takes no room
         correct(store, 0, "blue")
         undo(store)

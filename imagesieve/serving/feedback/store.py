@@ -126,7 +126,11 @@ class FeedbackStore:
         if jpeg is not None:
             # First of all: `open` removes the file of a registered image that no event names.
             with self._writing(outlives_power=False) as history:
-                history.register(history.key_of(event.sha256), event.sha256)
+                key = history.key_of(event.sha256)
+                is_new = history.row("SELECT key FROM images WHERE key = ?", key) is None
+                history.register(key, event.sha256)
+                if is_new and event.label is not None:
+                    self._reserve(history, key, len(jpeg))
         with self._writing() as history:
             key = history.key_of(event.sha256)
             before = history.in_force(key)
@@ -213,7 +217,7 @@ class FeedbackStore:
             self._remember(history, key, former)
 
     def _reserve(self, history: History, key: str, num_bytes: int) -> None:
-        """Note the size that an image's file will have.
+        """Reserve room for the file of an image.
 
         Raises:
             FeedbackFullError: a limit is reached.
@@ -295,8 +299,7 @@ class FeedbackStore:
             yield
             self._trouble = ""
         except (OutputError, OSError, sqlite3.Error) as error:
-            if isinstance(error, sqlite3.Error):
-                self._disconnect()
+            self._disconnect()  # what is reserved, or written, is found out anew
             trouble = f"Corrections in {self._folder} cannot be {what}: {error}"
             if trouble != self._trouble:
                 _log.warning("%s", trouble)
