@@ -17,9 +17,11 @@ def terminal() -> Iterator[Callable[[], str]]:
 
     def read() -> str:
         sys.stderr.flush()
+        shown = b""
         with contextlib.suppress(BlockingIOError):
-            return os.read(ours, 1 << 16).decode()
-        return ""
+            while data := os.read(ours, 1 << 16):  # at most 4 kB at a time
+                shown += data
+        return shown.decode()
 
     with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as screen:
         patch.setenv("COLUMNS", "80")

@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def error_of(result: Result) -> str:
-    """Give the one error line that must close standard error."""
+    """Return the one error line that must close standard error."""
     assert "Traceback" not in result.stderr
     lines = result.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error:")]
@@ -370,7 +370,7 @@ def test_what_only_shows_later_is_one_line_too(
     assert contents(place.models) == contents(trained.models)
 
 
-def test_a_fine_tuned_network_is_saved_and_told_as_json(later: Later) -> None:
+def test_a_fine_tuned_network_is_saved_and_printed_as_json(later: Later) -> None:
     place = later["fine_tuned"].result()
     assert place.result.returncode == 0, place.result.stderr
     value = json.loads(place.result.stdout)
