@@ -125,7 +125,9 @@ def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tup
     name = _unquote(raw_name, limits)
     if name not in TEXT_FIELDS:
         return name, _unquote(raw_value, limits)
-    value = _unescape_base64(raw_value)
+    value = raw_value
+    for escape, sign in _BASE64_ESCAPES:
+        value = value.replace(escape, sign)
     if value.count(b"%") > limits.max_escapes:
         raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
     return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
@@ -134,15 +136,9 @@ def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tup
 def _unquote(raw: bytes, limits: ServingLimits) -> str:
     if len(raw) > limits.max_option_chars:
         raise MalformedBodyError(
-            f"A form field that is no image has more than {limits.max_option_chars:,} characters."
+            f"A form field without an image has more than {limits.max_option_chars:,} characters."
         )
     return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
-
-
-def _unescape_base64(value: bytes) -> bytes:
-    for escape, sign in _BASE64_ESCAPES:
-        value = value.replace(escape, sign)
-    return value
 
 
 def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None) -> Any:
@@ -150,7 +146,7 @@ def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None)
 
     Args:
         body: all of it.
-        limits: see there.
+        limits: of its size.
         max_marks: of each of the signs that part values; `limits.max_json_marks` by default.
 
     Raises:
@@ -159,7 +155,7 @@ def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None)
     # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
     most = max_marks or limits.max_json_marks
     if any(_has_more(body, mark, most) for mark in (b"[", b"{", b",", b":")):
-        raise MalformedBodyError("The JSON body has far more values than are asked for.")
+        raise MalformedBodyError("The JSON body has far more values than a request needs.")
     try:
         return json.loads(
             body.decode("utf-8"),
@@ -188,12 +184,12 @@ def _number(text: str) -> int | float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name is there twice")
     return dict(pairs)
 
 
@@ -205,7 +201,7 @@ def read_form(
     Args:
         request: names the media type and the boundary.
         body: all of it.
-        limits: see there.
+        limits: of its parts.
         max_parts: fields and files together; `limits.max_form_fields` by default.
 
     Raises:

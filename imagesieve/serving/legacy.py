@@ -1,7 +1,7 @@
-"""The first generation's HTTP contract: its shapes, texts and habits, translated here alone.
+"""The first generation's HTTP contract: its shapes and texts, `POST /image/detection`.
 
-`POST /image/detection` answers with HTTP 200 whatever the image was: old callers look only at
-`code`. What is not about the image (`TOLD_BY_STATUS`) has a status of its own and the same body.
+It answers with HTTP 200 whatever the image was: old callers look only at `code`. What does not
+concern the image (`TOLD_BY_STATUS`) has a status of its own and the same body.
 """
 
 import json
@@ -16,13 +16,11 @@ SUCCESS = "00"
 FAILURE = "98"
 MISSING_MESSAGE = "缺少必要传入参数"
 
-# The first generation's callers look at `code` alone; only what is not about their image gets a
-# status of its own.
 TOLD_BY_STATUS = frozenset({401, 403, 429, 503, 504})
 
 
 def success(prediction: Prediction, policy: DecisionPolicy) -> str:
-    """Give the answer for a judged image as JSON text."""
+    """Return the answer for an image as JSON text."""
     label = label_of(prediction, policy)
     return json.dumps(
         {
@@ -30,33 +28,32 @@ def success(prediction: Prediction, policy: DecisionPolicy) -> str:
             "message": success_message(label),
             "predictedClass": label,
             "probability": str(prediction.probability),
-        },
-        ensure_ascii=True,
+        }
     )
 
 
 def missing() -> str:
-    """Give the answer for a request without the field."""
-    return json.dumps({"code": FAILURE, "message": MISSING_MESSAGE}, ensure_ascii=True)
+    """Return the answer for a request without the field."""
+    return json.dumps({"code": FAILURE, "message": MISSING_MESSAGE})
 
 
 def failure(reason: str) -> str:
-    """Give the answer for an image that could not be judged."""
-    return json.dumps({"code": FAILURE, "message": failure_message(reason)}, ensure_ascii=True)
+    """Return the answer for an image that could not be classified."""
+    return json.dumps({"code": FAILURE, "message": failure_message(reason)})
 
 
 def success_message(label: str) -> str:
-    """Give the text for a judged image."""
+    """Return the text for an image."""
     return f"图片检测成功，类别是：{label}"
 
 
 def failure_message(reason: str) -> str:
-    """Give the text for an image that could not be judged."""
+    """Return the text for an image that could not be classified."""
     return f"图片检测失败，原因是：{reason}"
 
 
 def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
-    """Give the decision; a model with a class `neutral` is never unsure of anything else here.
+    """Return the decision; where a class is `neutral`, it is that class below the confidence.
 
     The first generation had no policies: below 0.75 it meant to answer `neutral`, always.
     """

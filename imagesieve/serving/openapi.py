@@ -498,6 +498,8 @@ def _fit(value: Any, facts: _Facts) -> Any:
         return [_fit(one, facts) for one in value]
     if not isinstance(value, Mapping):
         return value
+    if "$ref" in value:  # the type beside it says nothing more
+        return {name: value[name] for name in ("$ref", "description") if name in value}
     fitted = {name: _fit(one, facts) for name, one in value.items() if name != "x-limit"}
     if "x-limit" in value:
         bound = "maxItems" if value["type"] == "array" else "maximum"

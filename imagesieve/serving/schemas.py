@@ -74,7 +74,7 @@ Milliseconds = Annotated[float, Meta(ge=0)]
 DataId = Annotated[
     str,
     Meta(min_length=1, max_length=128),
-    doc("your own name for the image, repeated in the answer", **_PRINTABLE),
+    doc("your own name for the image, repeated in the answer", examples=["shop/7"], **_PRINTABLE),
 ]
 TopK = Annotated[
     int,
@@ -355,7 +355,7 @@ class Corrected(AnswerSchema):
     sha256: Sha256
     label: Annotated[str | None, doc("what holds now")]
     rejected: Annotated[bool, doc("whether it belongs to no class")]
-    previous: Annotated[str | None, doc("the label that held before")]
+    previous: Annotated[str | None, doc("the label before that")]
     stored: Annotated[str | None, doc("where the image lies in the feedback folder")]
 
 

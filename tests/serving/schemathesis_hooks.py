@@ -1,4 +1,4 @@
-"""What schemathesis has to be told to try the API: real images, and what OpenAPI cannot say."""
+"""What schemathesis needs to try the API: real images, and what OpenAPI cannot say."""
 
 import base64
 import sys

@@ -26,9 +26,9 @@ from imagesieve.serving.pipeline import PredictionResult
 IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}
 RED = TEXTS["red"]
-KEYS = "shop predict aaaaaaaaaaaaaaaaaaaa; desk feedback bbbbbbbbbbbbbbbbbbbb"
+KEYS = "shop predict aaaaaaaaaaaaaaaaaaaa; clerk feedback bbbbbbbbbbbbbbbbbbbb"
 SHOP = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
-DESK = {"X-API-Key": "bbbbbbbbbbbbbbbbbbbb"}
+CLERK = {"X-API-Key": "bbbbbbbbbbbbbbbbbbbb"}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def assert_error(response: TestResponse, status: int, *words: str) -> None:
         assert word in value["error"]
 
 
-def test_server_and_model_tell_what_they_are(client: FlaskClient, predictor: Predictor) -> None:
+def test_server_and_model_describe_themselves(client: FlaskClient, predictor: Predictor) -> None:
     version = imagesieve.__version__
     server = {"name": "imagesieve", "version": version, "extensions": []}
     assert client.get("/v2").get_json() == server
@@ -87,7 +87,7 @@ def test_server_and_model_tell_what_they_are(client: FlaskClient, predictor: Pre
     assert client.get("/v2/health/ready").get_json() == {"ready": True}
 
 
-def test_images_are_judged_in_the_order_sent(client: FlaskClient, predictor: Predictor) -> None:
+def test_images_are_classified_in_the_order_sent(client: FlaskClient, predictor: Predictor) -> None:
     names = ["red", "blue", "green", "blue"]
     response = infer(client, tensor(*(TEXTS[name] for name in names)), id="shop-77/3")
     value = response.get_json()
@@ -114,8 +114,8 @@ def test_a_tensor_may_have_a_second_side_of_one(client: FlaskClient) -> None:
 
 
 def test_only_the_outputs_asked_for_are_answered(client: FlaskClient, predictor: Predictor) -> None:
-    wanted = [{"name": "decision"}, {"name": "label", "parameters": {"binary_data": False}}]
-    response = infer(client, tensor(RED), outputs=wanted, model=predictor.version.name)
+    requested = [{"name": "decision"}, {"name": "label", "parameters": {"binary_data": False}}]
+    response = infer(client, tensor(RED), outputs=requested, model=predictor.version.name)
     assert list(outputs(response)) == ["decision", "label"]
     assert response.get_json()["model_name"] == predictor.version.name
     assert "id" not in response.get_json()
@@ -133,7 +133,7 @@ def test_decision_follows_the_policy(version_path: Path) -> None:
     assert (found["label"]["data"], found["decision"]["data"]) == (["red"], ["neutral"])
 
 
-def test_parameters_are_taken_and_mean_nothing(client: FlaskClient) -> None:
+def test_parameters_are_accepted_and_mean_nothing(client: FlaskClient) -> None:
     parameters = {"priority": 1, "binary_data_output": False}
     response = infer(client, tensor(RED, parameters=parameters), parameters=parameters)
     assert outputs(response)["label"]["data"] == ["red"]
@@ -144,7 +144,7 @@ def test_a_client_that_names_no_media_type_is_understood(client: FlaskClient) ->
     assert outputs(client.post("/v2/models/default/infer", data=body))["label"]["data"] == ["red"]
 
 
-def test_thirty_two_images_are_judged_and_one_more_is_refused(client: FlaskClient) -> None:
+def test_thirty_two_images_are_classified_and_one_more_is_refused(client: FlaskClient) -> None:
     assert outputs(infer(client, tensor(*[RED] * 32)))["label"]["data"] == ["red"] * 32
     assert_error(infer(client, tensor(*[RED] * 33)), 413, "32")
 
@@ -206,6 +206,8 @@ def test_wrong_requests_are_told_in_the_protocol_s_shape(client: FlaskClient, fa
         (b"", "application/json", 400),
         (b"{", "application/json", 400),
         (b'{"inputs": [{"shape": [NaN]}]}', "application/json", 400),
+        (b'{"inputs": [{"name": "image", "name": "image"}]}', "application/json", 400),
+        (b'{"inputs": [], "parameters": {"a": {"b": 1, "b": 2}}}', "application/json", 400),
         (b'{"inputs": ' + b"[" * 5000, "application/json", 400),
         (IMAGES["red"], "image/jpeg", 415),
         (b'{"inputs":[]}' + IMAGES["red"], "application/octet-stream", 415),
@@ -244,11 +246,11 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
     for path in ("/v2", "/v2/models/default", "/v2/models/default/ready"):
         assert_error(client.get(path), 401)
         assert client.get(path, headers=SHOP).status_code == 200
-        assert_error(client.get(path, headers=DESK), 403)
+        assert_error(client.get(path, headers=CLERK), 403)
     body = {"inputs": [tensor(RED)]}
     path = "/v2/models/default/infer"
     assert_error(client.post(path, json=body), 401)
-    assert_error(client.post(path, json=body, headers=DESK), 403)
+    assert_error(client.post(path, json=body, headers=CLERK), 403)
     assert client.post(path, json=body, headers=SHOP).status_code == 200
 
 
@@ -270,17 +272,17 @@ class Notes:
     def blueprint(self) -> flask.Blueprint:
         return flask.Blueprint("feedback", __name__)
 
-    def note(self, image_id: str, judged: PredictionResult) -> bool:
-        self.noted[image_id] = judged
+    def note(self, image_id: str, result: PredictionResult) -> bool:
+        self.noted[image_id] = result
         return True
 
 
-def test_judged_images_can_be_corrected_later(predictor: Predictor) -> None:
+def test_classified_images_can_be_corrected_later(predictor: Predictor) -> None:
     notes = Notes()
     client = app_of(predictor, corrections=notes).test_client()
     response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
     request_id = response.headers["X-Request-Id"]
-    assert {name: judged.data for name, judged in notes.noted.items()} == {
+    assert {name: result.data for name, result in notes.noted.items()} == {
         f"{request_id}-0": IMAGES["red"],
         f"{request_id}-1": IMAGES["blue"],
     }

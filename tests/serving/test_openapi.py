@@ -81,7 +81,7 @@ def described(client: FlaskClient) -> Document:
 
 
 def operations(spec: Document) -> Iterator[tuple[str, str, Document]]:
-    """Give method, path and operation."""
+    """Yield method, path and operation."""
     for path, item in spec["paths"].items():
         for method, operation in item.items():
             yield method.upper(), path, operation
@@ -110,7 +110,7 @@ def test_document_is_valid_openapi_with_and_without_keys_and_model(
         assert document["info"]["version"] == imagesieve.__version__
 
 
-def test_every_address_of_the_service_is_described_and_no_other(
+def test_every_route_of_the_service_is_described_and_no_other(
     app: flask.Flask, spec: Document
 ) -> None:
     there = {
@@ -143,7 +143,7 @@ def test_every_operation_says_what_it_is_for(spec: Document) -> None:
             assert answer["description"]
 
 
-def test_examples_lead_to_the_addresses_that_they_stand_by(
+def test_examples_lead_to_the_routes_that_they_stand_by(
     app: flask.Flask, keyed: flask.Flask, spec: Document
 ) -> None:
     urls = app.url_map.bind("localhost")
@@ -201,7 +201,7 @@ def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: fl
         assert ("401" in operation["responses"]) == ("security" in operation)
 
 
-def test_addresses_of_images_are_described_where_they_are_taken(
+def test_urls_of_images_are_described_where_they_are_fetched(
     spec: Document, predictor: Predictor
 ) -> None:
     without = described(app_of(predictor).test_client())
@@ -219,7 +219,7 @@ def test_every_problem_is_described_with_its_shape(spec: Document) -> None:
     kinds = spec["components"]["schemas"]["ProblemType"]["enum"]
     slugs = {row.slug for row in errors.PROBLEMS.values()} - {"client-gone"}
     assert set(kinds) == {f"/problems/{slug}" for slug in slugs}
-    told = set()
+    listed = set()
     for _, path, operation in operations(spec):
         for status, answer in operation["responses"].items():
             if int(status) < 400:
@@ -231,17 +231,17 @@ def test_every_problem_is_described_with_its_shape(spec: Document) -> None:
                 assert types == {"application/json"}
             else:
                 assert types == {"application/problem+json"}
-            told |= set(re.findall("`([a-z0-9-]+)`: ", answer["description"]))
+            listed |= set(re.findall("`([a-z0-9-]+)`: ", answer["description"]))
             waits = status in ("429", "503")
             assert ("Retry-After" in answer["headers"]) == waits
     no_address = {"not-found", "method-not-allowed"}
     with_keys = {"unauthorized"}
     of_files = {"unreadable-file", "range-not-satisfiable"}
-    assert told == slugs - no_address - with_keys - of_files
+    assert listed == slugs - no_address - with_keys - of_files
 
 
 def closed(schema: Any) -> Any:
-    """Give a schema that allows nothing besides what it describes."""
+    """Return a schema that allows nothing besides what it describes."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -261,7 +261,7 @@ def assert_as_described(spec: Document, path: str, response: Any) -> None:
 
 
 def requests_to(client: FlaskClient) -> Iterator[tuple[str, Any]]:
-    """Give path and response of requests that show most of what there is to answer."""
+    """Yield path and response of requests that show most of what there is to answer."""
     predicted = client.post("/v1/predict", json={"image": TEXT, "data_id": "a"})
     yield "/v1/predict", predicted
     yield "/v1/predict", client.post("/v1/predict?top_k=1&threshold=1", data=RED)
@@ -305,7 +305,7 @@ def test_answers_are_as_described_to_the_last_field(
     assert_as_described(document, "/v1/admin/reload", change)
 
 
-def test_every_form_of_a_image_that_is_described_is_taken(
+def test_every_form_of_an_image_that_is_described_is_accepted(
     client: FlaskClient, spec: Document
 ) -> None:
     forms = {
@@ -320,7 +320,7 @@ def test_every_form_of_a_image_that_is_described_is_taken(
         assert client.post("/v1/predict", **options).get_json()["label"] == "red"
 
 
-def test_examples_have_the_address_that_was_asked(client: FlaskClient) -> None:
+def test_examples_have_the_url_that_was_asked(client: FlaskClient) -> None:
     response = client.get("/openapi.json", base_url="http://images.example:8080")
     example = command(response.get_json()["paths"]["/v1/predict"]["post"])
     assert example == "curl --data-binary @image.jpg http://images.example:8080/v1/predict"

@@ -1,4 +1,4 @@
-"""One image, one answer: whichever way it comes in and whichever engine judges it."""
+"""One image, one answer: whichever way it comes in and whichever engine runs the model."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> versions.ModelVersion:
-    """A version with a Keras model and its OpenVINO twin; random weights judge as well as any."""
+    """A version with a Keras model and its OpenVINO twin; random weights do as well as any."""
     path = versions.new_version_path(tmp_path_factory.mktemp("modelFile"), "twins")
     keras.utils.set_random_seed(5)
     model = keras.Sequential(

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, which clients of KServe, Triton and MLServer speak.
 
 Images go in as one tensor of Base64 texts, as the protocol's JSON has no bytes. It knows no
-errors of single images either: one that cannot be judged fails the whole request.
+errors of single images either: one that cannot be classified fails the whole request.
 """
 
 import concurrent.futures
