@@ -4,11 +4,11 @@ A batch depends on seed, epoch and images alone, never on how many threads there
 them was first.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from imagesieve.cores import cpu_count
 from imagesieve.errors import UsageError
 from imagesieve.images import decode
 from imagesieve.learning.data.dataset import Sample
+from imagesieve.prediction.ahead import map_ahead
 
 _CLASS_MODES = ("categorical", "sparse", "binary", "input", None)
 # What of a generator's settings changes the values of a batch; without any, the call is spared.
@@ -64,14 +65,7 @@ class Plan:
             raise UsageError(f"class_mode is {self.class_mode!r}: use one of {_CLASS_MODES}.")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Begun:
-    """A batch that threads are filling."""
-
-    epoch: int
-    order: np.ndarray
-    images: np.ndarray
-    futures: list[concurrent.futures.Future[None]]
+Task = tuple[np.ndarray, int, int, int]  # a batch, the position in it, an image and its view
 
 
 class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
@@ -138,7 +132,9 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         # No threads of our own here: when `fit` stops early, Python's garbage collector may run in
         # one of them and close tf.data's iterator, which waits for Keras's feeding thread, which
         # would wait for ours. Keras asks ahead by itself.
-        return self._complete(self._begin(_InCaller(), index))
+        epoch = self.epoch
+        batch, *_ = map(self._fill, self._tasks(epoch, index, index + 1))
+        return self._finished(batch, self._chosen(epoch, index))
 
     def weights_of(self, index: int) -> np.ndarray:
         """Return how many times each image of batch `index` counts, (batch,) float32."""
@@ -152,8 +148,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         with the epoch, or when the loop is left.
         """
         while True:
-            with _pool(self.threads) as pool:
-                yield from self._one_epoch(pool)
+            yield from self._one_epoch()
             self.on_epoch_end()
 
     def on_epoch_end(self) -> None:
@@ -199,39 +194,45 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         parameters = self._generator.get_random_transform(self.image_shape, seed)
         return np.asarray(self._generator.apply_transform(pixels, parameters))
 
-    def _one_epoch(self, pool: concurrent.futures.Executor) -> Iterator[Any]:
-        ahead: _Begun | None = None
-        for index in range(len(self)):
-            if ahead is None or ahead.epoch != self.epoch:  # you may have set another epoch
-                ahead = self._begin(pool, index)
-            begun, ahead = ahead, None
-            if self.threads > 1 and index + 1 < len(self):
-                ahead = self._begin(pool, index + 1)
-            yield self._complete(begun)
+    def _one_epoch(self) -> Iterator[Any]:
+        index = 0
+        while index < len(self):  # again from here if you have set another epoch meanwhile
+            epoch = self.epoch
+            tasks = self._tasks(epoch, index, len(self))
+            with contextlib.closing(self._filled(tasks)) as filled:
+                while index < len(self) and self.epoch == epoch:
+                    order = self._chosen(epoch, index)
+                    index += 1
+                    batch, *_ = itertools.islice(filled, len(order))
+                    yield self._finished(batch, order)
 
-    def _begin(self, pool: concurrent.futures.Executor, index: int) -> _Begun:
-        epoch = self.epoch
+    def _filled(self, tasks: Iterator[Task]) -> Generator[np.ndarray, None, None]:
+        if self.threads == 1:
+            return (self._fill(task) for task in tasks)
+        return map_ahead(self._fill, tasks, threads=self.threads, ahead=self.batch_size)
+
+    def _tasks(self, epoch: int, start: int, stop: int) -> Iterator[Task]:
         view = epoch + 1 if self._plan.augment else 0
-        order = self._chosen(epoch, index)
-        images = np.empty((len(order), *self.image_shape), np.float32)
+        for index in range(start, stop):
+            order = self._chosen(epoch, index)
+            batch = np.empty((len(order), *self.image_shape), np.float32)
+            for position, number in enumerate(order.tolist()):
+                yield batch, position, number, view
 
-        def fill(position: int) -> None:
-            images[position] = self.image(int(order[position]), view)
+    def _fill(self, task: Task) -> np.ndarray:
+        """Decode and augment one image into its place in the batch; return the batch."""
+        batch, position, number, view = task
+        batch[position] = self.image(number, view)
+        return batch
 
-        futures = [pool.submit(fill, position) for position in range(len(order))]
-        return _Begun(epoch, order, images, futures)
-
-    def _complete(self, begun: _Begun) -> Any:
-        for future in begun.futures:
-            future.result()
-        batch = begun.images
+    def _finished(self, batch: np.ndarray, order: np.ndarray) -> Any:
         # Here, not in the threads: a preprocessing function need not bear several of them.
         if self._standardises():
             for position, image in enumerate(batch):
                 batch[position] = self._generator.standardize(image)
         if self._plan.class_mode is None:
             return batch
-        return batch, self._labels(begun.order, batch)
+        return batch, self._labels(order, batch)
 
     def _standardises(self) -> bool:
         is_keras_s = type(self._generator).standardize is keras_image.ImageDataGenerator.standardize
@@ -252,22 +253,3 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         if self._plan.class_mode == "categorical":
             return np.asarray(np.eye(self.num_classes, dtype=np.float32)[labels])
         return np.asarray(labels, dtype=np.float32)
-
-
-class _InCaller(concurrent.futures.Executor):
-    """Runs a task at once, in the thread that submits it."""
-
-    def submit(self, task: Any, /, *arguments: Any, **options: Any) -> Any:
-        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        done.set_result(task(*arguments, **options))
-        return done
-
-
-@contextlib.contextmanager
-def _pool(threads: int) -> Iterator[concurrent.futures.Executor]:
-    """Yield an executor that is closed, without finishing what waits, however the block is left."""
-    pool = concurrent.futures.ThreadPoolExecutor(threads) if threads > 1 else _InCaller()
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
