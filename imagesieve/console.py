@@ -92,9 +92,11 @@ def number(
         below: instead of `most`, a bound that is not allowed itself.
         what: the message's name for it, such as "number of seconds".
     """
-    bounds = [f"above {above:,}" if above is not None else f"from {least:,}"]
-    bounds += [f"below {below:,}"] if below is not None else []
-    bounds += [f"up to {most:,}"] if most < math.inf else []
+    bounds = f"from {least:,}" if above is None else f"above {above:,}"
+    if below is not None:
+        bounds += f" and below {below:,}"
+    elif most < math.inf:
+        bounds += f" to {most:,}" if above is None else f" and at most {most:,}"
 
     def parse(text: str) -> float:
         try:
@@ -107,7 +109,7 @@ def number(
             and value > (-math.inf if above is None else above)
         )
         if not is_inside:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {' and '.join(bounds)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {bounds}")
         return value
 
     return parse

@@ -216,13 +216,13 @@ def test_any_other_whole_number_is_refused(text: str) -> None:
     ("parse", "inside", "outside", "message"),
     [
         (console.number(), ("0", "1e3"), ("-0.1",), "number from 0"),
-        (console.number(0, 1), ("0", "1"), ("-1", "1.1"), "number from 0 and up to 1"),
+        (console.number(0, 1), ("0", "1"), ("-1", "1.1"), "number from 0 to 1"),
         (console.number(above=0, below=1), ("0.2",), ("0", "1"), "number above 0 and below 1"),
         (
             console.number(above=0, most=1000000, what="number of requests"),
             ("0.1", "1000000"),
             ("0", "1000001"),
-            "number of requests above 0 and up to 1,000,000",
+            "number of requests above 0 and at most 1,000,000",
         ),
     ],
 )
