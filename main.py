@@ -17,16 +17,18 @@ import argparse
 import contextlib
 import functools
 import logging
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagesieve import console, logs
 from imagesieve.model import decisions
 
 if TYPE_CHECKING:
     from imagesieve.prediction.predictor import Predictor
+    from imagesieve.serving.service import Service
 
 EXAMPLES = """\
   python main.py
@@ -47,21 +49,25 @@ def main(arguments: Sequence[str]) -> int:
     policy = decisions.from_options(options)
     logs.start_logging("main", quiet=options.quiet)
 
-    from imagesieve.serving import config, memory, server
+    from imagesieve.serving import config, server
+    from imagesieve.serving.app import create_app
 
-    memory.give_back_what_is_freed()
+    server.return_freed_memory()
     listener = server.listen(options.host, options.port)
     url = server.url_of(listener)
     with (
         contextlib.closing(listener),
         config.assemble(options, policy, listener.getsockname()[0]) as service,
-        server.Server(service.app, listener, service.limits) as http,
+        server.Server(create_app(service), listener, service.limits) as http,
     ):
         _log.info("Listening on %s; loading the model from %s.", url, options.model)
-        loaded = functools.partial(announce, url, service.check)
+        loaded = functools.partial(announce, url, service)
         service.models.load_in_background(loaded, http.stop)
         http.run(before_stop=service.models.close)
     _log.info("Stopped.")
+    if service.pipeline.has_overdue_runs:  # Python would wait for their threads, for ever
+        logging.shutdown()
+        os._exit(console.EXIT_OK)
     return console.EXIT_OK
 
 
@@ -89,11 +95,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def announce(url: str, check: Callable[[Mapping[str, Any]], None], predictor: "Predictor") -> None:
-    """Check that the model goes with the options; say what is being served, and how to ask it."""
-    described = predictor.describe()
-    check(described)
-    _log.info("Serving %s with %s at %s", described["name"], described["engine"], url)
+def announce(url: str, service: "Service", predictor: "Predictor") -> None:
+    """Check that the model goes with the options; log what is being served, and how to ask it."""
+    if service.corrections:
+        service.corrections.check(predictor.info)
+    _log.info("Serving %s with %s at %s", predictor.info.name, predictor.info.engine, url)
     _log.info("Try: curl --data-binary @image.jpg %s/v1/predict", url)
 
 

@@ -1,36 +1,30 @@
-"""Explains images for the service, in a process of its own: so only this one loads TensorFlow.
+"""A process that explains images: only this one loads TensorFlow, and others may kill it.
 
-    python -m imagesieve.explaining.worker <path of a model version>
-
-Requests come on standard input and answers leave on standard output, one for each request. Both are
-messages: four bytes of length, big-endian, then one line of JSON, then raw bytes.
-
-    request  {"digest": of the version, "class_index": number, "size": [width, height] of the PNG}
-             and the pixels, (height, width, 3) uint8, RGB, of the model's size
-    answer   {"status": "ok"} and a PNG,
-             or {"status": "unavailable" | "failed", "detail": text} and nothing else: such a model
-             cannot be explained at all, or it went wrong this time
-
-The process ends when standard input does, at once and whatever it is doing: it must not outlive the
-service.
+The program and the process are connected by two pipes. On one each request is answered with one
+message; the other takes what the process prints, for the log.
 """
 
 import contextlib
-import functools
+import dataclasses
 import io
 import json
+import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import queue
-import struct
-import sys
+import signal
 import threading
 import traceback
+import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagesieve.errors import ClassifierError, ModelDamagedError, UsageError
+from imagesieve.cores import cpu_count
+from imagesieve.errors import ClassifierError, EngineError, ModelDamagedError, UsageError
 from imagesieve.model import versions
 
 if TYPE_CHECKING:
@@ -38,20 +32,152 @@ if TYPE_CHECKING:
 
 _NICENESS = 5
 _OOM_SCORE = "500"  # of 1000, where memory runs out
-_LENGTH = struct.Struct(">I")
+_OK, _UNAVAILABLE, _FAILED = "ok", "unavailable", "failed"
+
+_log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str]) -> None:
-    """Answer requests until standard input ends."""
-    (path,) = map(Path, arguments)
-    answers = _take_standard_output()
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, RGB, of the model's size.
+        class_index: of the model's outputs.
+        size: (width, height) of the PNG, in pixels.
+    """
+
+    pixels: np.ndarray
+    class_index: int
+    size: tuple[int, int]
+
+
+class ExplainingProcess:
+    """The process, for one model version, as its program sees it.
+
+    Attributes:
+        digest: of the version.
+    """
+
+    def __init__(self, version: versions.ModelVersion) -> None:
+        """Start it; it loads the version with the first question.
+
+        Raises:
+            EngineError: the system cannot start a process.
+        """
+        # Spawned, since a fork would have the locks of this process's threads, and its memory.
+        context = multiprocessing.get_context("spawn")
+        self.digest = version.digest
+        self._connection, connection = context.Pipe()
+        self._messages, messages = context.Pipe(duplex=False)
+        self.process = context.Process(
+            target=_main,
+            args=(connection, messages, version.path.resolve(), version.digest),
+            daemon=True,
+        )
+        try:
+            self.process.start()
+        except OSError as error:
+            raise EngineError(f"No process for explanations can be started: {error}") from error
+        finally:
+            connection.close()
+            messages.close()
+        _log.debug("process %d explains images for %s", self.process.pid, version.name)
+        threading.Thread(target=self._log_messages, name="explain-messages", daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        # `Process.is_alive` reaps the process, for which another thread waits.
+        return not multiprocessing.connection.wait([self.process.sentinel], 0)
+
+    def ask(self, question: Question, seconds: float) -> bytes:
+        """Return the PNG for a question; after OSError and EOFError the process is of no more use.
+
+        Raises:
+            TimeoutError: there was no answer within `seconds`.
+            OSError, EOFError: the process ended.
+            UsageError: such a model cannot be explained at all.
+            EngineError: it went wrong this time.
+        """
+        overdue = threading.Event()
+        # Killing it ends every wait for it: a pipe that is full has no time limit of its own.
+        timer = threading.Timer(seconds, self._give_up, [overdue])
+        timer.daemon = True
+        timer.start()
+        try:
+            self._connection.send(question)
+            answer = self._connection.recv_bytes()
+        except (OSError, EOFError) as error:
+            if overdue.is_set():
+                raise TimeoutError from error
+            raise
+        finally:
+            timer.cancel()
+        # Bytes, not objects: a pickle from a process that reads a model file could run code here.
+        status, _, data = answer.partition(b"\n")
+        if status.decode() == _UNAVAILABLE:
+            raise UsageError(json.loads(data))
+        if status.decode() != _OK:
+            raise EngineError(f"The image cannot be explained: {json.loads(data)}")
+        return data
+
+    def kill(self) -> None:
+        """Kill it and do not wait."""
+        self.process.kill()
+
+    def end(self) -> None:
+        """Kill it and clear up."""
+        self.kill()
+        self.process.join()
+        self._connection.close()
+
+    def _give_up(self, overdue: threading.Event) -> None:
+        overdue.set()
+        self.kill()
+
+    def _log_messages(self) -> None:
+        """Copy what the process prints to the log, and leave no zombie when it ends."""
+        with self._messages, open(self._messages.fileno(), "rb", closefd=False) as lines:
+            for line in lines:
+                _log.debug("explaining: %s", line.decode("utf-8", "backslashreplace").rstrip())
+        self.process.join()
+        _log.debug("process %d, which explained images, ended", self.process.pid)
+
+
+def _main(connection: Connection, messages: Connection, path: Path, digest: str) -> None:
+    """Answer questions until the program ends or kills this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C on the terminal is for the program
+    os.dup2(messages.fileno(), 1)
+    os.dup2(messages.fileno(), 2)
+    os.environ.update(_tensorflow_settings())
+    warnings.resetwarnings()  # `python -W error` is inherited, and TensorFlow's own would be errors
+    questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, questions), daemon=True).start()
     _step_back()
+    network = None
     while True:
-        answer = _answer(path, requests.get())
-        answers.write(_LENGTH.pack(len(answer)) + answer)
-        answers.flush()
+        question = questions.get()
+        try:
+            network = network or _open(path, digest)
+            connection.send_bytes(f"{_OK}\n".encode() + _explain(network, question))
+        except UsageError as error:
+            connection.send_bytes(f"{_UNAVAILABLE}\n{json.dumps(str(error))}".encode())
+        except Exception as error:  # Keras raises whatever its layers raise; the next may work
+            traceback.print_exc()
+            reason = str(error) if isinstance(error, ClassifierError) else repr(error)
+            connection.send_bytes(f"{_FAILED}\n{json.dumps(reason)}".encode())
+
+
+def _tensorflow_settings() -> dict[str, str]:
+    """Return the environment that makes TensorFlow modest and quiet."""
+    return {
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "-1",  # one image is not worth a graphics card's memory
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_NUM_INTRAOP_THREADS": str(cpu_count()),  # it would count the host's, not ours
+        "TF_NUM_INTEROP_THREADS": "1",
+    }
 
 
 def _step_back() -> None:
@@ -62,56 +188,15 @@ def _step_back() -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
-def _take_standard_output() -> BinaryIO:
-    """Return standard output; what libraries print from now on goes to standard error."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
-
-
-def _read(source: BinaryIO, requests: "queue.SimpleQueue[bytes]") -> None:
-    """Queue requests; end the process with the last one, even in the middle of TensorFlow."""
-    while len(head := source.read(_LENGTH.size)) == _LENGTH.size:
-        (length,) = _LENGTH.unpack(head)
-        message = source.read(length)
-        if len(message) < length:
-            break
-        requests.put(message)
+def _receive(connection: Connection, questions: "queue.SimpleQueue[Question]") -> None:
+    """Queue questions; end this process with the program, even in the middle of TensorFlow."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            questions.put(connection.recv())
     os._exit(0)
 
 
-def _answer(path: Path, request: bytes) -> bytes:
-    try:
-        return _message({"status": "ok"}, _explain(path, request))
-    except UsageError as error:
-        return _message({"status": "unavailable", "detail": str(error)})
-    except Exception as error:  # Keras raises whatever its layers raise; the next request may work
-        traceback.print_exc()
-        detail = str(error) if isinstance(error, ClassifierError) else repr(error)
-        return _message({"status": "failed", "detail": detail})
-
-
-def _message(value: dict[str, str], data: bytes = b"") -> bytes:
-    return json.dumps(value).encode() + b"\n" + data
-
-
-def _explain(path: Path, request: bytes) -> bytes:
-    line, _, raw = request.partition(b"\n")
-    asked: dict[str, Any] = json.loads(line)
-    version, network = _open(path, asked["digest"])
-    pixels = np.frombuffer(raw, np.uint8).reshape(*version.manifest.image_size, 3)
-
-    from imagesieve.explaining import grad_cam
-
-    width, height = asked["size"]
-    heat = network.heat_map(pixels, asked["class_index"])
-    buffer = io.BytesIO()
-    grad_cam.overlay(pixels, heat, (width, height)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@functools.cache
-def _open(path: Path, digest: str) -> "tuple[versions.ModelVersion, GradCam]":
+def _open(path: Path, digest: str) -> "GradCam":
     """Load a version; TensorFlow, which takes seconds, comes after every check."""
     version = versions.load(path)
     if version.digest != digest:
@@ -121,8 +206,13 @@ def _open(path: Path, digest: str) -> "tuple[versions.ModelVersion, GradCam]":
 
     from imagesieve.explaining import grad_cam
 
-    return version, grad_cam.load(version)
+    return grad_cam.load(version)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _explain(network: "GradCam", question: Question) -> bytes:
+    from imagesieve.explaining import grad_cam
+
+    heat = network.heat_map(question.pixels, question.class_index)
+    buffer = io.BytesIO()
+    grad_cam.overlay(question.pixels, heat, question.size).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -6,9 +6,10 @@ from imagesieve.images.decoding import (
     FORMATS,
     PIXEL_CONTRACT,
     DecodedImage,
+    DecodingLimit,
     Limits,
     decode,
-    heavy_lane,
+    large_images_take_turns,
     sniff,
     to_rgb,
 )
@@ -19,9 +20,10 @@ __all__ = [
     "FORMATS",
     "PIXEL_CONTRACT",
     "DecodedImage",
+    "DecodingLimit",
     "Limits",
     "decode",
-    "heavy_lane",
+    "large_images_take_turns",
     "sniff",
     "to_rgb",
 ]

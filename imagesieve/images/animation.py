@@ -15,41 +15,44 @@ _MOST_SECONDS = 0.5  # for all further frames; those that were decoded by then a
 
 
 def further_frames(
-    data: bytes, first: images.DecodedImage, image_size: tuple[int, int], count: int
+    data: bytes,
+    first: images.DecodedImage,
+    count: int,
+    at_once: images.DecodingLimit = images.large_images_take_turns,
 ) -> list[np.ndarray]:
     """Return frames of an animation besides the first, spread evenly over its first 64.
 
     Args:
         data: the encoded image.
         first: what `images.decode` made of it, with every check.
-        image_size: (height, width) in pixels to stretch to.
         count: how many at most.
+        at_once: see `images.decode`.
 
     Returns:
-        (height, width, 3) uint8 arrays; none when the image does not move, and fewer than asked
-        for when decoding them takes long.
+        (height, width, 3) uint8 arrays of the first one's shape; none when the image does not
+        move, and fewer than asked for when decoding them takes long.
 
     Raises:
         UndecodableImageError: one of them is damaged.
     """
     if count < 1 or first.format == "JPEG":  # a phone's second JPEG frame is a depth map
         return []
-    height, width = image_size
+    height, width, _ = first.pixels.shape
     end = time.monotonic() + _MOST_SECONDS
     found: list[np.ndarray] = []
     with (
-        images.heavy_lane(first.width * first.height),
+        at_once(first.width * first.height),
         Image.open(io.BytesIO(data), formats=[first.format]) as image,
     ):
-        chosen = _spread(_num_frames(image, data), count)
-        for number in range(1, chosen[-1] + 1 if chosen else 0):
+        numbers = _spread(_num_frames(image, data), count)
+        for number in range(1, numbers[-1] + 1 if numbers else 0):
             if time.monotonic() > end:
                 break
             try:
                 # Each frame is drawn upon the one before, so all of them are decoded.
                 image.seek(number)
                 image.load()
-                if number in chosen:
+                if number in numbers:
                     pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
                     found.append(np.asarray(pixels, dtype=np.uint8))
             except MemoryError:

@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from imagesieve.cores import cpu_count
 from imagesieve.errors import (
+    ClassifierError,
     EmptyImageError,
     ImageError,
     ImageTooLargeError,
@@ -64,8 +65,8 @@ _REFUSED = (
 
 # A large image may take some hundred megabytes while it is decoded, and more of them at once than
 # there are cores are no faster.
-_HEAVY_PIXELS = 4_000_000
-_heavy_lane = threading.BoundedSemaphore(cpu_count())
+_LARGE_PIXELS = 4_000_000
+_large_images = threading.BoundedSemaphore(cpu_count())
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 _ORIENTATION_TAG = 0x0112
@@ -83,6 +84,13 @@ _SWAPS_SIDES = frozenset({5, 6, 7, 8})
 # How the resizing is done is part of a model: its name goes into the manifest and a model that was
 # trained with another one is refused.
 PIXEL_CONTRACT = "rgb-uint8 exif-oriented white-matte frame-0 pillow-bilinear-antialias draft-2x v1"
+
+
+ImageSize = tuple[int, int]  # (height, width) in pixels
+# From the original's width and height, after orientation, to the size wanted; None keeps it.
+ChooseSize = Callable[[int, int], ImageSize | None]
+# From the number of pixels to what is held while they are decoded.
+DecodingLimit = Callable[[int], contextlib.AbstractContextManager[object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +133,19 @@ class DecodedImage:
     num_bytes: int
 
 
+def large_images_take_turns(num_pixels: int) -> contextlib.AbstractContextManager[object]:
+    """Return what is held while an image is decoded: as many large ones at once as CPU cores."""
+    return _large_images if num_pixels > _LARGE_PIXELS else contextlib.nullcontext()
+
+
 def decode(
     source: bytes | str | os.PathLike[str],
     limits: Limits = DEFAULT_LIMITS,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: ImageSize | ChooseSize | None = None,
     name: str | None = None,
+    sha256: str | None = None,
+    at_once: DecodingLimit = large_images_take_turns,
 ) -> DecodedImage:
     """Return an encoded image as RGB pixels.
 
@@ -142,11 +157,16 @@ def decode(
         source: the encoded bytes, or a path to them.
         limits: the caps.
         image_size: (height, width) in pixels to stretch to with an antialiased bilinear filter; a
-            JPEG is then decoded at no more than needed for twice that. None keeps the size.
+            JPEG is then decoded at no more than needed for twice that. None keeps the size. A
+            function chooses it from the original's width and height.
         name: what to call the image in errors; the path by default.
+        sha256: of the encoded bytes, where the caller has computed it already.
+        at_once: limits how many images are decoded at once; called when the header has been read
+            and checked.
 
     Raises:
         ImageError: the subclass for what is wrong, with the path or `name`.
+        ClassifierError: what `at_once` raises.
     """
     if isinstance(source, bytes):
         data = source
@@ -154,14 +174,9 @@ def decode(
         name = name or os.fspath(source)
         data = _read(Path(source), limits, name)
     try:
-        return _decode(data, limits, image_size)
+        return _decode(data, limits, image_size, sha256, at_once)
     except ImageError as error:
         raise type(error)(error.reason, name) from error.__cause__
-
-
-def heavy_lane(num_pixels: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context for decoding an image of this size, which bounds the large ones at once."""
-    return _heavy_lane if num_pixels > _HEAVY_PIXELS else contextlib.nullcontext()
 
 
 def sniff(data: bytes) -> str | None:
@@ -204,7 +219,13 @@ def _read(path: Path, limits: Limits, name: str) -> bytes:
     return data
 
 
-def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> DecodedImage:
+def _decode(
+    data: bytes,
+    limits: Limits,
+    image_size: ImageSize | ChooseSize | None,
+    sha256: str | None,
+    at_once: DecodingLimit,
+) -> DecodedImage:
     if not data:
         raise EmptyImageError("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
@@ -215,10 +236,9 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
             f"{_describe(data)}, which is not accepted: use {', '.join(limits.formats)}"
         )
     try:
-        return _decode_as(image_format, data, limits, image_size)
-    except ImageError:
-        raise
-    except MemoryError:  # the machine's trouble, not the image's
+        return _decode_as(image_format, data, limits, image_size, sha256, at_once)
+    # Those of this program are named already; memory is the machine's trouble, not the image's.
+    except (ClassifierError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own words name a limit that is not ours.
@@ -239,14 +259,19 @@ def _decode(data: bytes, limits: Limits, image_size: tuple[int, int] | None) -> 
 
 
 def _decode_as(
-    image_format: str, data: bytes, limits: Limits, image_size: tuple[int, int] | None
+    image_format: str,
+    data: bytes,
+    limits: Limits,
+    image_size: ImageSize | ChooseSize | None,
+    sha256: str | None,
+    at_once: DecodingLimit,
 ) -> DecodedImage:
     containers.check(image_format, data)
     with _open(image_format, data) as image:
         width, height = image.size
         mode = image.mode
         _check_size(image_format, width, height, limits)
-        with heavy_lane(width * height):
+        with at_once(width * height):
             pixels, orientation = _pixels(image, image_size)
     swaps = orientation in _SWAPS_SIDES
     return DecodedImage(
@@ -256,22 +281,28 @@ def _decode_as(
         height=width if swaps else height,
         orientation=orientation,
         mode=mode,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
         num_bytes=len(data),
     )
 
 
-def _pixels(image: Image.Image, image_size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+def _pixels(
+    image: Image.Image, image_size: ImageSize | ChooseSize | None
+) -> tuple[Image.Image, int]:
     """Return the RGB image as it is meant to be seen, and the orientation that was applied."""
     box = None
-    orientation = 1
-    if image.format in _JPEG_FORMATS:
-        orientation = _orientation(image)
+    original_size = image.size  # a draft changes it
+    is_jpeg = image.format in _JPEG_FORMATS
+    if not is_jpeg:  # a PNG may carry its EXIF block behind the pixels
+        image.load()
+    orientation = _orientation(image)
+    if callable(image_size):
+        swaps = orientation in _SWAPS_SIDES
+        image_size = image_size(*(original_size[::-1] if swaps else original_size))
+    if is_jpeg:
         if image_size is not None:
             box = _draft(image, image_size, orientation)
-    image.load()
-    if image.format not in _JPEG_FORMATS:  # a PNG may carry its EXIF block behind the pixels
-        orientation = _orientation(image)
+        image.load()
     pixels = to_rgb(image)
     if image_size is not None:
         height, width = image_size

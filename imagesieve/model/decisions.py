@@ -83,6 +83,21 @@ class DecisionPolicy:
         """Return the policy as it stands in a manifest."""
         return {"kind": ARGMAX} if self.kind == ARGMAX else dataclasses.asdict(self)
 
+    @property
+    def fallback(self) -> str | None:
+        """The fallback class; None where the policy has none."""
+        return self.fallback_class if self.kind == CONFIDENT else None
+
+    def with_threshold(self, min_confidence: float | None) -> "DecisionPolicy":
+        """Return the policy with another confidence, which makes it `confident`; itself for None.
+
+        Raises:
+            UsageError: see `DecisionPolicy`.
+        """
+        if min_confidence is None:
+            return self
+        return DecisionPolicy(CONFIDENT, min_confidence, self.fallback_class)
+
     def decide(self, probabilities: dict[str, float]) -> Prediction:
         """Return the prediction for an image whose classes have these probabilities."""
         label = max(probabilities, key=probabilities.__getitem__)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from imagesieve import images
 from imagesieve.errors import EngineError, ImageError
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy, Prediction
+from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.ahead import map_ahead
 
 __all__ = ["Prediction", "Predictor"]
@@ -25,6 +25,7 @@ class Predictor:
         version: the model version.
         engine: what runs it.
         policy: the decision policy in force.
+        info: what there is to tell users about all three.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Predictor:
         self.version = version
         self.engine = engine
         self.policy = policy or version.manifest.policy
+        self.info = ModelInfo.of(version, engine, self.policy)
 
     @classmethod
     def load(
@@ -75,11 +77,13 @@ class Predictor:
         self,
         source: bytes | str | os.PathLike[str],
         limits: images.Limits = images.DEFAULT_LIMITS,
-        name: str | None = None,
+        *,
+        sha256: str | None = None,
+        at_once: images.DecodingLimit = images.large_images_take_turns,
     ) -> images.DecodedImage:
-        """Decode an image to the model's input size; see `images.decode`."""
+        """Return an image decoded to the model's input size; see `images.decode`."""
         size = self.version.manifest.image_size
-        return images.decode(source, limits, image_size=size, name=name)
+        return images.decode(source, limits, image_size=size, sha256=sha256, at_once=at_once)
 
     def predict(self, image: images.DecodedImage) -> Prediction:
         """Return the prediction for an image from `decode`.
@@ -116,25 +120,6 @@ class Predictor:
         threads = self.engine.num_streams + 1
         ahead = 4 * threads  # enough to stay busy
         yield from map_ahead(self._predict_file, paths, threads=threads, ahead=ahead)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what this predictor is, as JSON values."""
-        manifest = self.version.manifest
-        height, width = manifest.image_size
-        return {
-            "name": self.version.name,
-            "digest": f"sha256:{self.version.digest}",
-            "created": manifest.created,
-            "classes": list(manifest.classes),
-            "backbone": manifest.backbone,
-            "image_size": {"height": height, "width": width},
-            "pixel_contract": manifest.pixel_contract,
-            "engine": self.engine.name,
-            "streams": self.engine.num_streams,
-            "decision_policy": self.policy.to_json(),
-            "temperature": manifest.temperature,
-            "metrics": manifest.metrics,
-        }
 
     def _predict_file(self, path: str | os.PathLike[str]) -> tuple[str, Prediction | ImageError]:
         try:

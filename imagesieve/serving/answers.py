@@ -28,7 +28,7 @@ def answer(
         total_seconds: from reading the image, which may be fetching it, to the answer.
         is_held: whether it can be corrected by its id alone.
     """
-    prediction, known, model = result.prediction, result.known, result.described
+    prediction, known, model = result.prediction, result.cached, result.model
     seconds = {stage: milliseconds(spent) for stage, spent in result.seconds.items()}
     return schemas.Prediction(
         id=image_id,
@@ -39,7 +39,7 @@ def answer(
         decision=prediction.decision,
         decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
         flags=["unsure"] if prediction.decision != prediction.label else [],
-        model=schemas.ServedModel(model["name"], model["digest"], model["engine"]),
+        model=schemas.ServedModel(model.name, model.digest, model.engine),
         image=schemas.ImageInfo(
             known.format,  # type: ignore[arg-type]  # one of the formats that are decoded
             known.width,

@@ -58,7 +58,7 @@ def create_app(service: Service) -> flask.Flask:
 
 
 def _start_request() -> flask.Response | None:
-    """Give the request an id; refuse those for other hosts or from pages of other sites."""
+    """Assign the request an id; refuse those for other hosts or from pages of other sites."""
     flask.g.started = time.monotonic()
     flask.g.request_id = str(uuid.uuid4())
     access, request = current_service().access, flask.request

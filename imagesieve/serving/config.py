@@ -1,83 +1,139 @@
-"""The service as the command line asks for it: every room, and what opens and closes with them."""
+"""The options of `main.py`, and the service that they ask for; `--help` loads nothing heavy."""
 
 import argparse
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagesieve import console
+from imagesieve.errors import UsageError
+from imagesieve.serving.access import hosts
+from imagesieve.web import urls
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
-    import flask
-
     from imagesieve.model.decisions import DecisionPolicy
+    from imagesieve.serving.access.checks import Access
+    from imagesieve.serving.access.rates import TokenBuckets
+    from imagesieve.serving.fetch_image import UrlFetcher
     from imagesieve.serving.limits import ServingLimits
-    from imagesieve.serving.models import Models
+    from imagesieve.serving.service import Service
+
+_MAX_RATE = 1_000_000
+
+_log = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give `main.py` the options that `assemble` reads."""
-    from imagesieve.serving import url_options
-    from imagesieve.serving.access import options as access_options
+    """Add the options that `assemble` reads."""
     from imagesieve.serving.feedback import options as feedback_options
 
-    access_options.add_options(parser)
+    add_access_options(parser)
     feedback_options.add_options(parser)
-    url_options.add_options(parser)
+    add_url_options(parser)
     add = parser.add_argument_group("what it may cost").add_argument
     add(
         "--max-in-flight",
         type=console.whole_number(1, 1000),
         default=16,
         metavar="N",
-        help="requests worked on at once; some more wait half a second, then they are told to "
-        "come back (16)",
+        help="requests worked on at once; some more wait half a second, then they have to "
+        "come back later (16)",
     )
     add(
         "--cache-entries",
         type=console.whole_number(0, 1_000_000),
         default=10_000,
         metavar="N",
-        help="answers kept, so that the same bytes are judged once; 0 for none (10000)",
+        help="predictions that are cached, for images that come again; 0 for none (10000)",
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Assembled:
-    """A service that is ready to be served.
+def add_access_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `access_from_options` reads."""
+    add = parser.add_argument_group("who may use the service").add_argument
+    add(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="keys of callers, a line for each: NAME SCOPE[,SCOPE] KEY, with the scopes predict, "
+        "feedback and admin (or set CLASSIFIER_KEYS to such lines, or to such entries with ; "
+        "between them)",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        help="listen to the network without keys: all who reach this machine may use it",
+    )
+    add(
+        "--allow-host",
+        type=_host("shop.example"),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer only to this name, besides those of this machine; may be repeated (without "
+        "it: any name, but on 127.0.0.1 only localhost and the address itself)",
+    )
+    add(
+        "--allow-origin",
+        type=_origin,
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this site use the service, such as https://shop.example; may be "
+        "repeated (none)",
+    )
+    add(
+        "--rate-limit",
+        type=console.number(above=0, most=_MAX_RATE, what="number of requests a second"),
+        metavar="N",
+        help="requests a second for each key, or for each address without keys (no limit)",
+    )
+    add(
+        "--rate-burst",
+        type=console.whole_number(1, _MAX_RATE, what="whole number of requests"),
+        metavar="N",
+        help="of them at once after a rest (twice the rate, at least 10)",
+    )
 
-    Attributes:
-        models: not loaded yet.
-        app: the application.
-        limits: what its requests may cost.
-        check: to be called with what describes the first model; raises UsageError when it does not
-            go with the options.
-    """
 
-    models: "Models"
-    app: "flask.Flask"
-    limits: "ServingLimits"
-    check: Callable[[Mapping[str, Any]], None]
+def add_url_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `fetcher_from_options` reads."""
+    add = parser.add_argument_group("images by URL").add_argument
+    add(
+        "--allow-url",
+        action="store_true",
+        help="take the URL of an image, in a field url, and fetch it from its public host; "
+        "never from this machine or its networks (off)",
+    )
+    add(
+        "--allow-url-host",
+        type=_host("images.example"),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fetch from this host alone, not from those below it; may be repeated (any public "
+        "host)",
+    )
 
 
 @contextlib.contextmanager
 def assemble(
-    options: argparse.Namespace, policy: "DecisionPolicy | None", address: str
-) -> Iterator[Assembled]:
-    """Give the service, and close what belongs to it in the end.
+    options: argparse.Namespace, policy: "DecisionPolicy | None", bound_address: str
+) -> Iterator["Service"]:
+    """Yield the service that the options ask for, and close its components in the end.
 
     Args:
         options: of `main.py`.
-        policy: how labels are chosen; None for the version's own.
-        address: the IP address that is listened on.
+        policy: how a class is decided on; None for the version's own.
+        bound_address: the IP address that the server listens on.
 
     Raises:
         UsageError: options do not go together, or the network could use the service without a key.
     """
-    from imagesieve.serving import url_options
-    from imagesieve.serving.access import options as access_options
-    from imagesieve.serving.app import create_app
     from imagesieve.serving.explain import Explainer
     from imagesieve.serving.feedback import options as feedback_options
     from imagesieve.serving.limits import Admission, ServingLimits
@@ -90,7 +146,7 @@ def assemble(
     models = Models(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
-    fetcher = url_options.from_options(options, limits)
+    fetcher = fetcher_from_options(options, limits)
     corrections = feedback_options.from_options(
         options, lambda: models.get().classes, admission, metrics.note_correction
     )
@@ -99,7 +155,7 @@ def assemble(
         service = Service(
             models,
             admission,
-            access_options.from_options(options, address),
+            access_from_options(options, bound_address),
             fetcher.fetch if fetcher else None,
             corrections,
             explainer,
@@ -110,5 +166,111 @@ def assemble(
             stack.callback(corrections.close)
         stack.callback(models.join)
         stack.callback(models.close)
-        check = corrections.check if corrections else lambda described: None
-        yield Assembled(models, create_app(service), limits, check)
+        yield service
+
+
+def access_from_options(
+    options: argparse.Namespace,
+    bound_address: str,
+    environment: MutableMapping[str, str] = os.environ,
+) -> "Access":
+    """Return the checks of callers that the options ask for.
+
+    Args:
+        options: see `add_access_options`; and `host`.
+        bound_address: the IP address that the server listens on.
+        environment: where `CLASSIFIER_KEYS` is looked for, and taken out of.
+
+    Raises:
+        UsageError: the keys cannot be used, the network could use the service without one, or
+            --rate-burst stands alone.
+    """
+    from imagesieve.serving.access.checks import Access
+    from imagesieve.serving.access.keys import read_keys
+
+    keys = read_keys(options.keys, environment)
+    if not len(keys) and not urls.is_loopback(bound_address):
+        _refuse_or_warn(options.insecure, bound_address)
+    return Access(
+        keys,
+        allowed_hosts=_allowed_hosts(options, bound_address),
+        allowed_origins=options.allow_origin,
+        buckets=_buckets(options),
+    )
+
+
+def fetcher_from_options(
+    options: argparse.Namespace, limits: "ServingLimits"
+) -> "UrlFetcher | None":
+    """Return the fetcher of images that the options ask for; None when no URL is accepted.
+
+    Raises:
+        UsageError: hosts are named, and yet no URL is accepted.
+    """
+    if not options.allow_url:
+        if options.allow_url_host:
+            raise UsageError("--allow-url-host goes with --allow-url: give that too.")
+        return None
+    from imagesieve.serving.fetch_image import UrlFetcher
+
+    allowed_hosts = options.allow_url_host or None
+    return UrlFetcher(limits.images.max_bytes, allowed_hosts, max_at_once=limits.max_fetches)
+
+
+def _refuse_or_warn(insecure: bool, bound_address: str) -> None:
+    if not insecure:
+        raise UsageError(
+            f"{bound_address} is open to the network, and no key is set: give keys by --keys FILE "
+            "or CLASSIFIER_KEYS, or use --host 127.0.0.1, or add --insecure if all who "
+            "reach this machine may use the service."
+        )
+    _log.warning(
+        "warning: %s is open to the network and requires no key: all who reach this machine can "
+        "use the service.",
+        bound_address,
+    )
+
+
+def _allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset[str] | None:
+    defaults = hosts.default_hosts(bound_address)
+    if defaults is None and not options.allow_host:
+        return None
+    # Its own names are safe: a page under one of them is a page of this machine.
+    own = {urls.parse_host(name) for name in (options.host, bound_address.partition("%")[0])}
+    named = {name for name in own if name and name not in ("0.0.0.0", "::")}  # noqa: S104
+    return (defaults or hosts.LOOPBACK_NAMES) | named | set(options.allow_host)
+
+
+def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":
+    from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+
+    if options.rate_limit is None:
+        if options.rate_burst is not None:
+            raise UsageError("--rate-burst goes with --rate-limit: give that too.")
+        return None
+    burst = options.rate_burst or max(10, math.ceil(2 * options.rate_limit))
+    return TokenBuckets(RateLimit(options.rate_limit, burst))
+
+
+def _host(example: str) -> Callable[[str], str]:
+    """Return the type of an option that takes a host."""
+
+    def parse(text: str) -> str:
+        host = urls.parse_host(text)
+        if host is None:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a host: give a name in ASCII or an IP address alone, such as "
+                f"{example}"
+            )
+        return host
+
+    return parse
+
+
+def _origin(text: str) -> str:
+    origin = urls.parse_origin(text)
+    if origin is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an origin: give scheme and host alone, such as https://shop.example"
+        )
+    return str(origin)

@@ -1,7 +1,7 @@
-"""Errors of the service, and the one table that turns errors into HTTP answers (RFC 9457).
+"""Errors of the service, and the one table that turns errors into HTTP responses (RFC 9457).
 
 ClassifierError
-├── RequestError                     the request is wrong; nothing was judged
+├── RequestError                     the request is wrong; nothing was predicted
 │   ├── MissingImageError            no image in it
 │   ├── SeveralImagesError           more than one
 │   ├── BadBase64Error               text that is not Base64
@@ -11,27 +11,27 @@ ClassifierError
 │   ├── TooManyFieldsError           more form fields than are read
 │   ├── TooManyImagesError           more images than a batch may have
 │   ├── UnsupportedMediaTypeError    a Content-Type that cannot carry an image
-│   ├── UrlNotAllowedError           an image's address that is not fetched
-│   ├── UnknownImageError          an image that is not held, or was never corrected
+│   ├── UrlNotAllowedError           a URL that is not fetched
+│   ├── UnknownImageError          an image that is unknown, or was never corrected
 │   ├── UnknownLabelError            a class that the model does not have
 │   └── AccessError                  this caller may not; carries headers for the answer
 │       ├── BadHostError             it is for another host
-│       ├── UnauthorizedError        no key, or none that is known
+│       ├── UnauthorizedError        no key, or an unknown one
 │       ├── ForbiddenError           a key without the scope, or a page of another site
 │       └── RateLimitedError         too often; carries the seconds to wait
-├── ModelChangeError                 another model was asked for; the old one keeps serving
+├── ModelChangeError                 another model was requested; the old one keeps serving
 │   ├── UnknownModelError            there is no such version
 │   ├── ModelRefusedError            it does not fit what is served, or cannot be changed to now
 │   └── ModelUnusableError           it is damaged, or no engine can run it
 ├── ExplainingUnavailableError       this installation or this model can explain nothing
 ├── DeadlineExceededError            it took too long
-├── ClientGoneError                  nobody waits for the answer any more
+├── ClientGoneError                  the client has disconnected
 └── UnavailableError                 try again later
     ├── OverloadedError              all places are taken
-    ├── FetchFailedError             an image's address gave none
+    ├── FetchFailedError             a URL gave no image
     ├── ModelLoadingError            the model is not there yet
     ├── FeedbackUnavailableError     corrections cannot be written or read
-    ├── FeedbackFullError            there is no room for more corrections
+    ├── FeedbackFullError            the limit of corrections is reached
     └── ShuttingDownError            the server is about to leave
 """
 
@@ -90,7 +90,7 @@ class UnsupportedMediaTypeError(RequestError):
 
 
 class UnknownImageError(RequestError):
-    """The image is not held any more, or there is no correction of it."""
+    """The image is unknown by now, or there is no correction of it."""
 
 
 class UnknownLabelError(RequestError):
@@ -98,7 +98,7 @@ class UnknownLabelError(RequestError):
 
 
 class UrlNotAllowedError(RequestError):
-    """Images are not fetched from this address."""
+    """Images are not fetched from this URL."""
 
 
 class AccessError(RequestError):
@@ -170,7 +170,7 @@ class ClientGoneError(ClassifierError):
 
 
 class UnavailableError(ClassifierError):
-    """The server cannot judge right now; the same request may work later."""
+    """The server cannot predict right now; the same request may work later."""
 
 
 class OverloadedError(UnavailableError):
@@ -178,7 +178,7 @@ class OverloadedError(UnavailableError):
 
 
 class FetchFailedError(UnavailableError):
-    """The address of an image gave none."""
+    """The URL of an image gave none."""
 
 
 class ModelLoadingError(UnavailableError):
@@ -190,7 +190,7 @@ class FeedbackUnavailableError(UnavailableError):
 
 
 class FeedbackFullError(UnavailableError):
-    """There are as many corrections as may be kept; nothing was changed."""
+    """The limit of corrections is reached; nothing was changed."""
 
 
 class ShuttingDownError(UnavailableError):
@@ -287,12 +287,12 @@ PROBLEMS: Mapping[type[Exception], Problem] = MappingProxyType(
 
 
 def problem_for(error: Exception) -> Problem:
-    """Give the table's row for an error: that of its class, or of the nearest parent."""
+    """Return the table's row for an error: that of its class, or of the nearest parent."""
     return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
 def detail_of(error: Exception, request_id: str) -> str:
-    """Say what was wrong this time; of the server's own faults only the request's id is told."""
+    """Return what was wrong this time; of the server's own faults only the request's id."""
     if isinstance(error, errors.ImageError):
         return error.reason
     if isinstance(error, RequestError | UnavailableError | DeadlineExceededError | ClientGoneError):
@@ -314,7 +314,7 @@ def headers_of(error: Exception) -> Mapping[str, str]:
 
 
 def is_own_fault(error: Exception) -> bool:
-    """Tell whether the server failed, so that `detail_of` says nothing but where to look."""
+    """Return whether the server failed, so that `detail_of` only says where to look."""
     return problem_for(error).status == 500 or isinstance(error, MemoryError)
 
 

@@ -1,24 +1,26 @@
-"""Which places of an image speak for its label: explained by a child process on demand.
+"""Which places of an image speak for its class: explained by another process, on demand.
 
 Explanations need Keras, and a process that has loaded TensorFlow is several times as large as this
-one. So a child is started by the first question, answers those that follow, and ends when nobody
-asks any more.
+one. So a process is started by the first request, explains the images that follow, and ends when
+no more come.
 """
 
+import contextlib
 import importlib.util
-import json
 import threading
+from collections.abc import Iterator
 
 from imagesieve import images
-from imagesieve.errors import EngineError
+from imagesieve.errors import ClassifierError, EngineError, UsageError
+from imagesieve.explaining.worker import ExplainingProcess, Question
 from imagesieve.model import versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.errors import (
+    DeadlineExceededError,
     ExplainingUnavailableError,
     OverloadedError,
     ShuttingDownError,
 )
-from imagesieve.serving.explain_child import Child
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
@@ -30,18 +32,18 @@ class Explainer:
         """Start nothing yet.
 
         Args:
-            idle_seconds: how long the child outlives its last answer.
-            deadline_seconds: for one answer, the start of the child included.
+            idle_seconds: how long the process outlives its last answer.
+            deadline_seconds: for one answer, the start of the process included.
         """
         self._idle_seconds = idle_seconds
         self._deadline_seconds = deadline_seconds
-        self._busy = threading.Lock()  # its holder alone starts, asks and drops the child
-        self._child: Child | None = None
+        self._busy = threading.Lock()  # its holder alone starts, asks and ends the process
+        self._process: ExplainingProcess | None = None
         self._idle: threading.Timer | None = None
         self._closed = False
 
     def check(self, version: versions.ModelVersion) -> None:
-        """Find out whether images can be explained at all; this is quick.
+        """Raise unless images can be explained at all; this is quick.
 
         Raises:
             ExplainingUnavailableError: Keras is not installed, or the version has no Keras model.
@@ -58,10 +60,10 @@ class Explainer:
             )
 
     def explain(self, predictor: Predictor, image: images.DecodedImage, label: str) -> bytes:
-        """Show which places of an image speak for a class.
+        """Return an image that shows which places speak for a class.
 
         Args:
-            predictor: whose model is asked.
+            predictor: whose model is explained.
             image: from `predictor.decode`.
             label: one of the predictor's classes.
 
@@ -73,87 +75,81 @@ class Explainer:
             ExplainingUnavailableError: see `check`, or this kind of network has no maps.
             OverloadedError: another image is being explained.
             DeadlineExceededError: it took too long.
-            EngineError: the child died, or the model could not be loaded or explained.
+            EngineError: the process ended, or the model could not be loaded or explained.
             ShuttingDownError: the explainer was closed.
         """
         self.check(predictor.version)
-        asked = {
-            "digest": predictor.version.digest,
-            "class_index": predictor.classes.index(label),
-            "size": _size(image),
-        }
-        request = json.dumps(asked).encode() + b"\n" + image.pixels.tobytes()
+        question = Question(image.pixels, predictor.classes.index(label), _size(image))
+        with self._only_one():
+            return self._ask(predictor.version, question)
+
+    def end_if_idle(self) -> None:
+        """End the process unless it explains an image right now."""
+        with contextlib.suppress(OverloadedError), self._only_one():
+            self._end()
+
+    def close(self) -> None:
+        """End the process whatever it does, and start none any more."""
+        self._closed = True
+        if process := self._process:
+            process.kill()  # the thread that waits for it gets an error and releases the lock
+        with self._busy:
+            self._end()
+
+    @contextlib.contextmanager
+    def _only_one(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise OverloadedError("Another image is being explained: try again in a moment.")
         try:
-            return _png(self._ask(predictor.version, request))
+            yield
         finally:
             self._busy.release()
 
-    def end_if_idle(self) -> None:
-        """End the child unless it explains an image right now."""
-        if not self._busy.acquire(blocking=False):
-            return
-        try:
-            child, self._child = self._child, None
-        finally:
-            self._busy.release()
-        if child:
-            child.end()
-
-    def close(self) -> None:
-        """End the child whatever it does, and start none any more."""
-        self._closed = True
-        if child := self._child:
-            child.kill()  # whoever waits for it gets an error and lets go of the lock
-        with self._busy:
-            self._drop()
-
-    def _ask(self, version: versions.ModelVersion, request: bytes) -> bytes:
+    def _ask(self, version: versions.ModelVersion, question: Question) -> bytes:
         if self._idle:
             self._idle.cancel()
-        child = self._child_for(version)
+        process = self._process_for(version)
         try:
-            answer = child.ask(request, self._deadline_seconds)
-        except BaseException as error:
-            self._drop()
-            if self._closed:
-                raise ShuttingDownError("The server is stopping.") from error
-            raise
-        self._idle = threading.Timer(self._idle_seconds, self.end_if_idle)
-        self._idle.daemon = True
-        self._idle.start()
-        return answer
+            return process.ask(question, self._deadline_seconds)
+        except UsageError as error:
+            raise ExplainingUnavailableError(str(error)) from error
+        except (OSError, EOFError) as error:
+            self._end()
+            raise self._failure(error) from error
+        finally:
+            if self._process:
+                self._idle = threading.Timer(self._idle_seconds, self.end_if_idle)
+                self._idle.daemon = True
+                self._idle.start()
 
-    def _child_for(self, version: versions.ModelVersion) -> Child:
-        if self._child and (self._child.digest != version.digest or not self._child.is_alive):
-            self._drop()
-        if self._child is None:
-            self._child = Child(version)
-        if self._closed:  # looked at after the child can be seen, so `close` or this ends it
-            self._drop()
+    def _failure(self, error: Exception) -> ClassifierError:
+        if self._closed:
+            return ShuttingDownError("The server is stopping.")
+        if isinstance(error, TimeoutError):
+            return DeadlineExceededError(
+                f"The image was not explained within {self._deadline_seconds:g} seconds."
+            )
+        return EngineError("The process that explains images ended; the log has its last words.")
+
+    def _process_for(self, version: versions.ModelVersion) -> ExplainingProcess:
+        if self._process and (self._process.digest != version.digest or not self._process.is_alive):
+            self._end()
+        if self._process is None:
+            self._process = ExplainingProcess(version)
+        if self._closed:  # checked when `close` can see the process, so `close` or this ends it
+            self._end()
             raise ShuttingDownError("The server is stopping.")
-        return self._child
+        return self._process
 
-    def _drop(self) -> None:
+    def _end(self) -> None:
         if self._idle:
             self._idle.cancel()
-        if self._child:
-            self._child.end()
-        self._child = None
+        if self._process:
+            self._process.end()
+        self._process = None
 
 
 def _size(image: images.DecodedImage) -> tuple[int, int]:
-    """Give (width, height) in the original's shape."""
+    """Return (width, height) in the original's shape."""
     scale = LONGEST_SIDE / max(image.width, image.height)
     return max(1, round(scale * image.width)), max(1, round(scale * image.height))
-
-
-def _png(answer: bytes) -> bytes:
-    line, _, png = answer.partition(b"\n")
-    value = json.loads(line)
-    if value["status"] == "unavailable":
-        raise ExplainingUnavailableError(value["detail"])
-    if value["status"] != "ok":
-        raise EngineError(f"The image cannot be explained: {value['detail']}")
-    return png

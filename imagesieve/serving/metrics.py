@@ -5,11 +5,11 @@ that no caller can make series without end.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import prometheus_client as prometheus
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Prediction
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -29,19 +29,19 @@ class Metrics:
         self._request_seconds = histogram("request_seconds", "Time of a request", _SECONDS, "route")
         self._stage_seconds = histogram("stage_seconds", "Time of a stage", _SECONDS, "stage")
         self._problems = counter("problems", "Requests refused or failed", "problem")
-        self._predictions = counter("predictions", "Images judged", "label", "decision")
+        self._predictions = counter("predictions", "Images predicted", "label", "decision")
         self._probability = histogram("probability", "Of the label", _PROBABILITIES, "label")
-        self._cache_hits = counter("cache_hits", "Images that were known already")
+        self._cache_hits = counter("cache_hits", "Images whose prediction was cached")
         self._feedback = counter("corrections", "Corrections taken", "action")
         self._model = prometheus.Info("classifier_model", "Now serving", registry=self._registry)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a figure that is looked up whenever it is asked for."""
+        """Show a figure that is looked up for each scrape."""
         gauge = prometheus.Gauge(f"classifier_{name}", text, registry=self._registry)
         gauge.set_function(value)
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an answer; `route` is the rule, never the path that was asked for."""
+        """Count a response; `route` is the rule, never the path that was requested."""
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
@@ -49,10 +49,10 @@ class Metrics:
         """Count what was refused or failed."""
         self._problems.labels(slug).inc()
 
-    def note_judged(
+    def note_prediction(
         self, prediction: Prediction, seconds: Mapping[str, float], *, is_cached: bool
     ) -> None:
-        """Count a judged image and the seconds of its stages."""
+        """Count a predicted image and the seconds of its stages."""
         self._predictions.labels(prediction.label, prediction.decision).inc()
         self._probability.labels(prediction.label).observe(prediction.probability)
         if is_cached:
@@ -65,12 +65,12 @@ class Metrics:
         """Count a correction: correct, reject or undo."""
         self._feedback.labels(action).inc()
 
-    def note_model(self, described: Mapping[str, Any]) -> None:
-        """Say which model is served."""
-        self._model.info({name: str(described[name]) for name in ("name", "digest", "engine")})
+    def note_model(self, model: ModelInfo) -> None:
+        """Show which model is served."""
+        self._model.info({"name": model.name, "digest": model.digest, "engine": model.engine})
 
     def text(self) -> bytes:
-        """Give all figures in Prometheus's text format."""
+        """Return all figures in Prometheus's text format."""
         return prometheus.generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:

@@ -7,9 +7,10 @@ speaks against the new version, the old one keeps serving.
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from imagesieve.errors import (
 )
 from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.errors import (
     ModelChangeError,
@@ -33,46 +35,36 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from imagesieve.serving.model_folder import ModelFolder
 
 _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or three
+_DIGEST_PREFIX = "sha256:"
 
 _log = logging.getLogger(__name__)
 
 
-def streams_of(predictor: Predictor) -> int:
-    """Return how many runs of its engine are worth having at once."""
-    return int(predictor.describe()["streams"])
-
-
-def threads_for(predictor: Predictor) -> int:
-    """Return how many threads predict the images of one request."""
-    return streams_of(predictor) + 1  # one image is decoded meanwhile
-
-
 @dataclasses.dataclass(frozen=True)
-class Change:
-    """What came of asking for another model.
+class ModelChange:
+    """The outcome of a request for another model.
 
     Attributes:
-        model: what is served now; see `Predictor.describe`.
+        model: what is served now.
         previous: what `rollback` would bring back.
         changed: whether something else was served before.
     """
 
-    model: Mapping[str, Any]
+    model: ModelInfo
     previous: versions.ModelVersion | None
     changed: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give the change as JSON values."""
+        """Return the change as JSON values."""
         former = self.previous
-        previous = former and {"name": former.name, "digest": f"sha256:{former.digest}"}
-        return {"model": dict(self.model), "previous": previous, "changed": self.changed}
+        previous = former and {"name": former.name, "digest": _DIGEST_PREFIX + former.digest}
+        return {"model": self.model.to_json(), "previous": previous, "changed": self.changed}
 
 
 class Models:
-    """Gives the predictor to requests, and changes it; safe to call from many threads."""
+    """The predictor for requests, and what changes it; safe to call from many threads."""
 
     def __init__(
         self,
@@ -83,16 +75,16 @@ class Models:
         policy: DecisionPolicy | None = None,
         watch_seconds: float = 2.0,
     ) -> None:
-        """Nothing is loaded yet: see `load_in_background`.
+        """Load nothing yet: see `load_in_background`.
 
         Args:
-            path: a folder of versions, whose current one is taken, or one version.
+            path: a folder of versions, whose current one is served, or one version.
             engine: for each version; see `engines.open_engine`.
             precision: for each version; see `engines.open_engine`.
             policy: the decision policy for each version; the version's own when None.
             watch_seconds: how often to look whether `current.json` has changed.
         """
-        self._folder = ModelFolder(path)
+        self._folder = _ModelFolder(path)
         self._engine = engine
         self._precision = precision
         self._policy = policy
@@ -105,13 +97,13 @@ class Models:
 
     @classmethod
     def of(cls, predictor: Predictor) -> "Models":
-        """Give the models of a server that has loaded its only one already."""
+        """Return the models of a server that has loaded its only one already."""
         models = cls(predictor.version.path)
         models._current = predictor
         return models
 
     def get(self) -> Predictor:
-        """Give the predictor.
+        """Return the predictor.
 
         Raises:
             ModelLoadingError: it is still loading.
@@ -138,7 +130,7 @@ class Models:
         self._thread.start()
 
     def close(self) -> None:
-        """Give the predictor to no further request; those that have it finish."""
+        """Refuse the predictor from now on; requests that have it finish."""
         self._closed.set()
 
     def join(self) -> None:
@@ -146,37 +138,35 @@ class Models:
         if self._thread:
             self._thread.join()
 
-    def reload(self) -> Change:
-        """Serve what `current.json` names by now, or the one version as it lies there by now.
+    def reload(self) -> ModelChange:
+        """Serve what `current.json` names by now, or the one version as it is on disk by now.
 
         Raises:
-            ModelChangeError: a child of it that says why everything stays as it is.
+            ModelChangeError: why the server keeps what it has.
             UnavailableError: nothing is served yet, or no longer.
         """
         with self._one_change():
             return self._replace(self._folder.path)
 
-    def activate(self, name_or_digest: str, *, allow_other_classes: bool = False) -> Change:
+    def activate(self, name_or_digest: str, *, allow_other_classes: bool = False) -> ModelChange:
         """Serve a version of the folder, and make it the current one for the next start too.
 
         Args:
-            name_or_digest: see `ModelFolder.find`.
-            allow_other_classes: whether its class list may differ from that of the one served.
+            name_or_digest: a folder's name, or `sha256:` and the 64 digits of a manifest's SHA-256.
+            allow_other_classes: whether its classes may differ from those that are served.
 
         Raises:
-            ModelChangeError: a child of it that says why everything stays as it is.
-            UnavailableError: nothing is served yet, or no longer.
+            ModelChangeError, UnavailableError: as for `reload`.
         """
         with self._one_change():
             path = self._folder.find(name_or_digest)
             return self._replace(path, allow_other_classes=allow_other_classes, promote=True)
 
-    def rollback(self) -> Change:
+    def rollback(self) -> ModelChange:
         """Serve what was served before, whatever its classes, and make it the current one.
 
         Raises:
-            ModelChangeError: a child of it that says why everything stays as it is.
-            UnavailableError: nothing is served yet, or no longer.
+            ModelChangeError, UnavailableError: as for `reload`.
         """
         with self._one_change():
             self._folder.require_versions()
@@ -188,7 +178,7 @@ class Models:
             )
 
     def describe_all(self) -> list[dict[str, Any]]:
-        """List the versions that there are; see `ModelFolder.describe`.
+        """Return all versions by name, as JSON values, from their manifests alone.
 
         Raises:
             UnavailableError: nothing is served yet, or no longer.
@@ -212,8 +202,8 @@ class Models:
         digest: str | None = None,
         allow_other_classes: bool = False,
         promote: bool = False,
-    ) -> Change:
-        """Serve a version, or tell the caller, without the server's paths, what speaks against it.
+    ) -> ModelChange:
+        """Serve a version, or raise, without the server's paths, what speaks against it.
 
         Raises:
             ModelChangeError: instead of any other error of this program.
@@ -233,7 +223,7 @@ class Models:
             _log.warning("Still serving %s: %s", current.version.name, reason)
             raise self._refusal(error) from error
         if predictor is None:
-            return Change(current.describe(), self._previous, False)
+            return ModelChange(current.info, self._previous, False)
         self._previous, self._current = current.version, predictor
         _log.info(
             "Now serving %s with %s (before: %s)",
@@ -241,7 +231,7 @@ class Models:
             predictor.engine.name,
             current.version.name,
         )
-        return Change(predictor.describe(), self._previous, True)
+        return ModelChange(predictor.info, self._previous, True)
 
     def _accepted(
         self,
@@ -250,15 +240,14 @@ class Models:
         digest: str | None,
         allow_other_classes: bool,
     ) -> Predictor | None:
-        """Check a version and give its predictor, or None when it is the one that is served."""
+        """Return the predictor of a checked version; None when it is the one that is served."""
         version = versions.read_manifest(path)
         if digest not in (None, version.digest):
             raise ModelDamagedError(
                 f"The model version {version.path} was altered since it was served: choose another "
                 "version, or activate it by its name."
             )
-        is_served = (version.name, version.digest) == (served.name, served.digest)
-        if is_served:
+        if _is_same(version, served):
             return None
         if not allow_other_classes:
             _check_classes(version, served)
@@ -281,25 +270,25 @@ class Models:
 
     def _refusal(self, error: Exception) -> ModelChangeError:
         folder = self._folder.path if self._folder.has_versions else self._folder.path.parent
-        told = str(error).replace(f"{folder}/", "")
+        reason = str(error).replace(f"{folder}/", "")
         match error:
             case ModelChangeError():
-                return type(error)(told)
+                return type(error)(reason)
             case ModelNotFoundError():
                 return UnknownModelError(
                     "The model version is not there any more, or no version is the current one: "
                     "activate one that /v1/models lists."
                 )
             case ModelError():
-                return ModelUnusableError(told)
+                return ModelUnusableError(reason)
             case OutputError():
-                return ModelChangeFailedError(told)
+                return ModelChangeFailedError(reason)
             case EngineError() | ImportError():
                 return ModelUnusableError(
                     "The engine of this server cannot run the model version: the server's log says "
                     "why."
                 )
-        return ModelRefusedError(told)  # a precision that it does not have
+        return ModelRefusedError(reason)  # a precision that it does not have
 
     def _work(
         self, loaded: Callable[[Predictor], None], failed: Callable[[Exception], None]
@@ -324,9 +313,104 @@ class Models:
                 self._replace(self._folder.path)
         except (ModelChangeError, ShuttingDownError) as error:  # the first is in the log already
             _log.debug("current.json was not followed: %s", error)
-        except Exception as error:  # no memory, say: what is served must go on
+        except Exception as error:  # such as a lack of memory: what is served must go on
             _log.warning("The model was not changed: %s: %s", type(error).__name__, error)
             _log.debug("what happened", exc_info=True)
+
+
+class _ModelFolder:
+    """What `--model` names: a folder of versions, or one version."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether it is a folder of versions, among which one can change."""
+        return not (self.path / versions.MANIFEST).exists()
+
+    def find(self, name_or_digest: str) -> Path:
+        """Return the folder of a version; the name is looked up among those that are there."""
+        self.require_versions()
+        for folder in self._versions():
+            if name_or_digest == folder.name:
+                return folder
+        if name_or_digest.startswith(_DIGEST_PREFIX):
+            for folder in self._versions():
+                if name_or_digest.lower() == _digest_of(folder):
+                    return folder
+        raise UnknownModelError(
+            f"There is no model version {name_or_digest[:100]!r}: /v1/models lists those there are."
+        )
+
+    def require_versions(self) -> None:
+        """Raise where there can only be one version."""
+        if not self.has_versions:
+            raise ModelRefusedError(
+                "The server was started with one model version: to change it while it runs, start "
+                "it with --model and the folder that holds the versions."
+            )
+
+    def describe(self, served: versions.ModelVersion) -> list[dict[str, Any]]:
+        """Return the versions by name; `served` is current, whatever `current.json` says by now."""
+        if not self.has_versions:
+            return [_describe(served, served)]
+        return [_describe_folder(folder, served) for folder in self._versions()]
+
+    def mark(self) -> tuple[int, int, int] | None:
+        """Return what differs after each change of `current.json`; None without one."""
+        try:
+            found = (self.path / versions.CURRENT).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def _versions(self) -> list[Path]:
+        # An unfinished version has a hidden name.
+        manifests = self.path.glob(f"[!.]*/{versions.MANIFEST}")
+        return sorted(path.parent for path in manifests if path.is_file())
+
+
+def _describe_folder(folder: Path, served: versions.ModelVersion) -> dict[str, Any]:
+    try:
+        version = versions.read_manifest(folder)
+    except ModelError:
+        named = {"name": folder.name, "digest": _digest_of(folder)}
+        return {**named, "current": False, "created": None, "classes": [], "damaged": True}
+    described = _describe(version, served)
+    return described if _has_all_files(version) else {**described, "damaged": True}
+
+
+def _describe(version: versions.ModelVersion, served: versions.ModelVersion) -> dict[str, Any]:
+    return {
+        "name": version.name,
+        "digest": _DIGEST_PREFIX + version.digest,
+        "current": _is_same(version, served),
+        "created": version.manifest.created,
+        "classes": list(version.manifest.classes),
+    }
+
+
+def _is_same(version: versions.ModelVersion, other: versions.ModelVersion) -> bool:
+    return (version.name, version.digest) == (other.name, other.digest)
+
+
+def _has_all_files(version: versions.ModelVersion) -> bool:
+    try:
+        return all(
+            (version.path / relative).stat().st_size == entry["bytes"]
+            for relative, entry in version.manifest.files.items()
+        )
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False
+
+
+def _digest_of(folder: Path) -> str | None:
+    try:
+        data = (folder / versions.MANIFEST).read_bytes()
+    except OSError:
+        return None
+    return _DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
 
 
 def _check_classes(version: versions.ModelVersion, served: versions.ModelVersion) -> None:

@@ -18,7 +18,6 @@ from werkzeug import exceptions as http
 
 import imagesieve
 from imagesieve import errors as base_errors
-from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.serving import errors, legacy, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.forms import FILE_FIELDS, JSON, MULTIPART, TEXT_FIELDS, URLENCODED
@@ -312,14 +311,14 @@ _HEADERS = {
 def _facts(service: Service, url: str) -> _Facts:
     known = service.limits, service.access.has_keys, service.fetch is not None, url
     try:
-        model = service.predictor().describe()
+        model = service.predictor().info
     except errors.UnavailableError:
         return _Facts(*known)
-    classes = tuple(model["classes"])
+    classes = model.classes
     # A caller's own threshold may bring the fallback class in, whatever the policy.
-    fallback = DecisionPolicy.from_json(model["decision_policy"]).fallback_class
+    fallback = model.policy.fallback_class
     decisions = classes if fallback in classes else (*classes, fallback)
-    return _Facts(*known, model["name"], classes, decisions)
+    return _Facts(*known, model.name, classes, decisions)
 
 
 def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:

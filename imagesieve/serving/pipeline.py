@@ -1,45 +1,48 @@
-"""The life of one image in the service: known already? decode, run the engine, all in time."""
+"""The way of one image: encoded bytes, cache, decoding, the engine, the decision, all in time."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
+import cachetools
 from msgspec import UNSET
 
 from imagesieve.images import DecodedImage
 from imagesieve.images.animation import further_frames
-from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
+from imagesieve.model.decisions import DecisionPolicy
+from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Prediction, Predictor
-from imagesieve.serving.cache import AnswerCache, CachedPrediction
-from imagesieve.serving.engine_pool import EngineSlots
 from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import streams_of
 from imagesieve.serving.requests import Fetch, ImageRequest
+
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
 class Deadline:
-    """How long a caller waits.
+    """How long a client waits.
 
     Attributes:
         at: by `time.monotonic`.
-        is_gone: tells whether the caller has hung up.
+        is_gone: returns whether the client has disconnected.
     """
 
     at: float
     is_gone: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
-        """Go on only while somebody waits.
+        """Raise unless the client still waits.
 
         Raises:
-            ClientGoneError: the caller has hung up.
+            ClientGoneError: the client has disconnected.
             DeadlineExceededError: the time is over.
         """
         if self.is_gone():
@@ -48,51 +51,67 @@ class Deadline:
             raise DeadlineExceededError("The image took too long: try again in a moment.")
 
 
+@dataclasses.dataclass(frozen=True)
+class CachedPrediction:
+    """What is cached of an image under one model: everything but its pixels.
+
+    A few hundred bytes; ten thousand take some megabytes.
+
+    Attributes:
+        prediction: of the frame that counts, under the model's own policy.
+        format: one of `images.FORMATS`.
+        width: pixels of the original, after orientation.
+        height: pixels of the original, after orientation.
+        orientation: EXIF orientation that was applied, 1 to 8.
+        frames: how many frames were predicted.
+        sha256: of the encoded bytes.
+    """
+
+    prediction: Prediction
+    format: str
+    width: int
+    height: int
+    orientation: int
+    frames: int
+    sha256: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictionResult:
-    """An image, what the model says of it, and how long that took.
+    """An image, its prediction, and how long that took.
 
     Attributes:
         data: the encoded image.
-        known: what there is to say of it.
-        policy: that the decision was made by.
-        decision: under `policy`.
-        described: the model.
-        is_cached: whether the model was not asked.
+        cached: the format, sizes and content of the image.
+        prediction: under `policy`.
+        policy: the model's own, or with the threshold of the request.
+        model: the model that predicted it.
+        is_cached: whether the engine did not run.
         seconds: stage (queue, decode, infer) -> seconds.
     """
 
     data: bytes
-    known: CachedPrediction
+    cached: CachedPrediction
+    prediction: Prediction
     policy: DecisionPolicy
-    decision: str
-    described: Mapping[str, Any]
+    model: ModelInfo
     is_cached: bool
     seconds: Mapping[str, float]
 
-    @property
-    def prediction(self) -> Prediction:
-        """What the model says, with the decision under `policy`."""
-        return dataclasses.replace(self.known.prediction, decision=self.decision)
-
 
 class Pipeline:
-    """Judges images for any number of threads."""
+    """Predicts images for any number of threads."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        metrics: Metrics,
-        fetch: Fetch | None = None,
-    ) -> None:
+    def __init__(self, admission: Admission, metrics: Metrics, fetch: Fetch | None = None) -> None:
         self._limits = limits = admission.limits
         self._admission = admission
         self._metrics = metrics
         self._fetch = fetch
-        self._cache = AnswerCache(limits.cache_entries)
         self._lock = threading.Lock()
-        # Of each predictor as long as anybody has it: while the model changes there are two.
-        self._slots: weakref.WeakKeyDictionary[Predictor, EngineSlots] = weakref.WeakKeyDictionary()
+        self._cache: cachetools.LRUCache[tuple[str, ...], CachedPrediction]
+        self._cache = cachetools.LRUCache(max(1, limits.cache_entries))
+        # Of each predictor as long as it is in use: while the model changes there are two.
+        self._pools: weakref.WeakKeyDictionary[Predictor, EnginePool] = weakref.WeakKeyDictionary()
 
     def check_ready(self, predictor: Predictor) -> None:
         """Raise unless an image could be predicted now.
@@ -100,101 +119,181 @@ class Pipeline:
         Raises:
             OverloadedError: the engine hangs.
         """
-        slots = self._slots.get(predictor)
-        if slots is not None and slots.is_wedged:
+        if self._pool_of(predictor).is_wedged:
             raise OverloadedError("The engine does not answer: every one of its runs is overdue.")
 
-    def read(self, asked: ImageRequest) -> bytes:
-        """Give the encoded image, which may have to be fetched; see `ImageInput.read`."""
-        return asked.image.read(self._fetch)
+    @property
+    def has_overdue_runs(self) -> bool:
+        """Whether an engine hangs in a run that no client waits for any more."""
+        return any(pool.num_overdue for pool in list(self._pools.values()))
+
+    def read(self, request: ImageRequest) -> bytes:
+        """Return the encoded image, which may have to be fetched; see `ImageInput.read`."""
+        return request.image.read(self._fetch)
 
     def decode(self, predictor: Predictor, data: bytes, deadline: Deadline) -> DecodedImage:
-        """Decode an image when it is its turn.
+        """Return the decoded image.
 
         Raises:
             ImageError: it cannot be used.
-            OverloadedError: no place to decode became free.
+            OverloadedError: too many others are being decoded.
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
         deadline.check()
-        with self._admission.decoding(data, deadline.at):
-            return predictor.decode(data, self._limits.images)
+        at_once = self._admission.decoding(deadline.at)
+        return predictor.decode(data, self._limits.images, at_once=at_once)
 
     def predict(
-        self, predictor: Predictor, asked: ImageRequest, deadline: Deadline
+        self, predictor: Predictor, request: ImageRequest, deadline: Deadline
     ) -> PredictionResult:
-        """Judge an image.
+        """Return the prediction for an image.
 
         Raises:
             RequestError: the image cannot be read from what was sent.
             ImageError: it cannot be used.
             EngineError: the engine failed or gave no probabilities.
-            OverloadedError: no place to decode became free.
+            OverloadedError: too many others are being decoded.
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
-        data, options = self.read(asked), asked.options
-        described = predictor.describe()
-        digest = hashlib.sha256(data).hexdigest()
-        key = (described["digest"], described["engine"], digest, str(options.frames))
-        known, seconds = self._cache.get(key), dict.fromkeys(("queue", "decode", "infer"), 0.0)
-        is_cached = known is not None
-        if known is None:
-            known, seconds = self._ask(predictor, data, options.frames, deadline)
-            self._cache.put(key, known)
-        policy = DecisionPolicy.from_json(described["decision_policy"])
-        if options.threshold is not UNSET:
-            policy = DecisionPolicy(CONFIDENT, options.threshold, policy.fallback_class)
-        decision = policy.decide(known.prediction.probabilities).decision
-        judged = PredictionResult(data, known, policy, decision, described, is_cached, seconds)
-        self._metrics.note_judged(judged.prediction, seconds, is_cached=is_cached)
-        return judged
+        data, options = self.read(request), request.options
+        model = predictor.info
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = (model.digest, model.engine, sha256, str(options.frames))
+        with self._lock:
+            cached = self._cache.get(key)
+        is_cached, seconds = cached is not None, dict.fromkeys(("queue", "decode", "infer"), 0.0)
+        if cached is None:
+            cached, seconds = self._run(predictor, data, sha256, options.frames, deadline)
+            if self._limits.cache_entries:
+                with self._lock:
+                    self._cache[key] = cached
+        policy = predictor.policy.with_threshold(
+            None if options.threshold is UNSET else options.threshold
+        )
+        prediction = policy.decide(cached.prediction.probabilities)
+        self._metrics.note_prediction(prediction, seconds, is_cached=is_cached)
+        return PredictionResult(data, cached, prediction, policy, model, is_cached, seconds)
 
-    def _ask(
-        self, predictor: Predictor, data: bytes, num_frames: int, deadline: Deadline
+    def _run(
+        self, predictor: Predictor, data: bytes, sha256: str, num_frames: int, deadline: Deadline
     ) -> tuple[CachedPrediction, dict[str, float]]:
+        """Decode an image and run the engine; also return the seconds of each stage."""
         deadline.check()
+        queued = 0.0
+        limit = self._admission.decoding(deadline.at)
+
+        @contextlib.contextmanager
+        def at_once(num_pixels: int) -> Iterator[None]:
+            nonlocal queued
+            started = time.perf_counter()
+            with limit(num_pixels):
+                queued += time.perf_counter() - started
+                yield
+
         begun = time.perf_counter()
-        with self._admission.decoding(data, deadline.at):
-            got_place = time.perf_counter()
-            image = predictor.decode(data, self._limits.images)
-            size = image.pixels.shape[:2]
-            others = further_frames(data, image, (size[0], size[1]), num_frames - 1)
+        first = predictor.decode(data, self._limits.images, sha256=sha256, at_once=at_once)
+        others = further_frames(data, first, num_frames - 1, at_once)
         decoded = time.perf_counter()
         deadline.check()
-        frames = [image, *(dataclasses.replace(image, pixels=pixels) for pixels in others)]
-        predictions, waited = self._slots_of(predictor).run(
+        frames = [first, *(dataclasses.replace(first, pixels=pixels) for pixels in others)]
+        predictions, waited = self._pool_of(predictor).run(
             lambda: [predictor.predict(frame) for frame in frames], deadline.at
         )
         done = time.perf_counter()
-        fallback = predictor.describe()["decision_policy"].get("fallback_class")
-        known = CachedPrediction(
-            prediction=riskiest(predictions, fallback),
-            format=image.format,
-            width=image.width,
-            height=image.height,
-            orientation=image.orientation,
+        cached = CachedPrediction(
+            prediction=riskiest(predictions, predictor.policy),
+            format=first.format,
+            width=first.width,
+            height=first.height,
+            orientation=first.orientation,
             frames=len(frames),
-            sha256=image.sha256,
+            sha256=sha256,
         )
-        return known, {
-            "queue": got_place - begun + waited,
-            "decode": decoded - got_place,
+        return cached, {
+            "queue": queued + waited,
+            "decode": decoded - begun - queued,
             "infer": done - decoded - waited,
         }
 
-    def _slots_of(self, predictor: Predictor) -> EngineSlots:
+    def _pool_of(self, predictor: Predictor) -> "EnginePool":
         with self._lock:
-            if predictor not in self._slots:
-                self._slots[predictor] = EngineSlots(streams_of(predictor))
-            return self._slots[predictor]
+            if predictor not in self._pools:
+                self._pools[predictor] = EnginePool(predictor.info.num_streams)
+            return self._pools[predictor]
 
 
-def riskiest(predictions: list[Prediction], fallback: str | None) -> Prediction:
-    """Give the frame that counts: the least harmless one, or else the surest.
+def riskiest(predictions: list[Prediction], policy: DecisionPolicy) -> Prediction:
+    """Return the frame that counts: the one with the least of the fallback class, or the surest.
 
-    Where the fallback class is one of the model's (`neutral`: nothing is wrong with the image),
-    it is the frame with the least of it; a clean first frame hides nothing then.
+    Where the fallback class is one of the model's (`neutral`: nothing is wrong with the image), a
+    harmless first frame hides nothing then.
     """
-    if fallback in predictions[0].probabilities:
-        return min(predictions, key=lambda found: found.probabilities[fallback])
+    if policy.fallback in predictions[0].probabilities:
+        return min(predictions, key=lambda found: found.probabilities[policy.fallback or ""])
     return max(predictions, key=lambda found: found.probability)
+
+
+class EnginePool:
+    """Threads that run an engine, so that a client can stop waiting for one that hangs.
+
+    They end when the pool is freed. Python waits for them at its exit, so a program whose engine
+    hangs has to leave by `os._exit`.
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        self._num_threads = num_threads
+        self._executor = concurrent.futures.ThreadPoolExecutor(num_threads, "engine")
+        self._lock = threading.Lock()
+        self._num_overdue = 0
+
+    @property
+    def num_overdue(self) -> int:
+        """Runs that are not done and that no client waits for any more."""
+        return self._num_overdue
+
+    @property
+    def is_wedged(self) -> bool:
+        """Whether every thread is in an overdue run."""
+        return self._num_overdue >= self._num_threads
+
+    def run(self, work: Callable[[], _Result], deadline: float) -> tuple[_Result, float]:
+        """Run `work` in one of the threads.
+
+        Args:
+            work: runs the engine.
+            deadline: when to stop waiting, by `time.monotonic`. Work that has not begun by then
+                never begins; work that has begun goes on, and its thread is busy until it ends.
+
+        Returns:
+            What `work` returned, and the seconds it waited for a thread.
+
+        Raises:
+            DeadlineExceededError: it was not done by then.
+            BaseException: whatever `work` raised.
+        """
+        submitted = time.monotonic()
+        future = self._executor.submit(_timed, work)
+        try:
+            concurrent.futures.wait([future], max(0.0, deadline - submitted))
+            if not future.done() and not future.cancel():
+                self._note_overdue(future)
+            if not future.done() or future.cancelled():
+                raise DeadlineExceededError(
+                    "The model did not answer in time: try again in a moment."
+                )
+            started, result = future.result()
+        finally:
+            del future  # an error in it has this frame: the circle would keep the image
+        return result, started - submitted
+
+    def _note_overdue(self, future: "concurrent.futures.Future[tuple[float, _Result]]") -> None:
+        self._add_overdue(1)
+        future.add_done_callback(lambda _: self._add_overdue(-1))
+
+    def _add_overdue(self, change: int) -> None:
+        with self._lock:
+            self._num_overdue += change
+
+
+def _timed(work: Callable[[], _Result]) -> tuple[float, _Result]:
+    return time.monotonic(), work()

@@ -159,7 +159,7 @@ def error_response(
     Args:
         error: any.
         render: makes the response of the table's row, the detail, and the seconds after which to
-            try again, None when there is no such time.
+            try again, or None.
     """
     service, request_id = current_service(), flask.g.request_id
     problem = service.note(error, request_id)

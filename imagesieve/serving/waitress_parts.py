@@ -1,4 +1,4 @@
-"""Waitress parts that this service needs otherwise: its words, its limits, who comes first."""
+"""Parts of waitress with this service's own errors, limits and priorities."""
 
 import contextlib
 import json
@@ -32,13 +32,13 @@ _LINGERING_SECONDS = 10.0
 _FREE_FRAMING_BYTES = 65_536
 _FRAMING_SHARE = 1 / 8
 _SLOWEST = 4096  # bytes a second, on the whole, of a request that takes longer than silence may
-_SMALL_BYTES = 2**18  # of a body that is taken even when there is no room for large ones
-_NO_ROOM_SECONDS = 10  # until a disk may have room again
-_NO_ROOM = "There is no room for a body of this size: send a smaller one, or try again later."
+_SMALL_BYTES = 2**18  # of a body that is taken even when large ones are refused
+_FULL_RETRY_SECONDS = 10  # until a disk may have room again
+_FULL = "There is no room for a body of this size: send a smaller one, or try again later."
 
 _TRANSFER_CODING = re.compile(rb"^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$", re.I | re.M)
 
-# They are asked while everything else waits, and cost nothing.
+# Probes come while everything else waits, and cost nothing.
 _FIRST = frozenset({"/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
@@ -70,8 +70,8 @@ class RefusalTask(ErrorTask):  # type: ignore[misc] # waitress has no types
             ("X-Content-Type-Options", "nosniff"),
             ("X-Request-Id", request_id),
         ]
-        if code == _NoRoomError.code:
-            self.response_headers.append(("Retry-After", str(_NO_ROOM_SECONDS)))
+        if code == _FullError.code:
+            self.response_headers.append(("Retry-After", str(_FULL_RETRY_SECONDS)))
         self.set_close_on_finish()
         self.channel.is_deaf = True
         self.content_length = len(body)
@@ -104,7 +104,7 @@ class Bodies:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there is no room for more."""
+        """Whether more must be refused."""
         return self._total > self._most
 
     def add(self, num_bytes: int) -> None:
@@ -113,7 +113,7 @@ class Bodies:
             self._total += num_bytes
 
 
-class _NoRoomError(Error):  # type: ignore[misc] # waitress has no types
+class _FullError(Error):  # type: ignore[misc] # waitress has no types
     """A body cannot be stored."""
 
     code = 503
@@ -145,7 +145,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             taken: int = super().received(data)
         except OSError as error:  # a full disk, no temporary folder, too many open files
             _log.warning("The body of a request cannot be stored: %s.", error.strerror or error)
-            self.error = _NoRoomError("no room")
+            self.error = _FullError("full")
             self.completed = True
             return len(data)
         if not self.completed:
@@ -159,7 +159,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # an address such as http://[, a length of 5000 digits
-            raise ParsingError("Something is no address or no number") from error
+            raise ParsingError("A URL or a number is malformed") from error
         self._check_coding(header_plus)
         if self.path == BATCH_PATH:
             self.adj = self.adj.for_batches
@@ -171,7 +171,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             super().close()
 
     def _fault(self) -> Error | None:
-        """Tell what speaks against going on with the request."""
+        """Return what ends the request before it is complete."""
         received = self.header_bytes_received + self.body_bytes_received
         if time.monotonic() - self._begun > self.adj.channel_timeout + received / _SLOWEST:
             return _TooSlowError("too slow")
@@ -182,7 +182,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
         if self.chunked and framing > _FREE_FRAMING_BYTES + _FRAMING_SHARE * self._num_bytes:
             return BadRequest("chunks are too small")
         if self._num_bytes > _SMALL_BYTES and self.adj.bodies.are_too_many:
-            return _NoRoomError("too much at once")
+            return _FullError("too much at once")
         return None
 
     def _note(self, num_bytes: int) -> None:
@@ -246,14 +246,14 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
 
 
 def refusal(path: str, code: int, request_id: str) -> tuple[str, str, bytes]:
-    """Give media type, status line and body for a request that the HTTP server itself refuses."""
+    """Return media type, status line and body for a request that the HTTP server itself refuses."""
     kind = default_exceptions.get(code, default_exceptions[400])
-    error = kind(_NO_ROOM if code == _NoRoomError.code else None)
+    error = kind(_FULL if code == _FullError.code else None)
     problem = errors.problem_for(error)
     detail = errors.detail_of(error, request_id)
     if path == legacy.PATH:
-        status = f"{code} {error.name}" if code == _NoRoomError.code else "200 OK"
+        status = f"{code} {error.name}" if code == _FullError.code else "200 OK"
         return "application/json", status, legacy.failure(detail).encode()
-    seconds = _NO_ROOM_SECONDS if code == _NoRoomError.code else None
+    seconds = _FULL_RETRY_SECONDS if code == _FullError.code else None
     body = msgspec.json.encode(errors.document(problem, detail, request_id, seconds))
     return errors.MEDIA_TYPE, f"{problem.status} {error.name}", body

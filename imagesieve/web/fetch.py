@@ -246,6 +246,7 @@ class _Download:
                     url, self._headers(), self.connection, self.settings.read_seconds
                 )
                 response = stack.enter_context(opened)
+                self.connection.check(url)  # one that was cut can look like the end of the headers
             if response.status in _REDIRECTS:
                 if num_redirects == self.settings.max_redirects:
                     raise FetchError(

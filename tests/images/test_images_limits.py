@@ -129,7 +129,7 @@ def test_large_images_wait_for_each_other_and_small_ones_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lane = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(decoding, "_heavy_lane", lane)
+    monkeypatch.setattr(decoding, "_large_images", lane)
     large = encode(Image.new("RGB", (2100, 2000)), "PNG")
     done: list[str] = []
     with lane:

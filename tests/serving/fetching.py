@@ -12,7 +12,7 @@ from imagesieve.serving.errors import (
     UrlNotAllowedError,
     problem_for,
 )
-from imagesieve.serving.fetch_image import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher, UrlSettings
+from imagesieve.serving.fetch_image import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher
 
 URL = "http://images.example/a"
 MAX_BYTES = 10 * 2**20
@@ -45,8 +45,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[Place] | OSError) -
 
 def fetcher(allowed_hosts: list[str] | None = None, **changes: Any) -> UrlFetcher:
     """Give one that may visit this machine."""
-    settings = UrlSettings(**{"allow_private": True, "total_seconds": 30.0, **changes})
-    return UrlFetcher(MAX_BYTES, allowed_hosts, settings)
+    settings = {"allow_private": True, "total_seconds": 30.0, **changes}
+    return UrlFetcher(MAX_BYTES, allowed_hosts, **settings)
 
 
 def assert_told(error: ClassifierError) -> None:

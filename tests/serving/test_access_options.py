@@ -12,25 +12,25 @@ from guarding import KEYS, SHOP, assert_refused, bearer, client_of, cors, prefli
 
 from imagesieve import console
 from imagesieve.errors import UsageError
+from imagesieve.serving import config
 from imagesieve.serving.access import keys
-from imagesieve.serving.access import options as access_options
 from imagesieve.serving.access.rates import RateLimit
 
 
 def options(*arguments: str) -> argparse.Namespace:
     parser = console.argument_parser("Serve.", "  none")
     parser.add_argument("--host", default="127.0.0.1")
-    access_options.add_options(parser)
+    config.add_access_options(parser)
     return parser.parse_args(arguments)
 
 
 def from_options(address: str, *arguments: str, keys_text: str = "") -> FlaskClient:
     environment = {keys.VARIABLE: keys_text}
-    return client_of(access_options.from_options(options(*arguments), address, environment))
+    return client_of(config.access_from_options(options(*arguments), address, environment))
 
 
 def test_options_cost_no_flask() -> None:
-    code = "import sys, imagesieve.serving.access.options; assert 'flask' not in sys.modules"
+    code = "import sys, imagesieve.serving.config; assert 'flask' not in sys.modules"
     repository = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=repository, check=True)
 
@@ -96,7 +96,7 @@ def test_origins_are_written_as_browsers_do() -> None:
     ],
 )
 def test_rate_from_options(arguments: list[str], burst: int) -> None:
-    buckets = access_options._buckets(options(*arguments))
+    buckets = config._buckets(options(*arguments))
     assert buckets._limit == RateLimit(float(arguments[1]), burst)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -71,7 +72,7 @@ def make_corrections(
 ) -> Corrections:
     asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
     corrections = feedback_options.from_options(asked, lambda: names, Admission(), **more)
-    corrections.check(predictor.describe() | {"classes": names})
+    corrections.check(dataclasses.replace(predictor.info, classes=tuple(names)))
     corrections.open()
     _OPENED.append(corrections)
     return corrections

@@ -318,7 +318,7 @@ def test_a_network_is_let_in_with_keys_or_on_purpose_alone(
         assert line.startswith("error: 0.0.0.0 is open to the network, and no key is set")
     with running(tmp_path / "open", *everywhere, "--insecure") as server:
         server.wait_for(" Serving ")
-        assert "warning: 0.0.0.0 is open to the network and asks for no key" in server.printed()
+        assert "warning: 0.0.0.0 is open to the network and requires no key" in server.printed()
         assert server.url.startswith("http://127.0.0.1:")
         assert predict(server).json()["label"] == "red"
     keys = tmp_path / "keys.txt"

@@ -32,7 +32,7 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from imagesieve.serving.models import Change, Models
+from imagesieve.serving.models import ModelChange, Models
 
 RED = encode(paint(COLOURS["red"]))
 OTHER_CLASSES = ("cyan", "green", "red")
@@ -191,11 +191,11 @@ def test_a_change_tells_what_is_served_now_and_what_was_before(
     with caplog.at_level(logging.INFO, "imagesieve"):
         change = models.activate(soft.name)
     assert change.to_json() == {
-        "model": models.get().describe(),
+        "model": models.get().info.to_json(),
         "previous": {"name": sharp.name, "digest": f"sha256:{sharp.digest}"},
         "changed": True,
     }
-    assert change.model["name"] == soft.name
+    assert change.model.name == soft.name
     assert f"Now serving {soft.name} with {models.get().engine.name} (before: {sharp.name})" in (
         caplog.messages
     )
@@ -218,7 +218,7 @@ def test_what_was_activated_is_served_after_a_restart_too(folder: Path, start: S
 def test_a_version_is_known_by_its_digest_too(folder: Path, start: Start) -> None:
     models = start(folder, **SLOW_WATCH)
     soft = versions.load(named(folder, "soft"))
-    assert models.activate(f"sha256:{soft.digest.upper()}").model["name"] == soft.name
+    assert models.activate(f"sha256:{soft.digest.upper()}").model.name == soft.name
     with pytest.raises(UnknownModelError):
         models.activate(f"sha256:{'0' * 64}")
 
@@ -269,8 +269,8 @@ def test_a_pointer_with_a_wrong_digest_is_refused(folder: Path, start: Start) ->
 def test_other_classes_are_served_when_they_are_allowed(folder: Path, start: Start) -> None:
     models = start(folder, **SLOW_WATCH)
     name = named(folder, "classes").name
-    assert models.activate(name, allow_other_classes=True).model["classes"] == list(OTHER_CLASSES)
-    assert models.rollback().model["classes"] == list(COLOURS)  # these were served already
+    assert models.activate(name, allow_other_classes=True).model.classes == OTHER_CLASSES
+    assert models.rollback().model.classes == tuple(COLOURS)  # these were served already
 
 
 def test_a_version_of_an_earlier_release_has_nothing_to_compare_and_is_served(
@@ -278,7 +278,7 @@ def test_a_version_of_an_earlier_release_has_nothing_to_compare_and_is_served(
 ) -> None:
     models, old = start(folder, **SLOW_WATCH), named(folder, "old").name
     with caplog.at_level(logging.INFO, "imagesieve"):
-        assert models.activate(old).model["name"] == old
+        assert models.activate(old).model.name == old
     assert f"{old} has no golden images to compare its answers with." in caplog.messages
 
 
@@ -306,7 +306,7 @@ def test_rolling_back_and_forth(folder: Path, start: Start) -> None:
     models.activate(soft)
     for name, other in ((sharp, soft), (soft, sharp), (sharp, soft)):
         change = models.rollback()
-        assert (change.model["name"], change.changed) == (name, True)
+        assert (change.model.name, change.changed) == (name, True)
         assert change.to_json()["previous"]["name"] == other
         assert versions.current_name(folder) == name
 
@@ -352,7 +352,7 @@ def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(golden, "read", slowly)
     monkeypatch.setattr(models_module, "_MAX_WAIT", 0.05)
-    changes: list[Change] = []
+    changes: list[ModelChange] = []
     soft = named(folder, "soft").name
     first = threading.Thread(target=lambda: changes.append(models.activate(soft)))
     first.start()
@@ -387,8 +387,8 @@ def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
     old = sharp.rename(folder / ".old")
     named(folder, "soft").rename(sharp)
     change = models.reload()
-    assert (change.changed, change.model["name"]) == (True, sharp.name)
-    assert change.model["digest"] != f"sha256:{versions.load(old).digest}"
+    assert (change.changed, change.model.name) == (True, sharp.name)
+    assert change.model.digest != f"sha256:{versions.load(old).digest}"
     (sharp / versions.MANIFEST).write_bytes(b"{")
     with pytest.raises(ModelUnusableError) as caught:
         models.reload()
@@ -418,7 +418,7 @@ def test_a_promoted_version_is_served_by_itself(
     with caplog.at_level(logging.INFO, "imagesieve"):
         versions.promote(soft)
         wait_until(lambda: models.get().version.name == soft.name)
-    assert models.rollback().model["name"] == named(folder, "sharp").name
+    assert models.rollback().model.name == named(folder, "sharp").name
 
 
 @pytest.mark.parametrize("name", REFUSED)

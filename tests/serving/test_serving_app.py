@@ -20,7 +20,7 @@ from painted import COLOURS, encode, paint
 from imagesieve import errors as base_errors
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
-from imagesieve.serving.limits import Admission, ServingLimits, announced_size
+from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.models import Models
 
 RED_TEXT = base64.b64encode(RED_JPEG).decode()
@@ -229,7 +229,7 @@ def test_each_request_is_one_line_of_json_below_the_console_level(
 
 
 def test_model_route_tells_what_is_served(client: FlaskClient, predictor: Predictor) -> None:
-    assert client.get("/v1/model").get_json() == json.loads(json.dumps(predictor.describe()))
+    assert client.get("/v1/model").get_json() == json.loads(json.dumps(predictor.info.to_json()))
 
 
 def test_page_and_its_parts_come_with_strict_headers(client: FlaskClient) -> None:
@@ -354,16 +354,29 @@ def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
     assert "red" in client.post(path, data={"imageBase64String": RED_TEXT}).text
 
 
-def test_heavy_images_are_decoded_one_after_another() -> None:
-    admission = Admission(ServingLimits(heavy_pixels=100, max_decoding_wait=0.05))
-    assert announced_size(RED_JPEG) == (64, 48)
-    with admission.decoding(RED_JPEG):
-        with admission.decoding(b"no image takes the other lane"):
+def test_large_images_are_decoded_one_after_another() -> None:
+    limits = ServingLimits(heavy_pixels=100, max_decoding=2, max_decoding_wait=0.05)
+    decoding = Admission(limits).decoding()
+    with decoding(101):
+        with (
+            decoding(100),  # small ones do not wait for it
+            decoding(100),
+            pytest.raises(errors.OverloadedError),
+            decoding(100),
+        ):
             pass
-        with pytest.raises(errors.OverloadedError), admission.decoding(RED_JPEG):
+        with pytest.raises(errors.OverloadedError), decoding(101):
             pass
-    with admission.decoding(RED_JPEG):
+    with decoding(101):
         pass
+
+
+def test_an_image_waits_for_its_decoding_until_the_deadline_at_most(predictor: Predictor) -> None:
+    admission = Admission(ServingLimits(heavy_pixels=100))
+    begun = time.monotonic()
+    with admission.decoding()(101), pytest.raises(errors.OverloadedError):
+        predictor.decode(RED_JPEG, at_once=admission.decoding(begun + 0.05))
+    assert time.monotonic() - begun < 5
 
 
 def test_every_error_of_a_image_or_request_has_a_row_of_its_own() -> None:

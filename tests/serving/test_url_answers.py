@@ -31,7 +31,7 @@ from imagesieve.serving.errors import (
     OverloadedError,
     UrlNotAllowedError,
 )
-from imagesieve.serving.fetch_image import UrlFetcher, UrlSettings
+from imagesieve.serving.fetch_image import UrlFetcher
 
 JPEG_START = RED_JPEG[:64]
 HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"
@@ -100,11 +100,10 @@ def test_what_cannot_become_a_image_is_not_waited_for(host: WebHost, first: byte
 
 def test_image_of_just_the_largest_size_is_fetched(host: WebHost) -> None:
     host.routes |= {"/a": send_in_parts(RED_JPEG), "/b": send(RED_JPEG)}
-    settings = UrlSettings(allow_private=True)
     for path in ("a", "b"):
         url = f"http://images.example/{path}"
-        assert UrlFetcher(len(RED_JPEG), None, settings).fetch(url) == RED_JPEG
-        error = error_of(url, UrlFetcher(len(RED_JPEG) - 1, None, settings))
+        assert UrlFetcher(len(RED_JPEG), allow_private=True).fetch(url) == RED_JPEG
+        error = error_of(url, UrlFetcher(len(RED_JPEG) - 1, allow_private=True))
         assert type(error) is FetchFailedError
 
 

@@ -1,6 +1,7 @@
 """Images by address: what an honest host sees, row 43 of the attack table, and the options."""
 
 import argparse
+import dataclasses
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from web_host import WebHost, later, redirect, send, send_raw
 from imagesieve import console
 from imagesieve.errors import UsageError
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import url_options
+from imagesieve.serving import config
 from imagesieve.serving.errors import OverloadedError
 from imagesieve.serving.fetch_image import FAILED, NOT_ALLOWED, TOO_SLOW, UrlFetcher
 from imagesieve.serving.limits import ServingLimits
@@ -59,8 +60,9 @@ def test_service_judges_the_image_at_an_address(host: WebHost, predictor: Predic
 
 def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: Predictor) -> None:
     class Wide(Predictor):
-        def describe(self):
-            return {**super().describe(), "streams": 16}
+        def __init__(self) -> None:
+            super().__init__(predictor.version, predictor.engine)
+            self.info = dataclasses.replace(self.info, num_streams=16)
 
     lock, under_way, most = threading.Lock(), 0, 0
 
@@ -74,7 +76,7 @@ def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: 
             under_way -= 1
         return RED_JPEG
 
-    client = app_of(Wide(predictor.version, predictor.engine), fetch=fetch).test_client()
+    client = app_of(Wide(), fetch=fetch).test_client()
     images = [{"url": f"{URL}/{number}"} for number in range(32)]
     answer = client.post("/v1/predict/batch", json={"images": images}).get_json()
     assert (answer["ok"], answer["failed"]) == (32, 0)
@@ -228,20 +230,20 @@ def test_log_tells_the_reason_in_one_plain_line(
 
 def options(*arguments: str) -> argparse.Namespace:
     parser = console.argument_parser("Serve.", "examples")
-    url_options.add_options(parser)
+    config.add_url_options(parser)
     return parser.parse_args(arguments)
 
 
 def test_addresses_are_taken_only_when_asked_for() -> None:
-    assert url_options.from_options(options(), ServingLimits()) is None
-    assert url_options.from_options(options("--allow-url"), ServingLimits()) is not None
+    assert config.fetcher_from_options(options(), ServingLimits()) is None
+    assert config.fetcher_from_options(options("--allow-url"), ServingLimits()) is not None
 
 
 def test_fetcher_of_the_command_line_has_its_hosts_and_visits_no_private_one(
     monkeypatch: pytest.MonkeyPatch, connected: list[Any]
 ) -> None:
     given = options("--allow-url", "--allow-url-host", "A.example", "--allow-url-host", "b.example")
-    mine = url_options.from_options(given, ServingLimits())
+    mine = config.fetcher_from_options(given, ServingLimits())
     assert mine is not None
     asked = resolver(monkeypatch, [place("127.0.0.1")])
     for name in ("a", "b", "c"):
@@ -253,10 +255,10 @@ def test_fetcher_of_the_command_line_has_its_hosts_and_visits_no_private_one(
     "name", ["", "https://images.example", "images.example/", "a b", "a:80", "bücher.example"]
 )
 def test_host_that_is_none_is_a_usage_error(name: str) -> None:
-    with pytest.raises(UsageError, match="is no host"):
+    with pytest.raises(UsageError, match="is not a host"):
         options("--allow-url", "--allow-url-host", name)
 
 
 def test_hosts_without_permission_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="goes with --allow-url"):
-        url_options.from_options(options("--allow-url-host", "images.example"), ServingLimits())
+        config.fetcher_from_options(options("--allow-url-host", "images.example"), ServingLimits())

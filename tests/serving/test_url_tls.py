@@ -35,7 +35,8 @@ def test_host_that_does_not_prove_its_name_is_a_failure(
         resolver(monkeypatch, [place("127.0.0.1", port)])
         error = error_of(SAFE_URL)
     assert type(error) is FetchFailedError
-    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert error.__cause__ is not None
+    assert isinstance(error.__cause__.__cause__, ssl.SSLCertVerificationError)
     assert reason in str(error.__cause__)
 
 

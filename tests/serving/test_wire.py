@@ -282,7 +282,7 @@ def test_where_few_files_are_allowed_there_are_fewer_connections() -> None:
     script = (
         "import resource, logging; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))\n"
         "from imagesieve.serving import server\n"
-        "print(server._room_for_connections(1000))"
+        "print(server._possible_connections(1000))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,4 +1,4 @@
-"""Who may do what: the check that every request passes before its view runs."""
+"""Who may do what: the checks that every request passes before its view runs."""
 
 import dataclasses
 import math
@@ -17,6 +17,7 @@ from imagesieve.serving.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
+from imagesieve.web import urls
 
 SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})
 
@@ -41,7 +42,7 @@ class Caller:
     """Who sent a request.
 
     Attributes:
-        name: of the key that was shown; None where none was asked for.
+        name: of the key that was sent; None without keys.
         scopes: what the caller may do.
         address: the IP address that the connection comes from; "" if it has none.
     """
@@ -65,7 +66,7 @@ class Access:
         """Set up the checks.
 
         Args:
-            keys: None or empty lets everybody predict and correct, and nobody administrate.
+            keys: None or empty lets all callers predict and correct, and none administrate.
             allowed_hosts: lower-case names and IP addresses that the service answers to; None
                 for any.
             allowed_origins: sites whose pages may use the service, as browsers write them.
@@ -99,7 +100,7 @@ class Access:
         if site is not None and site not in ("same-origin", "none"):
             raise ForbiddenError(_OTHER_SITE)
         if origin is not None:
-            parsed = hosts.parse_origin(origin)
+            parsed = urls.parse_origin(origin)
             if parsed is None or own is None or not hosts.is_own(parsed, own):
                 raise ForbiddenError(_OTHER_SITE)
 
@@ -135,7 +136,7 @@ class Access:
             self._spend(caller, cost, at_least=0)
 
     def preflight(self, request: flask.Request) -> flask.Response | None:
-        """Answer a browser that asks on behalf of a page of a listed origin; else give None.
+        """Answer a browser that asks on behalf of a page of a listed origin; else return None.
 
         The headers that tell what is allowed come from `cors_headers`.
 
@@ -148,7 +149,7 @@ class Access:
         return flask.Response(status=204)
 
     def cors_headers(self, request: flask.Request) -> dict[str, str]:
-        """Give the headers of CORS that belong to the answer, refusals included."""
+        """Return the headers of CORS that belong to the answer, refusals included."""
         if not self._origins:
             return {}
         headers = {"Vary": "Origin"}  # a cache must not give one site's answer to another
@@ -167,14 +168,14 @@ class Access:
             and request.headers.get("Origin", "") in self._origins
         )
 
-    def _own_authority(self, request: flask.Request) -> hosts.Authority | None:
-        """Give the host that the request is for; None when a request of HTTP/1.0 names none."""
+    def _own_authority(self, request: flask.Request) -> urls.Authority | None:
+        """Return the host that the request is for; None when a request of HTTP/1.0 names none."""
         text = request.headers.get("Host")
         if text is None and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
             if self._hosts is not None:
                 raise BadHostError("The request has no Host header, and this service needs one.")
             return None
-        authority = hosts.parse_authority(text or "")
+        authority = urls.parse_authority(text or "")
         if authority is None or _contradicts(request, authority):
             raise BadHostError("The request does not say clearly which host it is for.")
         if self._hosts is not None and authority.host not in self._hosts:
@@ -226,21 +227,21 @@ def take_tokens(buckets: TokenBuckets, caller: Caller, cost: int = 1, *, at_leas
     Returns:
         0 when they were taken, else the whole seconds after which they can be had.
     """
-    whose = ("key", caller.name) if caller.name else hosts.neighbourhood(caller.address)
+    whose = ("key", caller.name) if caller.name else hosts.client_network(caller.address)
     return math.ceil(buckets.take(whose, cost, at_least=at_least))
 
 
-def _contradicts(request: flask.Request, authority: hosts.Authority) -> bool:
-    """Tell whether the request line names a host, as for a proxy, and another one than `Host`."""
+def _contradicts(request: flask.Request, authority: urls.Authority) -> bool:
+    """Return whether the request line names a host, as for a proxy, and another one than `Host`."""
     target = str(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or "/")
     if target.startswith("/") or target == "*":
         return False
-    named = hosts.parse_authority(re.split("[/?#]", target.partition("://")[2], maxsplit=1)[0])
+    named = urls.parse_authority(re.split("[/?#]", target.partition("://")[2], maxsplit=1)[0])
     return named is None or named.host != authority.host
 
 
 def _presented(request: flask.Request) -> str:
-    """Give the key that a request shows, not empty.
+    """Return the key that a request sends, not empty.
 
     Raises:
         UnauthorizedError: there is none, it is empty, or there are two.

@@ -1,4 +1,4 @@
-"""The keys that callers show: read from a file or the environment, kept as digests only."""
+"""The keys that callers send: read from a file or the environment, kept as digests only."""
 
 import dataclasses
 import enum
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """Whose key it is, what it allows, and the SHA-256 of it; the key itself is kept nowhere."""
+    """A key's name, what it allows, and its SHA-256; the key itself is not stored."""
 
     name: str
     scopes: frozenset[Scope]
@@ -54,7 +54,7 @@ class Keyring:
         return len(self._keys)
 
     def find(self, presented: str) -> Key | None:
-        """Give the key whose text this is.
+        """Return the key whose text this is.
 
         Every key is compared, each in constant time: how long it takes tells nothing.
         """
@@ -71,17 +71,17 @@ def read_keys(path: Path | None, environment: MutableMapping[str, str]) -> Keyri
 
     A line is `<name> <scope>[,<scope>] <key>`; `#` begins a comment. In the variable, a semicolon
     does for the end of a line. The variable is taken out of `environment`, so that no child
-    process gets to know it.
+    process inherits it.
 
     Raises:
-        UsageError: something is wrong with a line, or there is no key where keys were promised.
+        UsageError: something is wrong with a line, or there is no key.
             The message names the place, and nothing that stands there: it may be a key.
     """
     lines: list[tuple[str, str]] = []
     if path is not None:
         lines += _lines(f"{path} line", _read(path))
     variable = environment.pop(VARIABLE, "")
-    if variable.strip():  # an empty one is how containers say that there is none
+    if variable.strip():  # containers have an empty one for none
         lines += _lines(f"{VARIABLE} entry", variable.replace(";", "\n"))
     return Keyring(_parsed(lines))
 
@@ -94,7 +94,9 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from error
     if len(data) > _MAX_FILE_BYTES:
-        raise UsageError(f"{path} has more than {_MAX_FILE_BYTES:,} bytes, which is no key file.")
+        raise UsageError(
+            f"{path} has more than {_MAX_FILE_BYTES:,} bytes, too many for a key file."
+        )
     if stat.S_ISREG(mode) and mode & 0o077:
         _log.warning(
             "warning: others on this machine may read or change the key file %s: run chmod 600 on "
@@ -109,7 +111,7 @@ def _read(path: Path) -> str:
 
 
 def _lines(source: str, text: str) -> list[tuple[str, str]]:
-    """Give place and text of the lines that should hold a key."""
+    """Return place and text of the lines that should hold a key."""
     lines = [
         (f"{source} {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)
     ]

@@ -1,10 +1,11 @@
 """How often each caller may come: a bucket of tokens for each."""
 
-import collections
 import dataclasses
 import threading
 import time
 from collections.abc import Callable, Hashable
+
+import cachetools
 
 MAX_CALLERS = 10_000
 
@@ -38,9 +39,8 @@ class TokenBuckets:
     ) -> None:
         self._limit = limit
         self._clock = clock
-        self._max_callers = max_callers
         self._lock = threading.Lock()
-        self._buckets: collections.OrderedDict[Hashable, _Bucket] = collections.OrderedDict()
+        self._buckets: cachetools.LRUCache[Hashable, _Bucket] = cachetools.LRUCache(max_callers)
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -68,10 +68,9 @@ class TokenBuckets:
 
     def _filled(self, caller: Hashable) -> _Bucket:
         now = self._clock()
-        bucket = self._buckets.setdefault(caller, _Bucket(self._limit.burst, now))
-        self._buckets.move_to_end(caller)
-        if len(self._buckets) > self._max_callers:
-            self._buckets.popitem(last=False)
+        bucket = self._buckets.get(caller)
+        if bucket is None:
+            bucket = self._buckets[caller] = _Bucket(self._limit.burst, now)
         gained = (now - bucket.filled_at) * self._limit.rate
         bucket.tokens = min(self._limit.burst, bucket.tokens + gained)
         bucket.filled_at = now

@@ -4,14 +4,13 @@ import io
 
 from PIL import Image
 
-from imagesieve.images import DecodedImage, Limits, decode
-from imagesieve.serving.limits import announced_size
+from imagesieve.images import DecodingLimit, Limits, decode, large_images_take_turns
 
 MAX_SIDE = 1024  # pixels; several times what any of the networks looks at
 QUALITY = 95
 
 
-def to_jpeg(data: bytes, limits: Limits) -> bytes:
+def to_jpeg(data: bytes, limits: Limits, at_once: DecodingLimit = large_images_take_turns) -> bytes:
     """Encode an image anew: turned upright, RGB, at most `MAX_SIDE` wide and high, no metadata.
 
     Proportions are kept, except that no side falls below `limits.min_side`: what is stored must be
@@ -19,8 +18,15 @@ def to_jpeg(data: bytes, limits: Limits) -> bytes:
 
     Raises:
         ImageError: it cannot be decoded under `limits`.
+        ClassifierError: what `at_once` raises; see `images.decode`.
     """
-    image = _decode(data, limits)
+    # A huge image is decoded to twice the size wanted: that bounds what a JPEG takes of memory.
+    image = decode(
+        data,
+        limits,
+        image_size=lambda width, height: _decoding_size(width, height, limits),
+        at_once=at_once,
+    )
     upright_image = Image.fromarray(image.pixels)
     if max(upright_image.size) > MAX_SIDE:
         height, width = _reduced(image.width, image.height, MAX_SIDE, limits)
@@ -29,16 +35,6 @@ def to_jpeg(data: bytes, limits: Limits) -> bytes:
     buffer = io.BytesIO()
     upright_image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()
-
-
-def _decode(data: bytes, limits: Limits) -> DecodedImage:
-    """Decode, a huge image to twice `MAX_SIDE` at most: that bounds what a JPEG takes of memory."""
-    announced = _decoding_size(*announced_size(data), limits)
-    image = decode(data, limits, image_size=announced)
-    upright = _decoding_size(image.width, image.height, limits)
-    if upright != announced:  # the image lies on its side
-        return decode(data, limits, image_size=upright)
-    return image
 
 
 def _decoding_size(width: int, height: int, limits: Limits) -> tuple[int, int] | None:

@@ -63,6 +63,6 @@ def explain() -> flask.Response:
         deadline.check()
     flask.g.label = label
     response = response_of(explainer.explain(predictor, decoded, label), media_type="image/png")
-    # Percent-encoded UTF-8, as a header has no room for other alphabets.
+    # Percent-encoded UTF-8, as a header cannot hold other alphabets.
     response.headers["X-Label"] = urllib.parse.quote(label, safe=" ")
     return response

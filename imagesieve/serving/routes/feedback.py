@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import flask
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
-from imagesieve.model.decisions import ARGMAX, CONFIDENT
+from imagesieve.model.decisions import ARGMAX
+from imagesieve.model.info import ModelInfo
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.checks import take_tokens
 from imagesieve.serving.access.keys import Scope
@@ -137,30 +138,29 @@ class Corrections:
 
     def note(self, image_id: str, result: PredictionResult) -> bool:
         """Hold a predicted image; return whether it can be corrected by its id alone."""
-        sha256, policy = result.known.sha256, result.policy
-        fallback = policy.fallback_class if policy.kind == CONFIDENT else None
+        sha256 = result.cached.sha256
         image = RecentImage(
             sha256,
             image_id,
             result.prediction,
-            result.described["digest"],
-            result.described["name"],
-            self._selection.reason(sha256, result.prediction, fallback),
+            result.model.digest,
+            result.model.name,
+            self._selection.reason(sha256, result.prediction, result.policy.fallback),
             len(result.data),
         )
         return self._recent.add(image, result.data)
 
-    def check(self, described: Mapping[str, Any]) -> None:
+    def check(self, model: ModelInfo) -> None:
         """Check that a model suits the options.
 
         Args:
-            described: the model, from `Predictor.describe`.
+            model: what is served.
 
         Raises:
             UsageError: the model does not have the class of interest.
         """
-        interest, classes = self._selection.class_of_interest, described["classes"]
-        drops_nothing = described["decision_policy"]["kind"] == ARGMAX and interest is None
+        interest, classes = self._selection.class_of_interest, model.classes
+        drops_nothing = model.policy.kind == ARGMAX and interest is None
         if self._selection.audit_share and drops_nothing:
             _log.warning(
                 "The model's decision policy drops no image, so none is audited: name what is "
@@ -321,8 +321,7 @@ class Corrections:
         return done
 
     def _to_jpeg(self, data: bytes) -> bytes:
-        with self._admission.decoding(data):
-            return to_jpeg(data, self._admission.limits.images)
+        return to_jpeg(data, self._admission.limits.images, self._admission.decoding())
 
     def _is_corrected(self, sha256: str) -> bool:
         return self._store.in_force(sha256) is not None

@@ -60,5 +60,5 @@ def metrics() -> flask.Response:
     """Return all metrics."""
     service = current_service()
     with contextlib.suppress(UnavailableError):  # while it loads there are other figures
-        service.metrics.note_model(service.predictor().describe())
+        service.metrics.note_model(service.predictor().info)
     return flask.Response(service.metrics.text(), content_type=MEDIA_TYPE)

@@ -34,7 +34,7 @@ blueprint = flask.Blueprint("models", __name__)
 )
 def model() -> flask.Response:
     """Describe the model version that is served."""
-    return json_response(current_service().predictor().describe())
+    return json_response(current_service().predictor().info.to_json())
 
 
 @blueprint.get("/v1/models")

@@ -28,7 +28,6 @@ from imagesieve.serving.errors import (
 )
 from imagesieve.serving.forms import JSON, parse_json, read_body
 from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.models import threads_for
 from imagesieve.serving.pipeline import Deadline, PredictionResult
 from imagesieve.serving.requests import ImageInput, ImageRequest
 from imagesieve.serving.schemas import OipTensor
@@ -105,20 +104,19 @@ def ready() -> flask.Response:
 )
 def model(name: str) -> flask.Response:
     """Describe what goes into the model and what comes out."""
-    described = _find(name).describe()
-    classes = described["classes"]
+    info = _find(name).info
     return json_response(
         schemas.OipModel(
             name=name,
-            versions=[described["digest"]],
+            versions=[info.digest],
             platform=PLATFORM,
             inputs=[OipTensor("image", "BYTES", [-1])],
             outputs=[
                 OipTensor("label", "BYTES", [-1]),
-                OipTensor("probabilities", "FP32", [-1, len(classes)]),
+                OipTensor("probabilities", "FP32", [-1, len(info.classes)]),
                 OipTensor("decision", "BYTES", [-1]),
             ],
-            classes=list(classes),
+            classes=list(info.classes),
         )
     )
 
@@ -172,7 +170,7 @@ def infer(name: str) -> flask.Response:
     return json_response(
         schemas.OipAnswer(
             model_name=name,
-            model_version=results[0].described["digest"],
+            model_version=results[0].model.digest,
             id=asked.id,
             outputs=[_output(output, results) for output in dict.fromkeys(names)],
         )
@@ -181,7 +179,7 @@ def infer(name: str) -> flask.Response:
 
 def _find(name: str) -> Predictor:
     predictor = current_service().predictor()
-    served = predictor.describe()["name"]
+    served = predictor.info.name
     if name not in (ALIAS, served):
         raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")
     return predictor
@@ -224,7 +222,8 @@ def _predict_all(
         service.remember(f"{request_id}-{number}", result)
         return result
 
-    with concurrent.futures.ThreadPoolExecutor(threads_for(predictor)) as pool:
+    # One more than streams: one image is decoded meanwhile.
+    with concurrent.futures.ThreadPoolExecutor(predictor.info.num_streams + 1) as pool:
         # Once the response to one that failed is due, those not begun yet never are.
         return list(pool.map(predict, range(len(images))))
 

@@ -11,7 +11,6 @@ from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.answers import answer
 from imagesieve.serving.limits import BATCH_PATH
-from imagesieve.serving.models import threads_for
 from imagesieve.serving.pipeline import Deadline
 from imagesieve.serving.requests import ImageRequest, read_image, read_images
 from imagesieve.serving.service import Service, current_service, json_response, requires
@@ -51,8 +50,8 @@ def predict() -> flask.Response:
     with service.admission.place():
         predictor = service.predictor()
         image, options = read_image(flask.request, service.limits, schemas.PredictOptions)
-        asked = ImageRequest(image, options)
-        value = _predict(service, predictor, asked, service.deadline(), flask.g.request_id)
+        requested = ImageRequest(image, options)
+        value = _predict(service, predictor, requested, service.deadline(), flask.g.request_id)
     flask.g.label = value.label
     return json_response(value)
 
@@ -80,18 +79,18 @@ def predict_batch() -> flask.Response:
     service, request_id = current_service(), flask.g.request_id
     with service.admission.place(), service.admission.batch_place():
         predictor = service.predictor()
-        asked = read_images(flask.request, service.limits)
-        service.access.take(flask.g.caller, len(asked) - 1)
+        requested = read_images(flask.request, service.limits)
+        service.access.take(flask.g.caller, len(requested) - 1)
         deadline = service.deadline(is_batch=True)
-        num_threads = threads_for(predictor)
-        if any(one.image.is_url for one in asked):  # more would be refused instead of waiting
+        num_threads = predictor.info.num_streams + 1  # one image is decoded meanwhile
+        if any(one.image.is_url for one in requested):  # more would be refused instead of waiting
             num_threads = min(num_threads, service.limits.max_fetches)
         with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
             futures = [
                 pool.submit(
                     _predict_or_refuse, service, predictor, one, deadline, f"{request_id}-{number}"
                 )
-                for number, one in enumerate(asked)
+                for number, one in enumerate(requested)
             ]
             results = [future.result() for future in futures]
     failed = sum(isinstance(result, schemas.Failure) for result in results)
@@ -99,22 +98,30 @@ def predict_batch() -> flask.Response:
 
 
 def _predict(
-    service: Service, predictor: Predictor, asked: ImageRequest, deadline: Deadline, image_id: str
+    service: Service,
+    predictor: Predictor,
+    requested: ImageRequest,
+    deadline: Deadline,
+    image_id: str,
 ) -> schemas.Prediction:
     begun = time.perf_counter()
-    result = service.pipeline.predict(predictor, asked, deadline)
+    result = service.pipeline.predict(predictor, requested, deadline)
     is_held = service.remember(image_id, result)
     seconds = time.perf_counter() - begun
-    return answer(image_id, result, asked.options, seconds, is_held=is_held)
+    return answer(image_id, result, requested.options, seconds, is_held=is_held)
 
 
 def _predict_or_refuse(
-    service: Service, predictor: Predictor, asked: ImageRequest, deadline: Deadline, image_id: str
+    service: Service,
+    predictor: Predictor,
+    requested: ImageRequest,
+    deadline: Deadline,
+    image_id: str,
 ) -> schemas.Prediction | schemas.Failure:
     """Return the answer or the error of one image of a batch."""
     try:
-        return _predict(service, predictor, asked, deadline, image_id)
+        return _predict(service, predictor, requested, deadline, image_id)
     except (ClassifierError, MemoryError) as error:
         problem = service.note(error, image_id)
         document = errors.document(problem, errors.detail_of(error, image_id), image_id)
-        return schemas.Failure(document, asked.options.data_id)
+        return schemas.Failure(document, requested.options.data_id)

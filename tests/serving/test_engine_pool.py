@@ -1,4 +1,4 @@
-"""The engine's places: deadlines, engines that hang, threads that end."""
+"""The threads that run an engine: deadlines, engines that hang, threads that end."""
 
 import functools
 import gc
@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from imagesieve.serving.engine_pool import EngineSlots
 from imagesieve.serving.errors import DeadlineExceededError
+from imagesieve.serving.pipeline import EnginePool
 
 
 def soon() -> float:
@@ -21,7 +21,7 @@ def at_once() -> float:
 
 
 def engine_threads() -> int:
-    return sum(thread.name.startswith("engine-") for thread in threading.enumerate())
+    return sum(thread.name.startswith("engine_") for thread in threading.enumerate())
 
 
 def settled_engine_threads() -> int:
@@ -37,29 +37,29 @@ def settled_engine_threads() -> int:
 
 
 def test_work_is_done_and_its_result_given() -> None:
-    result, waited = EngineSlots(1).run(lambda: 42, soon())
+    result, waited = EnginePool(1).run(lambda: 42, soon())
     assert result == 42
     assert waited >= 0
 
 
 def test_what_work_raises_reaches_the_caller_and_the_next_is_done() -> None:
-    slots = EngineSlots(1)
+    pool = EnginePool(1)
 
     def fail() -> None:
         raise ZeroDivisionError("the engine's")
 
     with pytest.raises(ZeroDivisionError, match="the engine's"):
-        slots.run(fail, soon())
+        pool.run(fail, soon())
     with pytest.raises(TimeoutError):  # not to be taken for our own deadline
-        slots.run(lambda: (_ for _ in ()).throw(TimeoutError("own")), soon())
-    assert slots.run(lambda: 1, soon())[0] == 1
+        pool.run(lambda: (_ for _ in ()).throw(TimeoutError("own")), soon())
+    assert pool.run(lambda: 1, soon())[0] == 1
 
 
 def test_nothing_keeps_the_image_of_a_failed_run() -> None:
     class Image:
         pass
 
-    slots = EngineSlots(1)
+    pool = EnginePool(1)
     image = Image()
     remembered = weakref.ref(image)
 
@@ -69,17 +69,17 @@ def test_nothing_keeps_the_image_of_a_failed_run() -> None:
     gc.disable()  # what goes in circles would stay until it is looked for
     try:
         with pytest.raises(ZeroDivisionError):
-            slots.run(functools.partial(fail, image), soon())
+            pool.run(functools.partial(fail, image), soon())
         del image
-        slots.run(lambda: None, soon())  # the place itself remembers its last work
+        pool.run(lambda: None, soon())  # the thread itself remembers its last work
         assert remembered() is None
     finally:
         gc.enable()
 
 
-def test_as_many_run_at_once_as_there_are_places() -> None:
-    slots, both = EngineSlots(2), threading.Barrier(2, timeout=5)
-    threads = [threading.Thread(target=slots.run, args=(both.wait, soon())) for _ in range(2)]
+def test_as_many_run_at_once_as_there_are_threads() -> None:
+    pool, both = EnginePool(2), threading.Barrier(2, timeout=5)
+    threads = [threading.Thread(target=pool.run, args=(both.wait, soon())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -88,7 +88,7 @@ def test_as_many_run_at_once_as_there_are_places() -> None:
 
 
 def test_an_engine_that_hangs_is_not_waited_for_and_shows() -> None:
-    slots, go_on, begun = EngineSlots(2), threading.Event(), threading.Event()
+    pool, go_on, begun = EnginePool(2), threading.Event(), threading.Event()
     ran = []
 
     def hang() -> None:
@@ -96,31 +96,31 @@ def test_an_engine_that_hangs_is_not_waited_for_and_shows() -> None:
         go_on.wait(10)
 
     with pytest.raises(DeadlineExceededError):
-        slots.run(hang, at_once())
+        pool.run(hang, at_once())
     assert begun.is_set()
-    assert not slots.is_wedged  # the other place is free
+    assert not pool.is_wedged  # the other thread is free
     with pytest.raises(DeadlineExceededError):
-        slots.run(hang, at_once())
-    assert slots.is_wedged
+        pool.run(hang, at_once())
+    assert pool.is_wedged
     with pytest.raises(DeadlineExceededError):
-        slots.run(lambda: ran.append("too late"), at_once())
+        pool.run(lambda: ran.append("too late"), at_once())
     go_on.set()
-    assert slots.run(lambda: "again", soon())[0] == "again"
-    assert not slots.is_wedged
-    assert ran == []  # what nobody waits for is never begun
+    assert pool.run(lambda: "again", soon())[0] == "again"
+    assert not pool.is_wedged
+    assert ran == []  # what no client waits for is never begun
 
 
-def test_the_threads_end_with_the_slots_and_what_waits_is_done_first() -> None:
+def test_the_threads_end_with_the_pool_and_what_waits_is_done_first() -> None:
     before = settled_engine_threads()
-    slots, go_on, done = EngineSlots(1), threading.Event(), []
+    pool, go_on, done = EnginePool(1), threading.Event(), []
     waiting = [
-        threading.Thread(target=slots.run, args=(lambda: (go_on.wait(5), done.append(1)), soon()))
+        threading.Thread(target=pool.run, args=(lambda: (go_on.wait(5), done.append(1)), soon()))
         for _ in range(3)
     ]
     for thread in waiting:
         thread.start()
     assert engine_threads() == before + 1
-    del slots
+    del pool
     go_on.set()
     for thread in waiting:
         thread.join(5)

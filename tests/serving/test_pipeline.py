@@ -1,4 +1,4 @@
-"""The life of an image: known answers, deadlines, frames, thresholds, batches, many at once."""
+"""The way of an image: the cache, deadlines, frames, thresholds, batches, many at once."""
 
 import base64
 import concurrent.futures
@@ -35,14 +35,14 @@ def client(predictor: Predictor) -> FlaskClient:
 class Counted(Predictor):
     """A real predictor that counts."""
 
-    decoded = judged = 0
+    decoded = predicted = 0
 
     def decode(self, *arguments, **options):
         self.decoded += 1
         return super().decode(*arguments, **options)
 
     def predict(self, image):
-        self.judged += 1
+        self.predicted += 1
         return super().predict(image)
 
 
@@ -56,11 +56,11 @@ def slug(response) -> str:
     return response.get_json(force=True)["type"].removeprefix("/problems/")
 
 
-def test_the_same_bytes_are_judged_once_and_answered_the_same(predictor: Predictor) -> None:
+def test_the_same_bytes_are_predicted_once_and_answered_the_same(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
     client = app_of(counted).test_client()
     first, second = post(client, RED_JPEG).get_json(), post(client, RED_JPEG).get_json()
-    assert (counted.decoded, counted.judged) == (1, 1)
+    assert (counted.decoded, counted.predicted) == (1, 1)
     assert (first["cached"], second["cached"]) == (False, True)
     own = ("id", "cached", "timing_ms")
     assert {k: v for k, v in first.items() if k not in own} == {
@@ -69,14 +69,14 @@ def test_the_same_bytes_are_judged_once_and_answered_the_same(predictor: Predict
     assert first["id"] != second["id"]
     form = {"imageBase64String": base64.b64encode(RED_JPEG).decode()}
     assert client.post("/image/detection", data=form).get_json()["predictedClass"] == "red"
-    assert counted.judged == 1  # for old callers too
+    assert counted.predicted == 1  # for old callers too
 
 
 def test_a_service_without_a_cache_asks_every_time(predictor: Predictor) -> None:
     counted = Counted(predictor.version, predictor.engine)
     client = app_of(counted, ServingLimits(cache_entries=0)).test_client()
     assert [post(client, RED_JPEG).get_json()["cached"] for _ in range(3)] == [False] * 3
-    assert counted.judged == 3
+    assert counted.predicted == 3
 
 
 def test_the_least_used_answer_is_forgotten_first(predictor: Predictor) -> None:
@@ -151,8 +151,11 @@ def test_the_riskiest_frame_is_the_least_harmless_or_else_the_surest() -> None:
         return Prediction(label, probabilities[label], probabilities, label)
 
     mild, bad = found(neutral=0.6, porn=0.4), found(neutral=0.3, porn=0.7)
-    assert riskiest([mild, bad, mild], "neutral") is bad
-    assert riskiest([found(a=0.6, b=0.4), sure := found(a=0.1, b=0.9)], None) is sure
+    confident = DecisionPolicy(CONFIDENT, 0.5, "neutral")
+    assert riskiest([mild, bad, mild], confident) is bad
+    sure = found(a=0.1, b=0.9)
+    assert riskiest([found(a=0.6, b=0.4), sure], DecisionPolicy()) is sure
+    assert riskiest([found(a=0.6, b=0.4), sure], confident) is sure
 
 
 class Slow(Predictor):
@@ -221,7 +224,7 @@ def test_work_for_a_caller_who_has_hung_up_is_skipped(predictor: Predictor) -> N
     client = app_of(counted, ServingLimits(max_in_flight=1)).test_client()
     gone = post(client, RED_JPEG, **{"waitress.client_disconnected": lambda: True})
     assert gone.status_code == 499
-    assert (counted.decoded, counted.judged) == (0, 0)
+    assert (counted.decoded, counted.predicted) == (0, 0)
     assert post(client, RED_JPEG).status_code == 200  # the place was given back
     assert "classifier_in_flight 0.0" in client.get("/metrics").text
 
