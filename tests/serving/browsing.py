@@ -76,9 +76,9 @@ def choose(page: Page, *files: dict[str, Any]) -> None:
     page.set_input_files("#choose", list(files))
 
 
-def judged(page: Page, number: int = 1) -> None:
-    """Wait until so many images are judged."""
-    expect(page.locator('.card[data-state="judged"]')).to_have_count(number)
+def classified(page: Page, number: int = 1) -> None:
+    """Wait until so many images are classified."""
+    expect(page.locator('.card[data-state="classified"]')).to_have_count(number)
 
 
 def murky(seed: int) -> bytes:

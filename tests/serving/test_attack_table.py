@@ -45,7 +45,7 @@ ROOM = 4096  # open files for the connections of this process
 
 SERVING = "tests/serving"
 APP, REQUESTS = f"{SERVING}/test_serving_app.py", f"{SERVING}/test_serving_requests.py"
-MAIN, DESK = f"{SERVING}/test_main.py", f"{SERVING}/test_desk.py"
+MAIN, PIPELINE = f"{SERVING}/test_main.py", f"{SERVING}/test_pipeline.py"
 KEYS, HOSTS, SITES, RATES, WIRE = (
     f"{SERVING}/test_access_{name}.py"
     for name in ("keys", "hosts", "sites", "rates", "on_the_wire")
@@ -82,8 +82,8 @@ ROWS: dict[int, tuple[str, ...]] = {
     14: (IMAGE,
          f"{IMAGES_LIMITS}::test_a_png_with_countless_compressed_extras_is_refused_at_once"),
     15: (IMAGE, FLOOD),
-    16: (f"{DESK}::test_eight_hundred_frames_cost_no_more_than_their_share",),
-    17: (f"{DESK}::test_frames_beyond_the_first_are_looked_at_when_asked_for",
+    16: (f"{PIPELINE}::test_eight_hundred_frames_cost_no_more_than_their_share",),
+    17: (f"{PIPELINE}::test_frames_beyond_the_first_are_looked_at_when_asked_for",
          f"{IMAGES}::test_of_an_animation_the_first_frame_counts"),
     18: (f"{APP}::test_image_without_colour_is_judged_as_such",
          f"{IMAGES}::test_every_mode_gives_the_colour_a_person_sees",
@@ -118,12 +118,12 @@ ROWS: dict[int, tuple[str, ...]] = {
          f"{RATES}::test_each_key_has_its_own_share_and_refused_ones_that_of_their_address"),
     36: (f"{APP}::test_one_request_too_many_is_told_to_come_back_while_health_answers",),
     37: (f"{MAIN}::test_sixty_slow_senders_do_not_delay_health_or_prediction",),
-    38: (f"{DESK}::test_work_for_a_caller_who_has_hung_up_is_skipped",),
+    38: (f"{PIPELINE}::test_work_for_a_caller_who_has_hung_up_is_skipped",),
     39: (f"{SERVING}/test_attack_table.py::test_row_39_a_model_that_gives_no_numbers",
-         f"{DESK}::test_an_engine_that_hangs_is_504_and_shows_in_readiness",
-         f"{DESK}::test_numbers_that_are_no_probabilities_are_never_answered",
+         f"{PIPELINE}::test_an_engine_that_hangs_is_504_and_shows_in_readiness",
+         f"{PIPELINE}::test_numbers_that_are_no_probabilities_are_never_answered",
          f"{APP}::test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right"),
-    40: (f"{DESK}::test_each_of_a_hundred_images_gets_its_own_answer",),
+    40: (f"{PIPELINE}::test_each_of_a_hundred_images_gets_its_own_answer",),
     41: (f"{ADMIN}::test_no_request_fails_while_models_come_and_go",
          f"{MODELS}::test_a_bad_version_is_refused_and_the_old_one_keeps_serving"),
     42: (f"{ADMIN}::test_a_version_that_is_not_there_is_unknown",
@@ -143,7 +143,7 @@ ROWS: dict[int, tuple[str, ...]] = {
          f"{URL_ANSWERS}::test_length_that_is_too_short_gives_no_more_than_it_says",
          f"{URL_ANSWERS}::test_failed_fetches_keep_no_memory"),
     48: (f"{URL_TLS}::test_host_that_does_not_prove_its_name_is_a_failure",),
-    49: (f"{DESK}::test_figures_have_no_series_of_a_caller_s_making",),
+    49: (f"{PIPELINE}::test_figures_have_no_series_of_a_caller_s_making",),
     50: (f"{CORRECTIONS}::test_a_correction_sent_a_thousand_times_is_one",
          f"{CORRECTIONS}::test_an_unknown_label_is_refused_with_the_classes",
          f"{FEEDBACK}::test_a_class_folder_that_leads_elsewhere_is_refused"),

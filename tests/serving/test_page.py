@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from browsing import RED, change_answer, choose, file, hand_over, heard, judged, murky
+from browsing import RED, change_answer, choose, classified, file, hand_over, heard, murky
 from painted import COLOURS, encode, paint
 from playwright.sync_api import Page, Request, Route, expect
 from running import SECONDS
@@ -14,7 +14,7 @@ EVIL = "<img src=x onerror=document.title='broken-into'>"
 
 def test_chosen_images_show_label_and_bars_in_the_order_chosen(page: Page) -> None:
     choose(page, *(file(f"{name}.jpg", encode(paint(COLOURS[name]))) for name in COLOURS))
-    expect(page.locator("#summary")).to_have_text("3 judged (1 blue, 1 green, 1 red)")
+    expect(page.locator("#summary")).to_have_text("3 classified (1 blue, 1 green, 1 red)")
     expect(page.locator(".card .label")).to_have_text(list(COLOURS))
     last = page.locator(".card").last
     expect(last.locator(".bar-name")).to_have_text(["red", "green", "blue"])
@@ -24,7 +24,7 @@ def test_chosen_images_show_label_and_bars_in_the_order_chosen(page: Page) -> No
     assert widths[0] > 4 * widths[1] > 0
     expect(last.locator(".decision")).to_be_hidden()
     expect(last.locator(".timing")).to_contain_text("JPEG 64×48")
-    expect(last.locator(".timing")).to_contain_text("judged in")
+    expect(last.locator(".timing")).to_contain_text("classified in")
     expect(last.locator("img.thumbnail")).to_be_visible()
     assert last.locator("img.thumbnail").evaluate("image => image.naturalWidth") == 64
 
@@ -33,11 +33,11 @@ def test_later_images_come_before_earlier_ones(page: Page) -> None:
     for name in COLOURS:
         choose(page, file(f"{name}.jpg", encode(paint(COLOURS[name]))))
     expect(page.locator(".card .name")).to_have_text(["red.jpg", "green.jpg", "blue.jpg"])
-    judged(page, 3)
+    classified(page, 3)
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_dropped_or_pasted_image_is_judged(page: Page, event: str) -> None:
+def test_dropped_or_pasted_image_is_classified(page: Page, event: str) -> None:
     hand_over(page, event, "red.jpg", RED)
     expect(page.locator(".card .label")).to_have_text("red")
     expect(page.locator(".card .name")).to_have_text("red.jpg")
@@ -68,7 +68,7 @@ def test_dropped_folder_gives_its_images_in_order(page: Page) -> None:
         list(RED),
     )
     expect(page.locator(".card .name")).to_have_text(["9.jpg", "10.jpg", "deep.jpg"])
-    judged(page, 3)
+    classified(page, 3)
 
 
 def test_what_is_no_image_is_said_so_when_dropped(page: Page) -> None:
@@ -81,11 +81,11 @@ def test_what_is_no_image_is_said_so_when_dropped(page: Page) -> None:
           document.body.dispatchEvent(event);
         }"""
     )
-    expect(page.locator("#intake-problem")).to_contain_text("no image in that")
+    expect(page.locator("#upload-problem")).to_contain_text("no image in that")
     expect(page.locator(".card")).to_have_count(0)
 
 
-def test_ten_images_at_once_are_judged_two_at_a_time(tab: Page, site: str) -> None:
+def test_ten_images_at_once_are_classified_two_at_a_time(tab: Page, site: str) -> None:
     under_way: set[Request] = set()
 
     def begin(route: Route) -> None:
@@ -102,16 +102,16 @@ def test_ten_images_at_once_are_judged_two_at_a_time(tab: Page, site: str) -> No
     images = [file(f"{n}.jpg", encode(paint(COLOURS["green"], seed=n))) for n in range(10)]
     with heard(tab, "requestfinished", end) as numbers:
         choose(tab, *images)
-        expect(tab.locator("#summary")).to_have_text("10 judged (10 green)")
-    expect(tab.locator("#announcer")).to_contain_text("Done: 10 judged")
+        expect(tab.locator("#summary")).to_have_text("10 classified (10 green)")
+    expect(tab.locator("#announcer")).to_contain_text("Done: 10 classified")
     expect(tab.locator("img.thumbnail:not([hidden])")).to_have_count(10)
     assert max(numbers) == 2
 
 
 def test_broken_files_show_the_words_of_the_problem(page: Page) -> None:
     choose(page, file("page.jpg", b"<html>"), file("half.jpg", RED[:700]), file("nothing.jpg", b""))
-    expect(page.locator("#summary")).to_have_text("3 not judged")
-    expect(page.locator(".card .label")).to_have_text(["Not judged"] * 3)
+    expect(page.locator("#summary")).to_have_text("3 not classified")
+    expect(page.locator(".card .label")).to_have_text(["Not classified"] * 3)
     problems = page.locator(".findings > .problem")
     expect(problems.nth(0)).to_contain_text("This is text such as HTML or SVG")
     expect(problems.nth(1)).to_contain_text("ends early")
@@ -229,19 +229,19 @@ def test_number_of_cards_is_bounded(page: Page) -> None:
           document.querySelector("#drop").dispatchEvent(event);
         }"""
     )
-    expect(page.locator("#summary")).to_have_text("1000 not judged")
-    expect(page.locator("#intake-problem")).to_have_text(
+    expect(page.locator("#summary")).to_have_text("1000 not classified")
+    expect(page.locator("#upload-problem")).to_have_text(
         "Only the first 1,000\u00a0images of 1,003 were taken."
     )
     hand_over(page, "drop", "red.jpg", RED)
-    expect(page.locator("#summary")).to_have_text("1 judged · 999 not judged")
+    expect(page.locator("#summary")).to_have_text("1 classified · 999 not classified")
     expect(page.locator(".card")).to_have_count(1000)
     expect(page.locator(".card .name").first).to_have_text("red.jpg")
 
 
 def test_cards_can_be_removed_one_by_one_and_all_together(page: Page) -> None:
     choose(page, *(file(f"{n}.jpg", RED) for n in range(3)))
-    judged(page, 3)
+    classified(page, 3)
     page.get_by_role("button", name="Remove 1.jpg").click()
     expect(page.locator(".card .name")).to_have_text(["0.jpg", "2.jpg"])
     expect(page.locator(".card").nth(1)).to_be_focused()
@@ -264,7 +264,7 @@ def test_pages_ask_nobody_but_this_server_and_break_no_rule(
         tab.goto(site + path)
         if path == "/":
             choose(tab, file("red.jpg", RED))
-            judged(tab)
+            classified(tab)
         tab.wait_for_load_state("networkidle")
     assert tab.locator("[aria-current=page]").get_attribute("href") == path
     links = tab.locator("nav[aria-label=Pages] a")

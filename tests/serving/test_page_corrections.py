@@ -1,7 +1,7 @@
 """Corrections and explanations on the page, in a real Chromium."""
 
 import requests
-from browsing import RED, choose, file, judged, refuse
+from browsing import RED, choose, classified, file, refuse
 from painted import COLOURS, encode, paint
 from playwright.sync_api import Page, Route, expect
 from running import SECONDS
@@ -22,7 +22,7 @@ def correction_of(site: str, data: bytes) -> str | None:
 def test_wrong_answer_is_corrected_changed_and_undone(page: Page, site: str) -> None:
     data = encode(paint(COLOURS["red"], seed=101))
     choose(page, file("red.jpg", data))
-    judged(page)
+    classified(page)
     card = page.locator(".card")
     card.locator(".wrong").click()
     expect(card.locator(".choice-name")).to_have_text(["blue", "green", "red", "none of these"])
@@ -46,7 +46,7 @@ def test_wrong_answer_is_corrected_changed_and_undone(page: Page, site: str) -> 
 def test_cards_are_worked_on_by_keyboard_alone(page: Page, site: str) -> None:
     data = [encode(paint(COLOURS["red"], seed=seed)) for seed in (111, 112, 113)]
     choose(page, *(file(f"{number}.jpg", one) for number, one in enumerate(data)))
-    judged(page, 3)
+    classified(page, 3)
     cards = page.locator(".card")
     for key, number in (("j", 0), ("ArrowDown", 1), ("j", 2), ("j", 2), ("k", 1), ("ArrowUp", 0)):
         page.keyboard.press(key)
@@ -81,7 +81,7 @@ def test_image_that_is_not_held_any_more_is_sent_with_its_correction(tab: Page, 
     tab.goto(site)
     data = encode(paint(COLOURS["red"], seed=121))
     choose(tab, file("red.jpg", data))
-    judged(tab)
+    classified(tab)
     tab.locator(".wrong").click()
     tab.get_by_role("button", name="green").click()
     expect(tab.locator(".corrected")).to_have_text("Corrected to green")
@@ -91,7 +91,7 @@ def test_image_that_is_not_held_any_more_is_sent_with_its_correction(tab: Page, 
 def correct_to_green(tab: Page, site: str) -> None:
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
-    judged(tab)
+    classified(tab)
     tab.locator(".wrong").click()
     tab.get_by_role("button", name="green").click()
 
@@ -118,7 +118,7 @@ def test_explanation_is_shown_and_hidden_again(tab: Page, site: str) -> None:
     tab.route("**/v1/explain", lambda route: route.fulfill(headers=headers, body=image))
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
-    judged(tab)
+    classified(tab)
     tab.get_by_role("button", name="Why?").click()
     figure = tab.locator(".explanation")
     expect(figure.locator("figcaption")).to_contain_text("“café”")
@@ -130,7 +130,7 @@ def test_explanation_is_shown_and_hidden_again(tab: Page, site: str) -> None:
 
 def test_explanation_that_cannot_be_had_says_why(page: Page) -> None:
     choose(page, file("red.jpg", RED))
-    judged(page)
+    classified(page)
     page.get_by_role("button", name="Why?").click()
     expect(page.locator(".findings > .problem")).to_contain_text("Keras")
     expect(page.get_by_role("button", name="Why?")).to_be_enabled()

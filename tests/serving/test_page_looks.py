@@ -45,7 +45,7 @@ def test_phone_width_needs_no_sideways_scrolling(phone: Page, site: str) -> None
 
 def test_words_can_be_read_in_light_and_dark(page: Page) -> None:
     choose(page, file("murky.jpg", murky(2)), file("page.jpg", b"<html>"))
-    expect(page.locator("#summary")).to_have_text("1 judged · 1 not judged")
+    expect(page.locator("#summary")).to_have_text("1 classified · 1 not classified")
     page.locator(".wrong:visible").click()
     page.get_by_role("button", name="blue").click()
     expect(page.locator(".corrected:visible")).to_have_count(1)

@@ -1,6 +1,6 @@
 """Servers that are busy, refuse, fail, are absent or want a key, in a real Chromium."""
 
-from browsing import RED, choose, file, judged, refuse
+from browsing import RED, choose, classified, file, refuse
 from playwright.sync_api import Page, Route, expect
 
 KEY = "s3cret-key"
@@ -38,11 +38,11 @@ def test_refusals_are_told_in_the_servers_words_and_may_be_tried_again(
     tab.route("**/v1/predict", lambda route: refuse(route, left[0], "slug", words[left.pop(0)]))
     tab.goto(site)
     choose(tab, *(file(f"{status}.jpg", RED) for status in words))
-    expect(tab.locator("#summary")).to_have_text("5 not judged")
+    expect(tab.locator("#summary")).to_have_text("5 not classified")
     assert sorted(tab.locator(".findings > .problem").all_inner_texts()) == sorted(words.values())
     tab.unroute("**/v1/predict")
     tab.get_by_role("button", name="Try again").first.click()
-    judged(tab)
+    classified(tab)
     expect(tab.locator(".card .label").first).to_have_text("red")
     expect(tab.locator(".findings > .problem").first).to_be_hidden()
 
@@ -110,7 +110,7 @@ def test_key_is_asked_for_once_and_kept_for_the_tab(tab: Page, site: str) -> Non
     expect(dialog).to_be_hidden()
     expect(tab.locator("#model")).to_contain_text("tells apart")
     choose(tab, file("red.jpg", RED))
-    judged(tab)
+    classified(tab)
     tab.reload()
     expect(tab.locator("#model")).to_contain_text("tells apart")
     expect(dialog).to_be_hidden()
@@ -130,12 +130,12 @@ def test_declined_key_is_not_asked_for_again_until_somebody_wants_something(
     choose(tab, *(file(f"{number}.jpg", RED) for number in range(3)))
     expect(dialog).to_be_visible()
     tab.keyboard.press("Escape")
-    expect(tab.locator("#summary")).to_have_text("3 not judged")
+    expect(tab.locator("#summary")).to_have_text("3 not classified")
     expect(dialog).to_be_hidden()
     tab.get_by_role("button", name="Try again").first.click()
     tab.locator("#key").fill(KEY)
     tab.keyboard.press("Enter")
-    judged(tab)
+    classified(tab)
     tab.get_by_role("button", name="Key", exact=True).click()
     tab.get_by_role("button", name="Forget it").click()
     assert tab.evaluate("sessionStorage.length") == 0

@@ -201,7 +201,7 @@ def test_an_empty_queue_is_explained(tab: Page, site: str) -> None:
     tab.goto(f"{site}/review")
     expect(tab.locator("#empty-title")).to_have_text("Nothing to review")
     expect(tab.locator("#empty-words")).to_contain_text("wait here until somebody looks")
-    expect(tab.locator("#desk")).to_be_hidden()
+    expect(tab.locator("#open-picture")).to_be_hidden()
     requests.post(f"{site}/v1/predict", data=murky(next(SEEDS)), timeout=SECONDS)
     tab.get_by_role("button", name="Look again").click()
     seen(tab, waiting=1)

@@ -10,7 +10,7 @@ import { showBlob, thumbnailOf } from "./thumbnail.js";
 import { milliseconds, percent, sentence } from "./format.js";
 
 export const WAITING = "waiting";
-export const JUDGED = "judged";
+export const CLASSIFIED = "classified";
 export const FAILED = "failed";
 
 export class Card {
@@ -70,8 +70,8 @@ export class Card {
     tell(this.#find(".problem"), "");
   }
 
-  // Ask the model; the card ends as judged or failed.
-  async judge() {
+  // Ask the model; the card ends as classified or failed.
+  async classify() {
     if (this.isGone) return;
     this.#say("Looking …");
     try {
@@ -146,7 +146,7 @@ export class Card {
     this.element.dataset.state = state;
     this.#find(".actions").hidden = state === WAITING;
     this.#find(".again").hidden = state !== FAILED;
-    this.#find(".wrong").hidden = this.#find(".why").hidden = state !== JUDGED;
+    this.#find(".wrong").hidden = this.#find(".why").hidden = state !== CLASSIFIED;
   }
 
   async #predict() {
@@ -163,7 +163,7 @@ export class Card {
   #show(answer) {
     this.answer = answer;
     this.#say(answer.label);
-    this.#find(".thumbnail").alt = `judged as ${answer.label}`;
+    this.#find(".thumbnail").alt = `classified as ${answer.label}`;
     tell(this.#find(".decision"), decisionOf(answer));
     this.#showChips(flagsOf(answer));
     const list = this.#find(".bars");
@@ -171,11 +171,11 @@ export class Card {
     list.hidden = false;
     tell(this.#find(".timing"), detailsOf(answer));
     this.#correction.offer(Object.keys(answer.probabilities), answer.label);
-    this.#enter(JUDGED);
+    this.#enter(CLASSIFIED);
   }
 
   #fail(error) {
-    this.#say("Not judged");
+    this.#say("Not classified");
     tell(this.#find(".problem"), sentence(error.message));
     this.#enter(FAILED);
   }
@@ -233,7 +233,7 @@ function flagsOf({ flags = [], cached, image }) {
   return found;
 }
 
-const STEPS = { queue: "waited", decode: "decoded in", infer: "judged in", total: "in all" };
+const STEPS = { queue: "waited", decode: "decoded in", infer: "classified in", total: "in all" };
 
 function detailsOf({ image, timing_ms: timing }) {
   const times = Object.entries(STEPS)

@@ -4,7 +4,7 @@ import { ask, askJson, sendJson } from "./api.js";
 
 const ADDRESS = "/v1/feedback";
 
-// Correct a judged picture: by the id of its answer, or with the picture itself when the server
+// Correct a classified picture: by the id of its answer, or with the picture itself when the server
 // holds it no more.
 export async function correct({ id, held, file }, wanted) {
   if (held !== false) {

@@ -27,7 +27,7 @@ export async function otherKey(refused) {
   if (key !== refused) return;
   if (declined) throw new KeyDeclined();
   const isFirst = refused === null;
-  await askForKey(isFirst ? "Whoever runs it can give you one." : "It did not accept the last one.");
+  await askForKey(isFirst ? "Those who run it can give you one." : "It did not accept the last one.");
 }
 
 export function askForKey(words) {

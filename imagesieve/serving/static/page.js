@@ -1,12 +1,12 @@
 // The page for trying the model: pictures in, cards out.
 
 import { askJson } from "./api.js";
-import { Card, FAILED, JUDGED } from "./card.js";
+import { Card, FAILED, CLASSIFIED } from "./card.js";
 import { announce, find, tell } from "./dom.js";
 import { takePictures } from "./upload.js";
 import { mayAskAgain } from "./key.js";
 import { onKey } from "./keyboard.js";
-import { Lane } from "./queue.js";
+import { Queue } from "./queue.js";
 import { counted, listed, sentence } from "./format.js";
 
 const MAX_CARDS = 1000; // the page stays light; more are a task for the command line
@@ -18,17 +18,17 @@ const CARD_KEYS = {
   Escape: (card) => card.closeParts(),
 };
 
-const judging = new Lane(2); // more would only wait for each other inside the server
-const thumbnails = new Lane(2); // a decoded photograph takes 50 megabytes
+const classifying = new Queue(2); // more would only wait for each other inside the server
+const thumbnails = new Queue(2); // a decoded photograph takes 50 megabytes
 const cards = new Map(); // element -> card, in the order they came
 let corrections = []; // corrected cards, the latest last
 let digest = null; // of the model that the page names
-let announced = 0; // judged and failed cards that those who listen have heard of
+let announced = 0; // classified and failed cards that those who listen have heard of
 
 const list = find("#cards");
 
 const events = {
-  again: judgeAgain,
+  again: classifyAgain,
   corrected: (card) => corrections.push(card),
   removed: removeAndMoveOn,
 };
@@ -37,28 +37,28 @@ function add(files) {
   mayAskAgain();
   const taken = files.slice(0, MAX_CARDS);
   const words = `Only the first ${counted(MAX_CARDS, "picture")} of ${files.length.toLocaleString("en")} were taken.`;
-  tell(find("#intake-problem"), taken.length < files.length ? words : "");
+  tell(find("#upload-problem"), taken.length < files.length ? words : "");
   const added = taken.map((file) => new Card(file, events));
   list.prepend(...added.map((card) => card.element));
   for (const card of added) {
     cards.set(card.element, card);
     thumbnails.run(() => card.showThumbnail());
-    judge(card);
+    classify(card);
   }
   dropOldest();
   summarise();
 }
 
-async function judge(card) {
-  await judging.run(() => card.judge());
+async function classify(card) {
+  await classifying.run(() => card.classify());
   if (card.answer && card.answer.model.digest !== digest) describeModel(); // it has been replaced
   summarise();
 }
 
-function judgeAgain(card) {
+function classifyAgain(card) {
   mayAskAgain();
   card.wait();
-  judge(card);
+  classify(card);
   summarise();
 }
 
@@ -89,17 +89,17 @@ function clear() {
 
 function summarise() {
   const all = [...cards.values()];
-  const judged = all.filter((card) => card.state === JUDGED);
+  const classified = all.filter((card) => card.state === CLASSIFIED);
   const failed = all.filter((card) => card.state === FAILED).length;
-  const left = all.length - judged.length - failed;
+  const left = all.length - classified.length - failed;
   const parts = [];
-  if (judged.length) parts.push(`${judged.length} judged${tally(judged)}`);
-  if (failed) parts.push(`${failed} not judged`);
+  if (classified.length) parts.push(`${classified.length} classified${tally(classified)}`);
+  if (failed) parts.push(`${failed} not classified`);
   if (left) parts.push(`${left} to go`);
   find("#summary").textContent = parts.join(" · ");
   find("#clear").hidden = find("#keys").hidden = !all.length;
   document.body.classList.toggle("has-cards", all.length > 0);
-  announceEnd(judged.length + failed, left);
+  announceEnd(classified.length + failed, left);
 }
 
 // Only the end of a run is told aloud: a thousand lines of progress would drown everything.
@@ -109,10 +109,10 @@ function announceEnd(done, left) {
   announced = done;
 }
 
-function tally(judged) {
-  if (judged.length < 2) return "";
+function tally(classified) {
+  if (classified.length < 2) return "";
   const counts = new Map();
-  for (const { answer } of judged) {
+  for (const { answer } of classified) {
     counts.set(answer.decision, (counts.get(answer.decision) ?? 0) + 1);
   }
   const most = [...counts].sort(([, one], [, other]) => other - one).slice(0, 6);
@@ -164,7 +164,7 @@ async function describeModel() {
   }
 }
 
-takePictures(add, (words) => tell(find("#intake-problem"), words));
+takePictures(add, (words) => tell(find("#upload-problem"), words));
 onKey(press);
 find("#clear").addEventListener("click", clear);
 find("#curl").textContent = `curl --data-binary @picture.jpg ${location.origin}/v1/predict`;

@@ -3,7 +3,7 @@
 
 import { ask } from "./api.js";
 
-export class Reel {
+export class Prefetcher {
   #frames = new Map(); // sha256 -> promise of an object URL
 
   // Give the address of the picture; throws a Problem when the server has it no more.

@@ -1,6 +1,6 @@
 // A lane that few tasks pass at once; the others wait in the order they came.
 
-export class Lane {
+export class Queue {
   #places;
   #waiting = [];
 

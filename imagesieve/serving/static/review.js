@@ -1,19 +1,19 @@
 // The page for reviewing: one picture at a time, one key for each answer.
 
-import { Backlog } from "./review_queue.js";
+import { ReviewQueue } from "./review_queue.js";
 import { fill } from "./bars.js";
 import { choiceOf, choicesFor } from "./choices.js";
 import { announce, clone, find, tell } from "./dom.js";
 import { correctKnown, undo } from "./feedback.js";
 import { mayAskAgain } from "./key.js";
 import { onKey } from "./keyboard.js";
-import { Reel } from "./prefetch.js";
+import { Prefetcher } from "./prefetch.js";
 import { counted, percent, sentence } from "./format.js";
 
 const AHEAD = 3; // pictures fetched before their turn
 
-const backlog = new Backlog();
-const reel = new Reel();
+const reviewQueue = new ReviewQueue();
+const prefetcher = new Prefetcher();
 const past = []; // what was done here: {picture, words, wasSkipped}, the latest last
 let choices = [];
 let isSeen = false; // a key counts only for a picture that is before the eyes
@@ -30,7 +30,7 @@ async function look() {
   tell(find("#trouble"), "");
   find("#look-again").disabled = true;
   try {
-    await backlog.fill();
+    await reviewQueue.fill();
     await show();
   } catch (error) {
     tell(find("#trouble"), sentence(error.message));
@@ -43,11 +43,11 @@ async function look() {
 // Show the current picture, or that there is none.
 async function show() {
   showCounts();
-  const picture = backlog.current;
+  const picture = reviewQueue.current;
   isSeen = false;
-  find("#desk").hidden = !picture;
+  find("#open-picture").hidden = !picture;
   find("#empty").hidden = Boolean(picture);
-  reel.keep(backlog.pictures.slice(0, 1 + AHEAD).map(({ sha256 }) => sha256));
+  prefetcher.keep(reviewQueue.pictures.slice(0, 1 + AHEAD).map(({ sha256 }) => sha256));
   if (!picture) return showEmpty(...wordsOfEmpty());
   showAnswers(picture);
   await showImage(picture);
@@ -58,15 +58,15 @@ async function showImage(picture) {
   image.hidden = true;
   try {
     tell(find("#picture-words"), "Fetching the picture …");
-    image.src = await reel.address(picture.sha256);
+    image.src = await prefetcher.address(picture.sha256);
     await image.decode();
-    if (picture !== backlog.current) return;
+    if (picture !== reviewQueue.current) return;
     tell(find("#picture-words"), "");
     image.hidden = false;
     isSeen = true;
     announce(`${find("#reason").textContent} Which class is right?`);
   } catch (error) {
-    if (picture !== backlog.current) return;
+    if (picture !== reviewQueue.current) return;
     tell(find("#picture-words"), `${sentence(error.message)} Press s to go on.`);
   }
 }
@@ -74,7 +74,7 @@ async function showImage(picture) {
 function showAnswers(picture) {
   find("#reason").textContent = reasonOf(picture);
   find("#picture").alt = `A picture that the model calls ${picture.label}`;
-  choices = choicesFor(backlog.classes);
+  choices = choicesFor(reviewQueue.classes);
   const rows = choices.filter((choice) => choice.wanted.label).map((choice) => row(choice, picture));
   find("#choices").replaceChildren(...rows);
   find("#undo").disabled = !past.length;
@@ -93,7 +93,7 @@ function row(choice, picture) {
   return button;
 }
 
-// The picture may have been judged by a version with other classes.
+// The picture may have been classified by a version with other classes.
 const probabilityOf = ({ probabilities }, name) =>
   Object.hasOwn(probabilities, name) ? probabilities[name] : 0;
 
@@ -121,19 +121,19 @@ async function alone(act) {
 
 async function decide(choice) {
   if (!isSeen) return;
-  const picture = backlog.current;
+  const picture = reviewQueue.current;
   const isDone = await alone(async () => {
     await correctKnown(picture.sha256, choice.wanted);
-    backlog.settle();
+    reviewQueue.settle();
     remember({ picture, words: `Last one: ${choice.name}.`, wasSkipped: false });
   });
   if (isDone) await goOn({ recount: picture.reason === "audit" });
 }
 
 async function skip() {
-  const picture = backlog.current;
+  const picture = reviewQueue.current;
   const isDone = await alone(() => {
-    backlog.skip();
+    reviewQueue.skip();
     remember({ picture, words: "Last one: skipped.", wasSkipped: true });
   });
   if (isDone) await goOn({});
@@ -146,15 +146,15 @@ function remember(step) {
 
 // Show the next picture; fetch more when few are left, or new counts when they have changed.
 async function goOn({ recount = false }) {
-  if (!backlog.current) return look();
+  if (!reviewQueue.current) return look();
   const shown = show();
-  if (recount || backlog.isLow) await refill();
+  if (recount || reviewQueue.isLow) await refill();
   await shown;
 }
 
 async function refill() {
   try {
-    await backlog.fill();
+    await reviewQueue.fill();
     showCounts();
   } catch (error) {
     tell(find("#trouble"), sentence(error.message));
@@ -166,16 +166,16 @@ async function takeBack() {
   const isDone = await alone(async () => {
     if (!step.wasSkipped) await undo(step.picture.sha256);
     past.pop();
-    backlog.bringBack(step.picture);
+    reviewQueue.bringBack(step.picture);
     announce("Undone.");
   });
   if (isDone) await show();
 }
 
 function showCounts() {
-  find("#progress").textContent = `${backlog.waiting} waiting · ${backlog.corrected} corrected`;
-  find("#audit").hidden = !backlog.audit;
-  if (backlog.audit) find("#audit-words").textContent = auditWords(backlog.audit);
+  find("#progress").textContent = `${reviewQueue.waiting} waiting · ${reviewQueue.corrected} corrected`;
+  find("#audit").hidden = !reviewQueue.audit;
+  if (reviewQueue.audit) find("#audit-words").textContent = auditWords(reviewQueue.audit);
 }
 
 function auditWords({ kept, reviewed, missed, missed_share: share, interval }) {
@@ -188,30 +188,30 @@ function auditWords({ kept, reviewed, missed, missed_share: share, interval }) {
 }
 
 function wordsOfEmpty() {
-  if (backlog.numSkipped) {
-    return ["Only skipped pictures are left", `You skipped ${counted(backlog.numSkipped, "picture")}.`];
+  if (reviewQueue.numSkipped) {
+    return ["Only skipped pictures are left", `You skipped ${counted(reviewQueue.numSkipped, "picture")}.`];
   }
   const words = "Pictures that the model is unsure of wait here until somebody looks at them.";
   return [past.length ? "All done" : "Nothing to review", words];
 }
 
 function showEmpty(title, words) {
-  find("#desk").hidden = true;
+  find("#open-picture").hidden = true;
   find("#empty").hidden = false;
   find("#empty-title").textContent = title;
   find("#empty-words").textContent = words;
-  find("#look-again").textContent = backlog.numSkipped ? "Show them again" : "Look again";
-  find("#look-at-sure").hidden = !backlog.hasSure;
+  find("#look-again").textContent = reviewQueue.numSkipped ? "Show them again" : "Look again";
+  find("#look-at-sure").hidden = !reviewQueue.hasSure;
   find("#undo-empty").hidden = !past.length;
 }
 
 function lookAtSure() {
-  backlog.withSure = true;
+  reviewQueue.withSure = true;
   look();
 }
 
 function lookAgain() {
-  backlog.forgetSkipped();
+  reviewQueue.forgetSkipped();
   past.splice(0, past.length, ...past.filter((step) => !step.wasSkipped));
   look();
 }
@@ -225,7 +225,7 @@ function press(key, event) {
 
 function commandOf(key) {
   if (key === "u" && past.length) return takeBack;
-  if (!backlog.current) return null;
+  if (!reviewQueue.current) return null;
   if (key === "s") return skip;
   const choice = choiceOf(key, choices);
   return choice && (() => decide(choice));
@@ -240,6 +240,6 @@ find("#look-again").addEventListener("click", lookAgain);
 find("#look-at-sure").addEventListener("click", lookAtSure);
 document.addEventListener("newkey", look);
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && !find("#empty").hidden && !backlog.numSkipped) look();
+  if (!document.hidden && !find("#empty").hidden && !reviewQueue.numSkipped) look();
 });
 look();

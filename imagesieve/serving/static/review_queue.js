@@ -7,7 +7,7 @@ const MOST = 100; // more than that it does not give
 const FEW = 5; // when so few are left, more are fetched in the background
 const SURE = "recent"; // the server's word for pictures that nobody needs to look at
 
-export class Backlog {
+export class ReviewQueue {
   pictures = []; // the current one first
   classes = [];
   waiting = 0;
@@ -61,7 +61,7 @@ export class Backlog {
     this.#skipped.add(sha256);
   }
 
-  // A picture comes back to be judged anew.
+  // A picture comes back to be classified anew.
   bringBack(picture) {
     this.#done.delete(picture.sha256);
     if (!this.#skipped.delete(picture.sha256)) this.#count(picture, -1);

@@ -2,7 +2,7 @@
 
 import { find } from "./dom.js";
 
-// Call `add(files)` with what comes in, or `refuse(words)` when that is nothing to judge.
+// Call `add(files)` with what comes in, or `refuse(words)` when that is nothing to classify.
 export function takePictures(add, refuse) {
   takeDrops(add, refuse);
   takeChosen("#choose", add);
