@@ -78,7 +78,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     10: (ODD_IMAGE,),
     11: (IMAGE, f"{IMAGES_LIMITS}::test_pixel_bombs_are_refused_before_they_are_decoded"),
     12: (IMAGE, f"{IMAGES_LIMITS}::test_too_many_pixels_are_refused_by_name"),
-    13: (f"{APP}::test_heavy_images_are_decoded_one_after_another",),
+    13: (f"{APP}::test_large_images_are_decoded_one_after_another",),
     14: (IMAGE,
          f"{IMAGES_LIMITS}::test_a_png_with_countless_compressed_extras_is_refused_at_once"),
     15: (IMAGE, FLOOD),
