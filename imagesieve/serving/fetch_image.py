@@ -119,8 +119,7 @@ class UrlFetcher:
     def _work(self, url: str, fetched: "Future[bytes]") -> None:
         try:
             try:
-                fetch = self._fetcher.fetch
-                body = fetch(url, {"Accept": "image/*"}, check_start=_is_image).body
+                body = self._fetcher.fetch(url, {"Accept": "image/*"}, check_start=_is_image).body
             finally:
                 self._places.release()  # before the caller goes on, who may fetch another
             fetched.set_result(body)
