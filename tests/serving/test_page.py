@@ -81,7 +81,7 @@ def test_what_is_no_image_is_said_so_when_dropped(page: Page) -> None:
           document.body.dispatchEvent(event);
         }"""
     )
-    expect(page.locator("#upload-problem")).to_contain_text("no image in that")
+    expect(page.locator("#upload-problem")).to_contain_text("no picture in that")
     expect(page.locator(".card")).to_have_count(0)
 
 
@@ -231,7 +231,7 @@ def test_number_of_cards_is_bounded(page: Page) -> None:
     )
     expect(page.locator("#summary")).to_have_text("1000 not classified")
     expect(page.locator("#upload-problem")).to_have_text(
-        "Only the first 1,000\u00a0images of 1,003 were taken."
+        "Only the first 1,000\u00a0pictures of 1,003 were taken."
     )
     hand_over(page, "drop", "red.jpg", RED)
     expect(page.locator("#summary")).to_have_text("1 classified · 999 not classified")

@@ -20,10 +20,10 @@ def test_photograph_is_offered_where_fingers_point_and_nowhere_else(
     page: Page, phone: Page, site: str
 ) -> None:
     expect(page.get_by_text("Take a photo")).to_be_hidden()
-    expect(page.get_by_text("Drop images")).to_be_visible()
+    expect(page.get_by_text("Drop pictures")).to_be_visible()
     phone.goto(site)
     expect(phone.get_by_text("Take a photo")).to_be_visible()
-    expect(phone.get_by_text("Drop images")).to_be_hidden()
+    expect(phone.get_by_text("Drop pictures")).to_be_hidden()
     assert phone.locator("#photograph").get_attribute("capture") == "environment"
     phone.set_input_files("#photograph", [file("image.jpg", RED)])
     expect(phone.locator(".card .label")).to_have_text("red")

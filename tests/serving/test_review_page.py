@@ -64,7 +64,7 @@ def page(tab: Page, site: str, five: list[str]) -> Page:
 def seen(page: Page, waiting: int) -> None:
     """Wait until an image is shown and `waiting` images wait."""
     expect(page.locator("#progress")).to_contain_text(f"{waiting} waiting")
-    expect(page.locator("#image")).to_be_visible()
+    expect(page.locator("#picture")).to_be_visible()
 
 
 def undone(site: str, sha256: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_five_images_are_reviewed_by_keyboard_alone(page: Page, site: str, five:
     expect(page.locator("#reason")).to_contain_text("answered as neutral")
     expect(page.locator("#audit")).to_be_hidden()
     expect(page.locator(".row .bar-name")).to_have_text(["blue", "green", "red"])
-    assert page.locator("#image").evaluate("image => image.naturalWidth") == 64
+    assert page.locator("#picture").evaluate("image => image.naturalWidth") == 64
     for number, key in enumerate("123x1", start=1):
         seen(page, waiting=6 - number)
         page.keyboard.press(key)
@@ -97,11 +97,11 @@ def test_five_images_are_reviewed_by_keyboard_alone(page: Page, site: str, five:
 
 
 def test_undo_brings_the_last_image_back(page: Page, site: str, five: list[str]) -> None:
-    first = page.locator("#image").get_attribute("src")
+    first = page.locator("#picture").get_attribute("src")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
     page.keyboard.press("1")
     seen(page, waiting=4)
-    assert page.locator("#image").get_attribute("src") != first
+    assert page.locator("#picture").get_attribute("src") != first
     expect(page.locator("#last")).to_have_text("Last one: blue.")
     page.keyboard.press("u")
     seen(page, waiting=5)
@@ -113,9 +113,9 @@ def test_undo_brings_the_last_image_back(page: Page, site: str, five: list[str])
 
 def test_skipped_images_come_back_when_asked_for(page: Page, site: str) -> None:
     for _ in range(5):
-        expect(page.locator("#image")).to_be_visible()
+        expect(page.locator("#picture")).to_be_visible()
         page.keyboard.press("s")
-    expect(page.locator("#empty-title")).to_have_text("Only skipped images are left")
+    expect(page.locator("#empty-title")).to_have_text("Only skipped pictures are left")
     page.keyboard.press("u")
     seen(page, waiting=5)
     page.keyboard.press("s")
@@ -129,7 +129,7 @@ def test_buttons_do_what_the_keys_do(page: Page, site: str, five: list[str]) -> 
     seen(page, waiting=4)
     page.get_by_role("button", name="Skip").click()
     expect(page.locator("#last")).to_have_text("Last one: skipped.")
-    expect(page.locator("#image")).to_be_visible()
+    expect(page.locator("#picture")).to_be_visible()
     page.get_by_role("button", name="None of these").click()
     seen(page, waiting=3)
     assert undone(site, five[0])["previous"] == "red"
@@ -141,14 +141,14 @@ def test_key_counts_only_for_an_image_that_is_shown(tab: Page, site: str, five: 
     held_back: list[Route] = []
     tab.route("**/image", lambda route: held_back.append(route))
     tab.goto(f"{site}/review")
-    expect(tab.locator("#image-words")).to_have_text("Fetching the image …")
+    expect(tab.locator("#picture-words")).to_have_text("Fetching the picture …")
     tab.keyboard.press("1")
     tab.keyboard.press("x")
     tab.wait_for_timeout(200)
     assert review(site)["waiting"] == len(five)
     for route in held_back:
         route.continue_()
-    expect(tab.locator("#image")).to_be_visible()
+    expect(tab.locator("#picture")).to_be_visible()
     tab.keyboard.press("1")
     expect(tab.locator("#last")).to_have_text("Last one: blue.")
     assert review(site)["waiting"] == 4
@@ -191,9 +191,9 @@ def test_image_that_is_gone_can_be_passed_over(tab: Page, site: str, five: list[
     address = f"**/v1/review/{five[0]}/image"
     tab.route(address, lambda route: refuse(route, 404, "unknown-picture", words))
     tab.goto(f"{site}/review")
-    expect(tab.locator("#image-words")).to_contain_text(f"{words} Press s to go on.")
+    expect(tab.locator("#picture-words")).to_contain_text(f"{words} Press s to go on.")
     tab.keyboard.press("s")
-    expect(tab.locator("#image")).to_be_visible()
+    expect(tab.locator("#picture")).to_be_visible()
 
 
 def test_an_empty_queue_is_explained(tab: Page, site: str) -> None:
@@ -222,11 +222,11 @@ def test_images_the_model_was_sure_of_are_shown_when_asked_for(tab: Page, site: 
     [
         (
             {"kept": 140, "reviewed": 100, "missed": 2, "missed_share": 0.02},
-            "Of 100\u00a0dropped images looked at, 2 were wrong: 2.0\u00a0% (0.5 to 7.0).",
+            "Of 100\u00a0dropped pictures looked at, 2 were wrong: 2.0\u00a0% (0.5 to 7.0).",
         ),
         (
             {"kept": 3, "reviewed": 0, "missed": 0, "missed_share": None},
-            "3\u00a0dropped images kept at random; none has been looked at yet.",
+            "3\u00a0dropped pictures kept at random; none has been looked at yet.",
         ),
     ],
 )
@@ -286,7 +286,7 @@ def test_server_without_corrections_says_so(tab: Page, site: str) -> None:
     tab.route("**/v1/review?*", lambda route: refuse(route, 503, "feedback-unavailable", words))
     tab.goto(f"{site}/review")
     expect(tab.locator("#trouble")).to_have_text(words)
-    expect(tab.locator("#empty-title")).to_have_text("No images could be fetched")
+    expect(tab.locator("#empty-title")).to_have_text("No pictures could be fetched")
     expect(tab.locator("#loading")).to_be_hidden()
 
 

@@ -79,7 +79,7 @@ def test_what_people_correct_is_learned_and_answered_without_a_restart(
         for number in range(5):
             progress = f"{5 - number} waiting · {1 + number} corrected"
             expect(tab.locator("#progress")).to_have_text(progress)
-            expect(tab.locator("#image")).to_be_visible()
+            expect(tab.locator("#picture")).to_be_visible()
             tab.keyboard.press(str(1 + classes.index("red")))
         expect(tab.locator("#progress")).to_have_text("0 waiting · 6 corrected")
         stored = sorted((data / "feedback/red").glob("*.jpg"))
