@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from imagesieve import console
 from imagesieve.errors import UsageError
-from imagesieve.serving.access import hosts
 from imagesieve.web import urls
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
@@ -23,6 +22,7 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from imagesieve.serving.service import Service
 
 _MAX_RATE = 1_000_000
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _log = logging.getLogger(__name__)
 
@@ -199,6 +199,20 @@ def access_from_options(
     )
 
 
+def default_hosts(bound_address: str) -> frozenset[str] | None:
+    """Return the names that a server answers to by default; None is any name.
+
+    A page of a foreign site can have its own name resolved to 127.0.0.1, and then counts as of
+    that server's origin (DNS rebinding); but its name stays in the Host header.
+
+    Args:
+        bound_address: the IP address that the server listens on.
+    """
+    if not urls.is_loopback(bound_address):
+        return None
+    return _LOOPBACK_NAMES | {str(urls.ip_address(bound_address))}
+
+
 def fetcher_from_options(
     options: argparse.Namespace, limits: "ServingLimits"
 ) -> "UrlFetcher | None":
@@ -232,13 +246,13 @@ def _refuse_or_warn(insecure: bool, bound_address: str) -> None:
 
 
 def _allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset[str] | None:
-    defaults = hosts.default_hosts(bound_address)
+    defaults = default_hosts(bound_address)
     if defaults is None and not options.allow_host:
         return None
     # Its own names are safe: a page under one of them is a page of this machine.
     own = {urls.parse_host(name) for name in (options.host, bound_address.partition("%")[0])}
     named = {name for name in own if name and name not in ("0.0.0.0", "::")}  # noqa: S104
-    return (defaults or hosts.LOOPBACK_NAMES) | named | set(options.allow_host)
+    return (defaults or _LOOPBACK_NAMES) | named | set(options.allow_host)
 
 
 def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":

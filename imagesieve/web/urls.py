@@ -268,11 +268,19 @@ def is_link_local(ip_address: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Return whether a host, by name or IP address, is this machine; no name is looked up."""
     try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
+        return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
+
+
+def ip_address(text: str) -> _IP:
+    """Return the IP address of a socket's: without its zone, and IPv4 where IPv6 maps it.
+
+    Raises:
+        ValueError: it is not an IP address.
+    """
+    ip = ipaddress.ip_address(text.partition("%")[0])
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
 def _unwrapped(ip: _IP) -> _IP:

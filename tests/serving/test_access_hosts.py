@@ -7,7 +7,7 @@ import flask
 import pytest
 from guarding import LOCAL, app_with, assert_refused, client_of, ring, with_host
 
-from imagesieve.serving.access import hosts
+from imagesieve.serving import config
 from imagesieve.serving.access.checks import Access
 from imagesieve.web import urls
 
@@ -137,4 +137,4 @@ def test_any_text_is_a_host_or_none_and_never_an_error() -> None:
     ],
 )
 def test_default_hosts_guard_loopback_only(address: str, expected) -> None:
-    assert hosts.default_hosts(address) == expected
+    assert config.default_hosts(address) == expected

@@ -1,6 +1,7 @@
 """Who may do what: the checks that every request passes before its view runs."""
 
 import dataclasses
+import ipaddress
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -8,7 +9,6 @@ from types import MappingProxyType
 
 import flask
 
-from imagesieve.serving.access import hosts
 from imagesieve.serving.access.keys import Key, Keyring, Scope
 from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.errors import (
@@ -26,6 +26,8 @@ _OTHER_SITE = (
     "A page of another site sent this (or a proxy in front changed the Host header): use the "
     "service's own page, or start the service with --allow-origin ORIGIN."
 )
+# Two clients of one IPv6 network count as one: each could choose among 2**64 addresses.
+_CLIENT_BITS_V6 = 64
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
 _PREFLIGHT_HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -101,7 +103,7 @@ class Access:
             raise ForbiddenError(_OTHER_SITE)
         if origin is not None:
             parsed = urls.parse_origin(origin)
-            if parsed is None or own is None or not hosts.is_own(parsed, own):
+            if parsed is None or own is None or not _is_own(parsed, own):
                 raise ForbiddenError(_OTHER_SITE)
 
     def identify(self, request: flask.Request, scope: Scope) -> Caller:
@@ -227,8 +229,28 @@ def take_tokens(buckets: TokenBuckets, caller: Caller, cost: int = 1, *, at_leas
     Returns:
         0 when they were taken, else the whole seconds after which they can be had.
     """
-    whose = ("key", caller.name) if caller.name else hosts.client_network(caller.address)
+    whose = ("key", caller.name) if caller.name else _client_network(caller.address)
     return math.ceil(buckets.take(whose, cost, at_least=at_least))
+
+
+def _client_network(address: str) -> str:
+    """Return what the requests of one client share: its IPv4 address, or its IPv6 network."""
+    try:
+        ip = urls.ip_address(address)
+    except ValueError:  # a Unix socket has no address
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ipaddress.IPv6Network((ip, _CLIENT_BITS_V6), strict=False))
+
+
+def _is_own(origin: urls.Origin, own: urls.Authority) -> bool:
+    """Return whether a page of `origin` belongs to the server that `own` was requested as.
+
+    The scheme does not count, as a proxy in front may take care of TLS. Neither does the port
+    where that proxy left it out of the Host header.
+    """
+    return origin.host == own.host and own.port in (None, origin.port)
 
 
 def _contradicts(request: flask.Request, authority: urls.Authority) -> bool:
