@@ -15,7 +15,6 @@ from imagesieve.errors import ImageError
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.answers import DECIMALS
 from imagesieve.serving.errors import (
     BadParameterError,
     MissingImageError,
@@ -32,6 +31,7 @@ from imagesieve.serving.pipeline import Deadline, PredictionResult
 from imagesieve.serving.requests import ImageInput, ImageRequest
 from imagesieve.serving.schemas import OipTensor
 from imagesieve.serving.service import (
+    DECIMALS,
     Service,
     current_service,
     error_response,

@@ -2,18 +2,26 @@
 
 import concurrent.futures
 import time
+from collections.abc import Mapping
 
 import flask
+from msgspec import UNSET, UnsetType
 
 from imagesieve.errors import ClassifierError
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.answers import answer
 from imagesieve.serving.limits import BATCH_PATH
-from imagesieve.serving.pipeline import Deadline
+from imagesieve.serving.pipeline import Deadline, PredictionResult
 from imagesieve.serving.requests import ImageRequest, read_image, read_images
-from imagesieve.serving.service import Service, current_service, json_response, requires
+from imagesieve.serving.service import (
+    DECIMALS,
+    Service,
+    current_service,
+    json_response,
+    milliseconds,
+    requires,
+)
 
 PREDICTION = openapi.json_content(
     "what the model says",
@@ -108,7 +116,7 @@ def _predict(
     result = service.pipeline.predict(predictor, requested, deadline)
     is_held = service.remember(image_id, result)
     seconds = time.perf_counter() - begun
-    return answer(image_id, result, requested.options, seconds, is_held=is_held)
+    return _answer(image_id, result, requested.options, seconds, is_held=is_held)
 
 
 def _predict_or_refuse(
@@ -125,3 +133,54 @@ def _predict_or_refuse(
         problem = service.note(error, image_id)
         document = errors.document(problem, errors.detail_of(error, image_id), image_id)
         return schemas.Failure(document, requested.options.data_id)
+
+
+def _answer(
+    image_id: str,
+    result: PredictionResult,
+    options: schemas.PredictOptions,
+    total_seconds: float,
+    *,
+    is_held: bool,
+) -> schemas.Prediction:
+    """Return the answer for one image.
+
+    Args:
+        image_id: of this prediction.
+        result: what was found.
+        options: how the caller wanted it.
+        total_seconds: from reading the image, which may be fetching it, to the answer.
+        is_held: whether it can be corrected by its id alone.
+    """
+    prediction, known, model = result.prediction, result.cached, result.model
+    seconds = {stage: milliseconds(spent) for stage, spent in result.seconds.items()}
+    return schemas.Prediction(
+        id=image_id,
+        data_id=options.data_id,
+        label=prediction.label,
+        probability=round(prediction.probability, DECIMALS),
+        probabilities=_most_probable(prediction.probabilities, options.top_k),
+        decision=prediction.decision,
+        decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
+        flags=["unsure"] if prediction.decision != prediction.label else [],
+        model=schemas.ServedModel(model.name, model.digest, model.engine),
+        image=schemas.ImageInfo(
+            known.format,  # type: ignore[arg-type]  # one of the formats that are decoded
+            known.width,
+            known.height,
+            known.orientation,
+            known.frames,
+            known.sha256,
+        ),
+        timing_ms=schemas.TimingMs(**seconds, total=milliseconds(total_seconds)),
+        cached=result.is_cached,
+        held=is_held,
+    )
+
+
+def _most_probable(probabilities: Mapping[str, float], top_k: int | UnsetType) -> dict[str, float]:
+    """Return all in the model's order, or the `top_k` most probable, best first."""
+    names = list(probabilities)
+    if top_k is not UNSET:
+        names = sorted(names, key=lambda name: -probabilities[name])[:top_k]
+    return {name: round(probabilities[name], DECIMALS) for name in names}
