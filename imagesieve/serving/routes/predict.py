@@ -148,7 +148,7 @@ def _answer(
     Args:
         image_id: of this prediction.
         result: what was found.
-        options: how the caller wanted it.
+        options: of the request.
         total_seconds: from reading the image, which may be fetching it, to the answer.
         is_held: whether it can be corrected by its id alone.
     """
