@@ -474,6 +474,11 @@ class OipRequest(RequestSchema):
     ] = []
     parameters: Parameters | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        """Check what comes back in the answer."""
+        if any(unicodedata.category(sign) == "Cs" for sign in self.id or ""):
+            raise ValueError("id has half a character, which cannot be encoded as UTF-8.")
+
 
 class OipServer(AnswerSchema):
     """What the server is."""

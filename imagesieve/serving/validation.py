@@ -32,8 +32,8 @@ def check(value: object, schema: type[Schema], limits: ServingLimits) -> Schema:
     """
     try:
         checked = msgspec.convert(value, schema)
-    except UnicodeEncodeError as error:  # half a character as a name
-        raise MalformedBodyError("A field's name cannot be encoded as UTF-8.") from error
+    except UnicodeEncodeError as error:  # half a character
+        raise MalformedBodyError("A name or a word cannot be encoded as UTF-8.") from error
     except msgspec.ValidationError as error:
         raise _refusal(error, schema, limits) from error
     for name, field in _fields(schema).items():

@@ -186,6 +186,9 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "unknown field of the input": ({"inputs": [tensor(RED, dtype="BYTES")]}, "'dtype'"),
     "parameters as list": ({"inputs": [tensor(RED)], "parameters": []}, "parameters"),
     "number as id": ({"inputs": [tensor(RED)], "id": 7}, "id must"),
+    "half a character as id": ({"inputs": [tensor(RED)], "id": "\ud800"}, "id has"),
+    "half a character as output": (
+        {"inputs": [tensor(RED)], "outputs": [{"name": "\ud800"}]}, "UTF-8"),
     "long id": ({"inputs": [tensor(RED)], "id": "x" * 129}, "id must"),
     "unknown output": ({"inputs": [tensor(RED)], "outputs": [{"name": "logits"}]}, "'logits'"),
     "outputs as object": ({"inputs": [tensor(RED)], "outputs": {}}, "outputs"),
