@@ -51,12 +51,8 @@ def test_search_string_goes_out_as_typed_with_the_filters(bing: FakeBing, start:
     assert start("-s", "crème & co", "--adult-filter-off", "--filters", "+filterui:a") == 3
     page = bing.page_requests[0]
     assert (page["q"], page["adlt"], page["qft"]) == ("crème & co", "off", "+filterui:a")
-
-
-def test_adult_filter_is_moderate_by_default(bing: FakeBing, start: Start) -> None:
-    bing.find_nothing()
     start("-s", "x")
-    assert bing.page_requests[0]["adlt"] == "moderate"
+    assert bing.page_requests[-1]["adlt"] == "moderate", "by default"
 
 
 def test_search_file_fills_a_folder_for_each_line(

@@ -182,22 +182,20 @@ def test_only_unfinished_files_are_removed(tmp_path: Path) -> None:
     assert left == {*kept, JOURNAL_NAME}
 
 
-def test_nothing_tried_leaves_no_folder_behind(tmp_path: Path) -> None:
-    with Journal(tmp_path / "data" / "class"):
-        assert (tmp_path / "data" / "class" / JOURNAL_NAME).exists()
-    assert not (tmp_path / "data" / "class").exists()
-
-
-def test_nothing_tried_leaves_a_folder_that_was_there(tmp_path: Path) -> None:
-    with Journal(tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_tried_leaves_a_folder_with_files_of_others(tmp_path: Path) -> None:
-    with Journal(tmp_path / "class"):
-        (tmp_path / "class" / "mine.jpg").touch()
-    assert [path.name for path in (tmp_path / "class").iterdir()] == ["mine.jpg"]
+@pytest.mark.parametrize("left", [[], ["mine.jpg"]])
+@pytest.mark.parametrize("was_there", [True, False])
+def test_nothing_tried_leaves_what_others_put_there(
+    tmp_path: Path, left: list[str], was_there: bool
+) -> None:
+    folder = tmp_path / "data" / "class"
+    if was_there:
+        folder.mkdir(parents=True)
+    with Journal(folder):
+        assert (folder / JOURNAL_NAME).exists()
+        for name in left:
+            (folder / name).touch()
+    assert folder.exists() == (was_there or bool(left))
+    assert [path.name for path in folder.glob("*")] == left
 
 
 def test_an_old_journal_stays_though_nothing_was_added(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from imagesieve.collecting import politeness
 from imagesieve.collecting.politeness import HostThrottle, PolitenessSettings, host_of
 
-AT_ONCE = PolitenessSettings(seconds_between_requests=0.0)
 SOON = 10.0  # seconds; long enough for a busy machine, and nothing that works takes as long
 
 
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-def throttle(max_connections: int, seconds: float = 0.1) -> HostThrottle[int]:
+def throttle(max_connections: int, seconds: float = 0.1) -> HostThrottle[Any]:
     return HostThrottle(PolitenessSettings(max_connections, seconds))
 
 
@@ -112,9 +112,7 @@ def test_a_host_bears_few_requests_at_once_with_a_pause_between(seed: int, most:
 
 
 def test_threads_keep_the_limits_too(crowd: Crowd) -> None:
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=2, seconds_between_requests=0.02)
-    )
+    waiting = throttle(2, 0.02)
     urls = [f"http://127.0.0.1:{port}/" for port in range(3)]
     lock = threading.Lock()
     held = collections.Counter[str]()
@@ -150,7 +148,7 @@ def test_threads_keep_the_limits_too(crowd: Crowd) -> None:
 
 
 def test_a_busy_host_delays_no_other() -> None:
-    waiting = HostThrottle[str](AT_ONCE)
+    waiting = throttle(2, 0.0)
     for name in ("one", "two", "three", "four"):
         waiting.put(name, "http://slow/")
     assert [waiting.take(), waiting.take()] == [("one", "http://slow/"), ("two", "http://slow/")]
@@ -161,9 +159,7 @@ def test_a_busy_host_delays_no_other() -> None:
 
 
 def test_two_ports_are_two_hosts() -> None:
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=1, seconds_between_requests=60.0)
-    )
+    waiting = throttle(1, 60.0)
     waiting.put(1, "http://h:1/")
     waiting.put(2, "http://h:2/")
     assert {waiting.take(), waiting.take()} == {(1, "http://h:1/"), (2, "http://h:2/")}
@@ -181,7 +177,7 @@ def test_many_jobs_of_one_host_cost_little_time() -> None:
 
 
 def test_a_delayed_job_comes_back_in_time() -> None:
-    waiting = HostThrottle[str](AT_ONCE)
+    waiting = throttle(2, 0.0)
     start = time.monotonic()
     waiting.put("late", "http://a/", 0.2)
     waiting.put("soon", "http://a/", 0.05)
@@ -201,7 +197,7 @@ def test_a_delayed_job_comes_back_in_time() -> None:
 def test_an_idle_worker_hears_of_a_job_that_is_put_later(
     crowd: Crowd, first_delay: float | None
 ) -> None:
-    waiting = HostThrottle[str](AT_ONCE)
+    waiting = throttle(2, 0.0)
     if first_delay is not None:
         waiting.put("much later", "http://a/", first_delay)
     taken: list[tuple[str, str] | None] = []
@@ -216,7 +212,7 @@ def test_an_idle_worker_hears_of_a_job_that_is_put_later(
 
 
 def test_a_second_worker_takes_the_next_job_while_the_first_is_dealt_with(crowd: Crowd) -> None:
-    waiting = HostThrottle[str](AT_ONCE)
+    waiting = throttle(2, 0.0)
     waiting.put("first", "http://a/", 0.02)
     waiting.put("second", "http://b/", 0.04)
     taken: list[tuple[str, str] | None] = []
@@ -286,7 +282,7 @@ def test_a_visitor_goes_before_the_jobs_that_wait(crowd: Crowd) -> None:
 
 
 def test_busy_workers_do_not_keep_a_visitor_out(crowd: Crowd) -> None:
-    waiting = HostThrottle[int](AT_ONCE)
+    waiting = throttle(2, 0.0)
     for number in range(2000):
         waiting.put(number, "http://a/")
 
@@ -309,7 +305,7 @@ def test_jobs_go_on_when_a_visitor_has_given_up(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(politeness, "_VISIT_SECONDS", 0.1)
-    waiting = HostThrottle[int](AT_ONCE)
+    waiting = throttle(2, 0.0)
     for number in range(4):
         waiting.put(number, "http://a/")
     waiting.take()
@@ -352,9 +348,7 @@ def test_a_failed_visit_gives_the_host_back() -> None:
 
 
 def test_one_more_request_keeps_the_pause_without_another_place() -> None:
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=2, seconds_between_requests=0.05)
-    )
+    waiting = throttle(2, 0.05)
     waiting.put(0, "http://a/")
     waiting.put(1, "http://a/")
     start = time.monotonic()
@@ -378,7 +372,7 @@ def test_two_hosts_that_redirect_to_each_other_hang_no_worker(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(politeness, "_VISIT_SECONDS", 0.1)
-    waiting = HostThrottle[str](PolitenessSettings(max_connections=1, seconds_between_requests=0.0))
+    waiting = throttle(1, 0.0)
     both_hold = threading.Barrier(2)
     ends: list[str] = []
 
@@ -407,9 +401,7 @@ def test_two_hosts_that_redirect_to_each_other_hang_no_worker(
 
 
 def test_close_ends_every_wait(crowd: Crowd) -> None:
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=1, seconds_between_requests=60.0)
-    )
+    waiting = throttle(1, 60.0)
     waiting.put(0, "http://a/")
     waiting.put(1, "http://a/")
     waiting.put(2, "http://b/", 60.0)
@@ -433,9 +425,7 @@ def test_close_ends_every_wait(crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("has_work", [False, True])
 def test_idle_workers_do_not_spin(crowd: Crowd, has_work: bool) -> None:
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=1, seconds_between_requests=60.0)
-    )
+    waiting = throttle(1, 60.0)
     if has_work:  # that may not start yet
         for number in range(50):
             waiting.put(number, "http://a/")
@@ -453,9 +443,7 @@ def test_idle_workers_do_not_spin(crowd: Crowd, has_work: bool) -> None:
 
 def test_every_job_comes_out_exactly_once(crowd: Crowd) -> None:
     num_jobs = 2000
-    waiting = HostThrottle[int](
-        PolitenessSettings(max_connections=2, seconds_between_requests=1e-4)
-    )
+    waiting = throttle(2, 1e-4)
     lock = threading.Lock()
     held = collections.Counter[str]()
     num_taken = collections.Counter[int]()

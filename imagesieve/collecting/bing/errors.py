@@ -9,6 +9,7 @@ import re
 import urllib.parse
 
 from imagesieve.errors import SearchError
+from imagesieve.web import urls
 from imagesieve.web.fetch import FetchError
 
 # Other failures than those of `FetchError.is_passing` that a second try may heal. For images the
@@ -70,7 +71,7 @@ def search_error(base_url: str, error: FetchError) -> SearchError:
 
 def check_page_url(url: str) -> None:
     """Raise BlockedError if we were redirected to a URL that is not one of result pages."""
-    if "images" not in urllib.parse.urlsplit(url).path.split("/"):
+    if "images" not in urls.parse(url).target.partition("?")[0].split("/"):
         raise BlockedError(f"Bing sent us to {url} instead of answering. {_WAIT}")
 
 
