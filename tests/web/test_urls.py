@@ -144,3 +144,47 @@ def test_silent_name_server_may_speak_later(monkeypatch: pytest.MonkeyPatch) -> 
     error = look_up(monkeypatch, "h.example", socket.gaierror(socket.EAI_AGAIN, "try again"))
     assert error.reason == "unknown host"
     assert not isinstance(error, RefusedHostError)
+
+
+@pytest.mark.parametrize(
+    ("text", "authority"),
+    [
+        ("H.Example:8080", ("h.example", 8080)),
+        ("h.example.", ("h.example", None)),
+        ("[2001:DB8::0001]:81", ("2001:db8::1", 81)),
+        ("h.example:65536", None),
+        ("[::1", None),
+        ("[1.2.3.4]", None),
+        ("user@h.example", None),
+        ("\u212aelvin", None),
+        ("a." * 200, None),
+    ],
+)
+def test_authority_is_host_and_port(text: str, authority: tuple[str, int | None] | None) -> None:
+    assert urls.parse_authority(text) == authority
+
+
+def test_host_stands_alone() -> None:
+    assert [urls.parse_host(text) for text in ("H.Example", "::1", "[::1]")] == [
+        *("h.example", "::1", "::1")
+    ]
+    assert urls.parse_host("h.example:80") is None
+
+
+def test_origin_has_a_scheme_and_no_path() -> None:
+    assert urls.parse_origin("HTTPS://h.example") == ("https", "h.example", 443)
+    assert [urls.parse_origin(text) for text in ("null", "ftp://h", "http://h/a")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("host", "is_disguised"),
+    [("127.1", True), ("0x7f.0.0.1", True), ("8.8.8.8", False), ("::1", False), ("h.ex", False)],
+)
+def test_name_that_resolvers_take_for_an_ip_address_is_found(host: str, is_disguised: bool) -> None:
+    assert urls.is_disguised_ip(host) is is_disguised
+
+
+@pytest.mark.parametrize("host", ["127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost"])
+def test_this_machine_is_loopback(host: str) -> None:
+    assert urls.is_loopback(host)
+    assert not urls.is_loopback("8.8.8.8")
