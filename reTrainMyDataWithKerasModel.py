@@ -29,8 +29,7 @@ in the service (data/feedback/<class>/) is taken in by itself.
 def main(arguments: Sequence[str]) -> int:
     """Check, train further, compare, save, and use the new version if it is not worse."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import results
-    from imagesieve.learning import script as script
+    from imagesieve.learning import results, script
 
     script.start("retrain", options)
     old, plan = script.plan_retraining(options)

@@ -30,8 +30,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import results
-    from imagesieve.learning import script as script
+    from imagesieve.learning import results, script
     from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:

@@ -57,61 +57,55 @@ def check(formats: Sequence[str]) -> None:
             )
 
 
-def export(
-    model: Any, folder: Path, formats: Sequence[str], images: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    """Write a Keras model in other formats, and prove each of them.
+def export(model: Any, folder: Path, name: str, images: np.ndarray) -> dict[str, Any]:
+    """Write a Keras model in another format, open it again and compare its answers.
 
     Args:
         model: a Keras classifier that takes pixels from 0 to 255.
         folder: gets `model.onnx`, `saved_model/` or `model.tflite`; made if need be.
-        formats: of `FORMATS`.
+        name: of the format, one of `FORMATS`.
         images: (batch, height, width, 3) uint8, to compare on.
 
     Returns:
-        For each format what was measured, for the manifest.
+        JSON values for the manifest: what was measured.
 
     Raises:
-        UsageError: see `check`.
-        EngineError: a format, which it names, could not be written or gives other answers than
+        EngineError: the format, which it names, could not be written or gives other answers than
             Keras; nothing of it is left behind.
     """
-    check(formats)
+    path = folder / FORMATS[name].path
     folder.mkdir(parents=True, exist_ok=True)
     expected = engines.KerasEngine(model).run(images)
-    measured = {}
-    for name in formats:
-        path = folder / FORMATS[name].path
-        try:
-            measured[name] = _write_and_compare(model, path, name, images, expected)
-        except BaseException:
-            _remove(path)
-            raise
-    return measured
+    try:
+        found = _write_and_read(model, path, name, images)
+        same_shape = found.shape == expected.shape
+        difference = float(np.abs(found - expected).max()) if same_shape else float("inf")
+        _require_close(name, difference)
+    except BaseException:
+        _remove(path)
+        raise
+    return {"passed": True, "max_difference_to_keras": difference, "bytes": _num_bytes(path)}
 
 
-def _write_and_compare(
-    model: Any, path: Path, name: str, images: np.ndarray, expected: np.ndarray
-) -> dict[str, Any]:
-    chosen = FORMATS[name]
+def _write_and_read(model: Any, path: Path, name: str, images: np.ndarray) -> np.ndarray:
     try:
         # What the converters say is about their own use of NumPy and TensorFlow.
         with native_messages_in_log(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.export(path, format=chosen.keras_name, verbose=False)
-            found = chosen.read(path, images)
+            model.export(path, format=FORMATS[name].keras_name, verbose=False)
+            return FORMATS[name].read(path, images)
     except OSError:
-        raise  # a full disk is no fault of the format
+        raise  # a full disk is not the format's fault
     except Exception as error:  # converters and runtimes raise whatever their parts raise
         raise EngineError(f"The export to {name} failed: {error}") from error
-    same_shape = found.shape == expected.shape
-    difference = float(np.abs(found - expected).max()) if same_shape else float("inf")
-    if not difference <= MAX_DIFFERENCE:
+
+
+def _require_close(name: str, difference: float) -> None:
+    if not difference <= MAX_DIFFERENCE:  # True for NaN
         raise EngineError(
             f"The export to {name} gives probabilities that differ from Keras's by up to "
             f"{difference:.4f}, more than {MAX_DIFFERENCE}."
         )
-    return {"passed": True, "max_difference_to_keras": difference, "bytes": _num_bytes(path)}
 
 
 def _read_onnx(path: Path, images: np.ndarray) -> np.ndarray:

@@ -176,8 +176,8 @@ def _write_exports(
     measured: dict[str, Any] = {}
     for name in formats:
         try:
-            found = other_formats.export(model, folder / versions.EXPORTS, [name], images)
-            measured[f"export-{name}"] = found[name]
+            found = other_formats.export(model, folder / versions.EXPORTS, name, images)
+            measured[f"export-{name}"] = found
         except EngineError as error:
             _log.warning("The version is without its export: %s", error)
             measured[f"export-{name}"] = {"passed": False, "reason": str(error)}

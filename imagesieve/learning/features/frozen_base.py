@@ -94,11 +94,7 @@ class FrozenBase:
         return maps, pooled
 
     def require_xml(self) -> Path:
-        """Return the IR that runs.
-
-        Raises:
-            EngineError: there is none, on a GPU.
-        """
+        """Return the IR that runs, or raise an EngineError on a GPU, where there is none."""
         if self.xml is None:
             raise EngineError("the base was not converted for OpenVINO")
         return self.xml
