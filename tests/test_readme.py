@@ -27,8 +27,8 @@ def commands(readme: str) -> list[str]:
     return [line for line in lines if line.startswith(("python ", "make "))]
 
 
-def help_of(script: str) -> str:
-    command = [sys.executable, script, "--help"]
+def help_of(*script: str) -> str:
+    command = [sys.executable, *script, "--help"]
     return subprocess.run(
         command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60
     ).stdout
@@ -46,7 +46,7 @@ def test_every_command_names_a_script_and_options_that_exist(readme: str) -> Non
     shown = [shlex.split(line) for line in commands(readme) if line.startswith("python ")]
     assert len(shown) >= 5
     for _, script, *arguments in shown:
-        known = help_of(script)
+        known = help_of(script, *(arguments[:1] if script == "-m" else ()))
         for option in arguments:
             if option.startswith("-") and option != "-":
                 assert re.search(rf"(^|[\s,\[(]){re.escape(option)}\b", known), (script, option)
