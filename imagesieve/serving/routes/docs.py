@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import flask
-import flask_swagger_ui
 
 from imagesieve.serving import openapi
 from imagesieve.serving.service import current_service, json_response
@@ -13,7 +12,6 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_FOLDER = Path(flask_swagger_ui.__file__).parent / "dist"
 
 blueprint = flask.Blueprint("docs", __name__)
 
@@ -46,4 +44,6 @@ def page() -> flask.Response:
 @blueprint.get('/docs/<any("swagger-ui.css", "swagger-ui-bundle.js"):name>')
 def file(name: str) -> flask.Response:
     """Return a file of Swagger UI."""
-    return flask.send_from_directory(_FOLDER, name)
+    import flask_swagger_ui  # has the files; most services are never asked for them
+
+    return flask.send_from_directory(Path(flask_swagger_ui.__file__).parent / "dist", name)
