@@ -258,7 +258,7 @@ def test_class_names_are_text_and_never_markup(tab: Page, site: str) -> None:
     change_answer(tab, "**/v1/review?*", {"classes": [evil]})
     tab.goto(f"{site}/review")
     expect(tab.locator(".row .bar-name")).to_have_text([evil])
-    assert tab.title() == "Review · Image sorter"
+    assert tab.title() == "Review · Picture sorter"
 
 
 def test_key_goes_along_with_every_question(tab: Page, site: str, five: list[str]) -> None:
