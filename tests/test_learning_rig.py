@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import training
 from learning_rig import first_generation
 
-from imagesieve.learning.training.fitting import Fit
+from imagesieve.learning.training.fit import Fit
 
 
 @pytest.mark.parametrize(

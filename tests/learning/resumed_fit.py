@@ -1,4 +1,4 @@
-"""A tiny fine-tuning or training from pixels that can be killed; run by `test_fitting`."""
+"""A tiny fine-tuning or training from pixels that can be killed; run by `test_fit`."""
 
 import dataclasses
 import sys
@@ -15,7 +15,7 @@ from imagesieve.learning.training.checkpoints import Checkpoint
 
 
 def maps(built: network.Network, num_views: int, count: int, seed: int) -> Features:
-    """Give maps at the cut in which two classes, of unequal size, lie apart."""
+    """Return maps at the cut in which two classes, of unequal size, lie apart."""
     shape = built.lower().output_shape[1:]
     random = np.random.default_rng(seed)
     labels = np.minimum(np.arange(count, dtype=np.int32) % 3, 1)

@@ -11,13 +11,13 @@ from imagesieve.learning.data.dataset import Dataset
 from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
 from imagesieve.learning.networks import backbones
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training import fine_tuning, mixed_precision
+from imagesieve.learning.training import fine_tuning
 from imagesieve.learning.training.checkpoints import Checkpoint
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Callable[[], Network]:
-    """Give a function that builds a network of a few layers that has all a large one has."""
+    """Return a function that builds a network of a few layers that has all a large one has."""
 
     def make() -> Network:
         keras.utils.set_random_seed(0)
@@ -61,7 +61,7 @@ def test_a_network_rebuilt_in_mixed_precision_keeps_its_weights_and_what_must_be
 ) -> None:
     model = tiny().model
     model.layers[2].trainable = False
-    mixed = mixed_precision.rebuilt(model, "mixed_bfloat16")
+    mixed = fine_tuning.rebuild(model, "mixed_bfloat16")
     for a, b in zip(model.get_weights(), mixed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
         assert b.dtype == np.float32
@@ -82,7 +82,7 @@ def test_the_probe_measures_both_and_leaves_the_network_alone(
     model = tiny().model
     before = [variable.numpy() for variable in model.variables]
     with caplog.at_level("INFO"):
-        chosen = mixed_precision.choose(model, *images(colours, is_training=True)[0])
+        chosen = fine_tuning.choose_precision(model, *images(colours, is_training=True)[0])
     assert chosen in ("float32", "mixed_bfloat16")
     assert f"training in {chosen}" in caplog.text
     assert "times as fast" in caplog.text
@@ -104,8 +104,8 @@ def test_mixed_precision_is_taken_if_it_is_quicker_and_right(
     seconds: float, loss: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = {"float32": (1.0, 1.0), "mixed_bfloat16": (seconds, loss)}
-    monkeypatch.setattr(mixed_precision, "_try", lambda model, policy, *batch: measured[policy])
-    assert mixed_precision.choose(None, np.zeros(0), np.zeros(0)) == chosen
+    monkeypatch.setattr(fine_tuning, "_try", lambda model, policy, *batch: measured[policy])
+    assert fine_tuning.choose_precision(None, np.zeros(0), np.zeros(0)) == chosen
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -116,7 +116,7 @@ def test_all_layers_are_trained_on_pixels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: policy)
+    monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: policy)
     built = tiny()
     train, validation = (images(colours, is_training=x) for x in (True, False))
     norms = [x for x in built.model.layers if isinstance(x, keras.layers.BatchNormalization)]
@@ -144,7 +144,7 @@ def test_training_that_only_harms_is_undone_in_mixed_precision_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "mixed_bfloat16")
+    monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "mixed_bfloat16")
     built = tiny()
     train, validation = (images(colours, is_training=x) for x in (True, False))
     fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path))
@@ -163,11 +163,11 @@ def test_a_resumed_fit_keeps_its_precision(
 ) -> None:
     train, validation = (images(colours, is_training=x) for x in (True, False))
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
-    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "mixed_bfloat16")
+    monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "mixed_bfloat16")
     first = fine_tuning.fine_tune_all(
         tiny(), train, validation, settings(tmp_path, checkpoint=checkpoint)
     )
-    monkeypatch.setattr(mixed_precision, "choose", lambda *arguments: "float32")
+    monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "float32")
     built = tiny()
     again = fine_tuning.fine_tune_all(
         built, train, validation, settings(tmp_path, checkpoint=checkpoint)

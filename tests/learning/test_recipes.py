@@ -15,7 +15,7 @@ from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.train_run import TrainSettings
-from imagesieve.learning.training import evaluation, stages
+from imagesieve.learning.training import evaluation
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
 
@@ -330,5 +330,5 @@ def test_right_labels_decide_on_a_head_that_learned_from_corrections(
 ) -> None:
     old = metrics(0.8, 0.4)
     corrected = dataclasses.replace(colours, corrections=colours.train[:2])
-    assert stages._is_better(metrics(*new), old, colours) is expected
-    assert stages._is_better(metrics(*new), old, corrected) is expected_with_corrections
+    assert train_run._is_better(metrics(*new), old, colours) is expected
+    assert train_run._is_better(metrics(*new), old, corrected) is expected_with_corrections

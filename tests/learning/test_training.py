@@ -14,7 +14,8 @@ from imagesieve.learning.data.generator import ImageDataGenerator
 from imagesieve.learning.features.batches import Features, extract
 from imagesieve.learning.networks import backbones, network, random_weights
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training import fine_tuning, fitting
+from imagesieve.learning.training import fine_tuning
+from imagesieve.learning.training import fit as fits
 from imagesieve.learning.training.fine_tuning import FitSettings
 
 Blobs = Callable[..., Features]
@@ -118,7 +119,7 @@ def test_seconds_are_counted_from_the_start_to_the_end_of_each_epoch(
     assert 0 < fit.epoch_seconds[0] < fit.epoch_seconds[1] < fit.epoch_seconds[2] <= took
 
 
-def test_a_image_that_is_gone_is_named(
+def test_an_image_that_is_gone_is_named(
     make_network: MakeNetwork, colours: Dataset, log_folder: Path, tmp_path: Path
 ) -> None:
     gone = dataclasses.replace(colours.train[0], path=tmp_path / "gone.jpg")
@@ -143,7 +144,7 @@ def test_a_rare_class_is_weighed_up(
         return recall(built.head, validation, 2)
 
     weighed = recall_of_the_rare()
-    monkeypatch.setattr(fitting.evaluation, "class_weights", lambda counts: None)
+    monkeypatch.setattr(fits.evaluation, "class_weights", lambda counts: None)
     assert weighed > recall_of_the_rare() + 0.1
 
 
@@ -162,7 +163,7 @@ def test_the_same_seed_gives_the_same_weights(
 
 
 def maps(built: Network, count: int, seed: int) -> Features:
-    """Give maps at the cut in which the classes differ by their level, as a network's would."""
+    """Return maps at the cut in which the classes differ by their level, as a network's would."""
     shape = built.lower().output_shape[1:]
     random = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int32) % 3
@@ -221,7 +222,7 @@ def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> Non
     import tensorflow as tf
 
     def run_out(message: str) -> None:
-        with fitting._naming_what_ran_out(tmp_path):
+        with fits._reporting_failures(tmp_path, []):
             raise tf.errors.ResourceExhaustedError(None, None, message)
 
     with pytest.raises(OutputError, match=f"Cannot write {tmp_path}: no space is left"):

@@ -260,7 +260,7 @@ DEFAULT_BACKBONE = "InceptionV3"
 
 
 def find(name: str) -> Backbone:
-    """Give the row of that name; letter case counts.
+    """Return the row of that name; letter case counts.
 
     Raises:
         UsageError: there is no such row; the message names the nearest and all.

@@ -66,15 +66,15 @@ class Network:
         return all(layer.name != _HIDDEN for layer in self.model.layers)
 
     def lower(self) -> Any:
-        """Give the part below the cut: pixels to maps. It stays frozen in fine-tuning."""
+        """Return the part below the cut: pixels to maps. It stays frozen in fine-tuning."""
         return keras.Model(self.model.input, self._cut())
 
     def upper(self) -> Any:
-        """Give the part above the cut with the head: maps to probabilities."""
+        """Return the part above the cut with the head: maps to probabilities."""
         return keras.Model(self._cut(), self.model.output)
 
     def upper_base(self) -> Any:
-        """Give the part above the cut without the head: maps to pooled features."""
+        """Return the part above the cut without the head: maps to pooled features."""
         return keras.Model(self._cut(), self.base.output)
 
     def _cut(self) -> Any:
@@ -85,8 +85,8 @@ class Network:
 
         A feature that hardly varies in training must not become huge for an image in which it
         does, so no deviation counts for less than a twentieth of the mean deviation. The result
-        deviates by a tenth, not by one: 512 hidden units on thousands of larger inputs fit a few
-        hundred images by heart within an epoch or two.
+        deviates by a tenth, not by one: 512 hidden units on thousands of larger inputs overfit a
+        few hundred images within an epoch or two.
         """
         flat = features.reshape(-1, features.shape[-1])
         deviation = flat.std(axis=0)
@@ -115,10 +115,10 @@ def build(
 
 
 def with_classes(network: Network, old: Sequence[str], new: Sequence[str], seed: int) -> Network:
-    """Give a network that knows more classes; what it knew of the old ones is kept.
+    """Return a network with more classes; the weights of the old ones stay.
 
     Args:
-        network: knows the classes `old`.
+        network: with the classes `old`.
         old: its classes in order.
         new: the classes in the new order; every old one among them.
         seed: of the new classes' weights.
@@ -160,7 +160,7 @@ def _head(backbone: backbones.Backbone, pooled: Any, num_classes: int) -> Any:
 
 
 def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -> Network:
-    """Give a network whose head is a logistic regression on standardised features.
+    """Return a network whose head is a logistic regression on standardised features.
 
     Base and standardisation are those of the network given, as they are.
 

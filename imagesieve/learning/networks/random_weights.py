@@ -1,7 +1,7 @@
-"""A network of chance: the weights of `--weights random`, made to be of use.
+"""A randomly initialised network: the weights of `--weights random`, made useful.
 
-Features of a network that nobody trained still tell images apart, if the signal survives the way
-through its layers. Two things see to that; both are set before anything is trained.
+Features of an untrained network still separate images, if the signal survives the way through its
+layers. Two things ensure that; both are set before anything is trained.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ def _batch_norms(model: Any) -> list[Any]:
 def _batch_statistics_only(
     model: Any, batch_norms: list[Any]
 ) -> Iterator[Callable[[np.ndarray], object]]:
-    """Give a forward pass that leaves the statistics of its batch in the layers.
+    """Yield a forward pass that leaves the statistics of its batch in the layers.
 
     Only batch norm runs in training mode: dropout would add its noise to the variance.
     """

@@ -1,6 +1,6 @@
 """Pretrained weights: where a file of them is, and how it gets into a network.
 
-A stranger's file is only ever read as arrays, never as a model. Nothing here imports Keras before a
+A file is only ever read as arrays, never as a model. Nothing here imports Keras before a
 file is downloaded or loaded.
 """
 
@@ -26,7 +26,7 @@ DOWNLOAD_TIMEOUT_SECONDS = 20.0  # silence of the network, not length of the dow
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OTHER_CHOICES = (
-    "give a file of your own with --weights FILE, or start from chance with --weights random"
+    "give a file of your own with --weights FILE, or initialise it randomly with --weights random"
 )
 
 _log = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ class WeightsDownload:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
     def is_intact(self, path: Path) -> bool:
-        """Say whether `path` is this file, whole."""
+        """Return whether `path` is this file, whole."""
         if not path.is_file() or not _is_hdf5(path):
             return False
         if self.checksum is None:
@@ -101,18 +101,18 @@ def load_weights(model: Any, name: str, path: Path) -> None:
     """
     suffix = _weights_suffix(model, name, path)
     with tempfile.TemporaryDirectory() as folder:
-        # Keras chooses its reader by the name, we by the content.
+        # Keras chooses its reader by the name, this module by the content.
         link = Path(folder) / f"link{suffix}"
         link.symlink_to(path.resolve())
         try:
             model.load_weights(link)
-        except Exception as error:  # a stranger's file: Keras and h5py raise whatever they like
+        except Exception as error:  # Keras and h5py raise whatever a foreign file leads to
             raise _foreign_weights(name, path, "its arrays do not fit") from error
     _log.info("loaded the weights of %s from %s", name, path)
 
 
 def _weights_suffix(model: Any, name: str, path: Path) -> str:
-    """Tell the two formats of weights apart, and weights from everything else."""
+    """Return the suffix of the format of weights, `.h5` or `.weights.h5`."""
     import h5py
 
     if not path.is_file():
@@ -138,7 +138,7 @@ def _weights_suffix(model: Any, name: str, path: Path) -> str:
 
 
 def _count_arrays(file: Any) -> int:
-    """Count the weights in a Keras 3 file; the states of random generators are none."""
+    """Count the weights in a Keras 3 file; the states of random generators are not weights."""
     import h5py
 
     names: list[str] = []
@@ -198,7 +198,7 @@ def _download_to_keras_cache(download: WeightsDownload) -> Path:
     timeout_seconds = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # `get_file` sets none and would hang
     try:
-        # Progress is no output: standard output may be somebody's JSON.
+        # Progress is not output: standard output may be read as JSON.
         with contextlib.redirect_stdout(sys.stderr):
             return Path(
                 keras.utils.get_file(
@@ -226,7 +226,7 @@ def _download_failed(backbone: "Backbone", cached: Path, reason: str) -> Weights
 
 
 def _reason_of(error: BaseException) -> str:
-    """Say why a download failed, without the address that `get_file` puts in front."""
+    """Return why a download failed, without the URL that `get_file` puts in front."""
     for cause in _causes(error):
         if isinstance(cause, urllib.error.HTTPError):
             return f"the server answered {cause.code} {cause.reason}"

@@ -1,7 +1,7 @@
-"""The state of one fit after its last whole epoch, in one file, so that it can go on after a crash.
+"""The state of one fit after its last whole epoch, in one file, to resume from after a crash.
 
 The file is a ZIP archive without compression, as NumPy's `.npz`: `progress.json` and one `.npy` for
-each array. The archive's own checksums tell a damaged file; nothing in it is ever unpickled.
+each array. Its checksums show damage; nothing in it is unpickled.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _ARRAY_SUFFIX = ".npy"
 
 @dataclasses.dataclass
 class Progress:
-    """How far a fit has come; which epoch is the best follows from the history.
+    """The epochs of a fit so far.
 
     Attributes:
         start_loss: on the validation images, before the first epoch.
@@ -47,7 +47,7 @@ class Progress:
 
     @property
     def epochs(self) -> int:
-        """How many whole epochs are done."""
+        """Number of whole epochs."""
         return len(self.epoch_seconds)
 
     @property
@@ -60,22 +60,22 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch whose weights are to be kept; 0 when none beats the start."""
+        """The epoch with the best weights; 0 when none beats the start."""
         # A start that is not a number is beaten by any loss that is one.
         beats = self.lowest and not self.history["val_loss"][self.lowest - 1] >= self.start_loss
         return self.lowest if beats else 0
 
     @property
     def best_loss(self) -> float:
-        """The validation loss of the weights to be kept."""
+        """The validation loss of the best weights."""
         return self.history["val_loss"][self.best_epoch - 1] if self.best_epoch else self.start_loss
 
     def is_finished(self, epochs: int, patience: int) -> bool:
-        """Tell whether all epochs are done, or `patience` of them since the lowest loss."""
+        """Return whether all epochs are done, or `patience` of them since the lowest loss."""
         return self.epochs >= epochs or self.epochs - self.lowest >= max(1, patience)
 
     def add(self, metrics: dict[str, float], seconds: float) -> None:
-        """Note the end of an epoch."""
+        """Append an epoch."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
         self.epoch_seconds.append(seconds)
@@ -83,12 +83,12 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of one fit is kept.
+    """The file with the state of one fit.
 
     Attributes:
         path: the file; its folder need not exist.
-        key: says everything that the fit depends on: images, network, settings, versions of
-            libraries. The state of a fit with another key is not gone on with.
+        key: of everything that the fit depends on: images, network, settings, versions of
+            libraries. A state with another key is ignored.
     """
 
     path: Path
@@ -121,12 +121,12 @@ class Checkpoint:
             fsync_folder(self.path.parent)
 
     def progress(self) -> Progress | None:
-        """Give how far the fit had come, or None; as `load`, but without reading the arrays."""
+        """Return the progress, or None; as `load`, but without reading the arrays."""
         found = self._read(with_arrays=False)
         return found[0] if found else None
 
     def load(self) -> tuple[Progress, dict[str, np.ndarray]] | None:
-        """Give the state that was saved last.
+        """Return the state that was saved last.
 
         Returns:
             None when there is none, when it has another key, and, with a warning in the log, when
@@ -191,7 +191,7 @@ class Checkpoint:
 
     def _remove_leftovers(self) -> None:
         for leftover in self.path.parent.glob(f"{self._partial_prefix}*"):
-            # An OSError: its writer lives, or somebody else removed it just now.
+            # An OSError: its writer lives, or another process removed it just now.
             with contextlib.suppress(OSError), open(leftover, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 leftover.unlink()

@@ -27,13 +27,13 @@ class Metrics:
     """How well probabilities match labels.
 
     Attributes:
-        num_images: how many images were judged.
+        num_images: number of images.
         accuracy: share of right labels, 0 to 1.
         accuracy_interval: 95 % Wilson score interval of it.
         log_loss: mean negative logarithm of the right class's probability, in nats.
         macro_f1: mean F1 of the classes, each counting the same.
         classes: one entry for each class, in order.
-        confusion: confusion[i][j] images of class i that were called j.
+        confusion: confusion[i][j] images of class i that were predicted as j.
     """
 
     num_images: int
@@ -45,7 +45,7 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the metrics as JSON values."""
+        """Return the metrics as JSON values."""
         return dataclasses.asdict(self)
 
 
@@ -88,7 +88,7 @@ def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.n
 def class_weights(
     counts: Sequence[float], *, tolerated_ratio: float = 1.5
 ) -> dict[int, float] | None:
-    """Give a weight for each class that makes all weigh the same, or None when they nearly do.
+    """Return a weight for each class that makes all weigh the same, or None if they nearly do.
 
     Args:
         counts: training images of each class, each as often as it counts.

@@ -5,6 +5,9 @@ lowest validation loss that it saw.
 """
 
 import dataclasses
+import logging
+import math
+import time
 from typing import Any
 
 import keras
@@ -13,28 +16,22 @@ import numpy as np
 from imagesieve.learning.data.generator import ImageIterator
 from imagesieve.learning.features.batches import FeatureBatches, Features
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training import fitting, mixed_precision
-from imagesieve.learning.training.fitting import Fit, FitSettings
+from imagesieve.learning.training.fit import Fit, FitSettings, compile_model, evaluate_loss, fit
 from imagesieve.learning.training.optimizer import rates_by_depth
-from imagesieve.learning.training.steps import loss_step, run_epoch
-
-__all__ = [
-    "Fit",
-    "FitSettings",
-    "fine_tune",
-    "fine_tune_all",
-    "make_reproducible",
-    "probabilities",
-    "train_from_scratch",
-    "train_head",
-]
 
 # Shares of the head's rate: of the block next to the head, and of the block behind the cut. A third
 # of them left menus and non-menus less well told apart in all of three seeds, and less steadily.
 _TOP_RATES = (0.3, 0.1)
 # The same for the whole network: next to the head, and next to the pixels.
 _ALL_RATES = (0.1, 0.003)
-_JUDGED_AT_ONCE = 256  # pooled features; a batch as small as a training step's would only cost time
+_EVALUATED_AT_ONCE = 256  # pooled features; batches as small as a training step's cost time
+
+_FLOAT32 = "float32"
+_LEAST_GAIN = 1.15  # in speed; on a busy machine a smaller one may be chance
+_TIMED_STEPS = 3
+_CLOSE = 0.05  # of the loss, in nats or as a share of it, whichever is more
+
+_log = logging.getLogger(__name__)
 
 
 def make_reproducible(seed: int) -> None:
@@ -49,11 +46,11 @@ def train_head(
     network: Network, train: Features, validation: Features, settings: FitSettings
 ) -> Fit:
     """Train the head on pooled features of the frozen base."""
-    return fitting.fit(
+    return fit(
         "head",
         network.head,
         FeatureBatches(train, settings.batch_size, settings.seed),
-        FeatureBatches(validation, _JUDGED_AT_ONCE, settings.seed, shuffle=False),
+        FeatureBatches(validation, _EVALUATED_AT_ONCE, settings.seed, shuffle=False),
         train.labels,
         settings,
         weights=train.weights,
@@ -71,7 +68,7 @@ def fine_tune(
     """
     upper = network.upper()
     _thaw(upper)
-    return fitting.fit(
+    return fit(
         "fine-tuning",
         upper,
         FeatureBatches(train, settings.batch_size, settings.seed),
@@ -94,17 +91,18 @@ def fine_tune_all(
     """
     _thaw(network.model)
     chosen = _precision(network, train, settings)
-    if chosen == mixed_precision.FLOAT32:
+    if chosen == _FLOAT32:
         return _fit_all(network.model, train, validation, settings, chosen)
-    mixed = mixed_precision.rebuilt(network.model, chosen)
-    fit = _fit_all(mixed, train, validation, settings, chosen)
-    start_weights, start_loss = network.model.get_weights(), _loss(network.model, validation)
+    mixed = rebuild(network.model, chosen)
+    found = _fit_all(mixed, train, validation, settings, chosen)
+    start_weights = network.model.get_weights()
+    start_loss = evaluate_loss(network.model, validation)
     network.model.set_weights(mixed.get_weights())
-    loss = _loss(network.model, validation)
-    if fit.best_epoch and loss < start_loss:
-        return dataclasses.replace(fit, validation_loss=loss)
+    loss = evaluate_loss(network.model, validation)
+    if found.best_epoch and loss < start_loss:
+        return dataclasses.replace(found, validation_loss=loss)
     network.model.set_weights(start_weights)
-    return dataclasses.replace(fit, best_epoch=0, validation_loss=start_loss)
+    return dataclasses.replace(found, best_epoch=0, validation_loss=start_loss)
 
 
 def train_from_scratch(
@@ -112,7 +110,7 @@ def train_from_scratch(
 ) -> Fit:
     """Train every layer on pixels, with a fresh augmentation of each image in each epoch."""
     train.reset()
-    return fitting.fit(
+    return fit(
         "network",
         network.model,
         train,
@@ -126,7 +124,7 @@ def train_from_scratch(
 def probabilities(
     part: Any, features: Features, view: int = 0, batch_size: int = 256
 ) -> np.ndarray:
-    """Give (images, outputs) float32: what a part of a network makes of one view."""
+    """Return (images, outputs) float32: the outputs of a part of a network for one view."""
     numbers = np.arange(len(features))
     batches = [numbers[start : start + batch_size] for start in numbers[::batch_size]]
     return np.concatenate(
@@ -135,6 +133,60 @@ def probabilities(
             for batch in batches
         ]
     )
+
+
+def choose_precision(model: Any, images: np.ndarray, labels: np.ndarray) -> str:
+    """Return the precision to train in, timed on one batch in single and in mixed precision.
+
+    Args:
+        model: a flat model in float32, with `trainable` set on its layers; not changed.
+        images: a batch, (batch, height, width, 3) float32.
+        labels: (batch,) class indices.
+
+    Returns:
+        `float32`, `mixed_bfloat16` or `mixed_float16`: mixed only if it is clearly quicker and its
+        loss a number close to the other.
+    """
+    mixed = _mixed_policy()
+    seconds, loss = _try(model, _FLOAT32, images, labels)
+    mixed_seconds, mixed_loss = _try(model, mixed, images, labels)
+    gain = seconds / mixed_seconds
+    is_close = abs(mixed_loss - loss) <= _CLOSE * max(1.0, abs(loss))  # False for NaN
+    chosen = mixed if gain >= _LEAST_GAIN and is_close else _FLOAT32
+    _log.info(
+        "A step takes %.2f s in float32 and %.2f s in %s (%.2f times as fast), with a loss of %.4f "
+        "and %.4f: training in %s.",
+        seconds,
+        mixed_seconds,
+        mixed,
+        gain,
+        loss,
+        mixed_loss,
+        chosen,
+    )
+    return chosen
+
+
+def rebuild(model: Any, policy: str) -> Any:
+    """Return a copy of a flat model with the same weights and a Keras dtype policy.
+
+    Scaling of pixels, pooling and head stay in float32, and so do the weights.
+    """
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if not isinstance(layer, keras.Layer):  # a bare operation computes in what it is given
+            return type(layer).from_config(config)
+        if not _needs_float32(layer):
+            config["dtype"] = policy
+        copy = type(layer).from_config(config)
+        copy.trainable = layer.trainable
+        return copy
+
+    uncompiled = keras.Model(model.input, model.output)  # a compiled one has its optimizer copied
+    copy = keras.models.clone_model(uncompiled, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _thaw(part: Any) -> None:
@@ -147,7 +199,7 @@ def _precision(network: Network, train: ImageIterator, settings: FitSettings) ->
     if begun:
         return begun.precision  # measured again it might come out otherwise, halfway
     train.reset()
-    return mixed_precision.choose(network.model, *train[0])
+    return choose_precision(network.model, *train[0])
 
 
 def _fit_all(
@@ -158,7 +210,7 @@ def _fit_all(
     chosen: str,
 ) -> Fit:
     train.reset()
-    return fitting.fit(
+    return fit(
         "full fine-tuning",
         model,
         train,
@@ -171,5 +223,35 @@ def _fit_all(
     )
 
 
-def _loss(model: Any, images: ImageIterator) -> float:
-    return run_epoch(loss_step(model), images)[0]
+def _needs_float32(layer: Any) -> bool:
+    exact = (
+        keras.layers.Rescaling,
+        keras.layers.Normalization,
+        keras.layers.GlobalAveragePooling2D,
+    )
+    return isinstance(layer, exact) or layer.name.startswith("head_")
+
+
+def _mixed_policy() -> str:
+    """Return the 16-bit policy for this machine: bfloat16, or float16 on GPUs before Ampere."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability")
+        if capability and capability < (8, 0):
+            return "mixed_float16"
+    return "mixed_bfloat16"
+
+
+def _try(model: Any, policy: str, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the seconds of a training step and the loss of the batch."""
+    copy = rebuild(model, policy)
+    compile_model(copy, 0.0, precision=policy)
+    loss = copy.test_on_batch(images, labels, return_dict=True)["loss"]
+    trained = copy.train_on_batch(images, labels, return_dict=True)["loss"]  # and compile it
+    seconds = []
+    for _ in range(_TIMED_STEPS):
+        start = time.monotonic()
+        trained = copy.train_on_batch(images, labels, return_dict=True)["loss"]
+        seconds.append(time.monotonic() - start)
+    return min(seconds), float(loss) if math.isfinite(trained) else math.nan

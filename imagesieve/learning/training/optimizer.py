@@ -1,4 +1,4 @@
-"""AdamW whose rate differs from layer to layer, and the schedule of its rate."""
+"""AdamW with a learning rate for each layer, and its schedule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import keras
 
 _HEAD_PREFIX = "head_"
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7  # Keras's defaults for Adam
 
 
-class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
-    """AdamW (Loshchilov and Hutter 2019) with a rate of its own for each variable.
+class LayerwiseAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types
+    """AdamW (Loshchilov and Hutter 2019) with a learning rate for each variable.
 
     Moments and weights are updated by TensorFlow's fused operation, one pass over memory instead
     of Keras's dozen; for a head of a million weights on a CPU those cost as much as its gradient.
@@ -17,39 +18,51 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has 
     Args:
         learning_rate: a number or a schedule.
         weight_decay: share of a weight that a step at rate 1 takes away.
-        rates: what the rate of each variable is multiplied by, in the order of the variables that
-            the optimizer is built with. Decay is multiplied too.
+        rates: factors of the learning rate, and of the decay, in the order of the variables that
+            the optimizer is built with.
     """
 
     def __init__(self, learning_rate: Any, weight_decay: float, rates: Sequence[float]) -> None:
-        super().__init__(learning_rate)  # Keras's own decay would know only one rate
-        self._decay = weight_decay
+        super().__init__(learning_rate, name="layerwise_adamw")
+        self._decay = weight_decay  # Keras's own decay has one rate for all
         self._rates = tuple(rates)
+        self._state: dict[Any, tuple[float, Any, Any]] = {}
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the moments of the variables."""
+        if self.built:
+            return
+        super().build(variables)
+        for variable, rate in zip(variables, self._rates, strict=True):
+            moments = [
+                self.add_variable_from_reference(variable, name) for name in ("mean", "square")
+            ]
+            self._state[variable.value.ref()] = (rate, *(moment.value for moment in moments))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one `tf.Variable`, which Keras hands over without its own wrapping."""
         import tensorflow as tf
 
-        index = self._get_variable_index(variable)
-        rate = tf.cast(learning_rate, variable.dtype) * self._rates[index]
+        factor, mean, square = self._state[variable.ref()]
+        rate = tf.cast(learning_rate, variable.dtype) * factor
         step = tf.cast(self.iterations.value + 1, variable.dtype)
         variable.assign_sub(variable * (rate * self._decay))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.constant(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.constant(self.beta_2, variable.dtype), step),
+            m=mean.handle,
+            v=square.handle,
+            beta1_power=tf.pow(tf.constant(_BETA_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.constant(_BETA_2, variable.dtype), step),
             lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
+            beta1=_BETA_1,
+            beta2=_BETA_2,
+            epsilon=_EPSILON,
             grad=tf.cast(gradient, variable.dtype),
         )
 
 
 def warm_up_and_cosine(steps: int, learning_rate: float, warm_up: float) -> Any:
-    """Give a schedule that rises from zero in a share of the steps, then falls to zero."""
+    """Return a schedule that rises from zero in a share of the steps, then falls to zero."""
     warm_up_steps = int(steps * warm_up)  # none in a fit of a few steps: its first is at rate 0
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -60,7 +73,7 @@ def warm_up_and_cosine(steps: int, learning_rate: float, warm_up: float) -> Any:
 
 
 def rates_by_depth(part: Any, nearest: float, farthest: float) -> list[float]:
-    """Give what the rate of each trainable variable is multiplied by, by the depth of its layer.
+    """Return a factor of the rate for each trainable variable, by the depth of its layer.
 
     The head learns at the full rate. The other layers that learn are taken in the order of the
     graph: the last before the head gets `nearest`, the first `farthest`, and each between them the

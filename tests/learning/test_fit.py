@@ -1,0 +1,281 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import resumed_fit
+from data_folders import fill
+from tiny_backbone import TINY
+
+from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
+from imagesieve.learning.data.generator import ImageDataGenerator
+from imagesieve.learning.features.batches import Features
+from imagesieve.learning.networks import network
+from imagesieve.learning.networks.network import Network
+from imagesieve.learning.training import fine_tuning
+from imagesieve.learning.training.checkpoints import Checkpoint, Progress
+from imagesieve.learning.training.fit import FitSettings, _class_weights, evaluate_loss, fit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SECONDS = 120
+
+
+def start(kind: str, data: Path, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, resumed_fit.__file__, kind, str(data), str(folder)],
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert process.poll() is None, "the process ended too soon"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.002)
+
+
+def weights(built: Network) -> list[np.ndarray]:
+    return list(built.model.get_weights())
+
+
+def are_the_same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["fine-tuning", "network"])
+def test_a_killed_fit_goes_on_to_the_very_same_end(
+    kind: str, colours: Dataset, tmp_path: Path
+) -> None:
+    data = colours.train[0].path.parents[2]
+    whole, built = resumed_fit.run(kind, data, tmp_path / "whole")
+    expected = weights(built)
+    if kind == "network":
+        enough = whole.best_epoch + 1  # the best weights are not the last ones then
+    else:
+        enough = 2
+        assert whole.best_epoch > 4  # else what comes after the killing would not count
+    assert enough + 2 < len(whole.epoch_seconds)
+
+    checkpoint = Checkpoint(tmp_path / "killed" / "checkpoint", kind)
+    process = start(kind, data, tmp_path / "killed")
+    try:
+        wait_until(lambda: (checkpoint.progress() or Progress(0.0)).epochs >= enough, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(SECONDS) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()
+    left = checkpoint.progress()
+    assert left is not None
+    assert enough <= left.epochs < len(whole.epoch_seconds)
+
+    resumed, built = resumed_fit.run(kind, data, tmp_path / "killed")
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+    assert resumed.validation_loss == whole.validation_loss
+    assert are_the_same(weights(built), expected)
+    assert resumed.epoch_seconds[: left.epochs] == left.epoch_seconds
+    assert resumed.epoch_seconds == sorted(resumed.epoch_seconds)
+
+    if kind == "network":
+        # A fit that is finished gives its end at once: it trains no more.
+        again, built = resumed_fit.run(kind, data, tmp_path / "killed")
+        assert again == resumed
+        assert are_the_same(weights(built), expected)
+
+
+class Points:
+    """Batches of points in two classes, which stop being numbers after some epochs."""
+
+    def __init__(self, sound_epochs: int) -> None:
+        self._sound_epochs = sound_epochs
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(5) % 2
+        points = np.random.default_rng(index).normal(labels[:, None], 1, (5, 4))
+        return points.astype(np.float32) * (
+            1 if self._epoch < self._sound_epochs else np.nan
+        ), labels
+
+    def weights_of(self, index: int) -> np.ndarray:
+        return np.ones(5, np.float32)
+
+    def on_epoch_end(self) -> None:
+        self._epoch += 1
+
+
+def line() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    points = keras.Input((4,))
+    return keras.Model(points, keras.layers.Dense(2, activation="softmax")(points))
+
+
+def test_a_fit_that_runs_off_to_infinity_keeps_its_best_epoch(tmp_path: Path) -> None:
+    model = line()
+    settings = FitSettings(9, 1e-2, 5, 0, tmp_path, patience=3)
+    found = fit("head", model, Points(2), Points(9), np.array([0, 1]), settings)
+    assert np.isfinite(found.history["val_loss"][:2]).all()
+    assert np.isnan(found.history["val_loss"][2:]).all()
+    assert len(found.epoch_seconds) == 2 + 3  # patience
+    assert found.best_epoch == 2
+    loss = evaluate_loss(model, Points(9))
+    assert loss == found.validation_loss == found.history["val_loss"][1]
+
+
+def test_a_state_of_another_network_is_not_gone_on_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
+    other = {"model-0": np.zeros((4, 3), np.float32)}
+    checkpoint.save(Progress(0.1, "float32", {"val_loss": [0.1]}, [1.0]), other.items())
+    settings = FitSettings(2, 1e-2, 5, 0, tmp_path, checkpoint=checkpoint)
+    found = fit("head", line(), Points(2), Points(9), np.array([0, 1]), settings)
+    assert f"{checkpoint.path} is of another network" in caplog.text
+    assert len(found.epoch_seconds) == 2
+    assert found.epoch_seconds[0] != 1.0
+
+
+def test_the_rate_is_there_for_tensorboard(tmp_path: Path) -> None:
+    from tensorflow.compat.v1.train import summary_iterator
+
+    settings = FitSettings(2, 1e-2, 5, 0, tmp_path)
+    fit("full fine-tuning", line(), Points(2), Points(9), np.array([0, 1]), settings)
+    noted = {
+        f"{file.parent.name}/{value.tag}"
+        for file in (tmp_path / "full-fine-tuning").rglob("events.out.tfevents*")
+        for event in summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert noted >= {
+        f"{split}/epoch_{name}"
+        for split in ("train", "validation")
+        for name in ("loss", "accuracy")
+    }
+    assert "train/epoch_learning_rate" in noted
+
+
+class Weighted(Points):
+    """Points of which each has a weight."""
+
+    def __init__(self, weights: np.ndarray) -> None:
+        super().__init__(sound_epochs=9)
+        self._weights = weights.astype(np.float32)
+
+    def weights_of(self, index: int) -> np.ndarray:
+        return self._weights[5 * index : 5 * index + 5]
+
+
+@pytest.mark.parametrize("counts", [(5, 5), (8, 2)])  # without class weights, and with them
+def test_the_loss_of_an_epoch_is_weighted_by_image_and_class(
+    counts: tuple[int, int], tmp_path: Path
+) -> None:
+    weights = np.array([1, 2, 1, 1, 3, 1, 0.5, 1, 1, 2, 1, 1, 4, 1, 1])
+    model, of_class = line(), np.array([1.0, 1.0] if counts == (5, 5) else [0.625, 2.5])
+    batches = [Points(9)[index] for index in range(3)]
+    plain = [-np.log(np.asarray(model(x))[np.arange(5), y]) for x, y in batches]
+    labels = np.concatenate([y for _, y in batches])
+    settings = FitSettings(1, 1e-12, 5, 0, tmp_path)
+    of_all = np.repeat([0, 1], counts)
+    found = fit("head", model, Weighted(weights), Points(9), of_all, settings)
+    expected = (np.concatenate(plain) * weights * of_class[labels]).mean()
+    assert found.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert found.history["val_loss"][0] == pytest.approx(np.concatenate(plain).mean(), rel=1e-5)
+    right = [np.asarray(model(x)).argmax(axis=1) == y for x, y in batches]
+    assert found.history["accuracy"][0] == pytest.approx(np.mean(right))  # each image once
+
+
+class Failing(Points):
+    """Points of which one batch cannot be made, while others are slow to come."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        time.sleep(0.02)
+        if index == 11:
+            raise MemoryError("no memory for batch 11")
+        return super().__getitem__(index)
+
+
+def test_an_error_in_a_batch_ends_the_fit_as_it_was_raised(tmp_path: Path) -> None:
+    settings = FitSettings(2, 1e-2, 5, 0, tmp_path)
+    with pytest.raises(MemoryError, match="no memory for batch 11"):
+        fit("head", line(), Failing(9), Points(9), np.array([0, 1]), settings)
+
+
+def test_the_weights_of_classes_follow_what_their_images_weigh(tmp_path: Path) -> None:
+    labels = np.repeat([0, 1], [30, 10])
+    weights = np.where(labels == 1, 3.0, 1.0)  # both classes weigh 30: nothing to make up for
+    found = _class_weights(labels, weights, 2)
+    np.testing.assert_array_equal(found, [1.0, 1.0])
+    np.testing.assert_allclose(_class_weights(labels, None, 2), [2 / 3, 2])
+
+
+def test_fine_tuning_weighs_images_and_makes_up_only_for_what_that_leaves(
+    tmp_path: Path,
+) -> None:
+    kernel = np.random.default_rng(1).normal(0, 1, (24, 2))
+    built = network.build(TINY, 2, (32, 32), weights_path=None, seed=0)
+    built = network.with_logistic_head(built, kernel, np.zeros(2))  # without dropout
+    shape = built.lower().output_shape[1:]
+    labels = np.repeat(np.array([0, 1], np.int32), [18, 6])
+    maps = np.random.default_rng(0).normal(0, 1, (1, 24, *shape)).astype(np.float32)
+    weights = np.where(labels == 1, 3, 1).astype(np.float32)
+    features = Features(maps, labels, weights)
+    before = fine_tuning.probabilities(built.upper(), features)
+    settings = FitSettings(1, 1e-12, 24, 0, tmp_path)
+    found = fine_tuning.fine_tune(built, features, features, settings)
+    weighted = -np.log(before[np.arange(24), labels]) * weights
+    assert found.history["loss"][0] == pytest.approx(weighted.mean(), rel=1e-4)
+
+
+def test_images_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
+    tmp_path: Path,
+) -> None:
+    dataset = read_dataset(fill(fill(tmp_path, 5), 1, split="validation"))
+    samples = [
+        Sample(sample.path, number % 3, sample.sha256, sample.fingerprint, number % 3 + 1.0)
+        for number, sample in enumerate(dataset.train)
+    ]
+    images = ImageDataGenerator().flow_from_samples(
+        samples, dataset.classes, image_size=(16, 16), batch_size=4, seed=1
+    )
+    orders = []
+    for _ in range(2):
+        weights = [images.weights_of(index) for index in range(len(images))]
+        labels = [images[index][1] for index in range(len(images))]
+        np.testing.assert_array_equal(np.concatenate(weights), np.concatenate(labels) + 1)
+        assert weights[0].dtype == np.float32
+        orders.append(np.concatenate(weights).tolist())
+        images.on_epoch_end()
+    assert orders[0] != orders[1]
+
+
+def test_a_dense_head_fits_the_images_that_weigh_more(tmp_path: Path) -> None:
+    """Where two images that look the same have two labels, the heavier one decides."""
+    values = np.random.default_rng(0).normal(0, 1, (1, 20, 24)).astype(np.float32)
+    labels = np.repeat(np.array([0, 1], np.int32), 10)
+    both = Features(
+        np.concatenate([values, values], axis=1),
+        np.concatenate([labels, 1 - labels]),
+        np.repeat(np.array([1, 9], np.float32), 20),
+    )
+    heavier = Features(values, 1 - labels)
+    built = network.build(TINY, 2, (32, 32), weights_path=None, seed=0)
+    settings = FitSettings(30, 1e-2, 8, 0, tmp_path)
+    found = fine_tuning.train_head(built, both, heavier, settings)
+    assert found.best_epoch > 0
+    found = fine_tuning.probabilities(built.head, heavier).argmax(axis=1)
+    assert (found == heavier.labels).mean() > 0.9
