@@ -366,8 +366,8 @@ def read_history(folder: Path) -> History:
         memory = opened.enter_context(contextlib.closing(sqlite3.connect(":memory:")))
         history = History(memory)
         if path.exists():
-            # Where it may not write, SQLite reads a database that no process uses.
-            is_used = os.access(folder, os.W_OK) or path.with_name(f"{path.name}-wal").exists()
+            # Of a database that no process uses, SQLite would leave files that are the reader's.
+            is_used = path.with_name(f"{path.name}-wal").exists()
             address = f"file:{quote(str(path.absolute()))}"
             options = "mode=ro" if is_used else "immutable=1"
             with contextlib.closing(sqlite3.connect(f"{address}?{options}", uri=True)) as source:

@@ -102,7 +102,10 @@ def test_what_an_earlier_release_adds_to_its_journal_is_taken_over_too(former: P
     assert labels(former) == IN_FORCE | {ONE: None}
 
 
-def test_reading_a_former_folder_changes_nothing(former: Path) -> None:
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_reading_a_folder_changes_nothing(former: Path, is_taken_over: bool) -> None:
+    if is_taken_over:
+        take_over(former)
     before = sorted(former.rglob("*"))
     assert labels(former) == IN_FORCE
     assert sorted(former.rglob("*")) == before

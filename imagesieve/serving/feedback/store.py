@@ -5,6 +5,7 @@ A change writes the image, commits the event that names it, and removes the imag
 
 import contextlib
 import dataclasses
+import json
 import logging
 import sqlite3
 import threading
@@ -150,8 +151,13 @@ class FeedbackStore:
 
     def corrected_among(self, images: Iterable[str]) -> set[str]:
         """Return those images, by SHA-256, for which something is in force."""
+        query = (
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM images WHERE event IS NOT "
+            "NULL AND (sha256 = value OR key = substr(value, 1, ?) AND instr(sha256, key) <> 1))"
+        )
         with self._reading() as history:
-            return {sha256 for sha256 in images if history.in_force(history.key_of(sha256))}
+            rows = history.database.execute(query, (json.dumps(list(images)), KEY_DIGITS))
+            return {row["value"] for row in rows}
 
     def num_corrected(self) -> int:
         """Return the number of images for which something is in force, rejected ones included."""
@@ -340,16 +346,24 @@ class FeedbackStore:
             for path in self._folder.glob(f"*/{files.PARTIAL_PREFIX}*"):
                 if path.is_file() and not path.parent.is_symlink():
                     path.unlink()  # its writer was killed: no other process writes now
-            history.database.execute("UPDATE images SET num_bytes = 0")
+            in_force, num_bytes = history.corrections(), []
             for key, sizes in find_images(self._folder).items():
-                self._tidy(history, key, sizes)
+                stored = _stored(in_force.get(key), key)
+                if sizes.keys() != {stored}:
+                    stored = self._tidy(history, key, stored, sizes)
+                if stored is not None:
+                    num_bytes.append((sizes[stored], key))
+            history.database.execute("UPDATE images SET num_bytes = 0")
+            history.database.executemany("UPDATE images SET num_bytes = ? WHERE key = ?", num_bytes)
         if has_journal:
             name = f".feedback-{files.sha256_of(journal)[:KEY_DIGITS]}.jsonl"
             journal.rename(self._folder / name)
         files.fsync_folder(self._folder)
 
-    def _tidy(self, history: History, key: str, sizes: Mapping[str, int]) -> None:
-        stored = _stored(history.in_force(key), key)
+    def _tidy(
+        self, history: History, key: str, stored: str | None, sizes: Mapping[str, int]
+    ) -> str | None:
+        """Make the files of an image agree with its history; return the one that remains."""
         known = history.row("SELECT sha256 FROM images WHERE key = ?", key)
         if stored not in sizes and (stored is not None or known is None):
             stored = min(sizes)  # moved by hand, or never recorded
@@ -361,9 +375,7 @@ class FeedbackStore:
         for other in sorted(sizes.keys() - {stored}):
             _log.warning("Removed %s from %s: its history differs.", other, self._folder)
             (self._folder / other).unlink()
-        num_bytes = sizes[stored] if stored is not None else 0
-        query = "UPDATE images SET num_bytes = ? WHERE key = ?"
-        history.database.execute(query, (num_bytes, key))
+        return stored
 
 
 def _stored(event: FeedbackEvent | None, key: str) -> str | None:
