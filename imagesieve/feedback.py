@@ -21,11 +21,12 @@ import re
 import sqlite3
 import stat
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
+
+import msgspec
 
 from imagesieve import console, files
 from imagesieve.class_folders import is_class_name
@@ -34,7 +35,9 @@ from imagesieve.errors import OutputError, UsageError
 DATABASE_NAME = ".feedback.sqlite"
 JOURNAL_NAME = ".feedback.jsonl"  # the history as it was stored before there was a database
 
-CORRECT, REJECT, UNDO = ACTIONS = ("correct", "reject", "undo")
+CORRECT: Final = "correct"
+REJECT: Final = "reject"
+UNDO: Final = "undo"
 
 UNCERTAIN: Final = "uncertain"
 AUDIT: Final = "audit"
@@ -45,12 +48,6 @@ RECOVERED = "recovered"  # a file without an event: moved there by hand, or the 
 KEY_DIGITS = 16  # of an image's SHA-256, in the name of its file
 
 _STORED = re.compile(f"([^/]+)/([0-9a-f]{{{KEY_DIGITS}}}|[0-9a-f]{{64}})\\.jpg", re.DOTALL)
-_SHA256 = re.compile("[0-9a-f]{64}")
-# What a line raises that is not an event; SQLite's two are of values that no column takes.
-_NO_EVENT = (
-    *(ValueError, KeyError, TypeError, RecursionError, OverflowError),
-    *(sqlite3.InterfaceError, sqlite3.ProgrammingError),
-)
 
 LOCK_SECONDS = 5.0  # for other processes; a change takes them some milliseconds
 
@@ -96,7 +93,7 @@ class FeedbackEvent:
     """One entry of the history.
 
     Attributes:
-        action: one of `ACTIONS`.
+        action: what was done.
         sha256: of the image as it was sent, 64 hexadecimal digits; of the stored one when it was
             `RECOVERED`.
         label: the class in force from now on; None when the image is rejected, or nothing is.
@@ -107,11 +104,11 @@ class FeedbackEvent:
         reviewer: who corrected it, as they say.
         caller: name of the API key.
         note: the reviewer's words.
-        time: ISO 8601, UTC.
+        time: with its zone.
     """
 
-    action: str
-    sha256: str
+    action: Literal["correct", "reject", "undo"]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     label: str | None = None
     stored: str | None = None
     predicted: Mapping[str, Any] | None = None
@@ -120,42 +117,33 @@ class FeedbackEvent:
     reviewer: str | None = None
     caller: str | None = None
     note: str | None = None
-    time: str = dataclasses.field(
-        default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    time: Annotated[datetime.datetime, msgspec.Meta(tz=True)] = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "FeedbackEvent":
-        """Return the event that `to_json` wrote.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is something else, or its path leads out of the
-                feedback folder.
-        """
-        event = cls(**{name: value[name] for name in _FIELDS})
-        if event.action not in ACTIONS or not _SHA256.fullmatch(event.sha256):
-            raise ValueError("unknown action, or no SHA-256")
-        if not isinstance(event.predicted, Mapping | None) or not isinstance(event.reason, str):
-            raise TypeError("no prediction, or no reason")
-        datetime.datetime.fromisoformat(event.time)
-        label = None if event.stored is None else parse_stored_name(event.stored)[0]
-        is_reject = event.action == REJECT
-        if label != event.label or (event.action != UNDO and (label is None) != is_reject):
-            raise ValueError("stored in another class than it was corrected to")
-        return event
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON values."""
-        return {name: getattr(self, name) for name in _FIELDS}
-
-    @property
-    def moment(self) -> datetime.datetime:
-        """`time`, with its zone."""
-        moment = datetime.datetime.fromisoformat(self.time)
-        return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: values[name] for name in _FIELDS}
 
 
 _FIELDS = ("time", *(name for name in FeedbackEvent.__dataclass_fields__ if name != "time"))
+
+
+def _parse_event(line: bytes) -> FeedbackEvent:
+    """Return the event that `to_json` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else, or its path leads out of the
+            feedback folder.
+    """
+    value = json.loads(line)
+    event = msgspec.convert({name: value[name] for name in _FIELDS}, FeedbackEvent)
+    label = None if event.stored is None else parse_stored_name(event.stored)[0]
+    is_reject = event.action == REJECT
+    if label != event.label or (event.action != UNDO and (label is None) != is_reject):
+        raise ValueError("stored in another class than it was corrected to")
+    return event
 
 
 class History:
@@ -195,11 +183,13 @@ class History:
 
     def in_force(self, key: str) -> FeedbackEvent | None:
         """Return the event in force for an image, or None."""
-        return _event(self._in_force(key))
+        row = self._in_force(key)
+        return _event(row) if row else None
 
     def before(self, key: str) -> FeedbackEvent | None:
         """Return the event that is in force again when the one in force is undone, or None."""
-        return _event(self._previous(self._in_force(key)))
+        row = self._previous(self._in_force(key))
+        return _event(row) if row else None
 
     def corrections(self, reason: str | None = None) -> dict[str, FeedbackEvent]:
         """Return what is in force, by the key of the image; with a `reason` only where it is so."""
@@ -208,17 +198,13 @@ class History:
             "WHERE reason = coalesce(?, reason)",
             (reason,),
         )
-        return {
-            row["key"]: dataclasses.replace(event, sha256=row["sent"])
-            for row in rows
-            if (event := _event(row))
-        }
+        return {row["key"]: dataclasses.replace(_event(row), sha256=row["sent"]) for row in rows}
 
     def events(self, after: int = 0, limit: int = -1) -> dict[int, FeedbackEvent]:
         """Return the events, oldest first, by their number; only those with one above `after`."""
         query = "SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?"
         rows = self.database.execute(query, (after, limit))
-        return {row["id"]: event for row in rows if (event := _event(row))}
+        return {row["id"]: _event(row) for row in rows}
 
     def append(self, key: str, event: FeedbackEvent) -> None:
         """Add an event, and set what is in force for its image from now on."""
@@ -266,7 +252,7 @@ class History:
         for line in lines:
             try:
                 self._append_line(line)
-            except _NO_EVENT:
+            except (ValueError, KeyError, TypeError, RecursionError):
                 num_damaged += 1
         if num_damaged:
             _log.warning(
@@ -280,7 +266,7 @@ class History:
         return True
 
     def _append_line(self, line: bytes) -> None:
-        event = FeedbackEvent.from_json(json.loads(line))
+        event = _parse_event(line)
         key = self.key_of(event.sha256)
         if event.stored is not None:
             key = parse_stored_name(event.stored)[1]
@@ -296,13 +282,11 @@ class History:
         return self.row("SELECT * FROM events WHERE id = ?", row["previous"]) if row else None
 
 
-def _event(row: sqlite3.Row | None) -> FeedbackEvent | None:
-    if row is None:
-        return None
+def _event(row: sqlite3.Row) -> FeedbackEvent:
     values = {name: row[name] for name in _FIELDS}
     if values["predicted"] is not None:
         values["predicted"] = json.loads(values["predicted"])
-    return FeedbackEvent(**values)
+    return msgspec.convert(values, FeedbackEvent)
 
 
 @contextlib.contextmanager
@@ -331,40 +315,33 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqli
     """
     if path.is_symlink():
         raise OutputError(f"Cannot use {path}: it is a link, and must be a file.")
-    database = sqlite3.connect(
-        path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    try:
-        _share(database, path)
+    with contextlib.ExitStack() as opened:
+        database = sqlite3.connect(
+            path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        opened.callback(database.close)
+        if database.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+            raise OutputError(
+                f"Cannot use {path.parent}: its file system has no file locks or shared memory, "
+                "which SQLite needs; choose a folder on a local disk."
+            )
         database.execute(f"PRAGMA synchronous={synchronous}")
         with transaction(database):
             for statement in schema.split(";\n"):
                 database.execute(statement)
-    except BaseException:
-        database.close()
-        raise
+        opened.pop_all()
     return database
 
 
-def _share(database: sqlite3.Connection, path: Path) -> None:
-    (mode,) = database.execute("PRAGMA journal_mode=WAL").fetchone()
-    if mode != "wal":
-        raise OutputError(
-            f"Cannot use {path.parent}: its file system has no file locks or shared memory, "
-            "which SQLite needs; choose a folder on a local disk."
-        )
-
-
-def read_history(folder: Path) -> History:
-    """Return a copy, in memory, of a folder's history; the folder is not changed.
+@contextlib.contextmanager
+def read_history(folder: Path) -> Iterator[History]:
+    """Yield a copy, in memory, of a folder's history; the folder is not changed.
 
     Raises:
         OSError, sqlite3.Error: it cannot be read.
     """
     path = folder / DATABASE_NAME
-    with contextlib.ExitStack() as opened:
-        memory = opened.enter_context(contextlib.closing(sqlite3.connect(":memory:")))
-        history = History(memory)
+    with contextlib.closing(sqlite3.connect(":memory:")) as memory:
         if path.exists():
             # Of a database that no process uses, SQLite would leave files that are the reader's.
             is_used = path.with_name(f"{path.name}-wal").exists()
@@ -373,10 +350,10 @@ def read_history(folder: Path) -> History:
             with contextlib.closing(sqlite3.connect(f"{address}?{options}", uri=True)) as source:
                 source.backup(memory)
         memory.executescript(SCHEMA)
+        history = History(memory)
         history.take_over(folder / JOURNAL_NAME)
         memory.commit()
-        opened.pop_all()  # the caller closes it
-    return history
+        yield history
 
 
 def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
@@ -386,12 +363,11 @@ def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
     about them.
     """
     try:
-        history = read_history(folder)
+        with read_history(folder) as history:
+            return history.corrections()
     except (OSError, sqlite3.Error) as error:
         _log.warning("note: the history of %s cannot be read (%s).", folder, error)
         return {}
-    with contextlib.closing(history.database):
-        return history.corrections()
 
 
 def find_images(folder: Path) -> Mapping[str, Mapping[str, int]]:
@@ -453,19 +429,19 @@ def copy_folder(source: Path, target: Path) -> int:
         OSError, sqlite3.Error: it cannot be read.
     """
     target.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(read_history(source).database) as memory:
-        names = _stored_names(History(memory))
+    with read_history(source) as history:
+        names = _stored_names(history)
         missing = set()
         for name in names - _all_paths(target):
             try:
                 write_image(target, name, read_image(source / name))
             except FileNotFoundError:
                 missing.add(name)
-        with contextlib.closing(read_history(source).database) as now:
-            if missing - _stored_names(History(now)):
+        with read_history(source) as now:
+            if missing - _stored_names(now):
                 raise OutputError(f"{source} changed meanwhile: copy it again.")
         with contextlib.closing(sqlite3.connect(target / DATABASE_NAME)) as database:
-            memory.backup(database)
+            history.database.backup(database)
             database.execute("PRAGMA journal_mode=DELETE")  # one plain file, for rsync and scp
     for name in _all_paths(target) - names:
         image_path(target, name).unlink()
@@ -500,8 +476,8 @@ def main(arguments: Sequence[str]) -> int:
             count = copy_folder(options.folder, options.target)
             print(f"{options.target} has {count} corrected images and their history.")
         else:
-            with contextlib.closing(read_history(options.folder).database) as database:
-                for event in History(database).events().values():
+            with read_history(options.folder) as history:
+                for event in history.events().values():
                     print(json.dumps(event.to_json()))
     except (OSError, sqlite3.Error) as error:
         raise OutputError(f"Cannot read or copy {options.folder}: {error}.") from error

@@ -55,8 +55,7 @@ def labels(folder: Path) -> dict[str, str | None]:
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
-    history = read_history(folder)
-    with contextlib.closing(history.database):
+    with read_history(folder) as history:
         return [event.to_json() for event in history.events().values()]
 
 
@@ -115,7 +114,7 @@ def test_an_image_has_the_sha256_of_what_was_sent_and_what_was_predicted(former:
     found = read_corrections(former)
     assert found[ONE].sha256.startswith(ONE)
     assert found[ONE].predicted == {"label": "blue", "probability": 0.75, "decision": "blue"}
-    assert found[ONE].moment == datetime.datetime(2026, 11, 20, 8, tzinfo=datetime.UTC)
+    assert found[ONE].time == datetime.datetime(2026, 11, 20, 8, tzinfo=datetime.UTC)
 
 
 def write_journal(folder: Path, said: list[str]) -> None:

@@ -5,12 +5,14 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imagesieve import console
 from imagesieve.errors import UsageError
+from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
 from imagesieve.web import urls
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
@@ -18,21 +20,29 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from imagesieve.serving.access.checks import Access
     from imagesieve.serving.access.rates import TokenBuckets
     from imagesieve.serving.fetch_image import UrlFetcher
-    from imagesieve.serving.limits import ServingLimits
+    from imagesieve.serving.limits import Admission, ServingLimits
+    from imagesieve.serving.routes.feedback import Corrections
     from imagesieve.serving.service import Service
 
 _MAX_RATE = 1_000_000
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_FEEDBACK_FOLDER = Path("data/feedback")
+_FEEDBACK_MEGABYTES = 2048
+_MAX_FEEDBACK_MEGABYTES = 1_000_000
+# What each choice of --keep stores on disk.
+_KEEP = MappingProxyType(
+    {"none": (), "uncertain": (UNCERTAIN, AUDIT), "all": (UNCERTAIN, AUDIT, RECENT)}
+)
+_GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "class_of_interest")
 
 _log = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `assemble` reads."""
-    from imagesieve.serving.feedback import options as feedback_options
-
     add_access_options(parser)
-    feedback_options.add_options(parser)
+    add_correction_options(parser)
     add_url_options(parser)
     add = parser.add_argument_group("what it may cost").add_argument
     add(
@@ -100,6 +110,44 @@ def add_access_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_correction_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `corrections_from_options` reads."""
+    add = parser.add_argument_group("corrections").add_argument
+    add(
+        "--feedback",
+        type=Path,
+        metavar="DIR",
+        help="where corrected images are stored, in a folder for each class, for the next "
+        f"training ({_FEEDBACK_FOLDER})",
+    )
+    add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
+    add(
+        "--feedback-limit",
+        type=console.whole_number(1, _MAX_FEEDBACK_MEGABYTES, what="whole number of megabytes"),
+        metavar="MB",
+        help=f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})",
+    )
+    add(
+        "--keep",
+        choices=tuple(_KEEP),
+        help="which images wait for review on disk too, so that a restart does not lose "
+        "them (none; but audited ones with --audit-share)",
+    )
+    add(
+        "--audit-share",
+        type=console.number(0, 1),
+        metavar="P",
+        help="part of the dropped images, 0 to 1, that is drawn for review, which shows what the "
+        "filter misses: 0.01 is one of a hundred (0)",
+    )
+    add(
+        "--class-of-interest",
+        metavar="NAME",
+        help="what the filter is to keep; all else counts as dropped (the fallback class is "
+        "what is dropped)",
+    )
+
+
 def add_url_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `fetcher_from_options` reads."""
     add = parser.add_argument_group("images by URL").add_argument
@@ -135,7 +183,6 @@ def assemble(
         UsageError: options do not go together, or the network could use the service without a key.
     """
     from imagesieve.serving.explain import Explainer
-    from imagesieve.serving.feedback import options as feedback_options
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.metrics import Metrics
     from imagesieve.serving.models import Models
@@ -147,7 +194,7 @@ def assemble(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
     fetcher = fetcher_from_options(options, limits)
-    corrections = feedback_options.from_options(
+    corrections = corrections_from_options(
         options, lambda: models.get().classes, admission, metrics.note_correction
     )
     with contextlib.ExitStack() as stack:
@@ -229,6 +276,45 @@ def fetcher_from_options(
 
     allowed_hosts = options.allow_url_host or None
     return UrlFetcher(limits.images.max_bytes, allowed_hosts, max_at_once=limits.max_fetches)
+
+
+def corrections_from_options(
+    options: argparse.Namespace,
+    classes: Callable[[], Sequence[str]],
+    admission: "Admission",
+    count: Callable[[str], None] = lambda action: None,
+) -> "Corrections | None":
+    """Return the corrections that the command line asks for, or None with --no-feedback.
+
+    Args:
+        options: see `add_correction_options`.
+        classes: returns those of the model in use.
+        admission: limits what is decoded at once, with predictions.
+        count: called with the action of each event that was recorded.
+
+    Raises:
+        UsageError: another option does not go with --no-feedback.
+    """
+    if options.no_feedback:
+        for name in _GOING_WITH_FEEDBACK:
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} does not go with --no-feedback.")
+        return None
+    from imagesieve.serving.feedback.review import Selection
+    from imagesieve.serving.feedback.store import FeedbackLimits
+    from imagesieve.serving.routes.feedback import Corrections
+
+    share = options.audit_share or 0.0
+    megabytes = options.feedback_limit or _FEEDBACK_MEGABYTES
+    return Corrections(
+        options.feedback or _FEEDBACK_FOLDER,
+        classes,
+        admission,
+        limits=FeedbackLimits(max_bytes=megabytes * 2**20),
+        selection=Selection(audit_share=share, class_of_interest=options.class_of_interest),
+        reasons_to_store=_KEEP[options.keep] if options.keep else ((AUDIT,) if share else ()),
+        count=count,
+    )
 
 
 def _refuse_or_warn(insecure: bool, bound_address: str) -> None:

@@ -33,8 +33,11 @@ from imagesieve.feedback import (  # noqa: E402
     read_history,
 )
 from imagesieve.serving.errors import FeedbackUnavailableError, UnknownImageError  # noqa: E402
-from imagesieve.serving.feedback.jpegs import to_jpeg  # noqa: E402
-from imagesieve.serving.feedback.store import Correction, FeedbackStore  # noqa: E402
+from imagesieve.serving.feedback.store import (  # noqa: E402
+    Correction,
+    FeedbackStore,
+    to_jpeg,
+)
 
 IMAGES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]
 JPEGS = [to_jpeg(data, images.DEFAULT_LIMITS) for data in IMAGES]
@@ -65,8 +68,7 @@ def opened(folder: Path, **options: object) -> Iterator[FeedbackStore]:
 
 def read_lines(folder: Path) -> list[dict[str, object]]:
     """Return the history as JSON values."""
-    history = read_history(folder)
-    with contextlib.closing(history.database):
+    with read_history(folder) as history:
         return [entry.to_json() for entry in history.events().values()]
 
 

@@ -30,8 +30,8 @@ from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.app import create_app
-from imagesieve.serving.feedback import options as feedback_options
-from imagesieve.serving.feedback.image_store import ImageStore
+from imagesieve.serving.config import add_correction_options, corrections_from_options
+from imagesieve.serving.feedback.recent import ImageStore
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import Models
@@ -63,7 +63,7 @@ def predictor(version_path: Path) -> Predictor:
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = console.argument_parser("", "")
-    feedback_options.add_options(parser)
+    add_correction_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -71,7 +71,7 @@ def make_corrections(
     predictor: Predictor, folder: Path, *options: str, classes: Sequence[str] = (), **more: Any
 ) -> Corrections:
     asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
-    corrections = feedback_options.from_options(asked, lambda: names, Admission(), **more)
+    corrections = corrections_from_options(asked, lambda: names, Admission(), **more)
     corrections.check(dataclasses.replace(predictor.info, classes=tuple(names)))
     corrections.open()
     _OPENED.append(corrections)
@@ -589,7 +589,7 @@ def test_a_wrong_option_is_a_usage_error(arguments: list[str]) -> None:
 
 def test_without_feedback_no_other_option_of_corrections_is_taken() -> None:
     def build(*arguments: str) -> object:
-        return feedback_options.from_options(parse(*arguments), lambda: [], ServingLimits())
+        return corrections_from_options(parse(*arguments), lambda: [], ServingLimits())
 
     assert build("--no-feedback") is None
     for more in (["--keep", "all"], ["--feedback", "x"], ["--audit-share", "0"]):

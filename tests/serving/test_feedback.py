@@ -36,8 +36,13 @@ from imagesieve.serving.errors import (
     FeedbackUnavailableError,
     UnknownImageError,
 )
-from imagesieve.serving.feedback.jpegs import MAX_SIDE, to_jpeg
-from imagesieve.serving.feedback.store import FeedbackLimits, FeedbackStore, ImageNeededError
+from imagesieve.serving.feedback.store import (
+    MAX_SIDE,
+    FeedbackLimits,
+    FeedbackStore,
+    ImageNeededError,
+    to_jpeg,
+)
 
 PROGRAM = Path(correcting.__file__)
 KEY = KEYS[0]
@@ -88,9 +93,9 @@ def test_a_correction_is_an_image_in_its_class_and_an_event(
         CORRECT, KEY, "red", None, PREDICTED, "sha256:1", "uncertain", "Ann", "page", "a\nb"
     )
     done = store.record(entry, JPEGS[0])
-    assert (done.before, done.stored) == (None, f"red/{NAME}.jpg")
-    assert done.after == dataclasses.replace(entry, stored=done.stored)
-    assert (folder / done.stored).read_bytes() == store.image(KEY) == JPEGS[0]
+    assert done.before is None
+    assert done.after == dataclasses.replace(entry, stored=f"red/{NAME}.jpg")
+    assert (folder / done.after.stored).read_bytes() == store.image(KEY) == JPEGS[0]
     (line,) = read_lines(folder)
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -134,7 +139,7 @@ def test_another_label_moves_the_image_and_undo_brings_all_back(
         correct(store, 0, "blue")  # no image: it is stored already
         assert stored_in(folder) == [f"blue/{NAME}.jpg"]
         done = correct(store, 0, None)
-        assert (done.before.label, done.after.label, done.stored) == ("blue", None, None)
+        assert (done.before.label, done.after.label, done.after.stored) == ("blue", None, None)
         assert stored_in(folder) == []
         if is_restarted:
             store.close()

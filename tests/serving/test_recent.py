@@ -10,8 +10,9 @@ import pytest
 from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving.errors import FeedbackUnavailableError
-from imagesieve.serving.feedback.image_store import DATABASE_NAME, ImageStore
 from imagesieve.serving.feedback.recent import (
+    DATABASE_NAME,
+    ImageStore,
     RecentImage,
     RecentImages,
     RecentLimits,
@@ -27,7 +28,7 @@ def sha(data: bytes) -> str:
 
 
 def image_of(name: str, data: bytes, prediction: Prediction, reason: str) -> RecentImage:
-    return RecentImage(sha(data), name, prediction, "sha256:1", "colours", reason, len(data))
+    return RecentImage(sha(data), name, prediction, "sha256:1", reason)
 
 
 def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
@@ -52,8 +53,7 @@ def test_an_image_is_found_by_id_and_by_content() -> None:
     assert add(recent, "one", b"image")
     found = recent.by_id("one")
     assert found is recent.by_sha256(sha(b"image"))
-    assert (found.prediction, found.digest, found.name) == (SURE, "sha256:1", "colours")
-    assert (found.reason, found.num_bytes) == (RECENT, 5)
+    assert (found.prediction, found.digest, found.reason) == (SURE, "sha256:1", RECENT)
     assert recent.data(found.sha256) == b"image"
     assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
 
@@ -177,7 +177,7 @@ def test_images_to_review_are_on_disk_after_a_restart(disk: ImageStore, tmp_path
     assert ids(fresh) == ["dropped", "unsure"]
     found = fresh.by_id("unsure")
     assert found.prediction == UNSURE
-    assert (found.reason, found.digest, found.name) == (UNCERTAIN, "sha256:1", "colours")
+    assert (found.reason, found.digest) == (UNCERTAIN, "sha256:1")
     assert fresh.by_sha256(found.sha256).id == "unsure"
     assert fresh.data(found.sha256) == b"unsure"
     add(fresh, "again", b"unsure", SURE)

@@ -39,7 +39,7 @@ def add(
     data = encode(paint(COLOURS["red"], size=(20, 16), seed=zlib.crc32(name.encode())))
     sha256 = hashlib.sha256(data).hexdigest()
     reason = selection.reason(sha256, prediction, "blue")
-    image = RecentImage(sha256, name, prediction, "sha256:1", "colours", reason, len(data))
+    image = RecentImage(sha256, name, prediction, "sha256:1", reason)
     recent.add(image, data)
 
 
@@ -144,7 +144,7 @@ def test_the_estimate_counts_what_was_reviewed_and_survives_a_restart(
 def test_of_a_thousand_images_as_many_come_as_asked_for(store: FeedbackStore) -> None:
     recent = RecentImages()
     for number in range(1000):
-        image = RecentImage(f"{number:064}", str(number), predicted(0.5), "", "", UNCERTAIN, 0)
+        image = RecentImage(f"{number:064}", str(number), predicted(0.5), "", UNCERTAIN)
         recent.add(image, b"")
     found = look(recent, store)
     assert len(found.images) == 100

@@ -184,7 +184,7 @@ def _newest(
 
     def age(correction: Sample) -> tuple[datetime.datetime, str]:
         event = history.get(correction.path.stem)
-        return (event.moment if event else _LONG_AGO, correction.sha256)
+        return (event.time if event else _LONG_AGO, correction.sha256)
 
     # Weights of corrections c and of others n: c / (c + n) is the share.
     most = [max_share / (1 - max_share) * count for count in num_others] if max_share < 1 else None

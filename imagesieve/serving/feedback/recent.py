@@ -1,23 +1,45 @@
-"""The images predicted last, in memory: they can be corrected by the id of their prediction."""
+"""The images predicted last, which can be corrected by the id of their prediction.
 
+All are in memory. Some are on disk too, so that reviewing goes on after a restart; a thread of its
+own writes them, so that a prediction neither waits for the disk nor fails with it.
+"""
+
+import contextlib
 import dataclasses
+import logging
+import queue
+import sqlite3
 import threading
 import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Literal
 
 import cachetools
+import msgspec
 
-from imagesieve.feedback import AUDIT, UNCERTAIN
-from imagesieve.prediction.predictor import Prediction
+from imagesieve.errors import OutputError
+from imagesieve.feedback import AUDIT, UNCERTAIN, open_database, transaction
+from imagesieve.model.decisions import Prediction
 from imagesieve.serving import schemas
+from imagesieve.serving.errors import FeedbackUnavailableError
 
-if TYPE_CHECKING:
-    from imagesieve.serving.feedback.image_store import ImageStore
+DATABASE_NAME = ".recent.sqlite"
 
 Reason = Literal["uncertain", "audit", "recent"]
 
 _IDS_PER_IMAGE = 16  # on average: the same image may be sent again and again
+_MAX_WAITING = 32  # images for the writer
+_CLOSE_SECONDS = 5.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS images (
+    sha256 TEXT PRIMARY KEY, id TEXT NOT NULL, image BLOB NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS images_id ON images (id)
+"""
+_DISK_ERRORS = (OSError, OutputError, sqlite3.Error)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,11 +49,8 @@ class RecentImage:
     Attributes:
         sha256: of the encoded bytes.
         id: of the prediction.
-        prediction: what was answered.
         digest: of the model that made it.
-        name: of that model.
         reason: why it should be reviewed, from `Selection.reason`.
-        num_bytes: of the encoded image.
         created: ISO 8601, UTC.
     """
 
@@ -39,9 +58,7 @@ class RecentImage:
     id: str
     prediction: Prediction
     digest: str
-    name: str
     reason: Reason
-    num_bytes: int
     created: str = dataclasses.field(
         default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     )
@@ -65,13 +82,171 @@ class RecentLimits:
     max_bytes: int = 64 * 2**20
 
 
+_IN_MEMORY = RecentLimits()
+_ON_DISK = RecentLimits(max_images=2000, max_bytes=512 * 2**20)
+
+
+class ImageStore:
+    """A database of images; all threads and processes of one host may use it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        limits: RecentLimits = _ON_DISK,
+        is_corrected: Callable[[str], bool] = lambda sha256: False,
+    ) -> None:
+        """Name the folder; before `open`, the store is empty and stores nothing.
+
+        Args:
+            folder: for the database.
+            limits: what is stored at most.
+            is_corrected: whether an image, by SHA-256, was corrected, so that it is not stored
+                however often it is predicted again. Only the thread that writes calls it: this may
+                wait for a disk.
+        """
+        self._folder = folder
+        self._limits = limits
+        self._is_corrected = is_corrected
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        # Those that wait to be written, by SHA-256. One that was removed and put again meanwhile is
+        # another object, so that the writer of the former knows.
+        self._pending: dict[str, RecentImage] = {}
+        self._pending_lock = threading.Lock()
+        self._waiting: queue.Queue[tuple[RecentImage, bytes] | None] = queue.Queue(_MAX_WAITING)
+        self._writer: threading.Thread | None = None
+        self._num_lost = 0  # images that could not be written
+
+    def open(self) -> None:
+        """Begin to write. When the folder cannot be used, that is logged and nothing is stored."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / DATABASE_NAME
+            # Not FULL: after a power failure some images less wait for review.
+            self._database = open_database(path, _SCHEMA, synchronous="NORMAL")
+        except _DISK_ERRORS as error:
+            _log.warning("No image is stored for review in %s: %s", self._folder, error)
+            return
+        self._writer = threading.Thread(target=self._write_all, name="image store", daemon=True)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Write what waits, for some seconds at most, and close the database."""
+        if self._writer is not None:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(None, timeout=_CLOSE_SECONDS)
+            self._writer.join(_CLOSE_SECONDS)
+            self._writer = None
+            if self._num_lost:
+                _log.warning("Not stored for review: %d images.", self._num_lost)
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def put(self, image: RecentImage, data: bytes) -> None:
+        """Have an image written soon; one that is there already is not written again."""
+        if self._writer is None or len(data) > self._limits.max_bytes:
+            return
+        with self._pending_lock:
+            if image.sha256 in self._pending:
+                return
+            self._pending[image.sha256] = image
+        try:
+            self._waiting.put_nowait((image, data))
+        except queue.Full:
+            self._lose(image, "The disk is too slow to store all images.")
+
+    def wait(self) -> None:
+        """Wait until all that was put is written."""
+        self._waiting.join()
+
+    def by_id(self, image_id: str) -> RecentImage | None:
+        """Return the image of a prediction, or None."""
+        return next(iter(self._select("WHERE id = ?", image_id)), None)
+
+    def by_sha256(self, sha256: str) -> RecentImage | None:
+        """Return an image by its content, or None."""
+        return next(iter(self._select("WHERE sha256 = ?", sha256)), None)
+
+    def all(self) -> list[RecentImage]:
+        """Return all images, the oldest first."""
+        return self._select("ORDER BY rowid")
+
+    def data(self, sha256: str) -> bytes | None:
+        """Return the encoded image, or None."""
+        rows = self._query("SELECT data FROM images WHERE sha256 = ?", sha256)
+        return rows[0][0] if rows else None
+
+    def remove(self, sha256: str) -> None:
+        """Remove an image, if it is there."""
+        with self._pending_lock:
+            self._pending.pop(sha256, None)
+        self._query("DELETE FROM images WHERE sha256 = ?", sha256)
+
+    def _select(self, where: str, *values: str) -> list[RecentImage]:
+        rows = self._query(f"SELECT image FROM images {where}", *values)  # noqa: S608
+        return [msgspec.json.decode(row[0], type=RecentImage) for row in rows]
+
+    def _query(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._database is None:
+                return []
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                _log.warning("Images for review in %s cannot be used: %s", self._folder, error)
+                return []
+
+    def _write_all(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._write(*item)
+            except (*_DISK_ERRORS, FeedbackUnavailableError) as error:
+                self._lose(item[0], str(error))
+            finally:
+                self._waiting.task_done()
+        self._waiting.task_done()
+
+    def _write(self, image: RecentImage, data: bytes) -> None:
+        is_corrected = self._is_corrected(image.sha256)
+        with self._lock:
+            with self._pending_lock:
+                if self._pending.get(image.sha256) is not image:  # removed while it waited
+                    return
+                del self._pending[image.sha256]
+            if self._database is None or is_corrected:
+                return
+            values = (image.sha256, image.id, msgspec.json.encode(image), data)
+            with transaction(self._database):
+                self._database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", values)
+                self._make_room(self._database)
+
+    def _make_room(self, database: sqlite3.Connection) -> None:
+        database.execute(
+            "DELETE FROM images WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER "
+            "newest AS place, sum(length(data)) OVER newest AS num_bytes FROM images "
+            "WINDOW newest AS (ORDER BY rowid DESC)) WHERE place > ? OR num_bytes > ?)",
+            (self._limits.max_images, self._limits.max_bytes),
+        )
+
+    def _lose(self, image: RecentImage, reason: str) -> None:
+        with self._pending_lock:
+            if self._pending.get(image.sha256) is image:
+                del self._pending[image.sha256]
+            self._num_lost += 1
+            is_first = self._num_lost == 1
+        if is_first:  # their number is logged by `close`
+            _log.warning("Images are not stored for review: %s", reason)
+
+
 class RecentImages:
     """Holds images for any number of threads; `add` never waits for a disk."""
 
     def __init__(
         self,
-        limits: RecentLimits | None = None,
-        disk: "ImageStore | None" = None,
+        limits: RecentLimits = _IN_MEMORY,
+        disk: ImageStore | None = None,
         reasons_to_store: Collection[str] = (UNCERTAIN, AUDIT),
     ) -> None:
         """Start empty.
@@ -81,24 +256,18 @@ class RecentImages:
             disk: where images are stored too; None stores none.
             reasons_to_store: which reasons bring an image there.
         """
-        limits = limits or RecentLimits()
         self._max_images = limits.max_images
-        self._disk = disk
+        self._disk = disk or ImageStore(Path())  # not opened, it has none
         self._reasons_to_store = frozenset(reasons_to_store)
         self._lock = threading.Lock()
         self._images: cachetools.FIFOCache[str, tuple[RecentImage, bytes]]
         self._images = cachetools.FIFOCache(limits.max_bytes, getsizeof=lambda item: len(item[1]))
         self._sha256: cachetools.FIFOCache[str, str]
-        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * max(1, limits.max_images))
+        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * limits.max_images)
 
     def add(self, image: RecentImage, data: bytes) -> bool:
-        """Hold an image that was just predicted; return whether its id can be corrected now.
-
-        Args:
-            image: what was predicted.
-            data: the encoded image.
-        """
-        if len(data) > self._images.maxsize or self._max_images < 1:
+        """Hold an image that was just predicted; return whether its id can be corrected now."""
+        if len(data) > self._images.maxsize:
             return False
         with self._lock:
             self._images[image.sha256] = image, data
@@ -112,37 +281,30 @@ class RecentImages:
         """Return the image of a prediction, or None."""
         with self._lock:
             found = self._images.get(self._sha256.get(image_id, ""))
-        if found is not None:
-            return found[0]
-        return self._disk.by_id(image_id) if self._disk else None
+        return found[0] if found else self._disk.by_id(image_id)
 
     def by_sha256(self, sha256: str) -> RecentImage | None:
         """Return an image by its content, or None."""
         with self._lock:
             found = self._images.get(sha256)
-        if found is not None:
-            return found[0]
-        return self._disk.by_sha256(sha256) if self._disk else None
+        return found[0] if found else self._disk.by_sha256(sha256)
 
     def data(self, sha256: str) -> bytes | None:
         """Return the encoded image, or None when it is not there any more."""
         with self._lock:
             found = self._images.get(sha256)
-        if found is not None:
-            return found[1]
-        return self._disk.data(sha256) if self._disk else None
+        return found[1] if found else self._disk.data(sha256)
 
     def all(self) -> list[RecentImage]:
         """Return all images, in memory and on disk."""
-        stored = self._disk.all() if self._disk else []
+        images = {image.sha256: image for image in self._disk.all()}
         with self._lock:
-            in_memory = {sha256: image for sha256, (image, _) in self._images.items()}
-        return [*(image for image in stored if image.sha256 not in in_memory), *in_memory.values()]
+            images |= {sha256: image for sha256, (image, _) in self._images.items()}
+        return list(images.values())
 
     def note_corrected(self, sha256: str) -> None:
         """Remove an image from the disk. In memory it stays for a while."""
-        if self._disk:
-            self._disk.remove(sha256)
+        self._disk.remove(sha256)
 
     def note_undone(self, sha256: str) -> None:
         """Store an image again, if it is still in memory: its correction was undone."""
@@ -152,5 +314,5 @@ class RecentImages:
             self._store(*found)
 
     def _store(self, image: RecentImage, data: bytes) -> None:
-        if self._disk is not None and image.reason in self._reasons_to_store:
+        if image.reason in self._reasons_to_store:
             self._disk.put(image, data)

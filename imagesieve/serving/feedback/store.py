@@ -5,12 +5,15 @@ A change writes the image, commits the event that names it, and removes the imag
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from PIL import Image
 
 from imagesieve import files
 from imagesieve.errors import OutputError
@@ -34,6 +37,7 @@ from imagesieve.feedback import (
     transaction,
     write_image,
 )
+from imagesieve.images import DecodingLimit, Limits, decode, large_images_take_turns
 from imagesieve.serving.errors import (
     FeedbackFullError,
     FeedbackUnavailableError,
@@ -42,6 +46,9 @@ from imagesieve.serving.errors import (
 
 _THREAD_SECONDS = 10.0  # for corrections of other threads to be written
 _PAGE_EVENTS = 1000
+
+MAX_SIDE = 1024  # pixels of a stored image; several times what any of the networks looks at
+_QUALITY = 95
 
 _log = logging.getLogger(__name__)
 
@@ -62,17 +69,10 @@ class FeedbackLimits:
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What was in force for an image, and what is now.
-
-    Attributes:
-        before: None when nothing was.
-        after: None when nothing is.
-        stored: path of the image in the feedback folder; None when there is none.
-    """
+    """What was in force for an image, and what is now; None is nothing."""
 
     before: FeedbackEvent | None
     after: FeedbackEvent | None
-    stored: str | None
 
 
 class FeedbackStore:
@@ -142,7 +142,7 @@ class FeedbackStore:
         former = _stored(before, key)
         if former is not None and former != event.stored:
             self._remove_former(key, former)
-        return Correction(before, after, event.stored)
+        return Correction(before, after)
 
     def in_force(self, sha256: str) -> FeedbackEvent | None:
         """Return what is in force for an image, or None."""
@@ -223,11 +223,6 @@ class FeedbackStore:
             self._remember(history, key, former)
 
     def _reserve(self, history: History, key: str, num_bytes: int) -> None:
-        """Reserve room for the file of an image.
-
-        Raises:
-            FeedbackFullError: a limit is reached.
-        """
         row = history.row("SELECT num_bytes FROM images WHERE key = ?", key)
         old_bytes = row["num_bytes"] if row else 0
         history.database.execute("UPDATE images SET num_bytes = ? WHERE key = ?", (num_bytes, key))
@@ -267,7 +262,7 @@ class FeedbackStore:
 
     @contextlib.contextmanager
     def _writing(self, *, outlives_power: bool = True) -> Iterator[History]:
-        """Yield the history, all other threads and processes waiting; commit in the end."""
+        """Yield the history, all others waiting; commit in the end."""
         with self._reporting("stored"):
             history = self._connected()
             self._written = None
@@ -416,3 +411,42 @@ def _image_needed() -> ImageNeededError:
     return ImageNeededError(
         "The server does not have this image any more: send it again, as a file."
     )
+
+
+def to_jpeg(data: bytes, limits: Limits, at_once: DecodingLimit = large_images_take_turns) -> bytes:
+    """Encode an image anew: turned upright, RGB, at most `MAX_SIDE` wide and high, no metadata.
+
+    Proportions are kept, except that no side falls below `limits.min_side`: what is stored must be
+    fit to be decoded again, and the network sees a square anyway.
+
+    Raises:
+        ImageError: it cannot be decoded under `limits`.
+        ClassifierError: what `at_once` raises; see `images.decode`.
+    """
+    # A huge image is decoded to twice the size wanted: that bounds what a JPEG takes of memory.
+    image = decode(
+        data,
+        limits,
+        image_size=lambda width, height: _decoding_size(width, height, limits),
+        at_once=at_once,
+    )
+    upright_image = Image.fromarray(image.pixels)
+    if max(upright_image.size) > MAX_SIDE:
+        height, width = _reduced(image.width, image.height, MAX_SIDE, limits)
+        # Smooths less than the bilinear filter: the network's own resizing comes on top.
+        upright_image = upright_image.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    upright_image.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _decoding_size(width: int, height: int, limits: Limits) -> tuple[int, int] | None:
+    if max(width, height) <= 2 * MAX_SIDE:
+        return None
+    return _reduced(width, height, 2 * MAX_SIDE, limits)
+
+
+def _reduced(width: int, height: int, longest: int, limits: Limits) -> tuple[int, int]:
+    """Return (height, width) in pixels with the longer side as asked."""
+    scale = longest / max(width, height)
+    return max(limits.min_side, round(height * scale)), max(limits.min_side, round(width * scale))

@@ -26,9 +26,7 @@ from imagesieve.serving.errors import (
     UnknownImageError,
     UnknownLabelError,
 )
-from imagesieve.serving.feedback.image_store import ImageStore
-from imagesieve.serving.feedback.jpegs import to_jpeg
-from imagesieve.serving.feedback.recent import RecentImage, RecentImages
+from imagesieve.serving.feedback.recent import ImageStore, RecentImage, RecentImages
 from imagesieve.serving.feedback.requests import (
     CorrectionRequest,
     is_sha256,
@@ -42,6 +40,7 @@ from imagesieve.serving.feedback.store import (
     FeedbackLimits,
     FeedbackStore,
     ImageNeededError,
+    to_jpeg,
 )
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.pipeline import PredictionResult
@@ -98,8 +97,7 @@ class Corrections:
         """
         self._store = FeedbackStore(folder, limits)
         self._disk = ImageStore(folder, is_corrected=self._is_corrected)
-        disk = self._disk if reasons_to_store else None
-        self._recent = RecentImages(disk=disk, reasons_to_store=reasons_to_store)
+        self._recent = RecentImages(disk=self._disk, reasons_to_store=reasons_to_store)
         self._selection = selection or Selection()
         self._classes = classes
         self._admission = admission
@@ -144,17 +142,12 @@ class Corrections:
             image_id,
             result.prediction,
             result.model.digest,
-            result.model.name,
             self._selection.reason(sha256, result.prediction, result.policy.fallback),
-            len(result.data),
         )
         return self._recent.add(image, result.data)
 
     def check(self, model: ModelInfo) -> None:
         """Check that a model suits the options.
-
-        Args:
-            model: what is served.
 
         Raises:
             UsageError: the model does not have the class of interest.
@@ -376,7 +369,7 @@ def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
         label=done.after.label if done.after else None,
         rejected=done.after is not None and done.after.label is None,
         previous=done.before.label if done.before else None,
-        stored=done.stored,
+        stored=done.after.stored if done.after else None,
     )
 
 
