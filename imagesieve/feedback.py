@@ -77,11 +77,7 @@ def stored_name(label: str, key: str) -> str:
 
 
 def parse_stored_name(name: str) -> tuple[str, str]:
-    """Return label and key of a stored image.
-
-    Raises:
-        ValueError: `stored_name` returns no such path.
-    """
+    """Return label and key of a stored image; raise ValueError for any other path."""
     match = _STORED.fullmatch(name)
     if match is None or not is_class_name(match[1]):
         raise ValueError(f"{name!r} is not the path of a stored image")
@@ -131,12 +127,6 @@ _FIELDS = ("time", *(name for name in FeedbackEvent.__dataclass_fields__ if name
 
 
 def _parse_event(line: bytes) -> FeedbackEvent:
-    """Return the event that `to_json` wrote.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is something else, or its path leads out of the
-            feedback folder.
-    """
     value = json.loads(line)
     event = msgspec.convert({name: value[name] for name in _FIELDS}, FeedbackEvent)
     label = None if event.stored is None else parse_stored_name(event.stored)[0]
@@ -150,11 +140,10 @@ class History:
     """The events of a feedback folder, and what is in force for each image.
 
     An image is stored under its key, the first digits of its SHA-256. Methods that write are to be
-    called inside a `transaction`.
+    called inside a `transaction`. The database has the tables of `SCHEMA`.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """Take a database with the tables of `SCHEMA`."""
         database.row_factory = sqlite3.Row
         self.database = database
 
@@ -231,13 +220,7 @@ class History:
     def take_over(self, journal: Path) -> bool:
         """Append the events of a journal, one JSON object a line, that are not here yet.
 
-        Lines that are damaged are left out with a warning.
-
-        Returns:
-            whether there is a journal.
-
-        Raises:
-            OSError: it cannot be read.
+        Lines that are damaged are left out with a warning. Return whether there is a journal.
         """
         try:
             data = read_image(journal)
@@ -255,12 +238,8 @@ class History:
             except (ValueError, KeyError, TypeError, RecursionError):
                 num_damaged += 1
         if num_damaged:
-            _log.warning(
-                "note: %d of %d lines of %s are damaged; the others count.",
-                num_damaged,
-                len(lines),
-                journal,
-            )
+            damage = f"{num_damaged} of {len(lines)} lines of {journal} are damaged"
+            _log.warning("note: %s; the others count.", damage)
         seen = (len(data), hashlib.sha256(data).hexdigest())
         self.database.execute("INSERT INTO journals VALUES (?, ?)", seen)
         return True
@@ -335,11 +314,7 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqli
 
 @contextlib.contextmanager
 def read_history(folder: Path) -> Iterator[History]:
-    """Yield a copy, in memory, of a folder's history; the folder is not changed.
-
-    Raises:
-        OSError, sqlite3.Error: it cannot be read.
-    """
+    """Yield a copy, in memory, of a folder's history; the folder is not changed."""
     path = folder / DATABASE_NAME
     with contextlib.closing(sqlite3.connect(":memory:")) as memory:
         if path.exists():
@@ -383,11 +358,7 @@ def find_images(folder: Path) -> Mapping[str, Mapping[str, int]]:
 
 
 def image_path(folder: Path, stored: str) -> Path:
-    """Return the path of a stored image.
-
-    Raises:
-        OutputError: its class folder is a link.
-    """
+    """Return the path of a stored image; raise OutputError when its class folder is a link."""
     path = folder / stored
     if path.parent.is_symlink():
         raise OutputError(f"Cannot use {path.parent}: it is a link, and must be a folder.")
@@ -395,22 +366,14 @@ def image_path(folder: Path, stored: str) -> Path:
 
 
 def read_image(path: Path) -> bytes:
-    """Return the bytes of a file; links are not followed.
-
-    Raises:
-        OSError: there is none, or it cannot be read.
-    """
+    """Return the bytes of a file; links are not followed."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(handle, "rb") as file:
         return file.read()
 
 
 def write_image(folder: Path, stored: str, data: bytes) -> None:
-    """Write an image as a whole and onto the disk, or not at all.
-
-    Raises:
-        OSError, OutputError: it cannot be written.
-    """
+    """Write an image as a whole and onto the disk, or not at all."""
     path = image_path(folder, stored)
     if not path.parent.exists():
         path.parent.mkdir()
@@ -419,10 +382,9 @@ def write_image(folder: Path, stored: str, data: bytes) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> int:
-    """Copy a feedback folder that may be in use; images that `target` has are not copied again.
+    """Copy a feedback folder that may be in use; return the number of images in the copy.
 
-    Returns:
-        the number of images in the copy.
+    Images that `target` has are not copied again.
 
     Raises:
         OutputError: it cannot be written, or `source` changed meanwhile.

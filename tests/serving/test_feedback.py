@@ -167,13 +167,6 @@ def test_an_undo_says_when_the_image_is_gone(folder: Path) -> None:
         assert undo(store, 0, JPEGS[0]).after.label == "red"
 
 
-def test_undoing_a_correction_of_a_rejected_image_rejects_it_again(store: FeedbackStore) -> None:
-    correct(store, 0, None, JPEGS[0])
-    correct(store, 0, "red", JPEGS[0])
-    done = undo(store)
-    assert (done.before.label, done.after.label, done.after.action) == ("red", None, "reject")
-
-
 def test_a_stored_image_that_somebody_removed_comes_back(folder: Path) -> None:
     with opened(folder) as store:
         correct(store, 0, "red", JPEGS[0])
@@ -411,19 +404,6 @@ def test_a_full_disk_changes_nothing_wherever_it_strikes(folder: Path) -> None:
     done = run("full-disk", folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["refused"] > 20
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused_until_it_is_gone(
-    folder: Path, store: FeedbackStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder.write_bytes(b"")
-    with pytest.raises(FeedbackUnavailableError) as caught:
-        correct(store, 0, "red", JPEGS[0])
-    assert str(folder) not in str(caught.value)
-    assert str(folder) in caplog.text
-    assert store.num_corrected() == 0
-    folder.unlink()
-    assert correct(store, 0, "red", JPEGS[0]).before is None
 
 
 def test_a_lock_that_is_not_released_is_refused(

@@ -85,20 +85,6 @@ def test_the_most_uncertain_come_first_and_corrected_ones_leave(store: FeedbackS
     assert (found.images[0].id, found.waiting, found.corrected) == ("51", 2, 1)
 
 
-def test_an_image_to_review_has_all_that_a_reviewer_needs(store: FeedbackStore) -> None:
-    recent = RecentImages()
-    add(recent, "first", predicted(0.6))
-    add(recent, "first", predicted(0.6, "neutral"))
-    (image,) = look(recent, store).images
-    assert image.created.endswith("Z")
-    assert msgspec.structs.asdict(image) == {
-        "sha256": image.sha256, "created": image.created,
-        "id": "first", "label": "red", "probability": 0.6,
-        "probabilities": {"blue": 0.4, "red": 0.6}, "decision": "neutral",
-        "reason": "uncertain",
-    }  # fmt: skip
-
-
 def test_audited_images_come_second_in_an_order_by_lot(store: FeedbackStore) -> None:
     selection = Selection(audit_share=1.0)
     recent = RecentImages()
@@ -139,16 +125,6 @@ def test_the_estimate_counts_what_was_reviewed_and_survives_a_restart(
     assert (estimate.share, estimate.kept, estimate.reviewed, estimate.missed) == (0, 5, 5, 1)
     undo(store, recent, "0")
     assert look(recent, store, selection, 1).audit.missed == 0
-
-
-def test_of_a_thousand_images_as_many_come_as_asked_for(store: FeedbackStore) -> None:
-    recent = RecentImages()
-    for number in range(1000):
-        image = RecentImage(f"{number:064}", str(number), predicted(0.5), "", UNCERTAIN)
-        recent.add(image, b"")
-    found = look(recent, store)
-    assert len(found.images) == 100
-    assert found.waiting == 1000
 
 
 @pytest.mark.parametrize(("interest", "missed"), [(None, 1), ("green", 1), ("blue", 0), ("red", 1)])

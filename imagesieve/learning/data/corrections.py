@@ -16,13 +16,7 @@ from imagesieve.class_folders import class_files
 from imagesieve.errors import DataError
 from imagesieve.feedback import FeedbackEvent, read_corrections
 from imagesieve.images.fingerprints import FingerprintIndex
-from imagesieve.learning.data.dataset import (
-    TRAIN,
-    Dataset,
-    Reject,
-    Sample,
-    check_files,
-)
+from imagesieve.learning.data.dataset import TRAIN, Dataset, Reject, Sample, check_files
 
 History = Mapping[str, FeedbackEvent]  # what is in force, by the key of the image
 
@@ -83,7 +77,6 @@ def take_in(
 def _list(
     folder: Path, classes: Sequence[str], history: History
 ) -> tuple[list[tuple[Path, int]], list[Reject]]:
-    """Return the files that count, with their class index, and those that do not."""
     listed = [(name, path) for name, paths in class_files(folder).items() for path in paths]
     there = {(name, path.stem) for name, path in listed}
     files, rejects = [], []
@@ -97,7 +90,7 @@ def _list(
         elif label != name and (label, path.stem) in there:
             rejects.append(Reject(path, f"corrected to {label!r} since"))
         elif event and label is None:
-            rejects.append(Reject(path, _in_no_class(folder)))
+            rejects.append(Reject(path, f"rejected in {folder}"))
         else:
             files.append((path, classes.index(name)))
     return files, rejects
@@ -124,10 +117,7 @@ class _Copies:
 def _without_outdated(
     dataset: Dataset, corrections: Sequence[Sample], history: History, folder: Path
 ) -> tuple[list[Sample], list[Reject]]:
-    """Return the training images that stay, and those whose label is known to be wrong.
-
-    A correction that is left out for other reasons still says that a label is wrong.
-    """
+    # A correction that is left out for other reasons still says that a label is wrong.
     copies = _Copies(dataset.train, history)
     reasons = {
         sample.path: f"corrected to {dataset.classes[correction.class_index]!r} in {folder}"
@@ -138,7 +128,7 @@ def _without_outdated(
     rejected = _rejected(history)
     for sample in dataset.train:
         if sample.sha256 in rejected:
-            reasons[sample.path] = _in_no_class(folder)
+            reasons[sample.path] = f"rejected in {folder}"
     remaining = [sample for sample in dataset.train if sample.path not in reasons]
     for name, count in zip(dataset.classes, dataset.counts(remaining), strict=True):
         if not count:
@@ -153,7 +143,6 @@ def _without_outdated(
 def _without_measured_on(
     dataset: Dataset, corrections: Sequence[Sample], history: History
 ) -> tuple[list[Sample], list[Reject]]:
-    """Return the corrections to train on, and those that resemble images to measure on."""
     copies = _Copies((*dataset.validation, *dataset.test), history)
     unseen, rejects = [], []
     for correction in corrections:
@@ -202,7 +191,6 @@ def _newest(
 
 
 def _rejected(history: History) -> set[str]:
-    """Return the SHA-256 of the images that belong to no class."""
     return {event.sha256 for event in history.values() if event.label is None}
 
 
@@ -227,7 +215,3 @@ def _warn_of_rejected(dataset: Dataset, history: History) -> None:
                 "it if that is right.",
                 sample.path,
             )
-
-
-def _in_no_class(folder: Path) -> str:
-    return f"rejected in {folder}"

@@ -14,9 +14,7 @@ from imagesieve.serving.feedback.recent import Reason, RecentImage, RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
 _DRAW_BYTES = 8
-_DRAW_RANGE = 1 << (8 * _DRAW_BYTES)
-_KEY_BYTES = 32
-_FIRST, _SECOND, _LAST = range(3)
+_ORDER = (UNCERTAIN, AUDIT, RECENT)
 
 
 def uncertainty(probabilities: Mapping[str, float]) -> float:
@@ -41,21 +39,13 @@ class Selection:
     min_margin: float = 0.5
     audit_share: float = 0.0
     class_of_interest: str | None = None
-    key: bytes = dataclasses.field(
-        default_factory=lambda: secrets.token_bytes(_KEY_BYTES), repr=False
-    )
+    key: bytes = dataclasses.field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def reason(self, sha256: str, prediction: Prediction, fallback_class: str | None) -> Reason:
-        """Return `AUDIT`, `UNCERTAIN` or `RECENT`.
+        """Return why an image should be reviewed.
 
         The audit comes first: an image left out of it for being uncertain would be missing from
-        the estimate.
-
-        Args:
-            sha256: of the encoded image.
-            prediction: what was answered.
-            fallback_class: of the decision policy in force; None when that has none, so that its
-                decision is always the label.
+        the estimate. Without a `fallback_class`, the policy's decision is always the label.
         """
         if self.is_dropped(prediction, fallback_class) and self.draw(sha256) < self.audit_share:
             return AUDIT
@@ -85,7 +75,7 @@ class Selection:
     def draw(self, sha256: str) -> float:
         """Return a number from 0 to below 1, the same for the same image in one run."""
         digest = hashlib.blake2b(sha256.encode(), digest_size=_DRAW_BYTES, key=self.key).digest()
-        return int.from_bytes(digest) / _DRAW_RANGE
+        return int.from_bytes(digest) / (1 << (8 * _DRAW_BYTES))
 
 
 def review(
@@ -105,10 +95,10 @@ def review(
     waiting = [image for image in images if image.sha256 not in corrected]
 
     def place(image: RecentImage) -> tuple[int, float, str]:
-        if image.reason == AUDIT:
-            return _SECOND, selection.draw(image.sha256), image.sha256
-        part = _FIRST if image.reason == UNCERTAIN else _LAST
-        return part, -uncertainty(image.prediction.probabilities), image.sha256
+        is_audit = image.reason == AUDIT
+        doubt = -uncertainty(image.prediction.probabilities)
+        within = selection.draw(image.sha256) if is_audit else doubt
+        return _ORDER.index(image.reason), within, image.sha256
 
     num_audit = sum(image.reason == AUDIT for image in waiting)
     num_uncertain = sum(image.reason == UNCERTAIN for image in waiting)
@@ -124,7 +114,6 @@ def review(
 def _estimate(
     audited: Sequence[FeedbackEvent], selection: Selection, num_waiting: int
 ) -> schemas.Audit | None:
-    """Return what the filter misses, as far as the audited images show."""
     events = [event for event in audited if event.predicted is not None]
     if not (selection.audit_share or events or num_waiting):
         return None

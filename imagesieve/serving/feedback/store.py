@@ -1,7 +1,4 @@
-"""Corrections on disk: changes that survive `kill -9` at any moment.
-
-A change writes the image, commits the event that names it, and removes the image's former file.
-"""
+"""Corrections on disk: changes that survive `kill -9` at any moment; see `imagesieve.feedback`."""
 
 import contextlib
 import dataclasses
@@ -55,6 +52,9 @@ _log = logging.getLogger(__name__)
 
 class ImageNeededError(UnknownImageError):
     """A change cannot be made without the image."""
+
+    def __init__(self) -> None:
+        super().__init__("The server does not have this image any more: send it again, as a file.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ class FeedbackStore:
             FeedbackFullError: a limit is reached.
         """
         if jpeg is None and not self._path.exists():  # nothing is made for what will be refused
-            raise _nothing_to_undo() if event.action == UNDO else _image_needed()
+            raise _nothing_to_undo() if event.action == UNDO else ImageNeededError
         if jpeg is not None:
             # First of all: `open` removes the file of a registered image that no event names.
             with self._writing(outlives_power=False) as history:
@@ -139,9 +139,8 @@ class FeedbackStore:
             if not self._is_done(event, before):
                 self._change(history, key, event, before, jpeg)
             after = history.in_force(key)
-        former = _stored(before, key)
-        if former is not None and former != event.stored:
-            self._remove_former(key, former)
+        if before and before.stored and before.stored != event.stored:
+            self._remove_former(key, before.stored)
         return Correction(before, after)
 
     def in_force(self, sha256: str) -> FeedbackEvent | None:
@@ -174,7 +173,7 @@ class FeedbackStore:
         """Return the stored JPEG of an image, or None."""
         with self._reading() as history:
             key = history.key_of(sha256)
-            return self._read(_stored(history.in_force(key), key))
+            return self._read(history.in_force(key))
 
     def events(self) -> Iterator[FeedbackEvent]:
         """Yield the history, the oldest event first; others may be added meanwhile."""
@@ -192,11 +191,11 @@ class FeedbackStore:
             return False
         return event.stored is None or (self._folder / event.stored).is_file()
 
-    def _read(self, stored: str | None) -> bytes | None:
-        if stored is None:
+    def _read(self, event: FeedbackEvent | None) -> bytes | None:
+        if event is None or event.stored is None:
             return None
         with contextlib.suppress(FileNotFoundError):
-            return read_image(image_path(self._folder, stored))
+            return read_image(image_path(self._folder, event.stored))
         return None
 
     def _change(
@@ -207,11 +206,11 @@ class FeedbackStore:
         before: FeedbackEvent | None,
         jpeg: bytes | None,
     ) -> None:
-        former = self._read(_stored(before, key))
+        former = self._read(before)
         removed = history.row("SELECT jpeg FROM removed WHERE key = ?", key)
         image = former or (removed["jpeg"] if removed else jpeg)
         if image is None and (event.stored is not None or before is None):
-            raise _image_needed()
+            raise ImageNeededError
         history.append(key, event)
         if event.stored is not None and image is not None:
             self._reserve(history, key, len(image))
@@ -254,10 +253,10 @@ class FeedbackStore:
         )
 
     def _remove_former(self, key: str, former: str) -> None:
-        """Remove the file that an image had before, unless it was moved back there meanwhile."""
         # An error is logged; the event counts all the same, and `open` removes the file.
         with contextlib.suppress(FeedbackUnavailableError), self._writing() as history:
-            if _stored(history.in_force(key), key) != former:
+            event = history.in_force(key)
+            if event is None or event.stored != former:  # it may have been moved back meanwhile
                 image_path(self._folder, former).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -343,7 +342,7 @@ class FeedbackStore:
                     path.unlink()  # its writer was killed: no other process writes now
             in_force, num_bytes = history.corrections(), []
             for key, sizes in find_images(self._folder).items():
-                stored = _stored(in_force.get(key), key)
+                stored = in_force[key].stored if key in in_force else None
                 if sizes.keys() != {stored}:
                     stored = self._tidy(history, key, stored, sizes)
                 if stored is not None:
@@ -373,11 +372,6 @@ class FeedbackStore:
         return stored
 
 
-def _stored(event: FeedbackEvent | None, key: str) -> str | None:
-    """Return where an image belongs when an event is in force."""
-    return stored_name(event.label, key) if event and event.label is not None else None
-
-
 def _completed(
     event: FeedbackEvent,
     key: str,
@@ -392,7 +386,8 @@ def _completed(
         if before is None:
             raise _nothing_to_undo()
         event = dataclasses.replace(event, label=former.label if former else None)
-    event = dataclasses.replace(event, stored=_stored(event, key))
+    stored = None if event.label is None else stored_name(event.label, key)
+    event = dataclasses.replace(event, stored=stored)
     is_new = event.action != UNDO and event.predicted is not None
     if before is None or (is_new and before.reason != AUDIT):
         return event
@@ -405,12 +400,6 @@ def _completed(
 
 def _nothing_to_undo() -> UnknownImageError:
     return UnknownImageError("There is no correction of this image.")
-
-
-def _image_needed() -> ImageNeededError:
-    return ImageNeededError(
-        "The server does not have this image any more: send it again, as a file."
-    )
 
 
 def to_jpeg(data: bytes, limits: Limits, at_once: DecodingLimit = large_images_take_turns) -> bytes:

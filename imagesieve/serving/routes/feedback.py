@@ -1,5 +1,6 @@
 """Routes for corrections of predictions, and for images to review."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -90,7 +91,7 @@ class Corrections:
             folder: of the corrections.
             classes: returns those of the model in use, or raises what the caller is answered.
             admission: limits what is decoded at once, with predictions.
-            limits: what all corrections may take.
+            limits: of what is stored.
             selection: which images should be reviewed.
             reasons_to_store: for which reasons images wait for review on disk, too.
             count: called with the action of each event that was recorded.
@@ -329,7 +330,6 @@ class Corrections:
             raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
     def _find(self, asked: CorrectionRequest) -> tuple[str, RecentImage | None]:
-        """Return the SHA-256 of the image that is meant, and what was predicted of it lately."""
         by_id = self._recent.by_id(asked.id) if asked.id is not None else None
         if asked.image is None and asked.id is not None:
             if by_id is None:
@@ -354,12 +354,8 @@ class Corrections:
 def _predicted(image: RecentImage | None) -> dict[str, Any]:
     if image is None:
         return {}
-    prediction = image.prediction
-    predicted = {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "decision": prediction.decision,
-    }
+    prediction = dataclasses.asdict(image.prediction)
+    predicted = {name: prediction[name] for name in ("label", "probability", "decision")}
     return {"predicted": predicted, "model": image.digest, "reason": image.reason}
 
 
@@ -379,7 +375,6 @@ def _listed(classes: Sequence[str]) -> str:
 
 
 def _chunks(first: Sequence[str], rest: Iterator[str]) -> Iterator[str]:
-    """Yield the lines, some hundred at once."""
     while first:
         yield "".join(first)
         first = list(itertools.islice(rest, 200))
