@@ -68,15 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     add("--images", type=console.whole_number(1), default=64, help="timed in each round (64)")
     options = parser.parse_args(arguments)
     machine = rig.machine()
-    found = rig.run_alone(
-        measure,
-        options,
-        "engines",
-        model=options.model.resolve(),
-        data=options.data.resolve(),
-        num_rounds=options.rounds,
-        num_timed=options.images,
-    )
+    paths = {"model": options.model.resolve(), "data": options.data.resolve()}
+    how = {"num_rounds": options.rounds, "num_timed": options.images}
+    found = rig.run_alone(measure, options, "engines", **paths, **how)
     result = {"machine": machine, "data": options.data.name, **summarise(found), "run": found}
     rows = [
         {"name": name, "mb": row["num_bytes"] / 1e6, **row}
@@ -196,12 +190,10 @@ def summarise(found: Mapping[str, Any]) -> dict[str, Any]:
     first = found["engines"][PREDICT]
     for name, row in found["engines"].items():
         engines[name] = {
-            "num_bytes": row["num_bytes"],
+            **row,
             "size_to_keras": row["num_bytes"] / first["num_bytes"],
             "accuracy": row["num_right"] / num_images,
             "accuracy_interval": wilson_interval(row["num_right"], num_images),
-            "agreement": row["agreement"],
-            "max_difference": row["max_difference"],
         }
         for way in ("alone", "busy"):
             median = statistics.median(row[f"{way}_ms"])

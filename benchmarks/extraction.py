@@ -98,14 +98,10 @@ def images_of(prepared: Prepared) -> Any:
     """Return the training images as the first generation augmented them."""
     from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
 
-    return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
-        prepared.dataset.train,
-        prepared.dataset.classes,
-        image_size=prepared.network.base.input_shape[1:3],
-        shuffle=False,
-        seed=0,
-        augment=False,
-    )
+    dataset, image_size = prepared.dataset, prepared.network.base.input_shape[1:3]
+    how = {"image_size": image_size, "shuffle": False, "seed": 0, "augment": False}
+    generator = ImageDataGenerator(**FIRST_GENERATION)
+    return generator.flow_from_samples(dataset.train, dataset.classes, **how)
 
 
 def ours(prepared: Prepared, num_views: int, *, maps: bool) -> tuple[int, float]:
@@ -155,15 +151,11 @@ def keras_predict(prepared: Prepared) -> Run:
     from tensorflow.keras.preprocessing import image
 
     names = link_as_folders(prepared.dataset, Path("images"))
+    how = {"classes": names, "batch_size": KERAS_BATCH, "class_mode": None, "shuffle": False}
 
     def run() -> tuple[int, float]:
         images = image.ImageDataGenerator().flow_from_directory(
-            str(Path("images") / TRAIN),
-            prepared.network.base.input_shape[1:3],
-            classes=names,
-            batch_size=KERAS_BATCH,
-            class_mode=None,
-            shuffle=False,
+            str(Path("images") / TRAIN), prepared.network.base.input_shape[1:3], **how
         )
         start = time.perf_counter()
         prepared.network.base.predict(images, verbose=0)

@@ -59,6 +59,8 @@ class Way:
     name: str  # for the table
     resizing: str  # how its images were scaled
     epoch: Callable[[], int]  # goes through all images once and returns how many there were
+    seconds: list[float] = dataclasses.field(default_factory=list)  # of each epoch
+    processor_seconds: list[float] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         # Keras prints how many images it found; standard output is for the table.
         with native_messages_in_log(), contextlib.redirect_stdout(sys.stderr):
             ways = [*keras_ways(Path(folder), options), *our_ways(Path(folder), options)]
-        seconds = measure(ways, count, options.runs)
-    result = summarise(ways, seconds, count, options)
+        measure(ways, count, options.runs)
+    result = summarise(ways, count, options)
     return rig.finish(options, result, rig.table(COLUMNS, result["ways"]))
 
 
@@ -117,26 +119,21 @@ def keras_ways(folder: Path, options: argparse.Namespace) -> list[Way]:
     size = (options.image_size, options.image_size)
     common = {"batch_size": options.batch_size, "shuffle": True, "seed": 0}
 
-    def flow(interpolation: str = "nearest", **augmentation: Any) -> Any:
+    def flow(how: str = "nearest", **augmentation: Any) -> Any:
         generator = ImageDataGenerator(**augmentation)
-        return generator.flow_from_directory(
-            folder, target_size=size, interpolation=interpolation, **common
-        )
+        return generator.flow_from_directory(folder, size, interpolation=how, **common)
 
-    decoded = keras.utils.image_dataset_from_directory(
-        folder, image_size=size, verbose=False, **common
+    from_directory = keras.utils.image_dataset_from_directory
+    decoded = from_directory(folder, image_size=size, verbose=False, **common)
+    layers = (
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomShear(x_factor=0.0035, y_factor=0.0035),  # of 0.2 degrees
+        keras.layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2)),
     )
-    augmentation = keras.Sequential(
-        [
-            keras.layers.RandomFlip("horizontal"),
-            keras.layers.RandomShear(x_factor=0.0035, y_factor=0.0035),  # of 0.2 degrees
-            keras.layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2)),
-        ]
-    )
+    augmentation, automatic = keras.Sequential(layers), tf.data.AUTOTUNE
     augmented = decoded.map(
-        lambda images, labels: (augmentation(images, training=True), labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
+        lambda images, labels: (augmentation(images, training=True), labels), automatic
+    ).prefetch(automatic)
 
     nearest, bilinear, first = flow(), flow("bilinear"), flow(**FIRST_GENERATION)
     first_bilinear = flow("bilinear", **FIRST_GENERATION)
@@ -194,46 +191,32 @@ def count_images(flow: Any, batches: Iterable[Any]) -> int:
     return count
 
 
-def measure(ways: Sequence[Way], count: int, runs: int) -> list[list[tuple[float, float]]]:
-    """Return the seconds of each way's epochs, by the clock and of the processor; in turns."""
+def measure(ways: Sequence[Way], count: int, runs: int) -> None:
+    """Time each way's epochs, by the clock and of the processor; in turns."""
     for way in ways:  # tracing, and whatever else a first time costs
         seen = way.epoch()
         if seen != count:
             raise DataError(f"{way.name} gave {seen} of {count} images.")
-    seconds: list[list[tuple[float, float]]] = [[] for _ in ways]
     for _ in range(runs):
-        for way, found in zip(ways, seconds, strict=True):
+        for way in ways:
             start, start_processor = time.perf_counter(), time.process_time()
             way.epoch()
-            found.append((time.perf_counter() - start, time.process_time() - start_processor))
-    return seconds
+            way.seconds.append(time.perf_counter() - start)
+            way.processor_seconds.append(time.process_time() - start_processor)
 
 
-def summarise(
-    ways: Sequence[Way],
-    seconds: Sequence[Sequence[tuple[float, float]]],
-    count: int,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
+def summarise(ways: Sequence[Way], count: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return seconds, medians, and each way's time divided by that of ours looking ahead."""
+    ours = {way.task: way for way in ways if way.name == OURS}
     rows = []
-    for way, found in zip(ways, seconds, strict=True):
-        clock, processor = (list(values) for values in zip(*found, strict=True))
-        rows.append(
-            {
-                "task": way.task,
-                "name": way.name,
-                "resizing": way.resizing,
-                "seconds": clock,
-                "processor_seconds": processor,
-                "images_per_second": count / statistics.median(clock),
-                "processor_ms_per_image": 1000 * statistics.median(processor) / count,
-            }
-        )
-    ours = {row["task"]: row for row in rows if row["name"] == OURS}
-    for row in rows:
+    for way in ways:
+        row = {name: value for name, value in vars(way).items() if name != "epoch"}
+        row["images_per_second"] = count / statistics.median(way.seconds)
+        row["processor_ms_per_image"] = 1000 * statistics.median(way.processor_seconds) / count
         for ratio, name in RATIOS.items():
-            row[ratio] = statistics.median(row[name]) / statistics.median(ours[row["task"]][name])
+            first = statistics.median(getattr(ours[way.task], name))
+            row[ratio] = statistics.median(row[name]) / first
+        rows.append(row)
     return {
         "images": count,
         "image_size": options.image_size,

@@ -140,12 +140,11 @@ class Bench:
     def _crowd(self, service: services.Service) -> dict[str, Any]:
         """Return what becomes of requests, and of health probes, with the most clients."""
         num_clients = max(self._options.clients)
-        asked, probed = [], []
+        both = []
         for number in range(1, self._options.rounds + 1):
             rig.say(self._options, f"crowd {number}: {num_clients} clients and a health probe …")
-            both = runs.run_with_probe(self._scenario(service, num_clients))
-            asked.append(both[0])
-            probed.append(both[1])
+            both.append(runs.run_with_probe(self._scenario(service, num_clients)))
+        asked, probed = zip(*both, strict=True)
         return {
             "num_clients": num_clients,
             "outcomes": runs.total([run["outcomes"] for run in asked]),

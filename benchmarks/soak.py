@@ -15,6 +15,7 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
+import http.client
 import socket
 import statistics
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 
 import rig
 from downloads_rig.images import jpeg
-from serving_rig import load, runs, services
+from serving_rig import runs, services
 from serving_rig.mixture import KINDS, LEFT, OK, Mixture, Request
 from serving_rig.services import Service
 
@@ -67,17 +68,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Caller:
-    """Sends one request after another, on the same connection while there is one.
-
-    Attributes:
-        outcomes: how many requests ended in which way.
-    """
+    """Sends one request after another, on the same connection while there is one."""
 
     def __init__(self, port: int, mixture: Mixture) -> None:
-        self._port = port
-        self._mixture = mixture
+        self._port, self._mixture = port, mixture
         self._connection: socket.socket | None = None
-        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.outcomes: collections.Counter[str] = collections.Counter()  # see `outcome_of`
 
     def ask(self) -> None:
         """Send the next request and see what comes."""
@@ -85,16 +81,20 @@ class Caller:
         if self._connection is None:
             address = ("127.0.0.1", self._port)
             self._connection = socket.create_connection(address, ANSWER_SECONDS)
+        answer = None
         try:
             with contextlib.suppress(ConnectionError):  # refused while it is sent: the answer waits
                 self._connection.sendall(request.data)
-            answer = None if request.expected == LEFT else self._read(self._connection)
-        except OSError as error:
+            if request.expected != LEFT:
+                answer = http.client.HTTPResponse(self._connection)
+                answer.begin()
+                answer.read()
+        except (OSError, http.client.HTTPException) as error:
             self.outcomes[f"{request.name}: {type(error).__name__}"] += 1
             self.hang_up()
             return
-        self.outcomes[outcome_of(request, answer)] += 1
-        if answer is None or answer.is_last:
+        self.outcomes[outcome_of(request, answer and answer.status)] += 1
+        if answer is None or answer.will_close:
             self.hang_up()
 
     def hang_up(self) -> None:
@@ -103,41 +103,29 @@ class Caller:
             self._connection.close()
             self._connection = None
 
-    def _read(self, connection: socket.socket) -> load.Answer:
-        received = b""
-        while not (answer := load.read_answer(received)):
-            data = connection.recv(65536)
-            if not data:
-                raise ConnectionResetError("closed before the answer")
-            received += data
-        return answer
 
-
-def outcome_of(request: Request, answer: load.Answer | None) -> str:
+def outcome_of(request: Request, status: int | None) -> str:
     """Return `AS_EXPECTED`, `BUSY`, or the kind of request and what came instead."""
-    if answer is None:
-        return AS_EXPECTED
-    if answer.status == 503:
+    if status == 503:
         return BUSY
-    is_right = answer.status // 100 == (2 if request.expected == OK else 4)
-    return AS_EXPECTED if is_right else f"{request.name}: {answer.status}"
+    is_right = status is None or status // 100 == (2 if request.expected == OK else 4)
+    return AS_EXPECTED if is_right else f"{request.name}: {status}"
 
 
 def soak(options: argparse.Namespace, images: Sequence[bytes], scratch: Path) -> dict[str, Any]:
     """Return what was seen of the server before, meanwhile and after."""
     how = (scratch, options.server_options, options.python)
-    server = services.ours(options.model, images[0], *how)
-    with server as service:
+    with services.ours(options.model, images[0], *how) as service:
         first, *callers = [
             Caller(service.port, Mixture(images, seed)) for seed in range(options.callers + 1)
         ]
         for _ in range(2 * len(KINDS)):  # what is made at first use is made now
             first.ask()
         first.hang_up()
-        label, before = predict(service, images[0]), sample(service, QUIET_SECONDS)
+        label, before = services.label(service, images[0]), sample(service, QUIET_SECONDS)
         samples = watch(service, callers, 60 * options.minutes)
         after = sample(service, QUIET_SECONDS)
-        is_right = predict(service, images[0]) == label
+        is_right = services.label(service, images[0]) == label
         exit_code = service.stop()
     outcomes = sum((caller.outcomes for caller in callers), first.outcomes)
     return {
@@ -158,11 +146,6 @@ def sample(service: Service, quiet_seconds: float = 0.0) -> dict[str, float]:
         "num_descriptors": service.num_descriptors(),
         "num_threads": service.num_threads(),
     }
-
-
-def predict(service: Service, image: bytes) -> str:
-    """Return the label of an image."""
-    return str(services.post(service.port, service.kind, image).json()["label"])
 
 
 def watch(service: Service, callers: Sequence[Caller], seconds: float) -> list[dict[str, float]]:
@@ -206,22 +189,16 @@ def check(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     before, after = found["before"], found["after"]
     strange = strange_of(found["outcomes"])
     slope = slope_per_hour(found["samples"])
-    rows: list[tuple[str, str, str, bool]] = [
-        ("memory, MiB an hour", f"{slope:+.1f}", f"<= {MAX_SLOPE:g}", slope <= MAX_SLOPE)
-    ]
+    is_same, exit_code = found["predicts_as_before"], found["exit_code"]
+    rows = [("memory, MiB an hour", f"{slope:+.1f}", f"<= {MAX_SLOPE:g}", slope <= MAX_SLOPE)]
     for name, what in (("num_descriptors", "open files"), ("num_threads", "threads")):
-        is_well = after[name] <= before[name] + MAX_MORE
         seen = f"{before[name]} before, {after[name]} after"
+        is_well = after[name] <= before[name] + MAX_MORE
         rows.append((what, seen, f"<= {MAX_MORE} more", is_well))
     rows += [
         ("answers that should not be", str(sum(strange.values())), "0", not strange),
-        (
-            "predicts as before",
-            "yes" if found["predicts_as_before"] else "no",
-            "yes",
-            found["predicts_as_before"],
-        ),
-        ("leaves on SIGTERM", f"exit code {found['exit_code']}", "0", found["exit_code"] == 0),
+        ("predicts as before", "yes" if is_same else "no", "yes", is_same),
+        ("leaves on SIGTERM", f"exit code {exit_code}", "0", exit_code == 0),
     ]
     names = ("what", "found", "aim", "well")
     return [dict(zip(names, row, strict=True)) for row in rows]

@@ -44,13 +44,6 @@ OURS = {
     "full": {"fine_tune_layers": "all"},
 }
 RECIPES = (FIRST, *OURS)
-SPEEDUPS = {
-    "head": "head_speedup",
-    "dense-head": "dense_head_speedup",
-    "top": "fine_tune_speedup",
-    "dense-top": "dense_fine_tune_speedup",
-    "full": "full_fine_tune_speedup",
-}
 
 COLUMNS = (
     *(" | {name}", "best, % | {accuracy}", "95 % of | {interval[0]:.1%} to {interval[1]:.1%}"),
@@ -167,54 +160,40 @@ def seconds_behind_the_best(fits: Sequence[Any]) -> float:
 
     A fit without one counts in full: only its end shows that it found nothing better.
     """
-    last = fits[-1]
-    if not last.best_epoch:
-        return 0.0
-    return float(last.epoch_seconds[-1] - last.epoch_seconds[last.best_epoch - 1])
+    seconds, best = fits[-1].epoch_seconds, fits[-1].best_epoch
+    return float(seconds[-1] - seconds[best - 1]) if best else 0.0
 
 
 def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of `train_run.TrainSettings` for one of our recipes."""
     settings = {"epochs": options.epochs, "views": options.views, **OURS[name]}
-    match settings.get("fine_tune_layers"):
-        case "top":
-            settings["fine_tune_epochs"] = options.fine_tune_epochs
-        case "all":
-            settings["fine_tune_epochs"] = options.full_fine_tune_epochs
+    if layers := settings.get("fine_tune_layers"):
+        epochs = {"top": options.fine_tune_epochs, "all": options.full_fine_tune_epochs}
+        settings["fine_tune_epochs"] = epochs[layers]
     return settings
 
 
 def summarise(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Return the means of each recipe and how many times sooner each of ours was."""
     summary = {name: _means(found) for name, found in runs.items()}
-    result: dict[str, Any] = {"recipes": summary}
-    first = summary.get(FIRST)
-    if first is None:
-        return result
-    result["speedup_is_projected"] = first["seconds_to_best"] is None
-    for name, key in SPEEDUPS.items():
-        if name not in summary:
-            continue
-        ours = summary[name]["seconds_to_best"]
-        result[f"{key}_against_{FIRST_EPOCHS}_epochs"] = first["seconds_in_all"] / ours
-        result[key] = (first["seconds_to_best"] or first["seconds_in_all"]) / ours
-    return result
+    if first := summary.get(FIRST):
+        soonest = first["seconds_to_best"] or first["seconds_in_all"]
+        for recipe in summary.values():
+            ours = recipe["seconds_to_best"] or soonest
+            recipe["speedup"] = soonest / ours
+            recipe[f"speedup_against_{FIRST_EPOCHS}_epochs"] = first["seconds_in_all"] / ours
+    return {"recipes": summary}
 
 
 def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     accuracy = statistics.fmean(run["accuracy"] for run in found)
     num_images = found[0]["num_validation"]
-    means: dict[str, Any] = {
-        "accuracy": accuracy,
-        "accuracy_interval": wilson_interval(accuracy * num_images, num_images),
-        "num_validation": num_images,
-    }
+    interval = wilson_interval(accuracy * num_images, num_images)
+    means: dict[str, Any] = {"accuracy_interval": interval, "num_validation": num_images}
     for key in MEANS:
         values = [run[key] for run in found]
-        if None in values:
-            means[key] = None
-        else:
-            means[key], means[f"{key}_half_width"] = mean_and_half_width(values)
+        mean_and_half = (None, None) if None in values else mean_and_half_width(values)
+        means[key], means[f"{key}_half_width"] = mean_and_half
     return means
 
 
@@ -234,9 +213,8 @@ def table(result: Mapping[str, Any]) -> str:
     for name, recipe in result["recipes"].items():
         row = {"name": name, "interval": recipe["accuracy_interval"]}
         for key, (digits, factor) in MEANS.items():
-            row[key] = _text(recipe[key], recipe.get(f"{key}_half_width"), digits, factor)
-        speedup = result.get(SPEEDUPS.get(name, ""), 1.0 if name == FIRST else None)
-        row["speedup"] = _text(speedup, None, 1, 1)
+            row[key] = _text(recipe[key], recipe[f"{key}_half_width"], digits, factor)
+        row["speedup"] = _text(recipe.get("speedup"), None, 1, 1)
         rows.append(row)
     return rig.table(COLUMNS, rows)
 
@@ -252,17 +230,17 @@ def remark(result: Mapping[str, Any]) -> str:
     """Return what the first generation's times are, and what is not counted."""
     shared = [run for found in result["runs"].values() for run in found]
     seconds = statistics.fmean(run["check_seconds"] + run["build_seconds"] for run in shared)
-    lines = [f"Not counted for any: {seconds:.1f} s for checking images and building."]
+    text = f"Not counted for any: {seconds:.1f} s for checking images and building."
     for first in result["runs"].get(FIRST, [])[:1]:
         if first["is_projected"]:
-            lines.append(
-                f"The first generation ran for {first['epochs']} of {FIRST_EPOCHS} epochs: its "
+            text += (
+                f"\nThe first generation ran for {first['epochs']} of {FIRST_EPOCHS} epochs: its "
                 f"minutes are projected to {FIRST_EPOCHS}, its accuracy is of these, and the "
                 "speed-ups are against the projected whole."
             )
         if not first["right_scaling"]:
-            lines.append("Its backbone got pixels from 0 to 1, as it had it (--right-scaling).")
-    return "\n".join(lines)
+            text += "\nIts backbone got pixels from 0 to 1, as it had it (--right-scaling)."
+    return text
 
 
 if __name__ == "__main__":

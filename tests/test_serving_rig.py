@@ -112,16 +112,14 @@ def test_only_predicted_images_count(image: str) -> None:
     # A sixth each, but for those under way when counting begins and ends.
     assert abs(outcomes["200"] - 2 * outcomes["503"]) <= 12
     assert found["num_good_in_all"] > outcomes["200"]
-    assert found["num_unanswered"] == 0
 
 
 def test_no_content_is_sent_twice(image: str) -> None:
     seen: list[bytes] = []
     for form in (load.RAW, load.BASE64):
         requests = load.requests(scenario(1, image, form=form))
-        seen += [b"".join(next(requests)[1:]) for _ in range(3)]
-    again = load.requests(scenario(1, image))
-    seen.append(b"".join(next(again)[1:]))
+        seen += [next(requests) for _ in range(3)]
+    seen.append(next(load.requests(scenario(1, image))))
     assert len(set(seen)) == 7
 
 
@@ -130,9 +128,8 @@ def test_no_content_is_sent_twice(image: str) -> None:
 def test_what_is_sent_is_still_the_image(tmp_path: Path, form: str, image_format: str) -> None:
     path = tmp_path / "image"
     path.write_bytes(encode(RED, image_format))
-    head, *rest = next(load.requests(scenario(1, str(path), form=form)))
-    body = b"".join(rest)
-    assert f"Content-Length: {len(body)}\r\n".encode() in head
+    head, _, body = next(load.requests(scenario(1, str(path), form=form))).partition(b"\r\n\r\n")
+    assert head.endswith(f"Content-Length: {len(body)}".encode())
     if form == load.BASE64:
         (text,) = parse_qs(body.decode(), strict_parsing=True)[first_generation.FIELD]
         body = base64.b64decode(text, validate=True)

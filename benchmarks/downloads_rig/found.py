@@ -47,18 +47,10 @@ def count_distinct(links: Sequence[Mapping[str, Any]], files: Sequence[File]) ->
 def compare(
     links: Sequence[Mapping[str, Any]], files: Sequence[File], asked_for: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what became of each link.
+    """Return what became of each link: `cells`, from its name to a word of `LEGEND`, and counts.
 
-    Args:
-        links: as the fake Bing lists them.
-        files: what is on disk.
-        asked_for: names of the links that were requested.
-
-    Returns:
-        `cells`: name of the link -> a word of `LEGEND`; `num_bad_kept`: bad links whose file is
-        there, and files that no host had sent whole; `num_good_lost`: good links without a file;
-        `num_wrong_endings`: good ones under a name that does not fit; `num_repeated`: files whose
-        bytes another file has already.
+    `asked_for` names the links that were requested. Files that no host had sent whole count as
+    bad ones too; `num_repeated` counts files whose bytes another file has already.
     """
     by_digest = collections.defaultdict(list)
     for file in files:
@@ -66,12 +58,10 @@ def compare(
     families: dict[str, set[str]] = collections.defaultdict(set)  # of all that show one image
     for link in links:
         families[link["copy_of"] or link["name"]].update(link["sha256s"])
-    cells = {
-        link["name"]: _cell(
-            link, by_digest, families[link["copy_of"] or link["name"]], link["name"] in asked_for
-        )
-        for link in links
-    }
+    cells = {}
+    for link in links:
+        name, family = link["name"], families[link["copy_of"] or link["name"]]
+        cells[name] = _cell(link, by_digest, family, name in asked_for)
     sent = {digest for link in links for digest in link["sha256s"]}
     words = collections.Counter(cells.values())
     return {
@@ -83,12 +73,7 @@ def compare(
     }
 
 
-def _cell(
-    link: Mapping[str, Any],
-    files: Mapping[str, list[File]],
-    family: set[str],
-    was_asked_for: bool,
-) -> str:
+def _cell(link: Mapping[str, Any], files: Mapping, family: set[str], was_asked_for: bool) -> str:
     own = [file for digest in link["sha256s"] for file in files.get(digest, [])]
     alike = [file for digest in family for file in files.get(digest, [])]
     if not link["is_good"]:

@@ -54,13 +54,10 @@ def tables(result: Mapping[str, Any]) -> str:
     """Return the sums, the last lines, and what became of each link."""
     tools = result["tools"]
     last = [f"  {name}: {row['last_line'] or '(nothing)'}"[:_LINE] for name, row in tools.items()]
-    rows = [
-        (
-            f"{'good' if link['is_good'] else 'bad '}  {link['name']}",
-            *(row["cells"][link["name"]] for row in tools.values()),
-        )
-        for link in result["links"]
-    ]
+    rows = []
+    for link in result["links"]:
+        name, cells = link["name"], [row["cells"][link["name"]] for row in tools.values()]
+        rows.append((f"{'good' if link['is_good'] else 'bad '}  {name}", *cells))
     printed = "\n".join(["The last that each printed:", *last])
     return "\n\n".join([_sums(result), printed, console.table(["", *tools], rows), found.LEGEND])
 

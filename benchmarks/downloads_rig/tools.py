@@ -32,11 +32,7 @@ class Tool:
     is_in_hostile: bool  # whether this setting meets the hostile set; one of each downloader does
 
 
-_BING, _BETTER, _ICRAWLER = (
-    "bing-image-downloader==1.1.3",
-    "better-bing-image-downloader==5.0.0",
-    "icrawler==0.6.10",
-)
+_BETTER, _ICRAWLER = "better-bing-image-downloader==5.0.0", "icrawler==0.6.10"
 
 TOOLS = {
     tool.name: tool
@@ -47,7 +43,7 @@ TOOLS = {
         Tool("better-bing-4", _BETTER, 4, 0.25, False),  # its default
         Tool("icrawler-32", _ICRAWLER, 32, 1.0, True),
         Tool("icrawler-1", _ICRAWLER, 1, 0.25, False),  # its default
-        Tool("bing-image-dl", _BING, 1, 0.25, True),  # its only setting
+        Tool("bing-image-dl", "bing-image-downloader==1.1.3", 1, 0.25, True),  # its only setting
     )
 }
 

@@ -18,21 +18,17 @@ PAGE_SIZE = 35
 MIN_LATENCY_SECONDS, MAX_LATENCY_SECONDS = 0.030, 0.300  # 0.165 on average
 
 _BING = "127.0.0.1"
+_LISTED = ("name", "is_good", "sha256s", "endings", "copy_of")  # of a link
 _BACKLOG = 1024  # connections that wait for us; a client may open one for each link at once
 _NO_ROBOTS = send(b"none", 404, Content_Type="text/plain")
 _GONE = send(b"gone", 404, Content_Type="text/plain")
 
 
 class Web:
-    """All servers: one address each, one port.
-
-    Attributes:
-        links: what Bing lists, in order.
-        hosts: the address that serves each of them.
-    """
+    """All servers: one address each, one port."""
 
     def __init__(self, links: list[Link], num_hosts: int, page_seconds: float) -> None:
-        self.links = links
+        self.links = links  # what Bing lists, in order
         self._page_seconds = page_seconds  # the same for all, who number their pages differently
         self.hosts = [f"127.0.1.{1 + number % num_hosts}" for number in range(len(links))]
         self.port = 0
@@ -60,16 +56,7 @@ class Web:
         """Return where everything is, and what a client should make of it."""
         return {
             "base_url": f"http://{_BING}:{self.port}",
-            "links": [
-                {
-                    "name": link.name,
-                    "is_good": link.is_good,
-                    "sha256s": link.sha256s,
-                    "endings": link.endings,
-                    "copy_of": link.copy_of,
-                }
-                for link in self.links
-            ],
+            "links": [{field: getattr(link, field) for field in _LISTED} for link in self.links],
         }
 
     def seen(self) -> dict[str, Any]:

@@ -46,22 +46,12 @@ def first_generation(problem: Problem, num_epochs: int, right_scaling: bool) -> 
     keras.utils.set_random_seed(problem.seed)
     model = _model(prepared.network.base, len(prepared.dataset.classes), is_right)
     names = link_as_folders(prepared.dataset, folder := Path("images"))
-    train = ImageDataGenerator(
-        rescale=1 / 255, shear_range=0.2, zoom_range=0.2, horizontal_flip=True
-    ).flow_from_directory(
-        str(folder / TRAIN),
-        problem.image_size,
-        classes=names,
-        batch_size=_BATCH_SIZE,
-        seed=problem.seed,
-    )
-    validation = ImageDataGenerator(rescale=1 / 255).flow_from_directory(
-        str(folder / VALIDATION),
-        problem.image_size,
-        classes=names,
-        batch_size=_BATCH_SIZE,
-        shuffle=False,
-    )
+    how = {"target_size": problem.image_size, "classes": names, "batch_size": _BATCH_SIZE}
+    augmented = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
+    generator = ImageDataGenerator(rescale=1 / 255, **augmented)
+    train = generator.flow_from_directory(str(folder / TRAIN), seed=problem.seed, **how)
+    plain = ImageDataGenerator(rescale=1 / 255)
+    validation = plain.flow_from_directory(str(folder / VALIDATION), shuffle=False, **how)
     _check_complete(prepared.dataset, train, validation)
     model.compile(
         optimizer=keras.optimizers.RMSprop(_LEARNING_RATE),
@@ -73,13 +63,8 @@ def first_generation(problem: Problem, num_epochs: int, right_scaling: bool) -> 
     clock = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _epoch, _logs: ends.append(time.perf_counter() - start)
     )
-    history = model.fit(
-        train,
-        validation_data=validation,
-        epochs=num_epochs,
-        callbacks=[clock],
-        verbose=2,
-    ).history
+    fitting = {"epochs": num_epochs, "callbacks": [clock], "verbose": 2}
+    history = model.fit(train, validation_data=validation, **fitting).history
     return {
         **summarise(history, ends),
         "num_validation": len(prepared.dataset.validation),

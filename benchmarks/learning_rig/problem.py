@@ -68,9 +68,7 @@ def link_as_folders(dataset: Dataset, folder: Path) -> list[str]:
     """Link the images as `folder/<split>/<number of the class>/<number>.jpg`, for Keras.
 
     Keras goes by a file's ending, the decoder behind it by content: so every image counts.
-
-    Returns:
-        the names of the class folders, in the order of the classes.
+    Return the names of the class folders, in the order of the classes.
     """
     names = [f"{index:04d}" for index in range(len(dataset.classes))]
     for split, samples in ((TRAIN, dataset.train), (VALIDATION, dataset.validation)):

@@ -30,7 +30,6 @@ def measure(model: Path, images: Sequence[str], seconds: float) -> dict[str, Any
         "predicted_cpu_ms": cpu_ms,
         "alone_per_second": 1000 * len(alone) / sum(alone),
         "alone_p50_ms": percentile(alone, 0.5),
-        "alone_p99_ms": percentile(alone, 0.99),
         "inferred_per_second": _inferred_per_second(predictor, pixels, num_threads, seconds),
     }
 

@@ -47,13 +47,7 @@ def main(model_path: str, port: int, classes: Sequence[str]) -> None:
 
 
 def detected(model: Any, classes: Sequence[str], text: str | None) -> str:
-    """Return the answer to a form field.
-
-    Args:
-        model: Keras's; only `input_shape` and `predict` are used.
-        classes: names in the model's order.
-        text: Base64, perhaps behind `data:...,`; None when the field was missing.
-    """
+    """Return the answer to a form field: Base64, perhaps behind `data:...,`, or None."""
     if not text:
         return json.dumps({"code": "98", "message": "缺少必要传入参数"})
     try:
@@ -64,14 +58,8 @@ def detected(model: Any, classes: Sequence[str], text: str | None) -> str:
     best = int(probabilities.argmax())
     probability = float(probabilities[best])
     name = classes[best] if probability >= _UNSURE_BELOW else _FALLBACK
-    return json.dumps(
-        {
-            "code": "00",
-            "message": f"图片检测成功，类别是：{name}",
-            "predictedClass": name,
-            "probability": str(probability),
-        }
-    )
+    answer = {"code": "00", "message": f"图片检测成功，类别是：{name}"}
+    return json.dumps({**answer, "predictedClass": name, "probability": str(probability)})
 
 
 def read(encoded: bytes, height: int, width: int) -> Any:

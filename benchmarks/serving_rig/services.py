@@ -162,6 +162,11 @@ def post(port: int, kind: Kind, image: bytes) -> requests.Response:
         return session.post(f"http://127.0.0.1:{port}{kind.path}", timeout=60, **how)
 
 
+def label(service: Service, image: bytes) -> str:
+    """Return the label of an image."""
+    return str(post(service.port, service.kind, image).json()["label"])
+
+
 def _ask(port: int, kind: Kind, image: bytes) -> bool:
     """Return whether an image gets a good answer."""
     try:
