@@ -8,15 +8,15 @@ import dataclasses
 import glob
 import hashlib
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import (
-    ClassifierError,
     ModelDamagedError,
     ModelNotFoundError,
     ModelTooNewError,
@@ -37,54 +37,41 @@ REPORT = "report/index.html"
 GOLDEN = "golden.npz"
 CURRENT = "current.json"
 
-# What reading something else than a manifest can raise.
-_NOT_A_MANIFEST = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    UsageError,
-)
+_REQUIRED = ("schema", "classes", "backbone", "image_size", "policy", "temperature", "files")
+
+_Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+
+
+class FileEntry(TypedDict):
+    """What the manifest says of a file."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a model version is and may be used for.
+    """What a model version is and may be used for."""
 
-    Attributes:
-        classes: names in the order of the model's outputs.
-        backbone: a name of the backbone table.
-        image_size: (height, width) in pixels of the model's input.
-        policy: how a label is chosen.
-        temperature: what logits are divided by before the softmax; 1 changes nothing.
-        metrics: on the validation images.
-        engines: what was measured in each precision; see `engines.choose_precision`.
-        settings: all options of the training.
-        data: fingerprint of the images, and which were left out.
-        libraries: versions in use when the model was made.
-        parent: the version this one was trained from, or None.
-        pixel_contract: how pixels were made; a model of another contract is refused.
-        created: UTC, ISO 8601.
-        files: path relative to the version -> {"sha256", "bytes"}; filled in when saving.
-        schema: of the manifest.
-    """
-
-    classes: tuple[str, ...]
-    backbone: str
-    image_size: tuple[int, int]
-    policy: DecisionPolicy
-    temperature: float = 1.0
-    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...]  # names in the order of the model's outputs
+    backbone: str  # a name of the backbone table
+    image_size: tuple[_Side, _Side]  # (height, width) in pixels of the model's input
+    policy: DecisionPolicy  # how a label is chosen
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = (
+        1.0  # what logits are divided by before the softmax; 1 changes nothing
+    )
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # on the validation images
+    # Precision -> what was measured; see `engines.choose_precision`.
     engines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training
+    # Fingerprint of the images, and which were left out.
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    parent: str | None = None
-    pixel_contract: str = PIXEL_CONTRACT
-    created: str = ""
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)  # their versions
+    parent: str | None = None  # the version this one was trained from, or None
+    pixel_contract: str = PIXEL_CONTRACT  # a model of another one is refused
+    created: str = ""  # UTC, ISO 8601
+    # Path relative to the version -> its checksum; filled in when saving.
+    files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -128,7 +115,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
     Raises:
         OutputError: it could not be written.
     """
-    files = {
+    files: dict[str, FileEntry] = {
         path.relative_to(folder).as_posix(): {
             "sha256": sha256_of(path),
             "bytes": path.stat().st_size,
@@ -286,18 +273,22 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
 
 def _from_json(raw: bytes, folder: Path) -> Manifest:
     try:
-        value = json.loads(raw)
-        schema = value["schema"]
+        value = msgspec.json.decode(raw, type=dict[str, Any])
+        schema = value.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise ModelTooNewError(
                 f"The model version {folder} has manifest schema {schema}, this release reads up "
                 f"to {SCHEMA}: update this program or choose another version."
             )
-        manifest = Manifest(**_checked(value))
-    except _NOT_A_MANIFEST as error:
+        _check_fields(value)
+        policy = DecisionPolicy.from_json(value.pop("policy"))
+        manifest = msgspec.convert({**value, "policy": policy}, Manifest)
+        _check_values(manifest)
+    except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
+        reason = f"field {error} is missing" if isinstance(error, KeyError) else error
         raise ModelDamagedError(
-            f"{folder / MANIFEST} is not a manifest of a model version ({_name(error)}): copy the "
-            "folder again or choose another version."
+            f"{folder / MANIFEST} is not a manifest of a model version ({reason}): copy the folder "
+            "again or choose another version."
         ) from error
     if manifest.pixel_contract != PIXEL_CONTRACT:
         raise ModelDamagedError(
@@ -307,39 +298,20 @@ def _from_json(raw: bytes, folder: Path) -> Manifest:
     return manifest
 
 
-def _name(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"field {error} is missing"
-    return str(error) if isinstance(error, ClassifierError) else f"{type(error).__name__}: {error}"
+def _check_fields(value: Mapping[str, Any]) -> None:
+    missing = [name for name in _REQUIRED if name not in value]
+    unknown = value.keys() - {field.name for field in dataclasses.fields(Manifest)}
+    for names, problem in ((missing, "is missing"), (sorted(unknown), "is unknown")):
+        if names:
+            raise ValueError(f"field {names[0]!r} {problem}")
 
 
-def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest's fields with their types checked; ValueError names the first bad one."""
-    fields = dict(value)
-    classes = fields["classes"]
-    if not _is_names(classes) or len(classes) < 2 or len(set(classes)) < len(classes):
+def _check_values(manifest: Manifest) -> None:
+    if len(manifest.classes) < 2 or len(set(manifest.classes)) < len(manifest.classes):
         raise ValueError("classes must be two or more different names")
-    if not all(name == Path(name).name and name not in (".", "..") for name in classes):
+    if not all(name == Path(name).name and name not in ("", "..") for name in manifest.classes):
         raise ValueError("a class name must be one that a folder can have")
-    height, width = fields["image_size"]
-    if not all(isinstance(side, int) and 0 < side <= 4096 for side in (height, width)):
-        raise ValueError("image_size must be two whole numbers of pixels")
-    for relative, entry in fields["files"].items():
-        parts = Path(relative).parts
-        if Path(relative).is_absolute() or ".." in parts or not parts:
+    for relative in manifest.files:
+        path = Path(relative)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
             raise ValueError(f"files names {relative!r}, outside of the version")
-        if not isinstance(entry["sha256"], str) or not isinstance(entry["bytes"], int):
-            raise ValueError(f"files has no checksum for {relative!r}")  # noqa: TRY004 (one kind for all)
-    fields["classes"] = tuple(classes)
-    fields["image_size"] = (height, width)
-    fields["policy"] = DecisionPolicy.from_json(fields["policy"])
-    fields["temperature"] = float(fields["temperature"])
-    if not 0 < fields["temperature"] < math.inf:
-        raise ValueError("temperature must be a number above 0")
-    if not isinstance(fields["schema"], int):
-        raise ValueError("schema must be a whole number")  # noqa: TRY004 (one kind for all)
-    return fields
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(name, str) and name for name in value)
