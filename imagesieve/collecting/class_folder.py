@@ -65,13 +65,7 @@ class Refusal:
 
 
 class ClassFolder:
-    """The folders of one target. Any thread may call any method.
-
-    Attributes:
-        unusable: files in the folders that are not good images; they stay where they are.
-        num_before: good images that were there at the start, up to each side's limit.
-        num_surplus: those over it, which cannot stand in for what the other side lacks.
-    """
+    """The folders of one target. Any thread may call any method."""
 
     def __init__(
         self,
@@ -100,10 +94,13 @@ class ClassFolder:
         self._others: dict[str, list[StoredImage]] = collections.defaultdict(list)
         self._index = fingerprints.FingerprintIndex()
         self._counts = dict.fromkeys([side.folder for side in target.sides], 0)
+        # Files in the folders that are not good images; they stay where they are
         self.unusable: list[Path] = []
         for side in target.sides:
             self._read_own(side.folder, limits)
+        # Good images that were there at the start, up to each side's limit
         self.num_before = sum(min(self._counts[side.folder], side.limit) for side in target.sides)
+        # Those over it, which cannot stand in for what the other side lacks
         self.num_surplus = sum(self._counts.values()) - self.num_before
         scanned = {} if scanned is None else scanned
         for folder in _apart(target, others):

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class DownloadHistory:
         self._entries: dict[str, Entry] = {}
         for journal in journals.values():
             for entry in read_entries(journal.path):
+                self._entries.pop(entry["url"], None)  # the last line decides on the order, too
                 self._entries[entry["url"]] = entry
         self._import_original_history()
         kept = [entry for entry in self._entries.values() if self._is_kept(entry)]
@@ -101,8 +102,7 @@ class DownloadHistory:
     def to_be_retried(self) -> Iterator[SearchResult]:
         """Yield the URLs that failed in earlier runs, if they are to be tried again."""
         if self._settings.retries_failed:
-            for journal in self._journals.values():
-                yield from failed_results(journal.path)
+            yield from failed_results(self._entries.values())
 
     def add(
         self,
@@ -180,31 +180,10 @@ class DownloadHistory:
                 _log.info("%d URLs imported from %s", len(new), path)
 
 
-def last_entries(journal: Path) -> Iterator[Entry]:
-    """Yield the last entry about each URL, in the order of the file.
-
-    A journal may have a line for every URL ever tried, so it is never in memory as a whole: one
-    reading finds the last line about each, a second one yields those.
-
-    Raises:
-        ClassifierError: the journal cannot be read.
-    """
-    last = {entry["url"]: number for number, entry in enumerate(read_entries(journal))}
-    numbers = set(last.values())
-    del last
-    for number, entry in enumerate(read_entries(journal)):
-        if number in numbers:
-            yield entry
-
-
-def failed_results(journal: Path) -> list[SearchResult]:
-    """Return the URLs whose last entry says that they failed or were only tried, in order.
-
-    Raises:
-        ClassifierError: the journal cannot be read.
-    """
-    entries = (entry for entry in last_entries(journal) if entry.get("status") in (FAILED, TRIED))
-    results = ((entry, urls.normalize(entry["url"])) for entry in entries)
+def failed_results(entries: Iterable[Entry]) -> list[SearchResult]:
+    """Return the URLs that failed or were only tried, from the last entry about each."""
+    failed = (entry for entry in entries if entry.get("status") in (FAILED, TRIED))
+    results = ((entry, urls.normalize(entry["url"])) for entry in failed)
     return [_result(url, entry) for entry, url in results if url]
 
 

@@ -9,12 +9,9 @@ from typing import TextIO
 
 from imagesieve import console, images
 from imagesieve.collecting.class_folder import scan
-from imagesieve.collecting.download_history import last_entries
-from imagesieve.collecting.journal import JOURNAL_NAME, KEPT, Entry
+from imagesieve.collecting.journal import JOURNAL_NAME, KEPT, Entry, last_entries
 from imagesieve.errors import ImageError, UsageError
 from imagesieve.files import PARTIAL_PREFIX
-
-FORMS = ("csv", "urls")
 
 # `file` is relative to the folder that was exported; the others stand in the journal.
 COLUMNS = (
@@ -81,11 +78,9 @@ def export(folder: Path, form: str, out: TextIO) -> None:
         out: where to; an open file should be UTF-8 with `newline=""`.
 
     Raises:
-        UsageError: no such form, folder or journal.
+        UsageError: no such folder or journal.
         ClassifierError: a journal cannot be read.
     """
-    if form not in FORMS:
-        raise UsageError(f"{form!r} is not a form of export: use {' or '.join(FORMS)}")
     sources = journals(folder)
     if form == "urls":
         for journal in sources:

@@ -137,6 +137,23 @@ def read_entries(path: Path) -> Iterator[Entry]:
         raise DataError(f"The journal {path} cannot be read: {error.strerror or error}.") from error
 
 
+def last_entries(path: Path) -> Iterator[Entry]:
+    """Yield the last entry about each URL, in the order of the file.
+
+    A journal may have a line for every URL ever tried, so it is never in memory as a whole: one
+    reading finds the last line about each, a second one yields those.
+
+    Raises:
+        DataError: the journal cannot be read.
+    """
+    last = {entry["url"]: number for number, entry in enumerate(read_entries(path))}
+    numbers = set(last.values())
+    del last
+    for number, entry in enumerate(read_entries(path)):
+        if number in numbers:
+            yield entry
+
+
 def _parse(line: str) -> Entry | None:
     try:
         entry = json.loads(line)

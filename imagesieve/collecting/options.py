@@ -12,7 +12,7 @@ from imagesieve.console import argument_parser, number, whole_number
 from imagesieve.errors import UsageError
 
 if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do without
-    from imagesieve.collecting.run import Search
+    from imagesieve.collecting.bing.search import ImageSearch, SavedPages
     from imagesieve.collecting.targets import CollectSettings, Target
 
 MAX_THREADS = 128
@@ -65,18 +65,14 @@ def search_options(options: argparse.Namespace) -> SearchOptions:
     return SearchOptions(**{name: getattr(options, name) for name in names})
 
 
-def open_search(options: argparse.Namespace) -> "Search":
+def open_search(options: argparse.Namespace) -> "ImageSearch | SavedPages":
     """Return the search: of Bing, or of pages that were saved."""
-    from imagesieve.collecting.bing.search import BASE_URL, ImageSearch, SavedPages, SearchSettings
+    from imagesieve.collecting.bing.search import BASE_URL, ImageSearch, SavedPages
 
     if options.page_file is not None:
         return SavedPages(options.page_file)
-    return ImageSearch(
-        SearchSettings(
-            base_url=options.base_url or os.environ.get("BING_BASE_URL") or BASE_URL,
-            seconds_between_pages=options.page_interval,
-        )
-    )
+    base_url = options.base_url or os.environ.get("BING_BASE_URL") or BASE_URL
+    return ImageSearch(base_url, options.page_interval)
 
 
 def collect_settings(options: argparse.Namespace) -> "CollectSettings":
@@ -137,11 +133,7 @@ def _read_queries(path: Path) -> list[str]:
 
 
 def _distinct(queries: Sequence[str]) -> list[str]:
-    """Return the queries without repetitions, in order.
-
-    Raises:
-        UsageError: two different queries would share a folder.
-    """
+    """Return the queries without repetitions, in order; refuse two that would share a folder."""
     seen: dict[str, str] = {}
     for query in queries:
         name = to_class_name(query)

@@ -22,6 +22,7 @@ _WITH_VALUE = frozenset(
 _AGENT = re.compile(r"\s*([a-z][\w.-]*|\*)(?:/[\w.]+)?\s*:", re.IGNORECASE)
 
 _AGENT_LINE = re.compile(r"\s*user[\s-]*agent\b\s*:?(?P<agent>[^#]*)", re.IGNORECASE)
+_MAX_OPT_OUTS = 3  # images of one host; then nothing more is requested from it
 _REFUSAL = b"User-agent: *\nDisallow: /\n"
 
 # Failures of the host itself: a request for an image would end in the same way.
@@ -31,15 +32,6 @@ _NO_HOST = frozenset({"unknown host", "private address", "no connection", "no sa
 _NO_RULES = frozenset(
     {"too many redirects", "redirect to nowhere", "not http or https", "not a valid URL"}
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class RobotsSettings:
-    """How much is requested to learn what sites forbid."""
-
-    opt_outs: int = 3  # images of one host; then nothing more is requested from it
-    robots_seconds: float = 5.0  # for one robots.txt, redirects included
-    robots_bytes: int = 512 * 1024  # what RFC 9309 asks to be read at least
 
 
 def opt_out(headers: Sequence[tuple[str, str]], token: str) -> str:
@@ -75,8 +67,9 @@ class RobotsPolicy:
     robots.txt of each origin is fetched once, however many threads need it.
     """
 
-    def __init__(self, settings: RobotsSettings | None = None) -> None:
-        self.settings = settings or RobotsSettings()
+    def __init__(self, *, robots_seconds: float = 5.0, robots_bytes: int = 512 * 1024) -> None:
+        self._seconds = robots_seconds  # for one robots.txt, redirects included
+        self._bytes = robots_bytes  # RFC 9309 asks to read at least the default
         self._lock = threading.Lock()
         self._opt_outs: dict[str, list[str]] = collections.defaultdict(list)  # by host
         self._rules: dict[Origin, Future[Protego]] = {}
@@ -101,7 +94,7 @@ class RobotsPolicy:
         """
         with self._lock:
             found = self._opt_outs.get(urls.parse(url).host, [])
-            if len(found) >= self.settings.opt_outs:
+            if len(found) >= _MAX_OPT_OUTS:
                 raise FetchError(url, "opted out", found[-1])
 
     def allows(self, url: str, fetcher: Fetcher) -> bool:
@@ -136,13 +129,12 @@ class RobotsPolicy:
             rules.set_exception(error)
 
     def _read(self, url: str, fetcher: Fetcher) -> bytes:
-        seconds = self.settings.robots_seconds
         settings = dataclasses.replace(
             fetcher.settings,
             # Not the whole, so that a host without connection differs from one without answer.
-            connect_seconds=min(fetcher.settings.connect_seconds, seconds / 2),
-            total_seconds=min(fetcher.settings.total_seconds, seconds),
-            max_bytes=self.settings.robots_bytes,
+            connect_seconds=min(fetcher.settings.connect_seconds, self._seconds / 2),
+            total_seconds=min(fetcher.settings.total_seconds, self._seconds),
+            max_bytes=self._bytes,
         )
         try:
             body = fetcher.fetch(url, settings=settings, keep_start=True).body
@@ -150,7 +142,7 @@ class RobotsPolicy:
             if error.reason == "stopped" or (error.url == url and error.reason in _NO_HOST):
                 raise
             return b"" if _means_no_rules(error) else _REFUSAL
-        if len(body) == self.settings.robots_bytes:
+        if len(body) == self._bytes:
             return body[: body.rfind(b"\n") + 1]  # half a path would forbid too much
         return body
 

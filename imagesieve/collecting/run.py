@@ -14,13 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 from imagesieve import console, cores, files
 from imagesieve.collecting import class_folder
 from imagesieve.collecting.bing.errors import BlockedError, NetworkDownError
-from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
+from imagesieve.collecting.bing.search import ImageSearch, SavedPages
 from imagesieve.collecting.candidates import TOO_SMALL, Candidate, reason_of, validate
 from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal, StoredImage
 from imagesieve.collecting.download_history import DownloadHistory
@@ -51,17 +50,9 @@ _NOT_ASKED = frozenset({HOST_DOWN, "opted out", "robots.txt", "private address",
 _STOP_SECONDS = 1.5  # how long a stopped run waits for its workers
 _RESULTS_IN_TURN = 35  # that a query gives before the next one goes on
 
+Search = ImageSearch | SavedPages
+
 _log = logging.getLogger(__name__)
-
-
-class Search(Protocol):
-    """Where images come from."""
-
-    def results(self, query: Query) -> Iterator[SearchResult]:
-        """Yield what a query finds."""
-
-    def cut(self) -> None:
-        """End the searches that are running, from any thread."""
 
 
 def collect_all(
@@ -176,11 +167,7 @@ def _offer_results(search: Search, workers: "Workers", history: DownloadHistory)
 def _results(
     search: Search, workers: "Workers", history: DownloadHistory
 ) -> Iterator[SearchResult]:
-    """Yield what is to be tried again, then what the queries find, each in its turn.
-
-    Raises:
-        SearchError: the search as a whole is of no use; or, at the end, one query was.
-    """
+    """Yield what is to be tried again, then what the queries find, each in its turn."""
     yield from history.to_be_retried()
     problem: SearchError | None = None
     target = workers.outcome.target
@@ -206,7 +193,6 @@ def _results(
 
 @contextlib.contextmanager
 def _working(workers: "Workers", num_threads: int) -> Iterator[None]:
-    """Have threads work; they are stopped when the block ends, however it ends."""
     threads = [
         threading.Thread(target=workers.work, name=f"fetch-{number}", daemon=True)
         for number in range(num_threads)
@@ -328,7 +314,6 @@ class Workers:
             self.finish()
 
     def _wait(self, is_reached: Callable[[], bool]) -> bool:
-        """Wait until a condition holds; False when the run is over."""
         with self._changed:
             while not self.over.is_set() and not is_reached():
                 # No notification says that a download has become a slow one.
@@ -401,7 +386,6 @@ class Workers:
         )
 
     def _await_memory(self, job: _Job) -> None:
-        """Wait until few enough other jobs have a large body in memory."""
         while not job.has_large and not self.over.is_set():
             job.has_large = self._large.acquire(timeout=_LOOK_SECONDS)
 
@@ -413,11 +397,7 @@ class Workers:
             yield
 
     def _require_permission(self, url: str) -> None:
-        """Check that the host allows us to fetch `url`; the caller has taken the host.
-
-        Raises:
-            FetchError: it does not; or its rules cannot be fetched.
-        """
+        """Raise FetchError unless the host, which the caller has taken, allows a request."""
         self._robots.check_host(url)
         if not self._settings.follows_robots:
             return
@@ -430,7 +410,6 @@ class Workers:
             self._throttle.pause(url)
 
     def _retry(self, job: _Job, error: FetchError) -> bool:
-        """Put a job back for later, if that may help."""
         pause = _BACKOFF_SECONDS * 2 ** (job.num_attempts - 1) * random.uniform(1, 1.5)  # noqa: S311
         pause = max(pause, error.retry_after or 0.0)
         may_pass = error.is_passing and job.num_attempts < self._settings.attempts

@@ -10,7 +10,7 @@ from filling import Run, Start
 
 import bing_downloader
 from imagesieve import console
-from imagesieve.collecting.bing.search import ImageSearch, SearchSettings
+from imagesieve.collecting.bing.search import ImageSearch
 from imagesieve.collecting.journal import Journal
 from imagesieve.collecting.targets import Target
 
@@ -25,7 +25,7 @@ def bing() -> Iterator[FakeBing]:
 @pytest.fixture
 def image_search(bing: FakeBing) -> ImageSearch:
     """Return a search that asks the fake Bing, page after page without a pause."""
-    return ImageSearch(SearchSettings(base_url=bing.url, seconds_between_pages=0.0))
+    return ImageSearch(bing.url, 0.0)
 
 
 @pytest.fixture

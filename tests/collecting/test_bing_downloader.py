@@ -151,6 +151,7 @@ def test_min_side_is_respected(bing: FakeBing, start: Start, tmp_path: Path) -> 
         ["-s", "x", "--timeout", "0"],
         ["-s", "x", "--timeout", "nan"],
         ["-s", "x", "--host-interval", "-1"],
+        ["-s", "x", "--page-interval", "-1"],
         ["-s", "x", "--format", "tiff"],
         ["-s", "x", "--min-side", "100", "--max-side", "99"],
         ["-s", "x", "--page-file", "missing"],

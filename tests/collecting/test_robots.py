@@ -11,12 +11,11 @@ import pytest
 from fake_bing import FakeBing
 from web_host import Answer, drip, later, redirect, send, send_in_parts, send_raw
 
-from imagesieve.collecting.robots import RobotsPolicy, RobotsSettings, opt_out, parse_robots
+from imagesieve.collecting.robots import RobotsPolicy, opt_out, parse_robots
 from imagesieve.web.connections import AGENT_TOKEN
 from imagesieve.web.fetch import Fetcher, FetchError, FetchSettings
 
 LARGE = bytes(30 * 2**20)  # more than the buffers between two sockets hold
-QUICK = RobotsSettings(robots_seconds=0.4)
 FORBIDDING = b"User-agent: *\nDisallow: /\n"
 
 
@@ -182,7 +181,7 @@ def test_answer_for_robots_allows_or_forbids(
     bing: FakeBing, fetcher: Fetcher, answer: Answer, is_allowed: bool
 ) -> None:
     bing.robots["127.0.0.1"] = answer
-    robots, start = RobotsPolicy(QUICK), time.monotonic()
+    robots, start = RobotsPolicy(robots_seconds=0.4), time.monotonic()
     assert [robots.allows(f"{bing.url}/{name}", fetcher) for name in "ab"] == [is_allowed] * 2
     assert time.monotonic() - start < 4.0
     assert bing.requests == ["/robots.txt"]
@@ -202,7 +201,7 @@ def test_five_redirects_to_robots_are_followed(
 def test_of_a_huge_file_the_start_counts(bing: FakeBing, fetcher: Fetcher) -> None:
     start = b"User-agent: *\nDisallow: /first\nDisallow: /cut-here\n"
     bing.robots["127.0.0.1"] = send(start + b"# more\n" * 10**6 + b"Disallow: /last\n")
-    robots = RobotsPolicy(RobotsSettings(robots_bytes=start.index(b"-here")))
+    robots = RobotsPolicy(robots_bytes=start.index(b"-here"))
     assert not robots.allows(f"{bing.url}/first", fetcher)
     assert robots.allows(f"{bing.url}/cut-and-dried", fetcher)  # no half of a line
     whole = RobotsPolicy()

@@ -27,7 +27,6 @@ from imagesieve.collecting.bing.search import (
     BROWSER,
     ImageSearch,
     SavedPages,
-    SearchSettings,
 )
 from imagesieve.errors import SearchError, UsageError
 
@@ -69,12 +68,7 @@ def pages(*texts: str | Answer) -> Answer:
 @pytest.mark.parametrize("url", ["ftp://x/", "www.bing.com", "http://", "http://[", ""])
 def test_useless_base_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="base URL"):
-        SearchSettings(base_url=url)
-
-
-def test_useless_number_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="at least"):
-        SearchSettings(seconds_between_pages=-1.0)
+        ImageSearch(url)
 
 
 def test_results_carry_their_query_and_their_rank(
@@ -284,16 +278,15 @@ def test_changed_markup_is_reported_with_the_page(
 
 def test_closed_port_is_reported_as_network_down() -> None:
     with FakeBing() as gone:
-        settings = SearchSettings(base_url=gone.url)
+        pass
     with pytest.raises(NetworkDownError, match="cannot be reached"):
-        urls_found(ImageSearch(settings))
+        urls_found(ImageSearch(gone.url))
 
 
 def test_unknown_host_is_reported_as_network_down() -> None:
     clock = Clock()
-    settings = SearchSettings(base_url="http://bing.invalid")
     with pytest.raises(NetworkDownError, match="unknown host"):
-        urls_found(ImageSearch(settings, clock=clock, wait=clock.wait))
+        urls_found(ImageSearch("http://bing.invalid", clock=clock, wait=clock.wait))
 
 
 @pytest.mark.parametrize(("status", "num_asked"), [(500, 3), (404, 1)])
@@ -387,8 +380,7 @@ def test_huge_page_is_a_plain_search_error(bing: FakeBing, image_search: ImageSe
 
 
 def paced_search(bing: FakeBing, clock: Clock) -> ImageSearch:
-    settings = SearchSettings(base_url=bing.url, seconds_between_pages=1.0)
-    return ImageSearch(settings, clock=clock, wait=clock.wait)
+    return ImageSearch(bing.url, 1.0, clock=clock, wait=clock.wait)
 
 
 def record_times(bing: FakeBing, clock: Clock, answer: Answer) -> list[float]:
@@ -450,8 +442,8 @@ def test_retry_waits_as_long_as_the_server_asks_within_reason(
     ],
 )
 def test_only_ones_own_machine_is_asked_without_a_pause(base_url: str, seconds: float) -> None:
-    assert SearchSettings(base_url=base_url).pause_seconds == seconds
-    assert SearchSettings(base_url=base_url, seconds_between_pages=0.5).pause_seconds == 0.5
+    assert ImageSearch(base_url).pause_seconds == seconds
+    assert ImageSearch(base_url, 0.5).pause_seconds == 0.5
 
 
 def test_request_looks_like_that_of_a_browser(bing: FakeBing, image_search: ImageSearch) -> None:
@@ -487,7 +479,7 @@ def test_page_that_never_comes_ends_at_its_deadline(
     bing.search_answer = answer
     start = time.monotonic()
     with pytest.raises(NetworkDownError, match=words):
-        urls_found(ImageSearch(SearchSettings(base_url=bing.url)))
+        urls_found(ImageSearch(bing.url))
     assert time.monotonic() - start < 10.0
 
 
@@ -511,7 +503,7 @@ def test_cut_ends_the_search_before_the_next_image(
 
 def test_cut_ends_the_pause_before_a_page(bing: FakeBing) -> None:
     bing.search_answer = send(b"", 429, Retry_After="30")
-    search = ImageSearch(SearchSettings(base_url=bing.url))
+    search = ImageSearch(bing.url)
     threading.Timer(0.1, search.cut).start()
     start = time.monotonic()
     assert list(search.results(X)) == []

@@ -34,17 +34,13 @@ class BlockedError(SearchError):
 
 
 class MarkupChangedError(SearchError):
-    """A result page came, but nothing in it can be read.
-
-    Attributes:
-        page: its text, which shows how the parser must be adapted.
-    """
+    """A result page came, but nothing in it can be read."""
 
     exit_code = 5
 
     def __init__(self, message: str, page: str) -> None:
         super().__init__(message)
-        self.page = page
+        self.page = page  # its text, which shows how the parser must be adapted
 
 
 class NetworkDownError(SearchError):

@@ -96,24 +96,17 @@ def decode_page(body: bytes) -> str:
 
 
 class _PageParser(HTMLParser):
-    """Collects what can be read in elements, and the offset of the next page.
-
-    Attributes:
-        found: (rung, result) pairs in the order of the page.
-        num_items: elements of Bing's own class, readable or not.
-        next_first: offset of the next page, or None.
-    """
+    """Collects what can be read in elements, and the offset of the next page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, SearchResult]] = []
-        self.num_items = 0
-        self.next_first: int | None = None
+        self.found: list[tuple[str, SearchResult]] = []  # with the rung, in order
+        self.num_items = 0  # elements of Bing's own class, readable or not
+        self.next_first: int | None = None  # offset of the next page, or None
         self._urls: set[str] = set()
         self._awaits_size = False  # the last result's size may follow as text
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one start tag; attribute values come unescaped."""
         attributes = {name: value or "" for name, value in attrs}
         if "data-nexturl" in attributes:
             offset = _link_parameters(attributes["data-nexturl"]).get("first", "")
@@ -130,7 +123,6 @@ class _PageParser(HTMLParser):
             self._awaits_size = not (result.width and result.height)
 
     def handle_data(self, data: str) -> None:
-        """Look for the size of the last result."""
         match = _SIZE.match(data) if self._awaits_size else None
         if match:
             rung, result = self.found[-1]

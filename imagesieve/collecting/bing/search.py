@@ -50,45 +50,37 @@ _DICE = random.SystemRandom()  # for pauses only, which no result depends on
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class SearchSettings:
-    """Which server is asked, and how patiently.
-
-    Raises:
-        UsageError: `base_url` or the number is of no use.
-    """
-
-    base_url: str = BASE_URL  # before `/images/async`
-    # The least time from the end of one page to the request of the next, to which chance adds up
-    # to a half; a retry waits 2, then 4 times as long. None: 1, or 0 on this machine.
-    seconds_between_pages: float | None = None
-
-    def __post_init__(self) -> None:
-        if not _base_host(self.base_url):
-            raise UsageError(f"{self.base_url!r} is not a base URL: use one such as {BASE_URL}")
-        if (self.seconds_between_pages or 0.0) < 0.0:
-            raise UsageError("seconds_between_pages must be at least 0")
-
-    @property
-    def pause_seconds(self) -> float:
-        """The least time between pages, chosen or by default."""
-        if self.seconds_between_pages is not None:
-            return self.seconds_between_pages
-        return 0.0 if urls.is_loopback(_base_host(self.base_url)) else _PAGE_SECONDS
-
-
 class ImageSearch:
     """Reads result pages for any number of queries. One thread reads; any thread may `cut`."""
 
     def __init__(
         self,
-        settings: SearchSettings | None = None,
+        base_url: str = BASE_URL,
+        seconds_between_pages: float | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Build a search; `wait` waits for an event, for at most so many seconds of `clock`."""
-        self.settings = settings or SearchSettings()
+        """Build a search.
+
+        Args:
+            base_url: the server, before `/images/async`.
+            seconds_between_pages: least time from the end of one page to the request of the next,
+                to which chance adds up to a half; a retry waits 2, then 4 times as long. None: 1,
+                or 0 on this machine.
+            clock: returns the time in seconds.
+            wait: waits for an event, for at most so many seconds of `clock`.
+
+        Raises:
+            UsageError: `base_url` cannot be one.
+        """
+        host = _base_host(base_url)
+        if not host:
+            raise UsageError(f"{base_url!r} is not a base URL: use one such as {BASE_URL}")
+        if seconds_between_pages is None:
+            seconds_between_pages = 0.0 if urls.is_loopback(host) else _PAGE_SECONDS
+        self.pause_seconds = seconds_between_pages
+        self._base_url = base_url
         self._clock = clock
         self._wait_for = wait
         self._last_page_at = float("-inf")
@@ -115,7 +107,7 @@ class ImageSearch:
 
     def _new_fetcher(self) -> Fetcher:
         # A user who names another server than Bing has chosen it, be it on this machine.
-        is_chosen = self.settings.base_url != BASE_URL
+        is_chosen = self._base_url != BASE_URL
         settings = FetchSettings(
             max_bytes=_MAX_PAGE_BYTES, allow_private_hosts=is_chosen, user_agent=BROWSER
         )
@@ -137,7 +129,7 @@ class ImageSearch:
 
     def _read_page(self, query: Query, first: int, fetcher: Fetcher) -> ResultPage | None:
         """Return a page, or None when the search was cut."""
-        url = page_url(self.settings.base_url, query, first)
+        url = page_url(self._base_url, query, first)
         fetched = self._fetch(url, page_headers(query), fetcher)
         if fetched is None or fetcher.stopped.is_set():
             return None
@@ -158,8 +150,8 @@ class ImageSearch:
             except FetchError as error:
                 is_last = num_tries == _MAX_TRIES or not may_pass(error)
                 if is_last and not fetcher.stopped.is_set():
-                    raise search_error(self.settings.base_url, error) from error
-                pause = self.settings.pause_seconds * 2.0**num_tries
+                    raise search_error(self._base_url, error) from error
+                pause = self.pause_seconds * 2.0**num_tries
                 pause = max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
             finally:
                 self._last_page_at = self._clock()
@@ -167,7 +159,7 @@ class ImageSearch:
 
     def _wait(self, seconds: float, fetcher: Fetcher) -> bool:
         """Wait, at least for the distance between pages; False when the search was cut."""
-        distance = self.settings.pause_seconds * _DICE.uniform(1.0, 1.5)
+        distance = self.pause_seconds * _DICE.uniform(1.0, 1.5)
         end = max(self._last_page_at + distance, self._clock() + seconds)
         while not fetcher.stopped.is_set() and (left := end - self._clock()) > 0.0:
             self._wait_for(fetcher.stopped, left)
@@ -197,7 +189,6 @@ class SavedPages:
         return self._results(query, self._is_cut)
 
     def cut(self) -> None:
-        """Do as `ImageSearch.cut`."""
         self._is_cut.set()
         self._is_cut = threading.Event()
 
@@ -248,11 +239,9 @@ class _Adapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, *_: object, **__: object
     ) -> urllib3.HTTPConnectionPool:
-        """Return the pool that opens the connection, which takes care of TLS by itself."""
-        return self._pool
+        return self._pool  # whose connections take care of TLS by themselves
 
     def close(self) -> None:
-        """Close the pool, too."""
         self._pool.close()
         super().close()
 
