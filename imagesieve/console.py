@@ -56,13 +56,7 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 def whole_number(
     least: int = 1, most: int | None = None, *, what: str = "whole number"
 ) -> Callable[[str], int]:
-    """Return the type of an option that takes a whole number from `least` to `most`.
-
-    Args:
-        least: 0 or more.
-        most: None for no upper bound.
-        what: the message's name for it, such as "whole number of requests".
-    """
+    """Return the type of an option that takes a whole number; errors call it `what`."""
 
     def parse(text: str) -> int:
         # `int` alone would take blanks, signs, underscores and the digits of other scripts, too.
@@ -83,14 +77,9 @@ def number(
     below: float | None = None,
     what: str = "number",
 ) -> Callable[[str], float]:
-    """Return the type of an option that takes a finite number within bounds.
+    """Return the type of an option that takes a finite number; errors call it `what`.
 
-    Args:
-        least: the smallest number that is allowed.
-        most: the largest number that is allowed.
-        above: instead of `least`, a bound that is not allowed itself.
-        below: instead of `most`, a bound that is not allowed itself.
-        what: the message's name for it, such as "number of seconds".
+    `above` and `below` are bounds that are not allowed themselves, instead of `least` and `most`.
     """
     bounds = f"from {least:,}" if above is None else f"above {above:,}"
     if below is not None:

@@ -100,44 +100,30 @@ class ImageError(ClassifierError):
 
 
 class UnreadableImageError(ImageError):
-    """The file is missing or cannot be opened."""
-
     slug = "unreadable-file"
 
 
 class EmptyImageError(ImageError):
-    """The file or field has no bytes."""
-
     slug = "empty-image"
 
 
 class ImageTooLargeError(ImageError):
-    """The file has more bytes than the limit."""
-
     slug = "image-too-large"
 
 
 class UnsupportedImageFormatError(ImageError):
-    """The first bytes are not those of an accepted format."""
-
     slug = "unsupported-image-format"
 
 
 class TooManyPixelsError(ImageError):
-    """The header announces more pixels than the limit."""
-
     slug = "too-many-pixels"
 
 
 class ImageTooSmallError(ImageError):
-    """A side is shorter than the limit."""
-
     slug = "image-too-small"
 
 
 class TruncatedImageError(ImageError):
-    """The file ends before its last pixel."""
-
     slug = "truncated-image"
 
 

@@ -110,27 +110,16 @@ DEFAULT_LIMITS = Limits()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image that passed every check.
+    """An image that passed every check."""
 
-    Attributes:
-        pixels: (height, width, 3) uint8, RGB, 0 to 255.
-        format: one of `FORMATS`.
-        width: pixels of the original, after orientation.
-        height: pixels of the original, after orientation.
-        orientation: EXIF orientation that was applied, 1 to 8.
-        mode: Pillow's name of the original's kind of pixels, such as `RGB`, `CMYK` or `I;16`.
-        sha256: of the encoded bytes, 64 hexadecimal digits.
-        num_bytes: size of the encoded image.
-    """
-
-    pixels: np.ndarray
-    format: str
-    width: int
+    pixels: np.ndarray  # (height, width, 3) uint8, RGB, 0 to 255
+    format: str  # one of `FORMATS`
+    width: int  # pixels of the original, after orientation
     height: int
-    orientation: int
-    mode: str
-    sha256: str
-    num_bytes: int
+    orientation: int  # EXIF orientation that was applied, 1 to 8
+    mode: str  # Pillow's name of the original's kind of pixels, such as `RGB`, `CMYK` or `I;16`
+    sha256: str  # of the encoded bytes, 64 hexadecimal digits
+    num_bytes: int  # of the encoded image
 
 
 def large_images_take_turns(num_pixels: int) -> contextlib.AbstractContextManager[object]:

@@ -23,37 +23,25 @@ DEFAULT_FALLBACK_CLASS = "neutral"
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """What a model says of one image."""
 
-    Attributes:
-        label: the most probable class.
-        probability: of `label`, 0 to 1.
-        probabilities: class -> probability, in the model's order; they sum to 1.
-        decision: the answer under the decision policy; `label` or the fallback class.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    decision: str
+    label: str  # the most probable class
+    probability: float  # of `label`, 0 to 1
+    probabilities: dict[str, float]  # class -> probability, in the model's order; they sum to 1
+    decision: str  # the answer under the decision policy; `label` or the fallback class
 
 
 @dataclasses.dataclass(frozen=True)
 class DecisionPolicy:
     """How the answer for an image is chosen.
 
-    Attributes:
-        kind: one of `KINDS`.
-        min_confidence: probability, 0 to 1, that the best class must reach under `confident`.
-        fallback_class: the answer below it; need not be a class of the model.
-
     Raises:
         UsageError: an unknown kind, or a confidence outside 0 to 1.
     """
 
-    kind: str = ARGMAX
-    min_confidence: float = DEFAULT_MIN_CONFIDENCE
-    fallback_class: str = DEFAULT_FALLBACK_CLASS
+    kind: str = ARGMAX  # one of `KINDS`
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE  # 0 to 1; what the best class must reach
+    fallback_class: str = DEFAULT_FALLBACK_CLASS  # the answer below it, any text
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -32,19 +32,13 @@ _log = logging.getLogger(__name__)
 
 
 class Engine(abc.ABC):
-    """Runs a model on batches of images.
+    """Runs a model on batches of images."""
 
-    Attributes:
-        name: engine and precision, for example `openvino-bf16`.
-        image_size: (height, width) in pixels.
-        output_shapes: of each output without the batch; None where a length may vary.
-        num_streams: how many calls are worth running at once.
-    """
-
-    name: str
-    image_size: tuple[int, int]
+    name: str  # engine and precision, for example `openvino-bf16`
+    image_size: tuple[int, int]  # (height, width) in pixels
+    # Of each output without the batch; None where a length may vary
     output_shapes: tuple[tuple[int | None, ...], ...]
-    num_streams: int
+    num_streams: int  # how many calls are worth running at once
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:

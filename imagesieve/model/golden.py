@@ -28,15 +28,10 @@ _HEADER_BYTES = 4096  # of an array in the file, at most
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Golden:
-    """Images and their probabilities.
+    """Images and their probabilities."""
 
-    Attributes:
-        pixels: (images, height, width, 3) uint8, RGB, 0 to 255, as the network takes them.
-        probabilities: (images, classes) float32, of Keras in single precision, before any
-            temperature.
-    """
-
-    pixels: np.ndarray
+    pixels: np.ndarray  # (images, height, width, 3) uint8, RGB, 0 to 255, as the network takes them
+    # (images, classes) float32, of Keras in single precision, before any temperature
     probabilities: np.ndarray
 
 

@@ -19,14 +19,7 @@ _SUM_TOLERANCE = 0.02  # of the probabilities: bfloat16 rounds each of them
 
 
 class Predictor:
-    """Predicts images with one model version; safe to call from many threads.
-
-    Attributes:
-        version: the model version.
-        engine: what runs it.
-        policy: the decision policy in force.
-        info: what there is to tell users about all three.
-    """
+    """Predicts images with one model version; safe to call from many threads."""
 
     def __init__(
         self,

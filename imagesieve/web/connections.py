@@ -27,18 +27,14 @@ _LEAST_SECONDS = 0.01  # for the last of many IP addresses; 0 would mean not to 
 
 
 class Connection:
-    """The sockets of one download, which any thread can cut.
-
-    Attributes:
-        cut_reason: why it was cut, or "".
-    """
+    """The sockets of one download, which any thread can cut."""
 
     def __init__(self, connect_seconds: float, *, allow_private: bool) -> None:
         self._connect_seconds = connect_seconds
         self._allow_private = allow_private
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self.cut_reason = ""
+        self.cut_reason = ""  # why it was cut, or ""
 
     def open(self, url: ParsedUrl) -> socket.socket:
         """Return a socket connected to one of the checked IP addresses of a host.
@@ -155,7 +151,6 @@ class _PlainConnection(HTTPConnection):
         self._connection = connection
 
     def connect(self) -> None:
-        """Connect to one of the host's checked IP addresses."""
         self.sock = self._connection.open(self._url)
 
 
@@ -165,19 +160,13 @@ class _TlsConnection(_PlainConnection):
     default_port = urls.PORTS["https"]  # type: ignore[misc]  # urllib3 does so itself
 
     def connect(self) -> None:
-        """Connect to one of the host's checked IP addresses, and shake hands."""
         # Not through urllib3, which changes the context again and again while others use it.
         plain = self._connection.open(self._url)
         self.sock = _tls_context().wrap_socket(plain, server_hostname=self.host)
 
 
 def http_connection(url: ParsedUrl, connection: Connection, read_seconds: float) -> HTTPConnection:
-    """Return an HTTP connection to the host of `url` that is opened by its first request.
-
-    Args:
-        connection: opens the socket, and can cut it.
-        read_seconds: longest silence.
-    """
+    """Return an HTTP connection to the host of `url` that `connection` opens when it is used."""
     kind = _TlsConnection if url.scheme == "https" else _PlainConnection
     return kind(url, connection, read_seconds)
 
@@ -188,11 +177,7 @@ def open_response(
 ) -> Iterator[urllib3.BaseHTTPResponse]:
     """Send a GET request, and yield the response while its body is still on the way.
 
-    Args:
-        url: its host is looked up now.
-        headers: of the request.
-        connection: opens the socket, and can cut it.
-        read_seconds: longest silence.
+    The socket, which `connection` can cut, may be silent for `read_seconds`.
 
     Raises:
         FetchError: see `Connection.open`.

@@ -99,27 +99,19 @@ class Fetched:
 
 
 class Fetcher:
-    """Downloads, from any number of threads, until it is stopped.
-
-    Attributes:
-        stopped: set by `stop`, before the downloads that are running fail.
-    """
+    """Downloads, from any number of threads, until it is stopped."""
 
     def __init__(
         self,
         settings: FetchSettings | None = None,
         open_response: OpenResponse = connections.open_response,
     ) -> None:
-        """Prepare to fetch; nothing is requested yet.
-
-        Args:
-            settings: the defaults of `FetchSettings` when None.
-            open_response: sends the request of each hop over the `Connection` that it is given.
-        """
+        """Prepare to fetch; `open_response` sends a request over the connection it is given."""
         self.settings = settings or FetchSettings()
         self._open_response = open_response
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
+        # Set by `stop`, before the downloads that are running fail.
         self.stopped = threading.Event()
 
     def fetch(
