@@ -79,11 +79,6 @@ def test_blocked_query_does_not_stop_the_others(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["a", "c"]
 
 
-def test_exhausted_results_exit_3(bing: FakeBing, start: Start) -> None:
-    bing.add_images(2)
-    assert start("-s", "x", "--limit", "5") == 3
-
-
 def test_captcha_exits_4_and_says_what_to_do(
     bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:

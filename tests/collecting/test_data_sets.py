@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from fake_bing import FakeBing, draw
 from PIL import Image
-from web_host import send
 
 import bing_downloader
 from imagesieve import images
@@ -143,15 +142,3 @@ def test_an_image_of_another_class_is_kept_with_a_warning(
     bing.items[0]["murl"] = bing.add("/copy.png", copy_of(0))
     assert start("-s", "x", "-o", "data/train/not-menu", "--limit", "1") == 0
     assert "other classes" in capsys.readouterr().err
-
-
-def test_classes_after_a_blocked_one_are_filled(
-    bing: FakeBing, start: Start, tmp_path: Path
-) -> None:
-    (tmp_path / "queries.txt").write_text("\n".join("abc"))
-    for number, query in enumerate("abc"):
-        bing.add_images(60, start=100 * number, query=query)
-    bing.search_answer_of["b"] = send(b"", 403)
-    assert start("-f", "queries.txt", "-o", "out", "--limit", "50", "--host-interval", "0.01") == 4
-    assert {name: len(images_in(tmp_path / "out" / name)) for name in "ac"} == {"a": 50, "c": 50}
-    assert not (tmp_path / "out/b").exists()

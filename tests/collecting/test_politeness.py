@@ -111,42 +111,6 @@ def test_a_host_bears_few_requests_at_once_with_a_pause_between(seed: int, most:
             waiting.leave(held.pop(dice.randrange(len(held))), answered=True)
 
 
-def test_threads_keep_the_limits_too(crowd: Crowd) -> None:
-    waiting = throttle(2, 0.02)
-    urls = [f"http://127.0.0.1:{port}/" for port in range(3)]
-    lock = threading.Lock()
-    held = collections.Counter[str]()
-    ends: dict[str, float] = {}
-    num_left = 12 * len(urls)
-
-    def work() -> None:
-        nonlocal num_left
-        while (taken := waiting.take()) is not None:
-            _, url = taken
-            with lock:
-                held[url] += 1
-                ends[url] = time.monotonic()
-                assert held[url] <= 2
-            time.sleep(0.002)
-            with lock:
-                held[url] -= 1
-                num_left -= 1
-                if not num_left:
-                    waiting.close()
-            waiting.leave(url, answered=True)
-
-    start = time.monotonic()
-    for url in urls:
-        for number in range(12):
-            waiting.put(number, url)
-    for _ in range(8):
-        crowd.start(work)
-    crowd.join()
-    # Eleven pauses lie between twelve requests, on each host beside the others.
-    assert all(end - start >= 11 * 0.02 for end in ends.values())
-    assert max(ends.values()) - start < SOON
-
-
 def test_a_busy_host_delays_no_other() -> None:
     waiting = throttle(2, 0.0)
     for name in ("one", "two", "three", "four"):

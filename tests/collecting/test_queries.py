@@ -13,6 +13,7 @@ from imagesieve.errors import UsageError
 BASE = "https://www.bing.com"
 START = "q=menu&first=1&count=35&mmasync=1&adlt=moderate&safeSearch=Moderate"
 
+COLORS = "red orange yellow green teal blue purple pink brown black gray white"
 # Option and name -> Bing's word, written down once more as they were seen.
 GOLDEN_FILTERS = {
     ("size", "small"): "imagesize-small",
@@ -22,18 +23,7 @@ GOLDEN_FILTERS = {
     ("size", "larger-than:640x480"): "imagesize-custom_640_480",
     ("color", "color"): "color2-color",
     ("color", "monochrome"): "color2-bw",
-    ("color", "red"): "color2-FGcls_RED",
-    ("color", "orange"): "color2-FGcls_ORANGE",
-    ("color", "yellow"): "color2-FGcls_YELLOW",
-    ("color", "green"): "color2-FGcls_GREEN",
-    ("color", "teal"): "color2-FGcls_TEAL",
-    ("color", "blue"): "color2-FGcls_BLUE",
-    ("color", "purple"): "color2-FGcls_PURPLE",
-    ("color", "pink"): "color2-FGcls_PINK",
-    ("color", "brown"): "color2-FGcls_BROWN",
-    ("color", "black"): "color2-FGcls_BLACK",
-    ("color", "gray"): "color2-FGcls_GRAY",
-    ("color", "white"): "color2-FGcls_WHITE",
+    **{("color", name): f"color2-FGcls_{name.upper()}" for name in COLORS.split()},
     ("type", "photo"): "photo-photo",
     ("type", "clipart"): "photo-clipart",
     ("type", "line"): "photo-linedrawing",

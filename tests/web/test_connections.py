@@ -132,7 +132,7 @@ def test_name_is_looked_up_once(host: WebHost, monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 1
 
 
-def test_line_that_was_cut_during_a_slow_look_up_connects_to_nothing(
+def test_connection_that_was_cut_during_a_slow_look_up_connects_to_nothing(
     host: WebHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_up, mine = socket.getaddrinfo, new_connection()
@@ -179,14 +179,14 @@ def wait_for_cut(cut: Connection) -> str:
     return cut.cut_reason
 
 
-def test_each_line_is_cut_at_its_own_deadnew_connection() -> None:
+def test_each_connection_is_cut_at_its_own_deadline() -> None:
     deadlines = Deadlines()
     late, soon = new_connection(), new_connection()
     with deadlines.limit(late, 60.0), deadlines.limit(soon, 0.05):
         assert (wait_for_cut(soon), late.cut_reason) == ("timeout", "")
 
 
-def test_line_whose_download_has_ended_is_left_alone() -> None:
+def test_connection_whose_download_has_ended_is_left_alone() -> None:
     deadlines = Deadlines()
     ended, other = new_connection(), new_connection()
     with deadlines.limit(ended, 0.05):
@@ -196,7 +196,7 @@ def test_line_whose_download_has_ended_is_left_alone() -> None:
     assert ended.cut_reason == ""
 
 
-def test_watchdog_that_slept_wakes_for_a_new_new_connection() -> None:
+def test_sleeping_deadlines_wake_for_a_new_connection() -> None:
     deadlines = Deadlines()
     for _ in range(2):
         mine = new_connection()
