@@ -62,11 +62,8 @@ def validate(
 ) -> Candidate:
     """Decode a downloaded image and return what shall be written.
 
-    Args:
-        data: the encoded image.
-        limits: the caps that it must keep to.
-        max_side: pixels; an image with a longer side is scaled down to it.
-        file_format: `keep`, or `jpg` to write every image as an RGB JPEG.
+    An image with a side over `max_side` pixels is scaled down to it; the file format `jpg` writes
+    every image as an RGB JPEG.
 
     Raises:
         ImageError: it is not usable, or would not be after scaling.

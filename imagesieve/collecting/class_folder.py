@@ -254,12 +254,8 @@ def scan(
 ) -> dict[Path, StoredImage | ImageError]:
     """Read every file of a folder, except hidden ones and subfolders.
 
-    A file that is still what the journal says (by its SHA-256) is not decoded again.
-
-    Args:
-        folder: of one class; it may be missing.
-        limits: what a good image keeps to.
-        trusting: believe the journal already when the size in bytes is the same.
+    A file that is still what the journal says is not decoded again: its SHA-256 decides, or if
+    `trusting` already its size in bytes. The folder may be missing.
 
     Returns:
         path -> the good image, or what is wrong with the file; in order of their names.

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,41 +35,12 @@ class BusyError(ClassifierError):
 
 
 class Journal:
-    """The journal of one class folder; any thread may add to it. A context manager.
+    """The open journal of one class folder; any thread may add to it. See `open_journal`."""
 
-    While it is open no other process can open it, and what a killed process left half written in
-    the folder is removed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / JOURNAL_NAME
-        self._lock = threading.Lock()
-        self._stack = contextlib.ExitStack()
-        self._file: IO[bytes] | None = None
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path = path
+        self._file = file
         self._synced_at = 0.0
-        self._was_new = False
-
-    def __enter__(self) -> "Journal":
-        with reporting_output_errors(self.path), contextlib.ExitStack() as on_error:
-            self._was_new = not self.folder.exists()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = on_error.enter_context(self._open())
-            for partial in self.folder.glob(f"{PARTIAL_PREFIX}*"):
-                if partial.is_file():
-                    partial.unlink()
-            self._stack = on_error.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock, reporting_output_errors(self.path), self._stack:
-            file, self._file = self._file, None
-            if file is None:
-                return
-            if os.fstat(file.fileno()).st_size:
-                os.fsync(file.fileno())
-            else:
-                self._remove_traces()
 
     def add(self, entry: Entry) -> None:
         """Append one line, of at least `url` and `status`, with the time and without empty values.
@@ -81,43 +51,72 @@ class Journal:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         fields = {name: value for name, value in entry.items() if value not in ("", None)}
         data = (json.dumps({"time": moment, **fields}) + "\n").encode()
-        file = self._file
-        if file is None:
-            raise ValueError("the journal is not open")
         with reporting_output_errors(self.path):
             # One call that appends, which the system keeps apart from those of other threads: a
             # lock would be held while all others compute.
-            if file.write(data) != len(data):
+            if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # Lines that wait for the disk are lost when the power fails, not when we are killed.
             if time.monotonic() - self._synced_at > _SYNC_SECONDS:
                 self._synced_at = time.monotonic()
-                os.fsync(file.fileno())
+                os.fsync(self._file.fileno())
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[IO[bytes]]:
-        import fcntl
 
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(locked(self.path, wait=False))
-            except BlockingIOError as error:
-                raise BusyError(
-                    f"Another bing_downloader.py fills {self.folder}: wait until it has ended."
-                ) from error
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a crash tore the last line: do not glue ours to it
-                    file.write(b"\n")
-            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
-            yield file
+@contextlib.contextmanager
+def open_journal(folder: Path) -> Iterator[Journal]:
+    """Yield the journal of a class folder, which is made if it is not there.
 
-    def _remove_traces(self) -> None:
-        """Leave no empty folder behind, which training would take for a class without images."""
-        self.path.unlink(missing_ok=True)
-        if self._was_new:
-            with contextlib.suppress(OSError):  # not empty any more
-                self.folder.rmdir()
+    While it is open no other process can open it, and what a killed process left half written in
+    the folder is removed. A folder in which nothing was tried is left as it was.
+
+    Raises:
+        BusyError: another process has opened it.
+        OutputError: it could not be written.
+    """
+    path = folder / JOURNAL_NAME
+    with contextlib.ExitStack() as stack:
+        with reporting_output_errors(path):
+            was_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(_open(path))
+            for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
+                if partial.is_file():
+                    partial.unlink()
+        try:
+            yield Journal(path, file)
+        finally:
+            with reporting_output_errors(path):
+                if os.fstat(file.fileno()).st_size:
+                    os.fsync(file.fileno())
+                else:
+                    _remove_traces(path, was_new=was_new)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(locked(path, wait=False))
+        except BlockingIOError as error:
+            raise BusyError(
+                f"Another bing_downloader.py fills {path.parent}: wait until it has ended."
+            ) from error
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a crash tore the last line: do not glue ours to it
+                file.write(b"\n")
+        fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+        yield file
+
+
+def _remove_traces(path: Path, *, was_new: bool) -> None:
+    """Leave no empty folder behind, which training would take for a class without images."""
+    path.unlink(missing_ok=True)
+    if was_new:
+        with contextlib.suppress(OSError):  # not empty any more
+            path.parent.rmdir()
 
 
 def read_entries(path: Path) -> Iterator[Entry]:

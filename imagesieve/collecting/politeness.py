@@ -100,12 +100,9 @@ class HostThrottle(Generic[Job]):
             return None
 
     def leave(self, url: str, *, answered: bool | None) -> None:
-        """Release a host after a job.
+        """Release the host of a URL that `take` returned.
 
-        Args:
-            url: as `take` returned it.
-            answered: whether the host answered at all, be it with an error; None if there was no
-                request.
+        `answered`: at all, be it with an error; None if there was no request.
         """
         with self._jobs_changed:
             host = self._host(url)

@@ -23,7 +23,7 @@ from imagesieve.collecting.bing.search import ImageSearch, SavedPages
 from imagesieve.collecting.candidates import TOO_SMALL, Candidate, reason_of, validate
 from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal, StoredImage
 from imagesieve.collecting.download_history import DownloadHistory
-from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.journal import open_journal
 from imagesieve.collecting.outcome import Outcome
 from imagesieve.collecting.politeness import Host, HostThrottle, host_of
 from imagesieve.collecting.robots import RobotsPolicy
@@ -115,7 +115,9 @@ def _collect(
     start = time.monotonic()
     target = outcome.target
     with contextlib.ExitStack() as stack:
-        journals = {side.folder: stack.enter_context(Journal(side.folder)) for side in target.sides}
+        journals = {
+            side.folder: stack.enter_context(open_journal(side.folder)) for side in target.sides
+        }
         folder = ClassFolder(
             target,
             folders,

@@ -22,15 +22,9 @@ def further_frames(
 ) -> list[np.ndarray]:
     """Return frames of an animation besides the first, spread evenly over its first 64.
 
-    Args:
-        data: the encoded image.
-        first: what `images.decode` made of it, with every check.
-        count: how many at most.
-        at_once: see `images.decode`.
-
     Returns:
-        (height, width, 3) uint8 arrays of the first one's shape; none when the image does not
-        move, and fewer than asked for when decoding them takes long.
+        at most `count` (height, width, 3) uint8 arrays of the shape of `first`, which
+        `images.decode` made; none when the image does not move, and fewer when decoding takes long.
 
     Raises:
         UndecodableImageError: one of them is damaged.

@@ -34,11 +34,7 @@ _JPEG_BARE = frozenset(bytes([0xFF, code]) for code in (0x01, *range(0xD0, 0xDA)
 
 
 def check(image_format: str, data: bytes) -> None:
-    """Check that an image has no more blocks than any program writes.
-
-    Args:
-        image_format: one of `images.FORMATS`.
-        data: the encoded image; its decoder finds all other damage.
+    """Check that an image has no more blocks than any program writes; see `images.FORMATS`.
 
     Raises:
         UndecodableImageError: there are too many.

@@ -64,11 +64,8 @@ class FingerprintIndex:
     def find(self, fingerprint: bytes, start: int = 0) -> list[str]:
         """Return the names of all near-duplicates, in the order in which they were added.
 
-        While one thread adds, others may find what was there before.
-
-        Args:
-            fingerprint: of any image.
-            start: leave out as many of those that were added first.
+        The `start` that were added first are left out. While one thread adds, others may find what
+        was there before.
         """
         count = len(self._keys)  # first: the arrays are never shorter than that
         words = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)[np.newaxis]

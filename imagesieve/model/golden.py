@@ -90,9 +90,7 @@ def difference(engine: Engine, golden: Golden) -> float:
 def mismatch(engine: Engine, golden: Golden) -> str | None:
     """Return how far an engine is off, or None if it predicts the golden images as it should.
 
-    Args:
-        engine: its name ends in its precision, which decides how much is allowed.
-        golden: of the version that the engine runs.
+    The precision, in which the engine's name ends, decides how much is allowed.
 
     Raises:
         EngineError: the engine failed.

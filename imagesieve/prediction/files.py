@@ -56,10 +56,6 @@ class Counts:
 def open_sinks(predictor: Predictor, options: argparse.Namespace) -> Iterator[list[Sink]]:
     """Yield a function for each place the results go to, as the command line asks.
 
-    Args:
-        predictor: whose classes and policy name columns and folders.
-        options: `json`, `quiet`, `csv`, `sort_into` and `paths` are read.
-
     Raises:
         UsageError: `--csv` or `--sort-into` cannot work.
         OutputError: a file cannot be written.
@@ -104,9 +100,7 @@ def predict(
 def find_images(arguments: Sequence[str], standard_input: TextIO | None) -> Iterator[str]:
     """Yield paths of images: files as they are, a folder's files in order, `-` a list to read.
 
-    Args:
-        arguments: files, folders, or `-` for one path a line on `standard_input`.
-        standard_input: read line by line, so that a list may be endless.
+    The list on standard input is read line by line, so that it may be endless.
     """
     for argument in arguments:
         if argument == STANDARD_INPUT:

@@ -1,5 +1,6 @@
 """A fake Bing for each test, settings without pauses, and runs that fill a class folder."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from filling import Run, Start
 import bing_downloader
 from imagesieve import console
 from imagesieve.collecting.bing.search import ImageSearch
-from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.journal import open_journal
 from imagesieve.collecting.targets import Target
 
 
@@ -60,19 +61,12 @@ def start(
 @pytest.fixture
 def start_run() -> Iterator[Start]:
     """Yield a function that starts a run, and ends the one before."""
-    opened: list[Journal] = []
+    with contextlib.ExitStack() as stack:
 
-    def end() -> None:
-        while opened:
-            opened.pop().__exit__(None, None, None)
+        def begin(target: Target, **options: object) -> Run:
+            stack.close()
+            folders = [side.folder for side in target.sides]
+            journals = {folder: stack.enter_context(open_journal(folder)) for folder in folders}
+            return Run(target, journals, **options)
 
-    def begin(target: Target, **options: object) -> Run:
-        end()
-        journals = {side.folder: Journal(side.folder) for side in target.sides}
-        for journal in journals.values():
-            journal.__enter__()
-            opened.append(journal)
-        return Run(target, journals, **options)
-
-    yield begin
-    end()
+        yield begin

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagesieve.collecting import journal
-from imagesieve.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, Journal
+from imagesieve.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, open_journal
 from imagesieve.errors import OutputError
 from imagesieve.files import PARTIAL_PREFIX
 
@@ -38,7 +38,7 @@ def urls_of(folder: Path) -> list[str]:
 
 def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     for number in range(3):
-        with Journal(tmp_path / "class") as one:
+        with open_journal(tmp_path / "class") as one:
             one.add({"url": f"http://h/{number}", "status": KEPT, "width": number, "title": ""})
     assert urls_of(tmp_path / "class") == ["http://h/0", "http://h/1", "http://h/2"]
     first = entries_of(tmp_path / "class")[0]
@@ -58,7 +58,7 @@ def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_comes_back_as_it_was(tmp_path: Path, value: str) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": value, "status": KEPT, "title": value})
         one.add({"url": "http://h/next", "status": FAILED})
     assert [entry.get("title") for entry in entries_of(tmp_path)] == [value, None]
@@ -80,12 +80,12 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path, value: str) -> None:
 def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
     tmp_path: Path, tail: bytes
 ) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
     with open(tmp_path / JOURNAL_NAME, "ab") as file:
         file.write(tail)
     assert urls_of(tmp_path) == ["http://h/1"]
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/3", "status": KEPT})
     assert urls_of(tmp_path) == ["http://h/1", "http://h/3"]
 
@@ -95,7 +95,7 @@ def test_no_journal_has_no_lines(tmp_path: Path) -> None:
 
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
 
         def add(thread: int) -> None:
             for number in range(100):
@@ -115,29 +115,29 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
 
 
 def test_a_line_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
         assert urls_of(tmp_path) == ["http://h/1"]
 
 
 def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
-        with pytest.raises(BusyError, match=str(tmp_path)), Journal(tmp_path):
+        with pytest.raises(BusyError, match=str(tmp_path)), open_journal(tmp_path):
             pass
         one.add({"url": "http://h/2", "status": KEPT})
-        with Journal(tmp_path / "other") as other:
+        with open_journal(tmp_path / "other") as other:
             other.add({"url": "http://h/3", "status": KEPT})
-    with Journal(tmp_path):
+    with open_journal(tmp_path):
         pass
     assert urls_of(tmp_path) == ["http://h/1", "http://h/2"]
 
 
 def test_busy_folder_keeps_the_unfinished_files_of_its_writer(tmp_path: Path) -> None:
-    with Journal(tmp_path):
+    with open_journal(tmp_path):
         unfinished = tmp_path / f"{PARTIAL_PREFIX}image"
         unfinished.touch()
-        with pytest.raises(BusyError), Journal(tmp_path):
+        with pytest.raises(BusyError), open_journal(tmp_path):
             pass
         assert unfinished.exists()
 
@@ -146,10 +146,10 @@ def test_another_process_is_refused_and_a_killed_one_releases_the_folder(tmp_pat
     code = """
 import sys
 from pathlib import Path
-from imagesieve.collecting.journal import Journal
-with Journal(Path(sys.argv[1])) as journal:
+from imagesieve.collecting.journal import open_journal
+with open_journal(Path(sys.argv[1])) as journal:
     journal.add({"url": "http://h/child", "status": "kept"})
-    (journal.folder / ".partial-image").write_bytes(b"half")
+    (journal.path.parent / ".partial-image").write_bytes(b"half")
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -157,13 +157,16 @@ with Journal(Path(sys.argv[1])) as journal:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "open\n"
-            with pytest.raises(BusyError, match=r"Another bing_downloader\.py"), Journal(tmp_path):
+            with (
+                pytest.raises(BusyError, match=r"Another bing_downloader\.py"),
+                open_journal(tmp_path),
+            ):
                 pass
             assert (tmp_path / ".partial-image").exists()
         finally:
             child.send_signal(signal.SIGKILL)
             child.wait(10)
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         assert not (tmp_path / ".partial-image").exists()
         one.add({"url": "http://h/parent", "status": KEPT})
     assert urls_of(tmp_path) == ["http://h/child", "http://h/parent"]
@@ -176,7 +179,7 @@ def test_only_unfinished_files_are_removed(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*kept, JOURNAL_NAME}
@@ -190,7 +193,7 @@ def test_nothing_tried_leaves_what_others_put_there(
     folder = tmp_path / "data" / "class"
     if was_there:
         folder.mkdir(parents=True)
-    with Journal(folder):
+    with open_journal(folder):
         assert (folder / JOURNAL_NAME).exists()
         for name in left:
             (folder / name).touch()
@@ -199,19 +202,19 @@ def test_nothing_tried_leaves_what_others_put_there(
 
 
 def test_an_old_journal_stays_though_nothing_was_added(tmp_path: Path) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
-    with Journal(tmp_path):
+    with open_journal(tmp_path):
         pass
     assert urls_of(tmp_path) == ["http://h/1"]
 
 
 def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/1", "status": KEPT})
-    with pytest.raises(TypeError), Journal(tmp_path) as one:
+    with pytest.raises(TypeError), open_journal(tmp_path) as one:
         one.add({"url": "http://h/2", "status": KEPT, "title": object()})
-    with Journal(tmp_path):
+    with open_journal(tmp_path):
         pass
     assert urls_of(tmp_path) == ["http://h/1"]
 
@@ -226,16 +229,16 @@ def test_a_folder_that_opening_fails_for_is_not_locked(
 
     with monkeypatch.context() as patch:  # root may remove anything, so the system must say no
         patch.setattr(Path, "unlink", refuse)
-        failing = Journal(tmp_path)
+        failing = open_journal(tmp_path)
         with pytest.raises(OutputError, match="permission is denied"), failing:
             pass
-    with Journal(tmp_path):
+    with open_journal(tmp_path):
         pass
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "class").write_text("a file")
-    with pytest.raises(OutputError, match="class"), Journal(tmp_path / "class"):
+    with pytest.raises(OutputError, match="class"), open_journal(tmp_path / "class"):
         pass
 
 
@@ -244,12 +247,12 @@ def test_a_full_disk_is_an_error_and_the_lines_before_it_stay(tmp_path: Path) ->
     code = """
 import resource, signal, sys
 from pathlib import Path
-from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.journal import open_journal
 from imagesieve.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    with Journal(Path(sys.argv[1])) as journal:
+    with open_journal(Path(sys.argv[1])) as journal:
         for number in range(1000):
             journal.add({"url": f"http://h/{number}", "status": "kept"})
 except OutputError as error:
@@ -262,7 +265,7 @@ except OutputError as error:
     urls = urls_of(tmp_path)
     assert urls == [f"http://h/{number}" for number in range(len(urls))]
     assert len(urls) > 10
-    with Journal(tmp_path) as one:
+    with open_journal(tmp_path) as one:
         one.add({"url": "http://h/next", "status": KEPT})
     assert urls_of(tmp_path) == [*urls, "http://h/next"]
 
@@ -271,8 +274,8 @@ def test_killed_at_any_moment_the_lines_are_whole(tmp_path: Path) -> None:
     code = """
 import itertools, sys
 from pathlib import Path
-from imagesieve.collecting.journal import Journal
-with Journal(Path(sys.argv[1])) as journal:
+from imagesieve.collecting.journal import open_journal
+with open_journal(Path(sys.argv[1])) as journal:
     for number in itertools.count():
         journal.add({"url": f"http://h/{number}", "status": "kept", "title": "x" * 5000})
         print(number, flush=True)
@@ -295,7 +298,7 @@ def test_a_removed_journal_is_not_written_to(tmp_path: Path) -> None:
         num_opened = 0
         while num_opened < 100:
             try:
-                with Journal(tmp_path):
+                with open_journal(tmp_path):
                     num_opened += 1
                     assert (tmp_path / JOURNAL_NAME).exists()
             except BusyError:

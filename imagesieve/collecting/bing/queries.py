@@ -60,26 +60,20 @@ _DEFAULT_LANGUAGE = "en-US"
 class SearchOptions:
     """The options of a query besides its words. Empty text leaves the choice to Bing.
 
-    Attributes:
-        safe_search: a key of `SAFE_SEARCH`.
-        market: language and country, such as "de-AT".
-        size, color, type, layout, people, age, license: a name from `FILTERS`.
-        filters: Bing's own filter text, such as `+filterui:photo-photo`, plain or percent-encoded;
-            sent behind the named ones.
-
     Raises:
         UsageError: a value is not one of the choices.
     """
 
-    safe_search: str = "moderate"
-    market: str = ""
-    size: str = ""
+    safe_search: str = "moderate"  # a key of `SAFE_SEARCH`
+    market: str = ""  # language and country, such as "de-AT"
+    size: str = ""  # as those that follow, a name from `FILTERS`
     color: str = ""
     type: str = ""
     layout: str = ""
     people: str = ""
     age: str = ""
     license: str = ""
+    # Bing's own text, such as `+filterui:photo-photo`, plain or percent-encoded; sent last.
     filters: str = ""
 
     def __post_init__(self) -> None:
