@@ -214,8 +214,6 @@ def progress(
 
 
 class _Step:
-    """A step that counts its items; safe for threads."""
-
     def __init__(self, total: int | None) -> None:
         self._total = total
         self._done = 0

@@ -95,7 +95,6 @@ def _is_plain_jpeg(decoded: images.DecodedImage) -> bool:
 
 
 def _scaled_down(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """Return the size at which no side is longer than `max_side`, in the same proportion."""
     longest = max(size)
     if max_side is None or longest <= max_side:
         return size

@@ -299,7 +299,6 @@ def _is_as_written(path: Path, entry: Entry, *, trusting: bool = False) -> bool:
 
 
 def _written(folder: Path) -> list[Entry]:
-    """Return the journal's lines of images, in order, where they say all that is needed."""
     entries = read_entries(folder / JOURNAL_NAME)
     return [entry for entry in entries if entry.get("status") == KEPT and _is_complete(entry)]
 

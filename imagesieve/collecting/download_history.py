@@ -164,7 +164,6 @@ class DownloadHistory:
         return entry.get("status") == KEPT and self._class_folder.has(str(entry.get("sha256")))
 
     def _import_original_history(self) -> None:
-        """Add the URLs that the first generation's downloader has tried."""
         folder = self._target.train.folder
         for path in (folder / HISTORY_NAME, folder.parent / HISTORY_NAME):
             if not path.is_file():

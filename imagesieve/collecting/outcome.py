@@ -156,7 +156,6 @@ def summary_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, list[int]]]:
-    """Return each count that is worth a line, with its value in every outcome."""
     reasons = sorted({reason for outcome in outcomes for reason in outcome.failed})
     rows = [
         ("limit", [outcome.target.limit for outcome in outcomes]),

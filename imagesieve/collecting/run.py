@@ -39,6 +39,7 @@ _SLOW_SECONDS = 3.0  # a download that runs longer may well fail: another one is
 _LOOK_SECONDS = 0.5  # how often the main thread looks for slow downloads
 _BACKOFF_SECONDS = 0.5  # before the second attempt; doubled for each further one
 _MAX_RETRY_SECONDS = 30.0  # a host that asks for a longer wait is left alone
+_MAX_ATTEMPTS = 3  # requests for one image while the failure may pass
 _MAX_LARGE = 3  # images over `LARGE_BYTES` that may be in memory at the same time
 _COUNTERS = {
     class_folder.DUPLICATE: "duplicates",
@@ -215,8 +216,6 @@ def _working(workers: "Workers", num_threads: int) -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class _Job:
-    """A result on its way."""
-
     result: SearchResult
     num_attempts: int = 0  # requests made so far
     started: float | None = None  # when a worker took it, by `time.monotonic`; None while it waits
@@ -334,7 +333,6 @@ class Workers:
         return missing > 0 and num_running < min(self._max_jobs, missing * 3 // 2 + 1)
 
     def _needs_no_request(self, result: SearchResult) -> bool:
-        """Deal with a result about which enough is recorded already."""
         if self._history.is_settled(result):
             self.outcome.known += 1
         elif self._history.has_md5(result.md5):
@@ -414,7 +412,7 @@ class Workers:
     def _retry(self, job: _Job, error: FetchError) -> bool:
         pause = _BACKOFF_SECONDS * 2 ** (job.num_attempts - 1) * random.uniform(1, 1.5)  # noqa: S311
         pause = max(pause, error.retry_after or 0.0)
-        may_pass = error.is_passing and job.num_attempts < self._settings.attempts
+        may_pass = error.is_passing and job.num_attempts < _MAX_ATTEMPTS
         if not may_pass or pause > _MAX_RETRY_SECONDS or self.over.is_set():
             return False
         with self._changed:
@@ -425,7 +423,6 @@ class Workers:
         return True
 
     def _place(self, data: bytes) -> tuple[Candidate, Destination | Refusal] | None:
-        """Validate an image and decide where it goes; None when the run is over."""
         with self._computing:
             if self.over.is_set():
                 return None

@@ -59,7 +59,6 @@ class CollectSettings:
     keeps_near_duplicates: bool = False
     retries_failed: bool = False  # also URLs that failed for good in an earlier run
     follows_robots: bool = True  # leaves out what a host's robots.txt forbids
-    attempts: int = 3  # how often one image is requested while the failure may pass
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
     politeness: PolitenessSettings = dataclasses.field(default_factory=PolitenessSettings)
     seconds: float | None = None  # what the whole run may take

@@ -102,7 +102,6 @@ class Limits:
     max_pixels_lossless: int = 25_000_000  # the others: up to 16 bytes a pixel while decoding
     max_side: int = 30_000  # pixels
     min_side: int = 16  # pixels; below, nothing can be recognised
-    formats: tuple[str, ...] = FORMATS
 
 
 DEFAULT_LIMITS = Limits()
@@ -132,7 +131,6 @@ def decode(
     limits: Limits = DEFAULT_LIMITS,
     *,
     image_size: ImageSize | ChooseSize | None = None,
-    name: str | None = None,
     sha256: str | None = None,
     at_once: DecodingLimit = large_images_take_turns,
 ) -> DecodedImage:
@@ -148,23 +146,19 @@ def decode(
         image_size: (height, width) in pixels to stretch to with an antialiased bilinear filter; a
             JPEG is then decoded at no more than needed for twice that. None keeps the size. A
             function chooses it from the original's width and height.
-        name: what to call the image in errors; the path by default.
         sha256: of the encoded bytes, where the caller has computed it already.
         at_once: limits how many images are decoded at once; called when the header has been read
             and checked.
 
     Raises:
-        ImageError: the subclass for what is wrong, with the path or `name`.
+        ImageError: the subclass for what is wrong, with the path if there is one.
         ClassifierError: what `at_once` raises.
     """
-    if isinstance(source, bytes):
-        data = source
-    else:
-        name = name or os.fspath(source)
-        data = _read(Path(source), limits, name)
     try:
+        data = source if isinstance(source, bytes) else _read(Path(source), limits)
         return _decode(data, limits, image_size, sha256, at_once)
     except ImageError as error:
+        name = None if isinstance(source, bytes) else os.fspath(source)
         raise type(error)(error.reason, name) from error.__cause__
 
 
@@ -184,8 +178,6 @@ def sniff(data: bytes) -> str | None:
 
 
 def _describe(data: bytes) -> str:
-    if known := sniff(data):
-        return f"this is a {known}"
     if data[4:8] == b"ftyp":
         return "this is an AVIF, HEIC or video file"
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")  # pages often begin with a mark or blank lines
@@ -195,17 +187,13 @@ def _describe(data: bytes) -> str:
     return f"this is not a known image format (it starts with {data[:8]!r})"
 
 
-def _read(path: Path, limits: Limits, name: str) -> bytes:
+def _read(path: Path, limits: Limits) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(limits.max_bytes + 1)
-    except OSError as error:
-        raise UnreadableImageError(
-            f"the file cannot be read ({error.strerror or error})", name
-        ) from error
-    except ValueError as error:  # a NUL in the path
-        raise UnreadableImageError(f"the file cannot be read ({error})", name) from error
-    return data
+            return file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImageError(f"the file cannot be read ({reason})") from error
 
 
 def _decode(
@@ -220,9 +208,9 @@ def _decode(
     if len(data) > limits.max_bytes:
         raise ImageTooLargeError(f"the image has more than {limits.max_bytes:,} bytes")
     image_format = sniff(data)
-    if image_format is None or image_format not in limits.formats:
+    if image_format is None:
         raise UnsupportedImageFormatError(
-            f"{_describe(data)}, which is not accepted: use {', '.join(limits.formats)}"
+            f"{_describe(data)}, which is not accepted: use {', '.join(FORMATS)}"
         )
     try:
         return _decode_as(image_format, data, limits, image_size, sha256, at_once)

@@ -58,13 +58,12 @@ class Engine(abc.ABC):
 class OpenVINOEngine(Engine):
     """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
 
-    def __init__(self, xml: Path, precision: str = "f32", num_threads: int | None = None) -> None:
+    def __init__(self, xml: Path, precision: str = "f32") -> None:
         """Compile the model.
 
         Args:
             xml: the IR, which takes (batch, height, width, 3); its `.bin` lies beside it.
             precision: `f32`, `bf16` where `cpu_has_bf16()`, or `int8` for an IR that was quantised.
-            num_threads: CPU threads; all that this process may use by default.
 
         Raises:
             EngineError: the IR cannot be read or compiled, or takes no images.
@@ -81,7 +80,7 @@ class OpenVINOEngine(Engine):
                     "PERFORMANCE_HINT": "THROUGHPUT",
                     # What a quantised model leaves in floating point stays in single precision.
                     "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-                    "INFERENCE_NUM_THREADS": num_threads or cpu_count(),
+                    "INFERENCE_NUM_THREADS": cpu_count(),
                 },
             )
             self.num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")

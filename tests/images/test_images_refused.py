@@ -82,19 +82,9 @@ def test_a_image_cut_anywhere_before_its_last_pixels_is_refused(image_format: st
             images.decode(data[: len(data) * part // 20])
 
 
-def test_a_name_stands_for_bytes_in_errors() -> None:
-    with pytest.raises(errors.EmptyImageError, match=r"^upload 7: the image is empty"):
-        images.decode(b"", name="upload 7")
+def test_bytes_have_no_name_in_errors() -> None:
     with pytest.raises(errors.EmptyImageError, match=r"^the image is empty"):
         images.decode(b"")
-
-
-def test_a_format_can_be_left_out() -> None:
-    limits = images.Limits(formats=("JPEG", "PNG"))
-    assert images.decode(JPEG, limits).format == "JPEG"
-    with pytest.raises(errors.UnsupportedImageFormatError) as caught:
-        images.decode(GIF, limits)
-    assert caught.value.reason == "this is a GIF, which is not accepted: use JPEG, PNG"
 
 
 def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
