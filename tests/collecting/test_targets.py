@@ -1,11 +1,13 @@
-"""Targets: how a limit is shared out, and which folders are compared."""
+"""Targets: how a limit is shared out, which folders are compared, which queries share one."""
 
 from pathlib import Path
 
 import pytest
 from filling import one_folder, split
 
+from imagesieve.collecting.options import _distinct
 from imagesieve.collecting.targets import Side, neighbours
+from imagesieve.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,27 @@ def test_neighbours_are_the_other_classes_of_every_split(
     assert neighbours(tmp_path / "train") == []
     monkeypatch.chdir(tmp_path / "train" / "a")
     assert neighbours(Path()) == expected
+
+
+def test_repeated_queries_are_searched_once_in_order() -> None:
+    assert _distinct(["b", "a", "b", "c", "a"]) == ["b", "a", "c"]
+    assert _distinct([]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/b", "a?b"),
+        ("Menu", "menu"),
+        ("Straße", "STRASSE"),
+        ("café", "cafe\u0301"),
+        ("red panda", "red_panda"),
+        ("x" * 151, "x" * 152),
+        ("CON", "_con"),
+    ],
+)
+def test_queries_that_would_share_a_folder_are_refused_by_name(one: str, other: str) -> None:
+    with pytest.raises(UsageError, match="would share the folder") as caught:
+        _distinct(["first", one, other])
+    assert repr(one) in str(caught.value)
+    assert repr(other) in str(caught.value)
