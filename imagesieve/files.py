@@ -43,11 +43,7 @@ def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
 
 @contextlib.contextmanager
 def reporting_output_errors(path: Path | str) -> Iterator[None]:
-    """Turn any OSError of the block into an OutputError that names `path`.
-
-    Raises:
-        OutputError: the block failed with an OSError.
-    """
+    """Turn any OSError of the block into an OutputError that names `path`."""
     try:
         yield
     except OSError as error:

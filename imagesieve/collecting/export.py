@@ -76,10 +76,6 @@ def export(folder: Path, form: str, out: TextIO) -> None:
             `COLUMNS`; a text that a spreadsheet would take for a formula gets an apostrophe in
             front. `urls`: the URL of each image that is on disk now, one on a line.
         out: where to; an open file should be UTF-8 with `newline=""`.
-
-    Raises:
-        UsageError: no such folder or journal.
-        ClassifierError: a journal cannot be read.
     """
     sources = journals(folder)
     if form == "urls":
@@ -98,10 +94,6 @@ def verify(folder: Path, limits: images.Limits = images.DEFAULT_LIMITS) -> list[
     """Compare each class folder in `folder` and below with its journal. Nothing is changed.
 
     Every file directly in a class folder is read, except hidden ones; see `class_folder.scan`.
-
-    Raises:
-        UsageError: there is no such folder, or no journal in it.
-        ClassifierError: a journal cannot be read.
     """
     first_with: dict[str, Path] = {}  # SHA-256 -> the first file with these bytes, in any folder
     return [_check_folder(journal, limits, first_with) for journal in journals(folder)]

@@ -43,11 +43,7 @@ class Journal:
         self._synced_at = 0.0
 
     def add(self, entry: Entry) -> None:
-        """Append one line, of at least `url` and `status`, with the time and without empty values.
-
-        Raises:
-            OutputError: it could not be written.
-        """
+        """Append a line, of at least `url` and `status`, with the time and without empty values."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         fields = {name: value for name, value in entry.items() if value not in ("", None)}
         data = (json.dumps({"time": moment, **fields}) + "\n").encode()
@@ -141,9 +137,6 @@ def last_entries(path: Path) -> Iterator[Entry]:
 
     A journal may have a line for every URL ever tried, so it is never in memory as a whole: one
     reading finds the last line about each, a second one yields those.
-
-    Raises:
-        DataError: the journal cannot be read.
     """
     last = {entry["url"]: number for number, entry in enumerate(read_entries(path))}
     numbers = set(last.values())

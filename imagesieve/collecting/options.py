@@ -25,9 +25,6 @@ def read_options(arguments: Sequence[str], documentation: str) -> argparse.Names
     """Read the command line.
 
     The documentation is one line, the examples, and the rest of `--help`, each in a paragraph.
-
-    Raises:
-        UsageError: an option is unknown, or its value is of no use.
     """
     head, examples, notes = documentation.strip().split("\n\n", 2)
     parser = argument_parser(f"{head}\n\n{notes}", examples)
@@ -41,11 +38,7 @@ def read_options(arguments: Sequence[str], documentation: str) -> argparse.Names
 
 
 def read_targets(options: argparse.Namespace) -> list["Target"]:
-    """Return what shall be filled.
-
-    Raises:
-        UsageError: the file of queries or the plan cannot be used.
-    """
+    """Return what shall be filled."""
     if options.plan is not None:
         from imagesieve.collecting.plan import read_plan
 

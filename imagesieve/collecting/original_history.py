@@ -96,12 +96,7 @@ class _Machine:
         self._num_instructions = 0  # of all pickles in the file
 
     def run(self, file: io.BytesIO) -> object:
-        """Run one pickle, and leave `file` behind its end.
-
-        Raises:
-            _RefusedError: an instruction that no history needs, or too many.
-            ValueError: the pickle is damaged or cut off.
-        """
+        """Run one pickle, and leave `file` behind its end."""
         self._stack, self._marks, self._memo = [], [], {}
         for opcode, argument, _ in pickletools.genops(file):
             self._num_instructions += 1

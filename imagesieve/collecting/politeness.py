@@ -33,11 +33,7 @@ class PolitenessSettings:
 
 
 def host_of(url: str) -> Host:
-    """Return name and port of a URL's host.
-
-    Raises:
-        FetchError: it is not a valid http or https URL.
-    """
+    """Return name and port of a URL's host."""
     parsed = urls.parse(url)
     return parsed.host, parsed.port
 

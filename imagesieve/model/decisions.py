@@ -77,11 +77,7 @@ class DecisionPolicy:
         return self.fallback_class if self.kind == CONFIDENT else None
 
     def with_threshold(self, min_confidence: float | None) -> "DecisionPolicy":
-        """Return the policy with another confidence, which makes it `confident`; itself for None.
-
-        Raises:
-            UsageError: see `DecisionPolicy`.
-        """
+        """Return a policy of another confidence, which makes it `confident`; itself for None."""
         if min_confidence is None:
             return self
         return DecisionPolicy(CONFIDENT, min_confidence, self.fallback_class)

@@ -36,11 +36,7 @@ class Golden:
 
 
 def write(path: Path, golden: Golden) -> None:
-    """Write golden images as one compressed file; the same ones give the same bytes.
-
-    Raises:
-        OutputError: it could not be written.
-    """
+    """Write golden images as one compressed file; the same ones give the same bytes."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=golden.pixels, probabilities=golden.probabilities)
     write_bytes(path, buffer.getvalue())
@@ -91,9 +87,6 @@ def mismatch(engine: Engine, golden: Golden) -> str | None:
     """Return how far an engine is off, or None if it predicts the golden images as it should.
 
     The precision, in which the engine's name ends, decides how much is allowed.
-
-    Raises:
-        EngineError: the engine failed.
     """
     tolerance = TOLERANCES[engine.name.rpartition("-")[2]]
     found = difference(engine, golden)

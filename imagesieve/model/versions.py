@@ -110,11 +110,7 @@ def new_version_path(model_dir: Path, name: str) -> Path:
 
 
 def seal(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder that holds all other files, with their checksums.
-
-    Raises:
-        OutputError: it could not be written.
-    """
+    """Write the manifest of a folder that holds all other files, with their checksums."""
     files: dict[str, FileEntry] = {
         path.relative_to(folder).as_posix(): {
             "sha256": sha256_of(path),
