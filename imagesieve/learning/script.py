@@ -140,9 +140,10 @@ def read_data(options: argparse.Namespace) -> Dataset:
 
 @contextlib.contextmanager
 def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
-    """Yield the store of features; without a cache, one that is removed after the block."""
+    """Yield the store of features; a temporary one if nothing in it is to be reused."""
     folder = plan.path.parent
-    if options.no_cache:
+    # What a network that is trained from scratch makes of images is of no use to the next training.
+    if options.no_cache or not plan.backbone.pretrained:
         with feature_store.temporary_store(folder) as store:
             yield store
     else:
