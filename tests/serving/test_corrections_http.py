@@ -31,7 +31,7 @@ from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.access.rates import RateLimit, TokenBuckets
 from imagesieve.serving.app import create_app
 from imagesieve.serving.config import add_correction_options, corrections_from_options
-from imagesieve.serving.feedback.recent import ImageStore
+from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import Models
@@ -488,9 +488,8 @@ def test_a_full_store_refuses_more_images(predictor: Predictor, folder: Path) ->
 
 
 def waiting_on_disk(folder: Path) -> set[str]:
-    with contextlib.closing(ImageStore(folder)) as store:
-        store.open()
-        return {image.sha256 for image in store.all()}
+    with contextlib.closing(sqlite3.connect(folder / RECENT_DATABASE)) as database:
+        return {sha256 for (sha256,) in database.execute("SELECT sha256 FROM images")}
 
 
 def test_images_on_disk_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:

@@ -1,9 +1,12 @@
 """Recent images, in memory and on disk, and why they should be reviewed."""
 
 import concurrent.futures
+import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,6 @@ from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving.errors import FeedbackUnavailableError
 from imagesieve.serving.feedback.recent import (
     DATABASE_NAME,
-    ImageStore,
     RecentImage,
     RecentImages,
     RecentLimits,
@@ -36,16 +38,28 @@ def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = S
     return recent.add(image_of(name, data, prediction, reason), data)
 
 
-def ids(images: RecentImages | ImageStore) -> list[str]:
+def ids(images: RecentImages) -> list[str]:
     return sorted(image.id for image in images.all())
 
 
+def stored(folder: Path) -> list[str]:
+    """Return the ids of the images on disk."""
+    with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as database:
+        return sorted(image_id for (image_id,) in database.execute("SELECT id FROM images"))
+
+
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[ImageStore]:
-    disk = ImageStore(tmp_path)
-    disk.open()
-    yield disk
-    disk.close()
+def open_recent(tmp_path: Path) -> Iterator[Callable[..., RecentImages]]:
+    """Yield what opens recent images that are stored in one folder."""
+    with contextlib.ExitStack() as opened:
+
+        def open_one(**options: Any) -> RecentImages:
+            recent = RecentImages(tmp_path, (UNCERTAIN, AUDIT), **options)
+            opened.callback(recent.close)
+            recent.open()
+            return recent
+
+        yield open_one
 
 
 def test_an_image_is_found_by_id_and_by_content() -> None:
@@ -59,7 +73,7 @@ def test_an_image_is_found_by_id_and_by_content() -> None:
 
 
 def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids() -> None:
-    recent = RecentImages(RecentLimits(max_images=2))
+    recent = RecentImages(in_memory=RecentLimits(max_images=2))
     for number in range(100):
         add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
     (found,) = recent.all()
@@ -69,7 +83,7 @@ def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids() 
 
 
 def test_images_predicted_least_recently_make_room() -> None:
-    recent = RecentImages(RecentLimits(max_images=3))
+    recent = RecentImages(in_memory=RecentLimits(max_images=3))
     for name in ("a", "b", "c", "a again", "d"):
         add(recent, name, name[:1].encode())
     assert ids(recent) == ["a again", "c", "d"]
@@ -77,7 +91,7 @@ def test_images_predicted_least_recently_make_room() -> None:
 
 
 def test_bytes_are_bounded_too() -> None:
-    recent = RecentImages(RecentLimits(max_bytes=100))
+    recent = RecentImages(in_memory=RecentLimits(max_bytes=100))
     for number in range(50):
         add(recent, str(number), bytes([number]) * 30)
     assert ids(recent) == ["47", "48", "49"]
@@ -87,7 +101,7 @@ def test_bytes_are_bounded_too() -> None:
 
 
 def test_many_threads_may_add_and_look() -> None:
-    recent = RecentImages(RecentLimits(max_images=20))
+    recent = RecentImages(in_memory=RecentLimits(max_images=20))
 
     def work(seed: int) -> None:
         for number in range(300):
@@ -164,16 +178,15 @@ def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     assert repr(one.key) not in repr(one)
 
 
-def test_images_to_review_are_on_disk_after_a_restart(disk: ImageStore, tmp_path: Path) -> None:
-    recent = RecentImages(disk=disk)
+def test_images_to_review_are_on_disk_after_a_restart(
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
+) -> None:
+    recent = open_recent()
     add(recent, "sure", b"sure")
     add(recent, "unsure", b"unsure", UNSURE)
     recent.add(image_of("dropped", b"dropped", SURE, AUDIT), b"dropped")
-    disk.wait()
-    disk.close()
-    again = ImageStore(tmp_path)
-    again.open()
-    fresh = RecentImages(disk=again)
+    recent.close()
+    fresh = open_recent()
     assert ids(fresh) == ["dropped", "unsure"]
     found = fresh.by_id("unsure")
     assert found.prediction == UNSURE
@@ -183,68 +196,53 @@ def test_images_to_review_are_on_disk_after_a_restart(disk: ImageStore, tmp_path
     add(fresh, "again", b"unsure", SURE)
     assert ids(fresh) == ["again", "dropped"]  # not twice
     fresh.note_corrected(found.sha256)
-    assert ids(again) == ["dropped"]
-    again.close()
+    assert stored(tmp_path) == ["dropped"]
 
 
-def test_an_image_whose_correction_is_undone_is_stored_again(disk: ImageStore) -> None:
-    recent = RecentImages(disk=disk)
+def test_an_image_whose_correction_is_undone_is_stored_again(
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
+) -> None:
+    recent = open_recent()
     add(recent, "one", b"one", UNSURE)
-    disk.wait()
+    recent.wait()
     recent.note_corrected(sha(b"one"))
-    assert disk.all() == []
+    assert stored(tmp_path) == []
     recent.note_undone(sha(b"one"))
     recent.note_undone(sha(b"never seen"))
-    disk.wait()
-    assert ids(disk) == ["one"]
+    recent.wait()
+    assert stored(tmp_path) == ["one"]
 
 
 def test_an_image_that_is_corrected_while_it_waits_for_the_disk_is_not_stored(
-    disk: ImageStore,
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
 ) -> None:
-    recent = RecentImages(disk=disk)
+    recent = open_recent()
     for number in range(20):
         data = bytes([number]) * 100_000
         add(recent, str(number), data, UNSURE)
         recent.note_corrected(sha(data))
-    disk.wait()
-    assert disk.all() == []
-
-
-@pytest.fixture
-def disk_asking(tmp_path: Path) -> Iterator[Callable[[Callable[[str], bool]], ImageStore]]:
-    """Yield what opens a store of one image at most that asks whether images were corrected."""
-    opened = []
-
-    def open_store(is_corrected: Callable[[str], bool]) -> ImageStore:
-        opened.append(ImageStore(tmp_path, RecentLimits(1, 10**6), is_corrected))
-        opened[-1].open()
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
+    recent.wait()
+    assert stored(tmp_path) == []
 
 
 def test_a_corrected_image_is_not_stored_when_it_is_predicted_again(
-    disk_asking: Callable[[Callable[[str], bool]], ImageStore],
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
 ) -> None:
     corrected = {sha(b"one")}
-    disk = disk_asking(corrected.__contains__)
-    recent = RecentImages(disk=disk)
+    recent = open_recent(is_corrected=corrected.__contains__, on_disk=RecentLimits(1, 10**6))
     add(recent, "waits for review", b"two", UNSURE)
     add(recent, "corrected", b"one", UNSURE)
-    disk.wait()
-    assert ids(disk) == ["waits for review"]
+    recent.wait()
+    assert stored(tmp_path) == ["waits for review"]
     assert recent.by_id("corrected")
     corrected.clear()
     recent.note_undone(sha(b"one"))
-    disk.wait()
-    assert ids(disk) == ["corrected"]
+    recent.wait()
+    assert stored(tmp_path) == ["corrected"]
 
 
 def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_not_stored(
-    disk_asking: Callable[[Callable[[str], bool]], ImageStore],
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
 ) -> None:
     corrected = set()
 
@@ -256,63 +254,73 @@ def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_n
             add(recent, "again", b"one", UNSURE)
         return was_corrected
 
-    disk = disk_asking(is_corrected)
-    recent = RecentImages(disk=disk)
+    recent = open_recent(is_corrected=is_corrected)
     add(recent, "first", b"one", UNSURE)
-    disk.wait()
-    assert disk.all() == []
+    recent.wait()
+    assert stored(tmp_path) == []
+
+
+def test_an_image_that_was_corrected_by_another_server_is_removed_at_the_start(
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
+) -> None:
+    recent = open_recent()
+    for name in ("one", "two"):
+        add(recent, name, name.encode(), UNSURE)
+    recent.wait()
+    assert ids(open_recent(is_corrected={sha(b"one")}.__contains__)) == ["two"]
+    assert stored(tmp_path) == ["two"]
 
 
 def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_read(
-    disk_asking: Callable[[Callable[[str], bool]], ImageStore], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    open_recent: Callable[..., RecentImages],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def is_corrected(sha256: str) -> bool:
         if sha256 == sha(b"one"):
             raise FeedbackUnavailableError("no disk")
         return False
 
-    disk = disk_asking(is_corrected)
-    recent = RecentImages(disk=disk)
+    recent = open_recent(is_corrected=is_corrected)
     for name in ("one", "two"):
         add(recent, name, name.encode(), UNSURE)
-    disk.wait()
-    assert ids(disk) == ["two"]
+    recent.wait()
+    assert stored(tmp_path) == ["two"]
     assert "not stored for review: no disk" in caplog.text
 
 
-def put(disk: ImageStore, name: str, data: bytes) -> None:
-    disk.put(image_of(name, data, UNSURE, UNCERTAIN), data)
-    disk.wait()
-
-
-def test_the_disk_is_bounded_and_the_oldest_make_room(tmp_path: Path) -> None:
-    disk = ImageStore(tmp_path, RecentLimits(max_images=3, max_bytes=25))
-    disk.open()
-    for name in "abcd":
-        put(disk, name, name.encode() * 5)
-    assert ids(disk) == ["b", "c", "d"]
-    put(disk, "e", b"e" * 15)
-    assert ids(disk) == ["c", "d", "e"]
-    put(disk, "too large", b"t" * 26)
-    assert ids(disk) == ["c", "d", "e"]
-    disk.close()
+def test_the_disk_is_bounded_and_the_oldest_make_room(
+    tmp_path: Path, open_recent: Callable[..., RecentImages]
+) -> None:
+    recent = open_recent(on_disk=RecentLimits(max_images=3, max_bytes=25))
+    for name, size, expected in (
+        *((name, 5, None) for name in "abc"),
+        ("d", 5, ["b", "c", "d"]),
+        ("e", 15, ["c", "d", "e"]),
+        ("too large", 26, ["c", "d", "e"]),
+    ):
+        add(recent, name, name[:1].encode() * size, UNSURE)
+        recent.wait()
+        assert expected is None or stored(tmp_path) == expected
 
 
 def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
-    disk: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    open_recent: Callable[..., RecentImages],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    recent = RecentImages(disk=disk)
-    disk._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
+    recent = open_recent()
+    recent._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
     for number in range(3):
         assert add(recent, str(number), bytes([number]) * 50_000, UNSURE)
-    disk.wait()
+    recent.wait()
     assert len([record for record in caplog.records if "not stored" in record.message]) == 1
     assert recent.by_id("2")
-    disk._database.execute("PRAGMA max_page_count = 1000000")
+    recent._database.execute("PRAGMA max_page_count = 1000000")
     add(recent, "later", b"later", UNSURE)  # there is room again
-    disk.wait()
-    assert ids(disk) == ["later"]
-    disk.close()
+    recent.wait()
+    assert stored(tmp_path) == ["later"]
+    recent.close()
     assert caplog.records[-1].message == "Not stored for review: 3 images."
 
 
@@ -324,33 +332,29 @@ def test_a_folder_that_cannot_be_used_stores_nothing(
         (tmp_path / "folder" / DATABASE_NAME).mkdir(parents=True)
     else:
         (tmp_path / "folder").write_bytes(b"")
-    disk = ImageStore(tmp_path / "folder")
-    disk.open()
-    recent = RecentImages(disk=disk)
+    recent = RecentImages(tmp_path / "folder", (UNCERTAIN,))
+    recent.open()
     assert add(recent, "one", b"one", UNSURE)
-    assert disk.all() == []
-    disk.close()
+    assert ids(recent) == ["one"]
+    recent.close()
     assert "No image is stored for review" in caplog.text
 
 
-def test_two_servers_share_the_images_to_review(disk: ImageStore, tmp_path: Path) -> None:
-    other = ImageStore(tmp_path)
-    other.open()
-    put(disk, "one", b"one")
-    put(other, "two", b"two")
-    assert ids(disk) == ids(other) == ["one", "two"]
-    other.remove(sha(b"one"))
-    assert ids(disk) == ["two"]
-    other.close()
+def test_two_servers_share_the_images_to_review(open_recent: Callable[..., RecentImages]) -> None:
+    one, other, third = open_recent(), open_recent(), open_recent()
+    for recent, name in ((one, "one"), (other, "two")):
+        add(recent, name, name.encode(), UNSURE)
+        recent.wait()
+    assert ids(one) == ids(other) == ids(third) == ["one", "two"]
+    other.note_corrected(sha(b"one"))
+    assert ids(third) == ["two"]
 
 
 def test_a_damaged_database_is_logged_and_costs_nothing_else(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_recent: Callable[..., RecentImages], caplog: pytest.LogCaptureFixture
 ) -> None:
-    disk = ImageStore(tmp_path)
-    disk.open()
-    disk._database.execute("DROP TABLE images")
-    assert disk.all() == []
-    disk.remove(sha(b"one"))
-    disk.close()
+    recent = open_recent()
+    recent._database.execute("DROP TABLE images")
+    assert recent.all() == []
+    recent.note_corrected(sha(b"one"))
     assert "no such table" in caplog.text

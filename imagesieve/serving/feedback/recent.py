@@ -19,7 +19,7 @@ import cachetools
 import msgspec
 
 from imagesieve.errors import OutputError
-from imagesieve.feedback import AUDIT, UNCERTAIN, open_database, transaction
+from imagesieve.feedback import open_database, transaction
 from imagesieve.model.decisions import Prediction
 from imagesieve.serving import schemas
 from imagesieve.serving.errors import FeedbackUnavailableError
@@ -86,39 +86,54 @@ _IN_MEMORY = RecentLimits()
 _ON_DISK = RecentLimits(max_images=2000, max_bytes=512 * 2**20)
 
 
-class ImageStore:
-    """A database of images; all threads and processes of one host may use it."""
+class RecentImages:
+    """Holds images for all threads; those on disk for all processes of one host, too.
+
+    `add` never waits for a disk. A disk that fails is logged, and nothing is stored then.
+    """
 
     def __init__(
         self,
-        folder: Path,
-        limits: RecentLimits = _ON_DISK,
+        folder: Path = Path(),
+        reasons_to_store: Collection[str] = (),
         is_corrected: Callable[[str], bool] = lambda sha256: False,
+        *,
+        in_memory: RecentLimits = _IN_MEMORY,
+        on_disk: RecentLimits = _ON_DISK,
     ) -> None:
-        """Name the folder; before `open`, the store is empty and stores nothing.
+        """Start empty; before `open`, nothing is stored.
 
         Args:
             folder: for the database.
-            limits: what is stored at most.
+            reasons_to_store: which reasons bring an image onto the disk.
             is_corrected: whether an image, by SHA-256, was corrected, so that it is not stored
-                however often it is predicted again. Only the thread that writes calls it: this may
-                wait for a disk.
+                however often it is predicted again. No request waits for it: it may read a disk.
+            in_memory: what is in memory at most.
+            on_disk: what is stored at most.
         """
         self._folder = folder
-        self._limits = limits
+        self._reasons_to_store = frozenset(reasons_to_store)
         self._is_corrected = is_corrected
+        self._max_images = in_memory.max_images
+        self._on_disk = on_disk
         self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
+        self._images: cachetools.FIFOCache[str, tuple[RecentImage, bytes]]
+        self._images = cachetools.FIFOCache(in_memory.max_bytes, getsizeof=lambda it: len(it[1]))
+        self._sha256: cachetools.FIFOCache[str, str]
+        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * in_memory.max_images)
         # Those that wait to be written, by SHA-256. One that was removed and put again meanwhile is
         # another object, so that the writer of the former knows.
         self._pending: dict[str, RecentImage] = {}
-        self._pending_lock = threading.Lock()
         self._waiting: queue.Queue[tuple[RecentImage, bytes] | None] = queue.Queue(_MAX_WAITING)
         self._writer: threading.Thread | None = None
         self._num_lost = 0  # images that could not be written
+        self._database: sqlite3.Connection | None = None
+        self._database_lock = threading.Lock()  # taken before the other one
 
     def open(self) -> None:
-        """Begin to write. When the folder cannot be used, that is logged and nothing is stored."""
+        """Find what was stored, less what was corrected meanwhile, and begin to write."""
+        if not self._reasons_to_store:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / DATABASE_NAME
@@ -127,7 +142,10 @@ class ImageStore:
         except _DISK_ERRORS as error:
             _log.warning("No image is stored for review in %s: %s", self._folder, error)
             return
-        self._writer = threading.Thread(target=self._write_all, name="image store", daemon=True)
+        for image in self._select():
+            if self._is_corrected(image.sha256):
+                self.note_corrected(image.sha256)
+        self._writer = threading.Thread(target=self._write_all, name="recent images", daemon=True)
         self._writer.start()
 
     def close(self) -> None:
@@ -139,16 +157,74 @@ class ImageStore:
             self._writer = None
             if self._num_lost:
                 _log.warning("Not stored for review: %d images.", self._num_lost)
-        with self._lock:
+        with self._database_lock:
             if self._database is not None:
                 self._database.close()
                 self._database = None
 
-    def put(self, image: RecentImage, data: bytes) -> None:
-        """Have an image written soon; one that is there already is not written again."""
-        if self._writer is None or len(data) > self._limits.max_bytes:
+    def add(self, image: RecentImage, data: bytes) -> bool:
+        """Hold an image that was just predicted; return whether its id can be corrected now."""
+        if len(data) > self._images.maxsize:
+            return False
+        with self._lock:
+            self._images[image.sha256] = image, data
+            self._sha256[image.id] = image.sha256
+            while len(self._images) > self._max_images:
+                self._images.popitem()
+        self._store(image, data)
+        return True
+
+    def by_id(self, image_id: str) -> RecentImage | None:
+        """Return the image of a prediction, or None."""
+        with self._lock:
+            found = self._images.get(self._sha256.get(image_id, ""))
+        return found[0] if found else next(iter(self._select("WHERE id = ?", image_id)), None)
+
+    def by_sha256(self, sha256: str) -> RecentImage | None:
+        """Return an image by its content, or None."""
+        with self._lock:
+            found = self._images.get(sha256)
+        return found[0] if found else next(iter(self._select("WHERE sha256 = ?", sha256)), None)
+
+    def data(self, sha256: str) -> bytes | None:
+        """Return the encoded image, or None when it is not there any more."""
+        with self._lock:
+            found = self._images.get(sha256)
+        if found is not None:
+            return found[1]
+        rows = self._query("SELECT data FROM images WHERE sha256 = ?", sha256)
+        return rows[0][0] if rows else None
+
+    def all(self) -> list[RecentImage]:
+        """Return all images, in memory and on disk."""
+        images = {image.sha256: image for image in self._select("ORDER BY rowid")}
+        with self._lock:
+            images |= {sha256: image for sha256, (image, _) in self._images.items()}
+        return list(images.values())
+
+    def note_corrected(self, sha256: str) -> None:
+        """Remove an image from the disk. In memory it stays for a while."""
+        with self._lock:
+            self._pending.pop(sha256, None)
+        self._query("DELETE FROM images WHERE sha256 = ?", sha256)
+
+    def note_undone(self, sha256: str) -> None:
+        """Store an image again, if it is still in memory: its correction was undone."""
+        with self._lock:
+            found = self._images.get(sha256)
+        if found is not None:
+            self._store(*found)
+
+    def wait(self) -> None:
+        """Wait until all that is to be stored is written."""
+        self._waiting.join()
+
+    def _store(self, image: RecentImage, data: bytes) -> None:
+        """Have an image written soon, unless it waits for that already."""
+        is_small = len(data) <= self._on_disk.max_bytes
+        if self._writer is None or image.reason not in self._reasons_to_store or not is_small:
             return
-        with self._pending_lock:
+        with self._lock:
             if image.sha256 in self._pending:
                 return
             self._pending[image.sha256] = image
@@ -157,39 +233,12 @@ class ImageStore:
         except queue.Full:
             self._lose(image, "The disk is too slow to store all images.")
 
-    def wait(self) -> None:
-        """Wait until all that was put is written."""
-        self._waiting.join()
-
-    def by_id(self, image_id: str) -> RecentImage | None:
-        """Return the image of a prediction, or None."""
-        return next(iter(self._select("WHERE id = ?", image_id)), None)
-
-    def by_sha256(self, sha256: str) -> RecentImage | None:
-        """Return an image by its content, or None."""
-        return next(iter(self._select("WHERE sha256 = ?", sha256)), None)
-
-    def all(self) -> list[RecentImage]:
-        """Return all images, the oldest first."""
-        return self._select("ORDER BY rowid")
-
-    def data(self, sha256: str) -> bytes | None:
-        """Return the encoded image, or None."""
-        rows = self._query("SELECT data FROM images WHERE sha256 = ?", sha256)
-        return rows[0][0] if rows else None
-
-    def remove(self, sha256: str) -> None:
-        """Remove an image, if it is there."""
-        with self._pending_lock:
-            self._pending.pop(sha256, None)
-        self._query("DELETE FROM images WHERE sha256 = ?", sha256)
-
-    def _select(self, where: str, *values: str) -> list[RecentImage]:
+    def _select(self, where: str = "", *values: str) -> list[RecentImage]:
         rows = self._query(f"SELECT image FROM images {where}", *values)  # noqa: S608
         return [msgspec.json.decode(row[0], type=RecentImage) for row in rows]
 
     def _query(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._database_lock:
             if self._database is None:
                 return []
             try:
@@ -210,8 +259,8 @@ class ImageStore:
 
     def _write(self, image: RecentImage, data: bytes) -> None:
         is_corrected = self._is_corrected(image.sha256)
-        with self._lock:
-            with self._pending_lock:
+        with self._database_lock:
+            with self._lock:
                 if self._pending.get(image.sha256) is not image:  # removed while it waited
                     return
                 del self._pending[image.sha256]
@@ -227,92 +276,14 @@ class ImageStore:
             "DELETE FROM images WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER "
             "newest AS place, sum(length(data)) OVER newest AS num_bytes FROM images "
             "WINDOW newest AS (ORDER BY rowid DESC)) WHERE place > ? OR num_bytes > ?)",
-            (self._limits.max_images, self._limits.max_bytes),
+            (self._on_disk.max_images, self._on_disk.max_bytes),
         )
 
     def _lose(self, image: RecentImage, reason: str) -> None:
-        with self._pending_lock:
+        with self._lock:
             if self._pending.get(image.sha256) is image:
                 del self._pending[image.sha256]
             self._num_lost += 1
             is_first = self._num_lost == 1
         if is_first:  # their number is logged by `close`
             _log.warning("Images are not stored for review: %s", reason)
-
-
-class RecentImages:
-    """Holds images for any number of threads; `add` never waits for a disk."""
-
-    def __init__(
-        self,
-        limits: RecentLimits = _IN_MEMORY,
-        disk: ImageStore | None = None,
-        reasons_to_store: Collection[str] = (UNCERTAIN, AUDIT),
-    ) -> None:
-        """Start empty.
-
-        Args:
-            limits: of the memory.
-            disk: where images are stored too; None stores none.
-            reasons_to_store: which reasons bring an image there.
-        """
-        self._max_images = limits.max_images
-        self._disk = disk or ImageStore(Path())  # not opened, it has none
-        self._reasons_to_store = frozenset(reasons_to_store)
-        self._lock = threading.Lock()
-        self._images: cachetools.FIFOCache[str, tuple[RecentImage, bytes]]
-        self._images = cachetools.FIFOCache(limits.max_bytes, getsizeof=lambda item: len(item[1]))
-        self._sha256: cachetools.FIFOCache[str, str]
-        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * limits.max_images)
-
-    def add(self, image: RecentImage, data: bytes) -> bool:
-        """Hold an image that was just predicted; return whether its id can be corrected now."""
-        if len(data) > self._images.maxsize:
-            return False
-        with self._lock:
-            self._images[image.sha256] = image, data
-            self._sha256[image.id] = image.sha256
-            while len(self._images) > self._max_images:
-                self._images.popitem()
-        self._store(image, data)
-        return True
-
-    def by_id(self, image_id: str) -> RecentImage | None:
-        """Return the image of a prediction, or None."""
-        with self._lock:
-            found = self._images.get(self._sha256.get(image_id, ""))
-        return found[0] if found else self._disk.by_id(image_id)
-
-    def by_sha256(self, sha256: str) -> RecentImage | None:
-        """Return an image by its content, or None."""
-        with self._lock:
-            found = self._images.get(sha256)
-        return found[0] if found else self._disk.by_sha256(sha256)
-
-    def data(self, sha256: str) -> bytes | None:
-        """Return the encoded image, or None when it is not there any more."""
-        with self._lock:
-            found = self._images.get(sha256)
-        return found[1] if found else self._disk.data(sha256)
-
-    def all(self) -> list[RecentImage]:
-        """Return all images, in memory and on disk."""
-        images = {image.sha256: image for image in self._disk.all()}
-        with self._lock:
-            images |= {sha256: image for sha256, (image, _) in self._images.items()}
-        return list(images.values())
-
-    def note_corrected(self, sha256: str) -> None:
-        """Remove an image from the disk. In memory it stays for a while."""
-        self._disk.remove(sha256)
-
-    def note_undone(self, sha256: str) -> None:
-        """Store an image again, if it is still in memory: its correction was undone."""
-        with self._lock:
-            found = self._images.get(sha256)
-        if found is not None:
-            self._store(*found)
-
-    def _store(self, image: RecentImage, data: bytes) -> None:
-        if image.reason in self._reasons_to_store:
-            self._disk.put(image, data)

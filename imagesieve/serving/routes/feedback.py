@@ -27,7 +27,7 @@ from imagesieve.serving.errors import (
     UnknownImageError,
     UnknownLabelError,
 )
-from imagesieve.serving.feedback.recent import ImageStore, RecentImage, RecentImages
+from imagesieve.serving.feedback.recent import RecentImage, RecentImages
 from imagesieve.serving.feedback.requests import (
     CorrectionRequest,
     is_sha256,
@@ -97,14 +97,12 @@ class Corrections:
             count: called with the action of each event that was recorded.
         """
         self._store = FeedbackStore(folder, limits)
-        self._disk = ImageStore(folder, is_corrected=self._is_corrected)
-        self._recent = RecentImages(disk=self._disk, reasons_to_store=reasons_to_store)
+        self._recent = RecentImages(folder, reasons_to_store, self._is_corrected)
         self._selection = selection or Selection()
         self._classes = classes
         self._admission = admission
         self._buckets = TokenBuckets(PACE)
         self._count = count
-        self._stores_images = bool(reasons_to_store)
 
     def blueprint(self) -> flask.Blueprint:
         """Return the routes."""
@@ -124,15 +122,11 @@ class Corrections:
         except FeedbackUnavailableError:
             _log.warning("The service runs without corrections until that is mended.")
             return
-        if self._stores_images:
-            self._disk.open()
-            stored = [image.sha256 for image in self._disk.all()]
-            for sha256 in filter(self._is_corrected, stored):
-                self._disk.remove(sha256)
+        self._recent.open()
 
     def close(self) -> None:
         """Write the images that wait for it, and close both stores."""
-        self._disk.close()
+        self._recent.close()
         self._store.close()
 
     def note(self, image_id: str, result: PredictionResult) -> bool:
