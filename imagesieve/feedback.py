@@ -104,7 +104,7 @@ class FeedbackEvent:
     """
 
     action: Literal["correct", "reject", "undo"]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
     label: str | None = None
     stored: str | None = None
     predicted: Mapping[str, Any] | None = None

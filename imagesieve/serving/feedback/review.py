@@ -13,6 +13,7 @@ from imagesieve.serving import schemas
 from imagesieve.serving.feedback.recent import Reason, RecentImage, RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
+_MIN_MARGIN = 0.5  # of probability, that the best class must be ahead of the second
 _DRAW_BYTES = 8
 _ORDER = (UNCERTAIN, AUDIT, RECENT)
 
@@ -25,18 +26,22 @@ def uncertainty(probabilities: Mapping[str, float]) -> float:
     return min(1.0, max(0.0, entropy / math.log(len(probabilities))))
 
 
+def _is_uncertain(prediction: Prediction) -> bool:
+    shares = sorted(prediction.probabilities.values(), reverse=True)
+    margin = shares[0] - shares[1] if len(shares) > 1 else 1.0
+    return prediction.decision != prediction.label or margin < _MIN_MARGIN
+
+
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """Why an image should be reviewed.
 
     Attributes:
-        min_margin: probability, 0 to 1, that the best class must be ahead of the second.
         audit_share: of the dropped images, 0 to 1, that are drawn for the audit.
         class_of_interest: what a filter is to keep; everything else counts as dropped.
         key: of the draw. A new one at each start, so that no sender can predict what is drawn.
     """
 
-    min_margin: float = 0.5
     audit_share: float = 0.0
     class_of_interest: str | None = None
     key: bytes = dataclasses.field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -49,13 +54,7 @@ class Selection:
         """
         if self.is_dropped(prediction, fallback_class) and self.draw(sha256) < self.audit_share:
             return AUDIT
-        return UNCERTAIN if self.is_uncertain(prediction) else RECENT
-
-    def is_uncertain(self, prediction: Prediction) -> bool:
-        """Return whether the policy, or a close second class, casts doubt on the label."""
-        shares = sorted(prediction.probabilities.values(), reverse=True)
-        margin = shares[0] - shares[1] if len(shares) > 1 else 1.0
-        return prediction.decision != prediction.label or margin < self.min_margin
+        return UNCERTAIN if _is_uncertain(prediction) else RECENT
 
     def is_dropped(self, prediction: Prediction, fallback_class: str | None) -> bool:
         """Return whether the filter drops the image."""
