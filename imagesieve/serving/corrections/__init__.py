@@ -1,1 +1,0 @@
-"""What people correct: images held for review, the store of corrections, their addresses."""
