@@ -89,5 +89,9 @@ def reason_of(decision: Destination | Refusal) -> str:
     return decision.reason
 
 
+def images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return {path.name for path in images_in(folder)}

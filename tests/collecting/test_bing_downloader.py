@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing, draw, page_of
+from filling import images_in
 from web_host import later, send
 
 import bing_downloader
@@ -25,10 +26,6 @@ from imagesieve.errors import UsageError
 
 SCRIPT = Path(bing_downloader.__file__)
 Start = Callable[..., int]
-
-
-def images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_filled_folder_exits_0_with_a_table(

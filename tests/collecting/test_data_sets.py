@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing, draw
+from filling import images_in
 from PIL import Image
 
 import bing_downloader
@@ -16,10 +17,6 @@ from imagesieve.images import fingerprints
 
 ROOT = Path(bing_downloader.__file__).parent
 Start = Callable[..., int]
-
-
-def images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
 
 
 def copy_of(number: int) -> bytes:

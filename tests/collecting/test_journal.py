@@ -36,6 +36,11 @@ def urls_of(folder: Path) -> list[str]:
     return [entry["url"] for entry in entries_of(folder)]
 
 
+def keep(folder: Path, url: str) -> None:
+    with open_journal(folder) as one:
+        one.add({"url": url, "status": KEPT})
+
+
 def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     for number in range(3):
         with open_journal(tmp_path / "class") as one:
@@ -80,13 +85,11 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path, value: str) -> None:
 def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
     tmp_path: Path, tail: bytes
 ) -> None:
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/1", "status": KEPT})
+    keep(tmp_path, "http://h/1")
     with open(tmp_path / JOURNAL_NAME, "ab") as file:
         file.write(tail)
     assert urls_of(tmp_path) == ["http://h/1"]
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/3", "status": KEPT})
+    keep(tmp_path, "http://h/3")
     assert urls_of(tmp_path) == ["http://h/1", "http://h/3"]
 
 
@@ -179,8 +182,7 @@ def test_only_unfinished_files_are_removed(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/1", "status": KEPT})
+    keep(tmp_path, "http://h/1")
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*kept, JOURNAL_NAME}
 
@@ -202,16 +204,14 @@ def test_nothing_tried_leaves_what_others_put_there(
 
 
 def test_an_old_journal_stays_though_nothing_was_added(tmp_path: Path) -> None:
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/1", "status": KEPT})
+    keep(tmp_path, "http://h/1")
     with open_journal(tmp_path):
         pass
     assert urls_of(tmp_path) == ["http://h/1"]
 
 
 def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/1", "status": KEPT})
+    keep(tmp_path, "http://h/1")
     with pytest.raises(TypeError), open_journal(tmp_path) as one:
         one.add({"url": "http://h/2", "status": KEPT, "title": object()})
     with open_journal(tmp_path):
@@ -265,8 +265,7 @@ except OutputError as error:
     urls = urls_of(tmp_path)
     assert urls == [f"http://h/{number}" for number in range(len(urls))]
     assert len(urls) > 10
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/next", "status": KEPT})
+    keep(tmp_path, "http://h/next")
     assert urls_of(tmp_path) == [*urls, "http://h/next"]
 
 

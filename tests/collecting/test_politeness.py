@@ -48,6 +48,13 @@ class Crowd:
         thread.start()
         return thread
 
+    def take(self, waiting: HostThrottle[Any], count: int) -> list[Any]:
+        """Have threads take a job each; returns the list that their jobs are added to."""
+        taken: list[Any] = []
+        for _ in range(count):
+            self.start(lambda: taken.append(waiting.take()))
+        return taken
+
     def join(self) -> None:
         end = time.monotonic() + SOON
         for thread in self._threads:
@@ -164,9 +171,7 @@ def test_an_idle_worker_hears_of_a_job_that_is_put_later(
     waiting = throttle(2, 0.0)
     if first_delay is not None:
         waiting.put("much later", "http://a/", first_delay)
-    taken: list[tuple[str, str] | None] = []
-    for _ in range(3):
-        crowd.start(lambda: taken.append(waiting.take()))
+    taken = crowd.take(waiting, 3)
     time.sleep(0.02)
     waiting.put("delayed", "http://b/", 0.05)
     waiting.put("at once", "http://c/")
@@ -179,9 +184,7 @@ def test_a_second_worker_takes_the_next_job_while_the_first_is_dealt_with(crowd:
     waiting = throttle(2, 0.0)
     waiting.put("first", "http://a/", 0.02)
     waiting.put("second", "http://b/", 0.04)
-    taken: list[tuple[str, str] | None] = []
-    for _ in range(3):  # none of which comes back
-        crowd.start(lambda: taken.append(waiting.take()))
+    taken = crowd.take(waiting, 3)  # none of which comes back
     wait_until(lambda: len(taken) == 2)
     assert taken == [("first", "http://a/"), ("second", "http://b/")]
     waiting.close()
@@ -281,9 +284,7 @@ def test_jobs_go_on_when_a_visitor_has_given_up(
 
     for _ in range(2):
         crowd.start(visit)
-    taken: list[object] = []
-    crowd.start(lambda: taken.append(waiting.take()))
-    crowd.start(lambda: taken.append(waiting.take()))
+    taken = crowd.take(waiting, 2)
     time.sleep(0.15)
     waiting.leave("http://a/", answered=True)
     waiting.leave("http://a/", answered=True)
@@ -370,9 +371,7 @@ def test_close_ends_every_wait(crowd: Crowd) -> None:
     waiting.put(1, "http://a/")
     waiting.put(2, "http://b/", 60.0)
     waiting.take()
-    taken: list[object] = []
-    for _ in range(20):
-        crowd.start(lambda: taken.append(waiting.take()))
+    taken = crowd.take(waiting, 20)
 
     def visit() -> None:
         with waiting.visit("http://a/"):

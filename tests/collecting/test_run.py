@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_bing import FakeBing, draw, item, page_of
+from filling import images_in
 from PIL import Image
 from web_host import drip, in_turn, later, redirect, send
 
@@ -43,10 +44,6 @@ def run(image_search: ImageSearch, tmp_path: Path) -> Run:
         return collecting_run.collect_all([target], image_search, settings)[0]
 
     return run_once
-
-
-def images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def journal_of(folder: Path) -> list[Entry]:

@@ -20,7 +20,6 @@ from imagesieve.web.urls import FetchError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 
-
 deadlines = Deadlines()
 
 

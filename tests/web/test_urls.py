@@ -30,7 +30,11 @@ def test_url_is_parsed_into_its_parts(url: str, expected: ParsedUrl) -> None:
     ("url", "reason"),
     [
         ("ftp://h.example/", "not http or https"),
+        ("file:///etc/passwd", "not http or https"),
+        ("javascript:alert(1)", "not http or https"),
+        ("data:image/png;base64,AAAA", "not http or https"),
         ("//h.example/", "not http or https"),
+        ("/a.jpg", "not http or https"),
         ("", "not http or https"),
         ("http://", "not a valid URL"),
         ("http:///a", "not a valid URL"),
@@ -40,7 +44,9 @@ def test_url_is_parsed_into_its_parts(url: str, expected: ParsedUrl) -> None:
         ("http://a b/", "not a valid URL"),
         ("http://a\0b/", "not a valid URL"),
         ("http://.h.example/", "not a valid URL"),
+        ("http://a..b/a.jpg", "not a valid URL"),
         (f"http://{'a' * 64}.example/", "not a valid URL"),
+        (f"http://{'ü' * 64}.example/", "not a valid URL"),
         ("http://h.example/\ud800", "not a valid URL"),
     ],
 )
@@ -48,6 +54,12 @@ def test_what_is_no_url_is_named(url: str, reason: str) -> None:
     with pytest.raises(FetchError) as caught:
         urls.parse(url)
     assert caught.value.reason == reason
+    assert urls.normalize(url) is None
+
+
+@pytest.mark.parametrize("value", [None, 5, ["http://h.example/a.jpg"]])
+def test_what_is_no_text_is_no_url(value: object) -> None:
+    assert urls.normalize(value) is None
 
 
 @pytest.mark.parametrize(
