@@ -13,7 +13,7 @@ EXIT_SHORT = 3  # all went well, but there are no more images, or no more time
 
 _MAX_COLUMNS = 4  # side by side on a terminal of 80 columns
 
-# Field of an outcome -> its line in the table, and its name in JSON where that is another one.
+# Field of an outcome, and its name in JSON -> its line in the table.
 _COUNTS = {
     "before": "there before",
     "found": "found",
@@ -22,9 +22,8 @@ _COUNTS = {
     "known": "seen before",
     "duplicates": "duplicates",
     "near_duplicates": "near duplicates",
-    "leaks": "in another split",
+    "in_another_split": "in another split",
 }
-_JSON_NAMES = {"leaks": "in_another_split"}
 _ALWAYS_SHOWN = ("limit", "there before", "found", "kept", "duplicates")
 
 
@@ -41,7 +40,7 @@ class Outcome:
     enlarged: int = 0  # images replaced by a larger copy
     duplicates: int = 0  # results that were there, byte for byte or by Bing's own digest
     near_duplicates: int = 0  # results that were there in another size or encoding
-    leaks: int = 0  # results left out because another split has them
+    in_another_split: int = 0  # results left out because another split has them
     # Reason -> number of results that were of no use.
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     # Path of a kept image -> the same or nearly the same image in other classes.
@@ -60,7 +59,7 @@ class Outcome:
     @property
     def num_duplicates(self) -> int:
         """Results that were there already, in any way and in any split."""
-        return self.duplicates + self.near_duplicates + self.leaks
+        return self.duplicates + self.near_duplicates + self.in_another_split
 
     @property
     def is_filled(self) -> bool:
@@ -126,7 +125,7 @@ def _summary_of(outcome: Outcome) -> dict[str, object]:
         "queries": [query.text for query in target.queries],
         "folders": [{"path": str(side.folder), "limit": side.limit} for side in target.sides],
         "limit": target.limit,
-        **{_JSON_NAMES.get(name, name): getattr(outcome, name) for name in _COUNTS},
+        **{name: getattr(outcome, name) for name in _COUNTS},
         "failed": dict(outcome.failed.most_common()),
         "also_in": {str(path): [str(p) for p in paths] for path, paths in outcome.also_in.items()},
         "unusable": [str(path) for path in outcome.unusable],

@@ -44,7 +44,7 @@ _MAX_LARGE = 3  # images over `LARGE_BYTES` that may be in memory at the same ti
 _COUNTERS = {
     class_folder.DUPLICATE: "duplicates",
     class_folder.NEAR_DUPLICATE: "near_duplicates",
-    class_folder.OTHER_SPLIT: "leaks",
+    class_folder.OTHER_SPLIT: "in_another_split",
 }
 _NO_ANSWER = frozenset({"timeout", "no connection", "connection lost", "unknown host"})
 _NOT_ASKED = frozenset({HOST_DOWN, "opted out", "robots.txt", "private address", "stopped"})

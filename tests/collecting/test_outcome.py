@@ -82,10 +82,11 @@ def test_a_short_class_says_why(counts: dict[str, object], sentence: str) -> Non
 
 def test_summary_is_json_and_adds_up() -> None:
     images = [
-        done("a", before=10, kept=5, found=50, duplicates=2, failed=FAILED, known=3, leaks=1),
+        done("a", before=10, kept=5, found=50, duplicates=2, failed=FAILED, known=3),
         done("b", kept=300, found=400, near_duplicates=7, enlarged=4, seconds=1.23456),
         Outcome(split_target("c", (Query("c"),), Path("data"), 10, 0.2), error=BlockedError("no")),
     ]
+    images[0].in_another_split = 1
     images[0].also_in[Path("data/a/1.jpg")] = (Path("data/b/2.jpg"),)
     images[0].unusable.append(Path("data/a/notes.txt"))
     found = json.loads(json.dumps(summary(images)))
@@ -153,7 +154,8 @@ def test_names_in_the_table_are_text_not_markup() -> None:
 
 def test_progress_is_shown_in_counts_and_a_rate() -> None:
     outcome = done(
-        kept=250, before=3, found=1200, duplicates=100, near_duplicates=20, leaks=3, failed=FAILED
+        kept=250, before=3, found=1200, duplicates=100, near_duplicates=20, failed=FAILED
     )
+    outcome.in_another_split = 3
     assert outcome.progress(30.0) == ("253/300 kept · 1200 found · 123 dup · 172 failed · 8.3/s")
     assert done(before=350).progress(0.0).startswith("350/300 kept")
