@@ -48,7 +48,7 @@ def app_with(access: Access) -> flask.Flask:
         access.take(caller, flask.request.args.get("n", 1, type=int) - 1)
         return {"name": caller.name, "scopes": sorted(caller.scopes), "address": caller.address}
 
-    def refuse(error: errors.AccessError) -> flask.Response:
+    def refuse(error: errors.ServiceError) -> flask.Response:
         problem = errors.problem_for(error)
         text = msgspec.json.encode(errors.document(problem, str(error), "x"))
         answer = flask.Response(text, problem.status, dict(error.headers))
@@ -64,7 +64,7 @@ def app_with(access: Access) -> flask.Flask:
         app.add_url_rule(path, path, tell, methods=[method], provide_automatic_options=False)
     app.before_request(check)
     app.after_request(finish)
-    app.register_error_handler(errors.AccessError, refuse)
+    app.register_error_handler(errors.ServiceError, refuse)
     return app
 
 
