@@ -98,8 +98,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def announce(url: str, service: "Service", predictor: "Predictor") -> None:
     """Check that the model goes with the options; log what is being served, and how to ask it."""
     if service.corrections:
-        service.corrections.check(predictor.info)
-    _log.info("Serving %s with %s at %s", predictor.info.name, predictor.info.engine, url)
+        service.corrections.check(predictor.classes, predictor.policy)
+    _log.info("Serving %s with %s at %s", predictor.version.name, predictor.engine.name, url)
     _log.info("Try: curl --data-binary @image.jpg %s/v1/predict", url)
 
 

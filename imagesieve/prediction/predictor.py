@@ -10,7 +10,6 @@ from imagesieve import images
 from imagesieve.errors import EngineError, ImageError
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy, Prediction
-from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.ahead import map_ahead
 
 __all__ = ["Prediction", "Predictor"]
@@ -30,7 +29,6 @@ class Predictor:
         self.version = version
         self.engine = engine
         self.policy = policy or version.manifest.policy
-        self.info = ModelInfo.of(version, engine, self.policy)
 
     @classmethod
     def load(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import prometheus_client as prometheus
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving.schemas import ServedModel
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -65,7 +65,7 @@ class Metrics:
         """Count a correction: correct, reject or undo."""
         self._feedback.labels(action).inc()
 
-    def note_model(self, model: ModelInfo) -> None:
+    def note_model(self, model: ServedModel) -> None:
         """Show which model is served."""
         self._model.info({"name": model.name, "digest": model.digest, "engine": model.engine})
 

@@ -6,13 +6,14 @@ speaks against the new version, the old one keeps serving.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from imagesieve.errors import (
     ClassifierError,
@@ -24,8 +25,8 @@ from imagesieve.errors import (
 )
 from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
-from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import schemas
 from imagesieve.serving.errors import (
     ModelChangeError,
     ModelChangeFailedError,
@@ -40,27 +41,6 @@ _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or
 _DIGEST_PREFIX = "sha256:"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelChange:
-    """The outcome of a request for another model.
-
-    Attributes:
-        model: what is served now.
-        previous: what `rollback` would bring back.
-        changed: whether something else was served before.
-    """
-
-    model: ModelInfo
-    previous: versions.ModelVersion | None
-    changed: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the change as JSON values."""
-        former = self.previous
-        previous = former and {"name": former.name, "digest": _DIGEST_PREFIX + former.digest}
-        return {"model": self.model.to_json(), "previous": previous, "changed": self.changed}
 
 
 class Models:
@@ -138,7 +118,7 @@ class Models:
         if self._thread:
             self._thread.join()
 
-    def reload(self) -> ModelChange:
+    def reload(self) -> schemas.ModelChange:
         """Serve what `current.json` names by now, or the one version as it is on disk by now.
 
         Raises:
@@ -148,7 +128,9 @@ class Models:
         with self._one_change():
             return self._replace(self._folder.path)
 
-    def activate(self, name_or_digest: str, *, allow_other_classes: bool = False) -> ModelChange:
+    def activate(
+        self, name_or_digest: str, *, allow_other_classes: bool = False
+    ) -> schemas.ModelChange:
         """Serve a version of the folder, and make it the current one for the next start too.
 
         Args:
@@ -162,7 +144,7 @@ class Models:
             path = self._folder.find(name_or_digest)
             return self._replace(path, allow_other_classes=allow_other_classes, promote=True)
 
-    def rollback(self) -> ModelChange:
+    def rollback(self) -> schemas.ModelChange:
         """Serve what was served before, whatever its classes, and make it the current one.
 
         Raises:
@@ -202,7 +184,7 @@ class Models:
         digest: str | None = None,
         allow_other_classes: bool = False,
         promote: bool = False,
-    ) -> ModelChange:
+    ) -> schemas.ModelChange:
         """Serve a version, or raise, without the server's paths, what speaks against it.
 
         Raises:
@@ -223,7 +205,7 @@ class Models:
             _log.warning("Still serving %s: %s", current.version.name, reason)
             raise self._refusal(error) from error
         if predictor is None:
-            return ModelChange(current.info, self._previous, False)
+            return self._change(changed=False)
         self._previous, self._current = current.version, predictor
         _log.info(
             "Now serving %s with %s (before: %s)",
@@ -231,7 +213,14 @@ class Models:
             predictor.engine.name,
             current.version.name,
         )
-        return ModelChange(predictor.info, self._previous, True)
+        return self._change(changed=True)
+
+    def _change(self, *, changed: bool) -> schemas.ModelChange:
+        former = self._previous
+        previous = (
+            schemas.ModelName(former.name, _DIGEST_PREFIX + former.digest) if former else None
+        )
+        return schemas.ModelChange(describe(self.get()), previous, changed)
 
     def _accepted(
         self,
@@ -316,6 +305,29 @@ class Models:
         except Exception as error:  # such as a lack of memory: what is served must go on
             _log.warning("The model was not changed: %s: %s", type(error).__name__, error)
             _log.debug("what happened", exc_info=True)
+
+
+def served_model(predictor: Predictor) -> schemas.ServedModel:
+    """Return what predictions say of their model."""
+    version = predictor.version
+    return schemas.ServedModel(version.name, _DIGEST_PREFIX + version.digest, predictor.engine.name)
+
+
+def describe(predictor: Predictor) -> schemas.Model:
+    """Return the facts about a model for users."""
+    manifest = predictor.version.manifest
+    return schemas.Model(
+        **msgspec.structs.asdict(served_model(predictor)),
+        created=manifest.created,
+        classes=list(manifest.classes),
+        backbone=manifest.backbone,
+        image_size=schemas.Size(*manifest.image_size),
+        pixel_contract=manifest.pixel_contract,
+        streams=predictor.engine.num_streams,
+        decision_policy=schemas.DecisionPolicy(**predictor.policy.to_json()),
+        temperature=manifest.temperature,
+        metrics=dict(manifest.metrics),
+    )
 
 
 class _ModelFolder:

@@ -311,14 +311,14 @@ _HEADERS = {
 def _facts(service: Service, url: str) -> _Facts:
     known = service.limits, service.access.has_keys, service.fetch is not None, url
     try:
-        model = service.predictor().info
+        predictor = service.predictor()
     except errors.UnavailableError:
         return _Facts(*known)
-    classes = model.classes
+    classes = predictor.classes
     # A caller's own threshold may bring the fallback class in, whatever the policy.
-    fallback = model.policy.fallback_class
+    fallback = predictor.policy.fallback_class
     decisions = classes if fallback in classes else (*classes, fallback)
-    return _Facts(*known, model.name, classes, decisions)
+    return _Facts(*known, predictor.version.name, classes, decisions)
 
 
 def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:

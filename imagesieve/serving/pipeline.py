@@ -16,12 +16,13 @@ from msgspec import UNSET
 from imagesieve.images import DecodedImage
 from imagesieve.images.animation import further_frames
 from imagesieve.model.decisions import DecisionPolicy
-from imagesieve.model.info import ModelInfo
 from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.metrics import Metrics
+from imagesieve.serving.models import served_model
 from imagesieve.serving.requests import Fetch, ImageRequest
+from imagesieve.serving.schemas import ImageInfo, ServedModel
 
 _Result = TypeVar("_Result")
 
@@ -51,39 +52,14 @@ class Deadline:
             raise DeadlineExceededError("The image took too long: try again in a moment.")
 
 
-@dataclasses.dataclass(frozen=True)
-class CachedPrediction:
-    """What is cached of an image under one model: everything but its pixels.
-
-    A few hundred bytes; ten thousand take some megabytes.
-
-    Attributes:
-        prediction: of the frame that counts, under the model's own policy.
-        format: one of `images.FORMATS`.
-        width: pixels of the original, after orientation.
-        height: pixels of the original, after orientation.
-        orientation: EXIF orientation that was applied, 1 to 8.
-        frames: how many frames were predicted.
-        sha256: of the encoded bytes.
-    """
-
-    prediction: Prediction
-    format: str
-    width: int
-    height: int
-    orientation: int
-    frames: int
-    sha256: str
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictionResult:
     """An image, its prediction, and how long that took.
 
     Attributes:
         data: the encoded image.
-        cached: the format, sizes and content of the image.
-        prediction: under `policy`.
+        image: what is said of it.
+        prediction: of the frame that counts, under `policy`.
         policy: the model's own, or with the threshold of the request.
         model: the model that predicted it.
         is_cached: whether the engine did not run.
@@ -91,10 +67,10 @@ class PredictionResult:
     """
 
     data: bytes
-    cached: CachedPrediction
+    image: ImageInfo
     prediction: Prediction
     policy: DecisionPolicy
-    model: ModelInfo
+    model: ServedModel
     is_cached: bool
     seconds: Mapping[str, float]
 
@@ -108,7 +84,8 @@ class Pipeline:
         self._metrics = metrics
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._cache: cachetools.LRUCache[tuple[str, ...], CachedPrediction]
+        # Entries have a few hundred bytes; ten thousand take some megabytes.
+        self._cache: cachetools.LRUCache[tuple[str, ...], tuple[Prediction, ImageInfo]]
         self._cache = cachetools.LRUCache(max(1, limits.cache_entries))
         # Of each predictor as long as it is in use: while the model changes there are two.
         self._pools: weakref.WeakKeyDictionary[Predictor, EnginePool] = weakref.WeakKeyDictionary()
@@ -156,7 +133,7 @@ class Pipeline:
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
         data, options = self.read(request), request.options
-        model = predictor.info
+        model = served_model(predictor)
         sha256 = hashlib.sha256(data).hexdigest()
         key = (model.digest, model.engine, sha256, str(options.frames))
         with self._lock:
@@ -170,13 +147,14 @@ class Pipeline:
         policy = predictor.policy.with_threshold(
             None if options.threshold is UNSET else options.threshold
         )
-        prediction = policy.decide(cached.prediction.probabilities)
+        own, image = cached
+        prediction = policy.decide(own.probabilities)
         self._metrics.note_prediction(prediction, seconds, is_cached=is_cached)
-        return PredictionResult(data, cached, prediction, policy, model, is_cached, seconds)
+        return PredictionResult(data, image, prediction, policy, model, is_cached, seconds)
 
     def _run(
         self, predictor: Predictor, data: bytes, sha256: str, num_frames: int, deadline: Deadline
-    ) -> tuple[CachedPrediction, dict[str, float]]:
+    ) -> tuple[tuple[Prediction, ImageInfo], dict[str, float]]:
         """Decode an image and run the engine; also return the seconds of each stage."""
         deadline.check()
         queued = 0.0
@@ -200,16 +178,15 @@ class Pipeline:
             lambda: [predictor.predict(frame) for frame in frames], deadline.at
         )
         done = time.perf_counter()
-        cached = CachedPrediction(
-            prediction=riskiest(predictions, predictor.policy),
-            format=first.format,
-            width=first.width,
-            height=first.height,
-            orientation=first.orientation,
-            frames=len(frames),
-            sha256=sha256,
+        image = ImageInfo(
+            first.format,  # type: ignore[arg-type]  # one of the formats that are decoded
+            first.width,
+            first.height,
+            first.orientation,
+            len(frames),
+            sha256,
         )
-        return cached, {
+        return (riskiest(predictions, predictor.policy), image), {
             "queue": queued + waited,
             "decode": decoded - begun - queued,
             "infer": done - decoded - waited,
@@ -218,7 +195,7 @@ class Pipeline:
     def _pool_of(self, predictor: Predictor) -> "EnginePool":
         with self._lock:
             if predictor not in self._pools:
-                self._pools[predictor] = EnginePool(predictor.info.num_streams)
+                self._pools[predictor] = EnginePool(predictor.engine.num_streams)
             return self._pools[predictor]
 
 

@@ -1,5 +1,4 @@
 import concurrent.futures
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,19 +212,6 @@ def test_a_policy_given_when_loading_overrides_the_manifests(version_path: Path)
     (answer,) = predictor.predict_batch(grey())
     assert answer.decision == "ask a person"
     assert answer.label in COLOURS
-
-
-def test_the_description_is_json_and_names_what_runs(
-    predictor: Predictor, version_path: Path
-) -> None:
-    value = json.loads(json.dumps(predictor.info.to_json(), allow_nan=False))
-    digest = files.sha256_of(version_path / versions.MANIFEST)
-    assert value["name"] == version_path.name
-    assert value["digest"] == f"sha256:{digest}"
-    assert value["classes"] == list(COLOURS)
-    assert value["image_size"] == {"height": 32, "width": 40}
-    assert value["engine"] == predictor.engine.name
-    assert value["decision_policy"] == {"kind": "argmax"}
 
 
 NO_PROBABILITIES: dict[str, Callable[[Any, Any], Any]] = {

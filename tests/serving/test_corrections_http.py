@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import hashlib
 import io
 import json
@@ -72,7 +71,7 @@ def make_corrections(
 ) -> Corrections:
     asked, names = parse("--feedback", str(folder), *options), classes or predictor.classes
     corrections = corrections_from_options(asked, lambda: names, Admission(), **more)
-    corrections.check(dataclasses.replace(predictor.info, classes=tuple(names)))
+    corrections.check(names, predictor.policy)
     corrections.open()
     _OPENED.append(corrections)
     return corrections

@@ -32,7 +32,8 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from imagesieve.serving.models import ModelChange, Models
+from imagesieve.serving.models import Models, describe
+from imagesieve.serving.schemas import ModelChange, ModelName
 
 RED = encode(paint(COLOURS["red"]))
 OTHER_CLASSES = ("cyan", "green", "red")
@@ -190,11 +191,8 @@ def test_a_change_tells_what_is_served_now_and_what_was_before(
     sharp, soft = models.get().version, versions.load(named(folder, "soft"))
     with caplog.at_level(logging.INFO, "imagesieve"):
         change = models.activate(soft.name)
-    assert change.to_json() == {
-        "model": models.get().info.to_json(),
-        "previous": {"name": sharp.name, "digest": f"sha256:{sharp.digest}"},
-        "changed": True,
-    }
+    former = ModelName(sharp.name, f"sha256:{sharp.digest}")
+    assert change == ModelChange(describe(models.get()), former, True)
     assert change.model.name == soft.name
     assert f"Now serving {soft.name} with {models.get().engine.name} (before: {sharp.name})" in (
         caplog.messages
@@ -205,7 +203,7 @@ def test_the_same_version_again_is_no_change(folder: Path, start: Start) -> None
     models = start(folder, **SLOW_WATCH)
     before = models.get()
     for change in (models.reload(), models.activate(before.version.name)):
-        assert (change.changed, change.to_json()["previous"]) == (False, None)
+        assert (change.changed, change.previous) == (False, None)
     assert models.get() is before
 
 
@@ -307,7 +305,7 @@ def test_rolling_back_and_forth(folder: Path, start: Start) -> None:
     for name, other in ((sharp, soft), (soft, sharp), (sharp, soft)):
         change = models.rollback()
         assert (change.model.name, change.changed) == (name, True)
-        assert change.to_json()["previous"]["name"] == other
+        assert change.previous.name == other
         assert versions.current_name(folder) == name
 
 

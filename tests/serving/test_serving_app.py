@@ -18,6 +18,8 @@ from hostile import ACCEPTED, COLOURLESS, RED_JPEG, REFUSED
 from painted import COLOURS, encode, paint
 
 from imagesieve import errors as base_errors
+from imagesieve import files
+from imagesieve.model import versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
 from imagesieve.serving.limits import Admission, ServingLimits
@@ -229,7 +231,19 @@ def test_each_request_is_one_line_of_json_below_the_console_level(
 
 
 def test_model_route_tells_what_is_served(client: FlaskClient, predictor: Predictor) -> None:
-    assert client.get("/v1/model").get_json() == json.loads(json.dumps(predictor.info.to_json()))
+    value = client.get("/v1/model").get_json()
+    version, manifest = predictor.version, predictor.version.manifest
+    assert value["name"] == version.name
+    assert value["digest"] == f"sha256:{files.sha256_of(version.path / versions.MANIFEST)}"
+    assert value["classes"] == list(COLOURS)
+    height, width = manifest.image_size
+    assert value["image_size"] == {"height": height, "width": width}
+    assert (value["engine"], value["streams"]) == (
+        predictor.engine.name,
+        predictor.engine.num_streams,
+    )
+    assert value["decision_policy"] == {"kind": "argmax"}
+    assert value["metrics"] == manifest.metrics
 
 
 def test_page_and_its_parts_come_with_strict_headers(client: FlaskClient) -> None:

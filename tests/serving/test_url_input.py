@@ -1,7 +1,7 @@
 """Images by address: what an honest host sees, row 43 of the attack table, and the options."""
 
 import argparse
-import dataclasses
+import copy
 import logging
 import threading
 import time
@@ -62,7 +62,8 @@ def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: 
     class Wide(Predictor):
         def __init__(self) -> None:
             super().__init__(predictor.version, predictor.engine)
-            self.info = dataclasses.replace(self.info, num_streams=16)
+            self.engine = copy.copy(predictor.engine)
+            self.engine.num_streams = 16
 
     lock, under_way, most = threading.Lock(), 0, 0
 

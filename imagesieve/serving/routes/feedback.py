@@ -14,8 +14,7 @@ import flask
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
-from imagesieve.model.decisions import ARGMAX
-from imagesieve.model.info import ModelInfo
+from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.checks import take_tokens
 from imagesieve.serving.access.keys import Scope
@@ -131,7 +130,7 @@ class Corrections:
 
     def note(self, image_id: str, result: PredictionResult) -> bool:
         """Hold a predicted image; return whether it can be corrected by its id alone."""
-        sha256 = result.cached.sha256
+        sha256 = result.image.sha256
         image = RecentImage(
             sha256,
             image_id,
@@ -141,14 +140,14 @@ class Corrections:
         )
         return self._recent.add(image, result.data)
 
-    def check(self, model: ModelInfo) -> None:
-        """Check that a model suits the options.
+    def check(self, classes: Sequence[str], policy: DecisionPolicy) -> None:
+        """Check that the options suit the model that is served.
 
         Raises:
             UsageError: the model does not have the class of interest.
         """
-        interest, classes = self._selection.class_of_interest, model.classes
-        drops_nothing = model.policy.kind == ARGMAX and interest is None
+        interest = self._selection.class_of_interest
+        drops_nothing = policy.kind == ARGMAX and interest is None
         if self._selection.audit_share and drops_nothing:
             _log.warning(
                 "The model's decision policy drops no image, so none is audited: name what is "

@@ -8,6 +8,7 @@ from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.errors import OverloadedError, UnavailableError
 from imagesieve.serving.metrics import MEDIA_TYPE
+from imagesieve.serving.models import served_model
 from imagesieve.serving.service import current_service, json_response, requires
 
 blueprint = flask.Blueprint("health", __name__)
@@ -60,5 +61,5 @@ def metrics() -> flask.Response:
     """Return all metrics."""
     service = current_service()
     with contextlib.suppress(UnavailableError):  # while it loads there are other figures
-        service.metrics.note_model(service.predictor().info)
+        service.metrics.note_model(served_model(service.predictor()))
     return flask.Response(service.metrics.text(), content_type=MEDIA_TYPE)

@@ -4,6 +4,7 @@ import flask
 
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.models import describe
 from imagesieve.serving.requests import read_object
 from imagesieve.serving.service import current_service, json_response, requires
 
@@ -34,7 +35,7 @@ blueprint = flask.Blueprint("models", __name__)
 )
 def model() -> flask.Response:
     """Describe the model version that is served."""
-    return json_response(current_service().predictor().info.to_json())
+    return json_response(describe(current_service().predictor()))
 
 
 @blueprint.get("/v1/models")
@@ -62,7 +63,7 @@ def reload() -> flask.Response:
     """
     service = current_service()
     read_object(flask.request, service.limits, schemas.Nothing)
-    return json_response(service.models.reload().to_json())
+    return json_response(service.models.reload())
 
 
 @blueprint.post("/v1/admin/activate")
@@ -84,7 +85,7 @@ def activate() -> flask.Response:
     service = current_service()
     asked = read_object(flask.request, service.limits, schemas.Activation)
     change = service.models.activate(asked.version, allow_other_classes=asked.allow_other_classes)
-    return json_response(change.to_json())
+    return json_response(change)
 
 
 @blueprint.post("/v1/admin/rollback")
@@ -101,4 +102,4 @@ def rollback() -> flask.Response:
     """Serve the version that was served before."""
     service = current_service()
     read_object(flask.request, service.limits, schemas.Nothing)
-    return json_response(service.models.rollback().to_json())
+    return json_response(service.models.rollback())

@@ -27,6 +27,7 @@ from imagesieve.serving.errors import (
 )
 from imagesieve.serving.forms import JSON, parse_json, read_body
 from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.models import served_model
 from imagesieve.serving.pipeline import Deadline, PredictionResult
 from imagesieve.serving.requests import ImageInput, ImageRequest
 from imagesieve.serving.schemas import OipTensor
@@ -104,19 +105,19 @@ def ready() -> flask.Response:
 )
 def model(name: str) -> flask.Response:
     """Describe what goes into the model and what comes out."""
-    info = _find(name).info
+    predictor = _find(name)
     return json_response(
         schemas.OipModel(
             name=name,
-            versions=[info.digest],
+            versions=[served_model(predictor).digest],
             platform=PLATFORM,
             inputs=[OipTensor("image", "BYTES", [-1])],
             outputs=[
                 OipTensor("label", "BYTES", [-1]),
-                OipTensor("probabilities", "FP32", [-1, len(info.classes)]),
+                OipTensor("probabilities", "FP32", [-1, len(predictor.classes)]),
                 OipTensor("decision", "BYTES", [-1]),
             ],
-            classes=list(info.classes),
+            classes=list(predictor.classes),
         )
     )
 
@@ -179,7 +180,7 @@ def infer(name: str) -> flask.Response:
 
 def _find(name: str) -> Predictor:
     predictor = current_service().predictor()
-    served = predictor.info.name
+    served = predictor.version.name
     if name not in (ALIAS, served):
         raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")
     return predictor
@@ -223,7 +224,7 @@ def _predict_all(
         return result
 
     # One more than streams: one image is decoded meanwhile.
-    with concurrent.futures.ThreadPoolExecutor(predictor.info.num_streams + 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(predictor.engine.num_streams + 1) as pool:
         # Once the response to one that failed is due, those not begun yet never are.
         return list(pool.map(predict, range(len(images))))
 

@@ -90,7 +90,7 @@ def predict_batch() -> flask.Response:
         requested = read_images(flask.request, service.limits)
         service.access.take(flask.g.caller, len(requested) - 1)
         deadline = service.deadline(is_batch=True)
-        num_threads = predictor.info.num_streams + 1  # one image is decoded meanwhile
+        num_threads = predictor.engine.num_streams + 1  # one image is decoded meanwhile
         if any(one.image.is_url for one in requested):  # more would be refused instead of waiting
             num_threads = min(num_threads, service.limits.max_fetches)
         with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
@@ -152,7 +152,7 @@ def _answer(
         total_seconds: from reading the image, which may be fetching it, to the answer.
         is_held: whether it can be corrected by its id alone.
     """
-    prediction, known, model = result.prediction, result.cached, result.model
+    prediction = result.prediction
     seconds = {stage: milliseconds(spent) for stage, spent in result.seconds.items()}
     return schemas.Prediction(
         id=image_id,
@@ -163,15 +163,8 @@ def _answer(
         decision=prediction.decision,
         decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
         flags=["unsure"] if prediction.decision != prediction.label else [],
-        model=schemas.ServedModel(model.name, model.digest, model.engine),
-        image=schemas.ImageInfo(
-            known.format,  # type: ignore[arg-type]  # one of the formats that are decoded
-            known.width,
-            known.height,
-            known.orientation,
-            known.frames,
-            known.sha256,
-        ),
+        model=result.model,
+        image=result.image,
         timing_ms=schemas.TimingMs(**seconds, total=milliseconds(total_seconds)),
         cached=result.is_cached,
         held=is_held,
