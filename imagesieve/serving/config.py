@@ -342,14 +342,14 @@ def _allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset
 
 
 def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":
-    from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+    from imagesieve.serving.access.rates import TokenBuckets
 
     if options.rate_limit is None:
         if options.rate_burst is not None:
             raise UsageError("--rate-burst goes with --rate-limit: give that too.")
         return None
     burst = options.rate_burst or max(10, math.ceil(2 * options.rate_limit))
-    return TokenBuckets(RateLimit(options.rate_limit, burst))
+    return TokenBuckets(options.rate_limit, burst)
 
 
 def _host(example: str) -> Callable[[str], str]:

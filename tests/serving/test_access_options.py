@@ -14,7 +14,6 @@ from imagesieve import console
 from imagesieve.errors import UsageError
 from imagesieve.serving import config
 from imagesieve.serving.access import keys
-from imagesieve.serving.access.rates import RateLimit
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -97,7 +96,7 @@ def test_origins_are_written_as_browsers_do() -> None:
 )
 def test_rate_from_options(arguments: list[str], burst: int) -> None:
     buckets = config._buckets(options(*arguments))
-    assert buckets._limit == RateLimit(float(arguments[1]), burst)
+    assert (buckets.rate, buckets.burst) == (float(arguments[1]), burst)
 
 
 BAD_OPTIONS = [

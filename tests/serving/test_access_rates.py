@@ -10,7 +10,7 @@ from guarding import DESK, SHOP, app_with, assert_refused, bearer, client_of, ri
 
 from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access, Caller
-from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.access.rates import TokenBuckets
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 
 
 def limited(clock: Clock, rate: float = 2, burst: int = 3, **more) -> FlaskClient:
-    return client_of(Access(buckets=TokenBuckets(RateLimit(rate, burst), clock=clock), **more))
+    return client_of(Access(buckets=TokenBuckets(rate, burst, clock=clock), **more))
 
 
 def test_burst_then_429_with_seconds_to_wait_then_the_rate() -> None:
@@ -54,7 +54,7 @@ def test_who_waits_as_told_is_served(rate: float) -> None:
 
 def test_clock_that_goes_back_takes_nothing_away_for_long() -> None:
     clock = Clock()
-    buckets = TokenBuckets(RateLimit(1, 2), clock=clock)
+    buckets = TokenBuckets(1, 2, clock=clock)
     assert buckets.take("a") == 0
     clock.now -= 0.5
     assert 0 <= buckets.take("a") <= 1
@@ -123,7 +123,7 @@ def test_batch_costs_its_images_even_more_than_the_burst() -> None:
 
 
 def test_nobody_takes_more_while_in_debt() -> None:
-    access = Access(buckets=TokenBuckets(RateLimit(1, 5), clock=Clock()))
+    access = Access(buckets=TokenBuckets(1, 5, clock=Clock()))
     caller = Caller("a", frozenset(), "")
     access.take(caller, 31)
     access.take(caller, 0)
@@ -135,7 +135,7 @@ def test_nobody_takes_more_while_in_debt() -> None:
 
 def test_table_of_callers_is_bounded_and_forgets_the_oldest() -> None:
     clock = Clock()
-    buckets = TokenBuckets(RateLimit(1, 1), clock=clock, max_callers=100)
+    buckets = TokenBuckets(1, 1, clock=clock, max_callers=100)
     assert buckets.take("busy") == 0
     for number in range(1000):
         assert buckets.take(number) == 0
@@ -154,7 +154,7 @@ class SlowToken(float):
 
 
 def test_threads_together_get_the_burst_and_not_one_more() -> None:
-    buckets = TokenBuckets(RateLimit(1, 100), clock=Clock(), max_callers=30)
+    buckets = TokenBuckets(1, 100, clock=Clock(), max_callers=30)
     start = threading.Barrier(8)
 
     def work(number: int) -> int:
@@ -169,7 +169,7 @@ def test_threads_together_get_the_burst_and_not_one_more() -> None:
 
 
 def test_one_access_serves_many_threads() -> None:
-    app = app_with(Access(ring(), buckets=TokenBuckets(RateLimit(1, 40), clock=Clock())))
+    app = app_with(Access(ring(), buckets=TokenBuckets(1, 40, clock=Clock())))
 
     def work(key: str) -> list[str | int]:
         responses = [app.test_client().post("/predict", headers=bearer(key)) for _ in range(25)]

@@ -27,7 +27,7 @@ from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
-from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.app import create_app
 from imagesieve.serving.config import add_correction_options, corrections_from_options
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
@@ -309,7 +309,7 @@ def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) ->
 
 def test_each_caller_has_a_rate_limit_of_its_own(predictor: Predictor, folder: Path) -> None:
     corrections = make_corrections(predictor, folder)
-    corrections._buckets = TokenBuckets(RateLimit(rate=0.001, burst=1))
+    corrections._buckets = TokenBuckets(rate=0.001, burst=1)
     keys = KEYS.replace("admin,predict", "admin,predict,feedback")
     client = client_of(predictor, corrections, keys)
     for headers in (ANN, BOSS):
@@ -328,7 +328,7 @@ def test_whole_seconds_to_wait_are_not_rounded_up(
     predictor: Predictor, folder: Path, seconds: int
 ) -> None:
     corrections = make_corrections(predictor, folder)
-    corrections._buckets = TokenBuckets(RateLimit(rate=1 / seconds, burst=1), clock=lambda: 0.0)
+    corrections._buckets = TokenBuckets(rate=1 / seconds, burst=1, clock=lambda: 0.0)
     client = client_of(predictor, corrections)
     assert send(client, label="red").status_code == 201
     late = send(client, label="blue")

@@ -18,7 +18,7 @@ from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
-from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.models import Models
 from imagesieve.serving.pipeline import PredictionResult
@@ -258,7 +258,7 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
 
 
 def test_each_image_costs_a_token(predictor: Predictor) -> None:
-    access = Access(buckets=TokenBuckets(RateLimit(rate=0.001, burst=5)))
+    access = Access(buckets=TokenBuckets(rate=0.001, burst=5))
     client = app_of(predictor, access=access).test_client()
     assert infer(client, tensor(*[RED] * 5)).status_code == 200
     response = infer(client, tensor(RED))

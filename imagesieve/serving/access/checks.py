@@ -2,9 +2,8 @@
 
 import dataclasses
 import ipaddress
-import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from types import MappingProxyType
 
 import flask
@@ -53,6 +52,11 @@ class Caller:
     scopes: frozenset[Scope]
     address: str
 
+    @property
+    def share(self) -> Hashable:
+        """Whose rate the caller uses up: that of the key, or of the client's network."""
+        return ("key", self.name) if self.name else _client_network(self.address)
+
 
 class Access:
     """Keys, hosts, sites and rates of one service."""
@@ -82,7 +86,7 @@ class Access:
     @property
     def has_keys(self) -> bool:
         """Whether callers need a key."""
-        return len(self._keys) > 0
+        return bool(self._keys)
 
     def check_site(self, request: flask.Request) -> None:
         """Refuse requests for other hosts, and those that pages of other sites send.
@@ -216,21 +220,11 @@ class Access:
     def _spend(self, caller: Caller, cost: int, *, at_least: int) -> None:
         if self._buckets is None:
             return
-        seconds = take_tokens(self._buckets, caller, cost, at_least=at_least)
+        seconds = self._buckets.take(caller.share, cost, at_least=at_least)
         if seconds:
             raise RateLimitedError(
                 f"Too many requests: this caller can go on in {seconds} s.", seconds
             )
-
-
-def take_tokens(buckets: TokenBuckets, caller: Caller, cost: int = 1, *, at_least: int = 1) -> int:
-    """Take tokens from a caller's bucket; see `TokenBuckets.take`.
-
-    Returns:
-        0 when they were taken, else the whole seconds after which they can be had.
-    """
-    whose = ("key", caller.name) if caller.name else _client_network(caller.address)
-    return math.ceil(buckets.take(whose, cost, at_least=at_least))
 
 
 def _client_network(address: str) -> str:

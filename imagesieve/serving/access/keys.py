@@ -44,14 +44,10 @@ class Key:
     digest: bytes
 
 
-class Keyring:
+class Keyring(tuple[Key, ...]):
     """All keys of the service."""
 
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self._keys = tuple(keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    __slots__ = ()
 
     def find(self, presented: str) -> Key | None:
         """Return the key whose text this is.
@@ -60,7 +56,7 @@ class Keyring:
         """
         digest = _digest(presented[: MAX_KEY_CHARS + 1])  # no key is as long as that
         found = None
-        for key in self._keys:
+        for key in self:
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found

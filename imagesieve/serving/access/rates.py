@@ -1,27 +1,11 @@
 """How often each caller may come: a bucket of tokens for each."""
 
-import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
 
 import cachetools
-
-MAX_CALLERS = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class RateLimit:
-    """What one caller may ask for."""
-
-    rate: float  # tokens a second, more than 0
-    burst: int  # tokens at once after a rest, 1 or more
-
-
-@dataclasses.dataclass
-class _Bucket:
-    tokens: float
-    filled_at: float  # seconds of the clock
 
 
 class TokenBuckets:
@@ -32,20 +16,32 @@ class TokenBuckets:
 
     def __init__(
         self,
-        limit: RateLimit,
+        rate: float,
+        burst: int,
         *,
         clock: Callable[[], float] = time.monotonic,
-        max_callers: int = MAX_CALLERS,
+        max_callers: int = 10_000,
     ) -> None:
-        self._limit = limit
+        """Fill all buckets.
+
+        Args:
+            rate: tokens a second, more than 0.
+            burst: tokens at once after a rest, 1 or more.
+            clock: returns seconds.
+            max_callers: how many buckets to remember.
+        """
+        self.rate = rate
+        self.burst = burst
         self._clock = clock
         self._lock = threading.Lock()
-        self._buckets: cachetools.LRUCache[Hashable, _Bucket] = cachetools.LRUCache(max_callers)
+        # Tokens, and the clock's seconds when they were counted.
+        self._buckets: cachetools.LRUCache[Hashable, tuple[float, float]]
+        self._buckets = cachetools.LRUCache(max_callers)
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, caller: Hashable, cost: float = 1, *, at_least: float = 1) -> float:
+    def take(self, caller: Hashable, cost: float = 1, *, at_least: float = 1) -> int:
         """Take tokens, or none of them.
 
         Args:
@@ -56,22 +52,12 @@ class TokenBuckets:
             at_least: tokens that must be there.
 
         Returns:
-            0 when they were taken, else the seconds to wait for the missing ones.
+            0 when they were taken, else the whole seconds to wait for the missing ones.
         """
         with self._lock:
-            bucket = self._filled(caller)
-            missing = at_least - bucket.tokens
-            if missing > 0:
-                return missing / self._limit.rate
-            bucket.tokens -= cost
-            return 0
-
-    def _filled(self, caller: Hashable) -> _Bucket:
-        now = self._clock()
-        bucket = self._buckets.get(caller)
-        if bucket is None:
-            bucket = self._buckets[caller] = _Bucket(self._limit.burst, now)
-        gained = (now - bucket.filled_at) * self._limit.rate
-        bucket.tokens = min(self._limit.burst, bucket.tokens + gained)
-        bucket.filled_at = now
-        return bucket
+            now = self._clock()
+            tokens, counted_at = self._buckets.get(caller, (self.burst, now))
+            tokens = min(self.burst, tokens + (now - counted_at) * self.rate)
+            missing = at_least - tokens
+            self._buckets[caller] = (tokens if missing > 0 else tokens - cost), now
+        return math.ceil(max(0.0, missing) / self.rate)

@@ -16,9 +16,8 @@ from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.serving import errors, openapi, schemas
-from imagesieve.serving.access.checks import take_tokens
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.access.rates import RateLimit, TokenBuckets
+from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.errors import (
     BadParameterError,
     FeedbackUnavailableError,
@@ -47,7 +46,7 @@ from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.service import json_response, requires
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
-PACE = RateLimit(rate=2.0, burst=120)
+_RATE, _BURST = 2.0, 120
 
 _MAX_NAMED = 50  # classes in a message
 _GONE = "The server does not have this image any more"
@@ -100,7 +99,7 @@ class Corrections:
         self._selection = selection or Selection()
         self._classes = classes
         self._admission = admission
-        self._buckets = TokenBuckets(PACE)
+        self._buckets = TokenBuckets(_RATE, _BURST)
         self._count = count
 
     def blueprint(self) -> flask.Blueprint:
@@ -337,7 +336,7 @@ class Corrections:
         return sha256, self._recent.by_sha256(sha256)
 
     def _slow_down(self) -> None:
-        seconds = take_tokens(self._buckets, flask.g.caller)
+        seconds = self._buckets.take(flask.g.caller.share)
         if seconds:
             raise RateLimitedError(
                 f"Too many corrections in a short time: go on in {seconds} s.", seconds
