@@ -5,7 +5,6 @@ message; the other takes what the process prints, for the log.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import logging
@@ -19,7 +18,7 @@ import traceback
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -37,34 +36,21 @@ _OK, _UNAVAILABLE, _FAILED = "ok", "unavailable", "failed"
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Question:
-    """What is to be explained.
+class Question(NamedTuple):
+    """What is to be explained."""
 
-    Attributes:
-        pixels: (height, width, 3) uint8, RGB, of the model's size.
-        class_index: of the model's outputs.
-        size: (width, height) of the PNG, in pixels.
-    """
-
-    pixels: np.ndarray
-    class_index: int
-    size: tuple[int, int]
+    pixels: np.ndarray  # (height, width, 3) uint8, RGB, of the model's size
+    class_index: int  # of the model's outputs
+    size: tuple[int, int]  # (width, height) of the PNG, in pixels
 
 
 class ExplainingProcess:
     """The process, for one model version, as its program sees it.
 
-    Attributes:
-        digest: of the version.
+    It loads the version with the first question.
     """
 
     def __init__(self, version: versions.ModelVersion) -> None:
-        """Start it; it loads the version with the first question.
-
-        Raises:
-            EngineError: the system cannot start a process.
-        """
         # Spawned, since a fork would have the locks of this process's threads, and its memory.
         context = multiprocessing.get_context("spawn")
         self.digest = version.digest
@@ -122,19 +108,15 @@ class ExplainingProcess:
             raise EngineError(f"The image cannot be explained: {json.loads(data)}")
         return data
 
-    def kill(self) -> None:
-        """Kill it and do not wait."""
-        self.process.kill()
-
     def end(self) -> None:
         """Kill it and clear up."""
-        self.kill()
+        self.process.kill()
         self.process.join()
         self._connection.close()
 
     def _give_up(self, overdue: threading.Event) -> None:
         overdue.set()
-        self.kill()
+        self.process.kill()
 
     def _log_messages(self) -> None:
         """Copy what the process prints to the log, and leave no zombie when it ends."""

@@ -11,6 +11,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from imagesieve.serving.routes import docs, explain, health, legacy, models, oip, pages, predict
 from imagesieve.serving.service import (
+    EXTENSION,
     Service,
     current_service,
     milliseconds,
@@ -35,15 +36,10 @@ _NO_ROUTE = "none"  # in metrics, for paths that lead nowhere
 
 
 def create_app(service: Service) -> flask.Flask:
-    """Return the application of a service.
-
-    Args:
-        service: the components that its views share. Without corrections or an explainer it has
-            no routes for them.
-    """
+    """Return the application of a service; without corrections, say, it has no routes for them."""
     app = flask.Flask(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    service.init_app(app)
+    app.extensions[EXTENSION] = service
     for module in (predict, models, health, pages, docs, oip, legacy):
         app.register_blueprint(module.blueprint)
     if service.explainer:

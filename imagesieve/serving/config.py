@@ -80,7 +80,7 @@ def add_access_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--allow-host",
-        type=_host("shop.example"),
+        type=_host,
         action="append",
         default=[],
         metavar="NAME",
@@ -159,7 +159,7 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--allow-url-host",
-        type=_host("images.example"),
+        type=_host,
         action="append",
         default=[],
         metavar="NAME",
@@ -176,7 +176,7 @@ def assemble(
 
     Args:
         options: of `main.py`.
-        policy: how a class is decided on; None for the version's own.
+        policy: the decision policy; None for the version's own.
         bound_address: the IP address that the server listens on.
 
     Raises:
@@ -221,12 +221,7 @@ def access_from_options(
     bound_address: str,
     environment: MutableMapping[str, str] = os.environ,
 ) -> "Access":
-    """Return the checks of callers that the options ask for.
-
-    Args:
-        options: see `add_access_options`; and `host`.
-        bound_address: the IP address that the server listens on.
-        environment: where `CLASSIFIER_KEYS` is looked for, and taken out of.
+    """Return the checks of callers that the options ask for; see `assemble` and `read_keys`.
 
     Raises:
         UsageError: the keys cannot be used, the network could use the service without one, or
@@ -251,9 +246,6 @@ def default_hosts(bound_address: str) -> frozenset[str] | None:
 
     A page of a foreign site can have its own name resolved to 127.0.0.1, and then counts as of
     that server's origin (DNS rebinding); but its name stays in the Host header.
-
-    Args:
-        bound_address: the IP address that the server listens on.
     """
     if not urls.is_loopback(bound_address):
         return None
@@ -263,11 +255,7 @@ def default_hosts(bound_address: str) -> frozenset[str] | None:
 def fetcher_from_options(
     options: argparse.Namespace, limits: "ServingLimits"
 ) -> "UrlFetcher | None":
-    """Return the fetcher of images that the options ask for; None when no URL is accepted.
-
-    Raises:
-        UsageError: hosts are named, and yet no URL is accepted.
-    """
+    """Return the fetcher of images that the options ask for; None when no URL is accepted."""
     if not options.allow_url:
         if options.allow_url_host:
             raise UsageError("--allow-url-host goes with --allow-url: give that too.")
@@ -352,19 +340,14 @@ def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":
     return TokenBuckets(options.rate_limit, burst)
 
 
-def _host(example: str) -> Callable[[str], str]:
-    """Return the type of an option that takes a host."""
-
-    def parse(text: str) -> str:
-        host = urls.parse_host(text)
-        if host is None:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a host: give a name in ASCII or an IP address alone, such as "
-                f"{example}"
-            )
-        return host
-
-    return parse
+def _host(text: str) -> str:
+    host = urls.parse_host(text)
+    if host is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a host: give a name in ASCII or an IP address alone, such as "
+            "shop.example"
+        )
+    return host
 
 
 def _origin(text: str) -> str:

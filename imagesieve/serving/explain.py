@@ -29,25 +29,15 @@ class Explainer:
     """Explains one image at a time; safe to call from many threads."""
 
     def __init__(self, idle_seconds: float = 60, deadline_seconds: float = 60) -> None:
-        """Start nothing yet.
-
-        Args:
-            idle_seconds: how long the process outlives its last answer.
-            deadline_seconds: for one answer, the start of the process included.
-        """
-        self._idle_seconds = idle_seconds
-        self._deadline_seconds = deadline_seconds
+        self._idle_seconds = idle_seconds  # that the process outlives its last answer
+        self._deadline_seconds = deadline_seconds  # for an answer and the start of the process
         self._busy = threading.Lock()  # its holder alone starts, asks and ends the process
         self._process: ExplainingProcess | None = None
         self._idle: threading.Timer | None = None
         self._closed = False
 
     def check(self, version: versions.ModelVersion) -> None:
-        """Raise unless images can be explained at all; this is quick.
-
-        Raises:
-            ExplainingUnavailableError: Keras is not installed, or the version has no Keras model.
-        """
+        """Raise ExplainingUnavailableError unless images can be explained at all; it is quick."""
         if not all(map(importlib.util.find_spec, ("keras", "tensorflow"))):
             raise ExplainingUnavailableError(
                 "Explanations need Keras and TensorFlow, which this server runs without: install "
@@ -61,11 +51,6 @@ class Explainer:
 
     def explain(self, predictor: Predictor, image: images.DecodedImage, label: str) -> bytes:
         """Return an image that shows which places speak for a class.
-
-        Args:
-            predictor: whose model is explained.
-            image: from `predictor.decode`.
-            label: one of the predictor's classes.
 
         Returns:
             A PNG in the shape of the original, its longer side `LONGEST_SIDE`: the image as the
@@ -92,7 +77,7 @@ class Explainer:
         """End the process whatever it does, and start none any more."""
         self._closed = True
         if process := self._process:
-            process.kill()  # the thread that waits for it gets an error and releases the lock
+            process.process.kill()  # the thread that waits for it gets an error: it frees the lock
         with self._busy:
             self._end()
 

@@ -119,7 +119,11 @@ class UrlFetcher:
     def _work(self, url: str, fetched: "Future[bytes]") -> None:
         try:
             try:
-                body = self._fetcher.fetch(url, {"Accept": "image/*"}, check_start=_is_image).body
+                body = self._fetcher.fetch(
+                    url,
+                    {"Accept": "image/*"},
+                    check_start=lambda start: images.sniff(start) is not None,
+                ).body
             finally:
                 self._places.release()  # before the caller goes on, who may fetch another
             fetched.set_result(body)
@@ -141,7 +145,3 @@ def _refusal(error: FetchError) -> Exception:
     if error.reason == "timeout":
         return errors.DeadlineExceededError(TOO_SLOW)
     return errors.FetchFailedError(FAILED)
-
-
-def _is_image(start: bytes) -> bool:
-    return images.sniff(start) is not None

@@ -56,11 +56,7 @@ class ServingLimits:
 
 
 class Admission:
-    """The semaphores of `ServingLimits`, and how long requests take.
-
-    Attributes:
-        limits: see there.
-    """
+    """The semaphores of `ServingLimits`, and how long requests take."""
 
     def __init__(self, limits: ServingLimits | None = None) -> None:
         self.limits = limits = limits or ServingLimits()
@@ -102,11 +98,7 @@ class Admission:
             self._requests.release()
 
     def batch_place(self) -> contextlib.AbstractContextManager[None]:
-        """Hold a place for a batch besides; never waits.
-
-        Raises:
-            OverloadedError: none is free.
-        """
+        """Hold a place for a batch besides; never waits: raises OverloadedError at once."""
         return _held(self._batches, 0, self._busy("batches", self.limits.max_batches))
 
     def retry_after(self) -> int:
@@ -121,11 +113,8 @@ class Admission:
     def decoding(self, deadline: float = math.inf) -> DecodingLimit:
         """Return the limit of images that are decoded at once, for `images.decode`.
 
-        Large images are decoded one after another, and small ones never wait for them.
-
-        Args:
-            deadline: of the request, by `time.monotonic`. Entering what the limit returns raises
-                OverloadedError when the image could not be decoded by then.
+        Large images are decoded one after another, and small ones never wait for them. Entering
+        what the limit returns raises OverloadedError at the deadline, by `time.monotonic`.
         """
 
         def at_once(num_pixels: int) -> contextlib.AbstractContextManager[None]:

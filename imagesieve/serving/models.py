@@ -59,9 +59,8 @@ class Models:
 
         Args:
             path: a folder of versions, whose current one is served, or one version.
-            engine: for each version; see `engines.open_engine`.
-            precision: for each version; see `engines.open_engine`.
-            policy: the decision policy for each version; the version's own when None.
+            engine, precision: for each version; see `engines.open_engine`.
+            policy: for each version; its own when None.
             watch_seconds: how often to look whether `current.json` has changed.
         """
         self._folder = _ModelFolder(path)
@@ -83,12 +82,7 @@ class Models:
         return models
 
     def get(self) -> Predictor:
-        """Return the predictor.
-
-        Raises:
-            ModelLoadingError: it is still loading.
-            ShuttingDownError: the server is stopping.
-        """
+        """Return the predictor; raise UnavailableError while it loads or the server stops."""
         if self._closed.is_set():
             raise ShuttingDownError("The server is stopping: try again when it is back.")
         if self._current is None:
@@ -100,9 +94,7 @@ class Models:
     ) -> None:
         """Load in a thread, which then watches a folder of versions until `close`.
 
-        Args:
-            loaded: called with the predictor, from that thread.
-            failed: called with the error instead.
+        That thread calls `loaded` with the predictor, or `failed` with the error.
         """
         # No daemon: a process that ends in the middle of OpenVINO's compiling is aborted, so the
         # interpreter has to wait for this thread.
@@ -133,23 +125,15 @@ class Models:
     ) -> schemas.ModelChange:
         """Serve a version of the folder, and make it the current one for the next start too.
 
-        Args:
-            name_or_digest: a folder's name, or `sha256:` and the 64 digits of a manifest's SHA-256.
-            allow_other_classes: whether its classes may differ from those that are served.
-
-        Raises:
-            ModelChangeError, UnavailableError: as for `reload`.
+        It is named by its folder, or by `sha256:` and the 64 digits of its manifest's SHA-256.
+        Raises as `reload` does, also where its classes differ and that is not allowed.
         """
         with self._one_change():
             path = self._folder.find(name_or_digest)
             return self._replace(path, allow_other_classes=allow_other_classes, promote=True)
 
     def rollback(self) -> schemas.ModelChange:
-        """Serve what was served before, whatever its classes, and make it the current one.
-
-        Raises:
-            ModelChangeError, UnavailableError: as for `reload`.
-        """
+        """Serve what was served before, whatever its classes, and make it the current one."""
         with self._one_change():
             self._folder.require_versions()
             former = self._previous
@@ -160,11 +144,7 @@ class Models:
             )
 
     def describe_all(self) -> list[dict[str, Any]]:
-        """Return all versions by name, as JSON values, from their manifests alone.
-
-        Raises:
-            UnavailableError: nothing is served yet, or no longer.
-        """
+        """Return all versions by name, as JSON values, from their manifests alone."""
         return self._folder.describe(self.get().version)
 
     @contextlib.contextmanager
@@ -185,11 +165,7 @@ class Models:
         allow_other_classes: bool = False,
         promote: bool = False,
     ) -> schemas.ModelChange:
-        """Serve a version, or raise, without the server's paths, what speaks against it.
-
-        Raises:
-            ModelChangeError: instead of any other error of this program.
-        """
+        """Serve a version, or raise a ModelChangeError, without the server's paths."""
         current = self.get()
         # Not in a context manager: since Python 3.12 one that raises another error keeps what the
         # frames below it hold, here a model, until garbage is collected.

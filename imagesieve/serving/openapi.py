@@ -311,7 +311,7 @@ _HEADERS = {
 def _facts(service: Service, url: str) -> _Facts:
     known = service.limits, service.access.has_keys, service.fetch is not None, url
     try:
-        predictor = service.predictor()
+        predictor = service.models.get()
     except errors.UnavailableError:
         return _Facts(*known)
     classes = predictor.classes

@@ -29,15 +29,10 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True)
 class Deadline:
-    """How long a client waits.
+    """How long a client waits."""
 
-    Attributes:
-        at: by `time.monotonic`.
-        is_gone: returns whether the client has disconnected.
-    """
-
-    at: float
-    is_gone: Callable[[], bool] = lambda: False
+    at: float  # by `time.monotonic`
+    is_gone: Callable[[], bool] = lambda: False  # whether the client has disconnected
 
     def check(self) -> None:
         """Raise unless the client still waits.
@@ -54,25 +49,15 @@ class Deadline:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictionResult:
-    """An image, its prediction, and how long that took.
+    """An image, its prediction, and how long that took."""
 
-    Attributes:
-        data: the encoded image.
-        image: what is said of it.
-        prediction: of the frame that counts, under `policy`.
-        policy: the model's own, or with the threshold of the request.
-        model: the model that predicted it.
-        is_cached: whether the engine did not run.
-        seconds: stage (queue, decode, infer) -> seconds.
-    """
-
-    data: bytes
+    data: bytes  # as sent
     image: ImageInfo
-    prediction: Prediction
-    policy: DecisionPolicy
+    prediction: Prediction  # of the frame that counts, under `policy`
+    policy: DecisionPolicy  # the model's own, or with the threshold of the request
     model: ServedModel
-    is_cached: bool
-    seconds: Mapping[str, float]
+    is_cached: bool  # whether the engine did not run
+    seconds: Mapping[str, float]  # of the stages queue, decode, infer
 
 
 class Pipeline:
@@ -109,13 +94,7 @@ class Pipeline:
         return request.image.read(self._fetch)
 
     def decode(self, predictor: Predictor, data: bytes, deadline: Deadline) -> DecodedImage:
-        """Return the decoded image.
-
-        Raises:
-            ImageError: it cannot be used.
-            OverloadedError: too many others are being decoded.
-            ClientGoneError, DeadlineExceededError: see `Deadline.check`.
-        """
+        """Return the decoded image; raises as `predict` does."""
         deadline.check()
         at_once = self._admission.decoding(deadline.at)
         return predictor.decode(data, self._limits.images, at_once=at_once)
@@ -234,26 +213,23 @@ class EnginePool:
         return self._num_overdue >= self._num_threads
 
     def run(self, work: Callable[[], _Result], deadline: float) -> tuple[_Result, float]:
-        """Run `work` in one of the threads.
+        """Return what `work` returned in one of the threads, and the seconds it waited for one.
 
         Args:
             work: runs the engine.
             deadline: when to stop waiting, by `time.monotonic`. Work that has not begun by then
                 never begins; work that has begun goes on, and its thread is busy until it ends.
 
-        Returns:
-            What `work` returned, and the seconds it waited for a thread.
-
         Raises:
             DeadlineExceededError: it was not done by then.
-            BaseException: whatever `work` raised.
         """
         submitted = time.monotonic()
         future = self._executor.submit(_timed, work)
         try:
             concurrent.futures.wait([future], max(0.0, deadline - submitted))
             if not future.done() and not future.cancel():
-                self._note_overdue(future)
+                self._add_overdue(1)
+                future.add_done_callback(lambda _: self._add_overdue(-1))
             if not future.done() or future.cancelled():
                 raise DeadlineExceededError(
                     "The model did not answer in time: try again in a moment."
@@ -262,10 +238,6 @@ class EnginePool:
         finally:
             del future  # an error in it has this frame: the circle would keep the image
         return result, started - submitted
-
-    def _note_overdue(self, future: "concurrent.futures.Future[tuple[float, _Result]]") -> None:
-        self._add_overdue(1)
-        future.add_done_callback(lambda _: self._add_overdue(-1))
 
     def _add_overdue(self, change: int) -> None:
         with self._lock:

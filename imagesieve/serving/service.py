@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import flask
 import msgspec
 
-from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import Scope
@@ -28,7 +27,7 @@ if TYPE_CHECKING:  # their modules import this one
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
 
-_EXTENSION = "imagesieve"
+EXTENSION = "imagesieve"  # of Flask: where `current_service` finds it
 
 _log = logging.getLogger(__name__)
 
@@ -37,25 +36,14 @@ _View = TypeVar("_View", bound=Callable[..., flask.Response])
 
 @dataclasses.dataclass(eq=False)
 class Service:
-    """The components of one service.
-
-    Attributes:
-        models: gives the predictor in use.
-        admission: limits the requests and images that are worked on at once.
-        access: who may do what.
-        fetch: downloads an image from a URL; None where URLs are not accepted.
-        corrections: None where no corrections are accepted.
-        explainer: None where images are not explained.
-        metrics: counts.
-        pipeline: predicts images.
-    """
+    """The components of one service."""
 
     models: Models
     admission: Admission = dataclasses.field(default_factory=Admission)
     access: Access = dataclasses.field(default_factory=Access)
-    fetch: Fetch | None = None
-    corrections: "Corrections | None" = None
-    explainer: "Explainer | None" = None
+    fetch: Fetch | None = None  # None where URLs are not accepted
+    corrections: "Corrections | None" = None  # None where none are accepted
+    explainer: "Explainer | None" = None  # None where images are not explained
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     pipeline: Pipeline = dataclasses.field(init=False)
 
@@ -64,22 +52,10 @@ class Service:
         in_flight = "Requests being worked on"
         self.metrics.watch("in_flight", in_flight, lambda: self.admission.in_flight)
 
-    def init_app(self, app: flask.Flask) -> None:
-        """Make this the service that `current_service` returns in the views of `app`."""
-        app.extensions[_EXTENSION] = self
-
     @property
     def limits(self) -> ServingLimits:
         """What requests may cost."""
         return self.admission.limits
-
-    def predictor(self) -> Predictor:
-        """Return the predictor in use.
-
-        Raises:
-            UnavailableError: it is still loading, or could not be loaded.
-        """
-        return self.models.get()
 
     def remember(self, image_id: str, result: PredictionResult) -> bool:
         """Keep a predicted image for corrections; return whether its id is enough for one."""
@@ -107,7 +83,7 @@ class Service:
 
 def current_service() -> Service:
     """Return the service of the application that handles the current request."""
-    service: Service = flask.current_app.extensions[_EXTENSION]
+    service: Service = flask.current_app.extensions[EXTENSION]
     return service
 
 
@@ -115,10 +91,7 @@ def requires(scope: Scope, *, only_with_keys: bool = False) -> Callable[[_View],
     """Return a decorator of views: the caller's key must have the scope.
 
     Each request takes a token of the caller's rate. The caller is `flask.g.caller` in the view.
-
-    Args:
-        scope: see `Access.identify`.
-        only_with_keys: leave the view open to everyone while the service has no keys.
+    With `only_with_keys`, the view is open to everyone while the service has no keys.
     """
 
     def decorate(view: _View) -> _View:
@@ -158,10 +131,7 @@ def error_response(
 ) -> flask.Response:
     """Count an error and return its response, with the headers that belong to it.
 
-    Args:
-        error: any.
-        render: makes the response of the table's row, the detail, and the seconds after which to
-            try again, or None.
+    `render` gets the problem, the detail, and the seconds after which to try again, or None.
     """
     service, request_id = current_service(), flask.g.request_id
     problem = service.note(error, request_id)

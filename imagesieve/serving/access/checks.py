@@ -40,17 +40,11 @@ _EXPOSED = "X-Request-Id, Retry-After, X-Label"  # what pages of listed origins 
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who sent a request.
+    """Who sent a request."""
 
-    Attributes:
-        name: of the key that was sent; None without keys.
-        scopes: what the caller may do.
-        address: the IP address that the connection comes from; "" if it has none.
-    """
-
-    name: str | None
+    name: str | None  # of the key that was sent; None without keys
     scopes: frozenset[Scope]
-    address: str
+    address: str  # IP address that the connection comes from; "" if it has none
 
     @property
     def share(self) -> Hashable:
@@ -91,8 +85,7 @@ class Access:
     def check_site(self, request: flask.Request) -> None:
         """Refuse requests for other hosts, and those that pages of other sites send.
 
-        Args:
-            request: only its headers are read. Programs send no header that names a site.
+        Programs send no header that names a site.
 
         Raises:
             BadHostError: it is for another host, or does not say clearly which.
@@ -113,10 +106,7 @@ class Access:
     def identify(self, request: flask.Request, scope: Scope) -> Caller:
         """Return who sent a request, who pays one token of the rate for it.
 
-        Args:
-            request: only its headers and the connection's IP address are read; the address that a
-                header such as X-Forwarded-For claims is not.
-            scope: what the caller's key must allow.
+        The IP address is the connection's, never what a header such as X-Forwarded-For claims.
 
         Raises:
             ForbiddenError: the key does not allow it, or there are no keys that could.
@@ -257,11 +247,7 @@ def _contradicts(request: flask.Request, authority: urls.Authority) -> bool:
 
 
 def _presented(request: flask.Request) -> str:
-    """Return the key that a request sends, not empty.
-
-    Raises:
-        UnauthorizedError: there is none, it is empty, or there are two.
-    """
+    """Return the key that a request sends; raise if there is none, an empty one, or two."""
     authorization = request.headers.get("Authorization")
     presented = request.headers.get("X-API-Key")
     if authorization is not None:

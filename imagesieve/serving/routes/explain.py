@@ -47,7 +47,7 @@ def explain() -> flask.Response:
     # Only until the image is decoded: an explanation takes seconds, during which predictions shall
     # have every place. There is never more than one.
     with service.admission.place():
-        predictor = service.predictor()
+        predictor = service.models.get()
         explainer.check(predictor.version)
         sent, options = read_image(flask.request, service.limits, schemas.ExplainOptions)
         deadline = service.deadline()

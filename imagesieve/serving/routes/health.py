@@ -46,7 +46,7 @@ def liveness() -> flask.Response:
 def readiness() -> flask.Response:
     """Return whether images can be classified."""
     service = current_service()
-    service.pipeline.check_ready(service.predictor())
+    service.pipeline.check_ready(service.models.get())
     return json_response({"status": "ready"})
 
 
@@ -61,5 +61,5 @@ def metrics() -> flask.Response:
     """Return all metrics."""
     service = current_service()
     with contextlib.suppress(UnavailableError):  # while it loads there are other figures
-        service.metrics.note_model(served_model(service.predictor()))
+        service.metrics.note_model(served_model(service.models.get()))
     return flask.Response(service.metrics.text(), content_type=MEDIA_TYPE)

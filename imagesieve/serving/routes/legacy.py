@@ -50,7 +50,7 @@ def detect() -> flask.Response:
     """
     service = current_service()
     with service.admission.place():
-        predictor = service.predictor()
+        predictor = service.models.get()
         data = read_legacy_image(flask.request, service.limits)
         if data is None:
             return response_of(legacy.missing())

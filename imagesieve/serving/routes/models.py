@@ -35,7 +35,7 @@ blueprint = flask.Blueprint("models", __name__)
 )
 def model() -> flask.Response:
     """Describe the model version that is served."""
-    return json_response(describe(current_service().predictor()))
+    return json_response(describe(current_service().models.get()))
 
 
 @blueprint.get("/v1/models")

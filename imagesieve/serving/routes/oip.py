@@ -90,7 +90,7 @@ def live() -> flask.Response:
 def ready() -> flask.Response:
     """Return whether a model can predict."""
     service = current_service()
-    service.pipeline.check_ready(service.predictor())
+    service.pipeline.check_ready(service.models.get())
     return json_response({"ready": True})
 
 
@@ -179,7 +179,7 @@ def infer(name: str) -> flask.Response:
 
 
 def _find(name: str) -> Predictor:
-    predictor = current_service().predictor()
+    predictor = current_service().models.get()
     served = predictor.version.name
     if name not in (ALIAS, served):
         raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")

@@ -56,7 +56,7 @@ def predict() -> flask.Response:
     """
     service = current_service()
     with service.admission.place():
-        predictor = service.predictor()
+        predictor = service.models.get()
         image, options = read_image(flask.request, service.limits, schemas.PredictOptions)
         requested = ImageRequest(image, options)
         value = _predict(service, predictor, requested, service.deadline(), flask.g.request_id)
@@ -86,7 +86,7 @@ def predict_batch() -> flask.Response:
     """
     service, request_id = current_service(), flask.g.request_id
     with service.admission.place(), service.admission.batch_place():
-        predictor = service.predictor()
+        predictor = service.models.get()
         requested = read_images(flask.request, service.limits)
         service.access.take(flask.g.caller, len(requested) - 1)
         deadline = service.deadline(is_batch=True)
