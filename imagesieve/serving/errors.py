@@ -1,7 +1,7 @@
 """Errors of the service, and the problem (RFC 9457) that each error of the program becomes.
 
-An error of the service names its own row; `_OTHERS` has the rows of all other errors. The message
-is the problem's detail, save where the server itself failed.
+An error of the service names its own; tables have those of all other errors. The message is the
+problem's detail, save where the server itself failed.
 """
 
 import dataclasses
@@ -31,39 +31,33 @@ class Problem:
 _BUSY = Problem(503, "overloaded", "The server is busy")
 _TOO_LARGE = Problem(413, "body-too-large", "The request is too large")
 
-_OTHERS: Mapping[type[Exception], Problem] = {
-    http.BadRequest: Problem(400, "malformed-request", "The request cannot be read"),
-    http.NotFound: Problem(404, "not-found", "There is nothing at this address"),
-    http.MethodNotAllowed: Problem(
-        405, "method-not-allowed", "This address does not take that method"
-    ),
-    http.RequestTimeout: Problem(408, "too-slow", "The request came too slowly"),
-    http.RequestEntityTooLarge: _TOO_LARGE,
-    http.RequestedRangeNotSatisfiable: Problem(
-        416, "range-not-satisfiable", "The file has no such part"
-    ),
-    http.RequestHeaderFieldsTooLarge: Problem(
-        431, "headers-too-large", "The request headers are too large"
-    ),
-    http.NotImplemented: Problem(501, "not-implemented", "The server does not know this"),
-    http.ServiceUnavailable: _BUSY,
-    MemoryError: _BUSY,
-    Exception: Problem(500, "internal", "The server failed"),
-    **{
-        kind: Problem(status, kind.slug, title)
-        for kind, status, title in (
-            (errors.EmptyImageError, 400, "The image is empty"),
-            (errors.ImageTooLargeError, 413, "The image is too large"),
-            (errors.UnsupportedImageFormatError, 415, "This is no accepted image format"),
-            (errors.TooManyPixelsError, 422, "The image is too big"),
-            (errors.ImageTooSmallError, 422, "The image is too small"),
-            (errors.TruncatedImageError, 422, "The image ends early"),
-            (errors.UnreadableImageError, 422, "The file cannot be opened"),
-            (errors.ImageError, 422, "The image is damaged"),
-        )
-    },
+_OF_IMAGES: Mapping[type[errors.ImageError], tuple[int, str]] = {
+    errors.EmptyImageError: (400, "The image is empty"),
+    errors.ImageTooLargeError: (413, "The image is too large"),
+    errors.UnsupportedImageFormatError: (415, "This is no accepted image format"),
+    errors.TooManyPixelsError: (422, "The image is too big"),
+    errors.ImageTooSmallError: (422, "The image is too small"),
+    errors.TruncatedImageError: (422, "The image ends early"),
+    errors.UnreadableImageError: (422, "The file cannot be opened"),
+    errors.ImageError: (422, "The image is damaged"),
 }
-PROBLEMS: dict[type[Exception], Problem] = dict(_OTHERS)  # each class below adds itself
+_OF_HTTP: Mapping[type[http.HTTPException], tuple[str, str]] = {
+    http.BadRequest: ("malformed-request", "The request cannot be read"),
+    http.NotFound: ("not-found", "There is nothing at this address"),
+    http.MethodNotAllowed: ("method-not-allowed", "This address does not take that method"),
+    http.RequestTimeout: ("too-slow", "The request came too slowly"),
+    http.RequestEntityTooLarge: (_TOO_LARGE.slug, _TOO_LARGE.title),
+    http.RequestedRangeNotSatisfiable: ("range-not-satisfiable", "The file has no such part"),
+    http.RequestHeaderFieldsTooLarge: ("headers-too-large", "The request headers are too large"),
+    http.NotImplemented: ("not-implemented", "The server does not know this"),
+    http.ServiceUnavailable: (_BUSY.slug, _BUSY.title),
+}
+PROBLEMS: dict[type[Exception], Problem] = {  # each class below adds itself
+    Exception: Problem(500, "internal", "The server failed"),
+    MemoryError: _BUSY,
+    **{kind: Problem(status, kind.slug, title) for kind, (status, title) in _OF_IMAGES.items()},
+    **{kind: Problem(kind.code or 500, *words) for kind, words in _OF_HTTP.items()},
+}
 
 
 class ServiceError(ClassifierError):

@@ -47,13 +47,12 @@ class UrlFetcher:
     def __init__(
         self,
         max_bytes: int,
-        allowed_hosts: Collection[str] | None = None,
+        allowed_hosts: Collection[str] | None = None,  # None: any public host
         *,
         max_at_once: int = 4,
         total_seconds: float = 8.0,  # from the call to the last byte
-        allow_private: bool = False,
+        allow_private: bool = False,  # for tests
     ) -> None:
-        """Prepare to fetch; `allowed_hosts` None is any public host, `allow_private` for tests."""
         self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         self._total_seconds = total_seconds
         self._places = threading.BoundedSemaphore(max_at_once)

@@ -6,7 +6,7 @@ speaks against the new version, the old one keeps serving.
 """
 
 import contextlib
-import hashlib
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from imagesieve import files
 from imagesieve.errors import (
     ClassifierError,
     EngineError,
@@ -73,13 +74,6 @@ class Models:
         self._changing = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @classmethod
-    def of(cls, predictor: Predictor) -> "Models":
-        """Return the models of a server that has loaded its only one already."""
-        models = cls(predictor.version.path)
-        models._current = predictor
-        return models
 
     def get(self) -> Predictor:
         """Return the predictor; raise UnavailableError while it loads or the server stops."""
@@ -145,7 +139,10 @@ class Models:
 
     def describe_all(self) -> list[dict[str, Any]]:
         """Return all versions by name, as JSON values, from their manifests alone."""
-        return self._folder.describe(self.get().version)
+        served = self.get().version  # is current, whatever `current.json` says by now
+        if not self._folder.has_versions:
+            return [_describe(served, served)]
+        return [_describe_folder(folder, served) for folder in self._folder.versions()]
 
     @contextlib.contextmanager
     def _one_change(self) -> Iterator[None]:
@@ -306,11 +303,11 @@ def describe(predictor: Predictor) -> schemas.Model:
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class _ModelFolder:
     """What `--model` names: a folder of versions, or one version."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @property
     def has_versions(self) -> bool:
@@ -320,11 +317,11 @@ class _ModelFolder:
     def find(self, name_or_digest: str) -> Path:
         """Return the folder of a version; the name is looked up among those that are there."""
         self.require_versions()
-        for folder in self._versions():
+        for folder in self.versions():
             if name_or_digest == folder.name:
                 return folder
         if name_or_digest.startswith(_DIGEST_PREFIX):
-            for folder in self._versions():
+            for folder in self.versions():
                 if name_or_digest.lower() == _digest_of(folder):
                     return folder
         raise UnknownModelError(
@@ -339,12 +336,6 @@ class _ModelFolder:
                 "it with --model and the folder that holds the versions."
             )
 
-    def describe(self, served: versions.ModelVersion) -> list[dict[str, Any]]:
-        """Return the versions by name; `served` is current, whatever `current.json` says by now."""
-        if not self.has_versions:
-            return [_describe(served, served)]
-        return [_describe_folder(folder, served) for folder in self._versions()]
-
     def mark(self) -> tuple[int, int, int] | None:
         """Return what differs after each change of `current.json`; None without one."""
         try:
@@ -353,7 +344,8 @@ class _ModelFolder:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
-    def _versions(self) -> list[Path]:
+    def versions(self) -> list[Path]:
+        """Return the folders of all versions, by name."""
         # An unfinished version has a hidden name.
         manifests = self.path.glob(f"[!.]*/{versions.MANIFEST}")
         return sorted(path.parent for path in manifests if path.is_file())
@@ -395,10 +387,9 @@ def _has_all_files(version: versions.ModelVersion) -> bool:
 
 def _digest_of(folder: Path) -> str | None:
     try:
-        data = (folder / versions.MANIFEST).read_bytes()
+        return _DIGEST_PREFIX + files.sha256_of(folder / versions.MANIFEST)
     except OSError:
         return None
-    return _DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
 
 
 def _check_classes(version: versions.ModelVersion, served: versions.ModelVersion) -> None:

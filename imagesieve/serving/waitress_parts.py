@@ -101,16 +101,13 @@ class Bodies:
         self._most = most
         self._total = 0
         self._lock = threading.Lock()
-
-    @property
-    def are_too_many(self) -> bool:
-        """Whether more must be refused."""
-        return self._total > self._most
+        self.are_too_many = False  # then more must be refused
 
     def add(self, num_bytes: int) -> None:
         """Note what came, or with a negative number what went."""
         with self._lock:
             self._total += num_bytes
+            self.are_too_many = self._total > self._most
 
 
 class _FullError(Error):  # type: ignore[misc] # waitress has no types
@@ -199,18 +196,14 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
 
 
 class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
-    """Takes a bounded number of requests ahead, and closes so that its last answer is heard.
-
-    Attributes:
-        is_deaf: whether the last answer was written before all of the input was read.
-    """
+    """Takes a bounded number of requests ahead, and closes so that its last answer is heard."""
 
     error_task_class = RefusalTask
     task_class = AnswerTask
     parser_class = RequestParser
     will_close: bool
     request: Any
-    is_deaf = False
+    is_deaf = False  # the last answer was written before all of the input was read
     _lingers_until: float | None = None
 
     def received(self, data: bytes) -> bool:

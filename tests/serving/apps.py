@@ -18,10 +18,17 @@ def app_of(
     return create_app(service_of(predictor, limits, **parts))
 
 
+def models_of(predictor: Predictor) -> Models:
+    """Return the models of a server that has loaded its only one already."""
+    models = Models(predictor.version.path)
+    models._current = predictor
+    return models
+
+
 def service_of(
     predictor: Predictor | Models, limits: ServingLimits | None = None, **parts: Any
 ) -> Service:
-    models = predictor if isinstance(predictor, Models) else Models.of(predictor)
+    models = predictor if isinstance(predictor, Models) else models_of(predictor)
     if limits:
         parts["admission"] = Admission(limits)
     return Service(models, **parts)

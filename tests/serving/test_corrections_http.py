@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import models_of
 from correcting import check, read_lines
 from flask.testing import FlaskClient
 from hostile import ACCEPTED, RED_JPEG
@@ -33,7 +34,6 @@ from imagesieve.serving.config import add_correction_options, corrections_from_o
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import Models
 from imagesieve.serving.routes.feedback import Corrections
 from imagesieve.serving.service import Service
 
@@ -79,7 +79,7 @@ def make_corrections(
 
 def client_of(predictor: Predictor, corrections: Corrections, keys: str = "") -> FlaskClient:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
-    service = Service(Models.of(predictor), access=access, corrections=corrections)
+    service = Service(models_of(predictor), access=access, corrections=corrections)
     return create_app(service).test_client()
 
 

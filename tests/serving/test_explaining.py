@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from apps import models_of
 from flask.testing import FlaskClient
 from painted import encode
 from PIL import Image
@@ -32,7 +33,6 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
 )
 from imagesieve.serving.explain import Explainer
-from imagesieve.serving.models import Models
 from imagesieve.serving.service import Service
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def explainer() -> Iterator[Explainer]:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
-    return create_app(Service(Models.of(predictor), explainer=explainer)).test_client()
+    return create_app(Service(models_of(predictor), explainer=explainer)).test_client()
 
 
 def grey_image() -> bytes:

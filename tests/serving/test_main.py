@@ -178,7 +178,9 @@ def test_openvino_serves_without_tensorflow(server: RunningServer) -> None:
         "from imagesieve.prediction.predictor import Predictor\n"
         "from imagesieve.serving.service import Service\n"
         f"judge = Predictor.load(Path({str(server.process.args[-3])!r}))\n"
-        "app.create_app(Service(Models.of(judge)))\n"
+        "models = Models(judge.version.path)\n"
+        "models._current = judge\n"
+        "app.create_app(Service(models))\n"
         "heavy = {'tensorflow', 'keras', 'nncf', 'ray', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import flask
 import pytest
-from apps import app_of
+from apps import app_of, models_of
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -55,7 +55,7 @@ def predictor(version_path: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def app(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
-    return whole_app(Models.of(predictor), tmp_path_factory.mktemp("feedback"))
+    return whole_app(models_of(predictor), tmp_path_factory.mktemp("feedback"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def client(app: flask.Flask) -> FlaskClient:
 @pytest.fixture(scope="module")
 def keyed(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
-    return whole_app(Models.of(predictor), tmp_path_factory.mktemp("feedback"), access)
+    return whole_app(models_of(predictor), tmp_path_factory.mktemp("feedback"), access)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.limits import BATCH_PATH
-from imagesieve.serving.pipeline import Deadline, PredictionResult
+from imagesieve.serving.pipeline import Deadline
 from imagesieve.serving.requests import ImageRequest, read_image, read_images
 from imagesieve.serving.service import (
     DECIMALS,
@@ -115,8 +115,25 @@ def _predict(
     begun = time.perf_counter()
     result = service.pipeline.predict(predictor, requested, deadline)
     is_held = service.remember(image_id, result)
-    seconds = time.perf_counter() - begun
-    return _answer(image_id, result, requested.options, seconds, is_held=is_held)
+    seconds = {**result.seconds, "total": time.perf_counter() - begun}  # fetching it is in there
+    prediction, options = result.prediction, requested.options
+    return schemas.Prediction(
+        id=image_id,
+        data_id=options.data_id,
+        label=prediction.label,
+        probability=round(prediction.probability, DECIMALS),
+        probabilities=_most_probable(prediction.probabilities, options.top_k),
+        decision=prediction.decision,
+        decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
+        flags=["unsure"] if prediction.decision != prediction.label else [],
+        model=result.model,
+        image=result.image,
+        timing_ms=schemas.TimingMs(
+            **{stage: milliseconds(spent) for stage, spent in seconds.items()}
+        ),
+        cached=result.is_cached,
+        held=is_held,
+    )
 
 
 def _predict_or_refuse(
@@ -133,42 +150,6 @@ def _predict_or_refuse(
         problem = service.note(error, image_id)
         document = errors.document(problem, errors.detail_of(error, image_id), image_id)
         return schemas.Failure(document, requested.options.data_id)
-
-
-def _answer(
-    image_id: str,
-    result: PredictionResult,
-    options: schemas.PredictOptions,
-    total_seconds: float,
-    *,
-    is_held: bool,
-) -> schemas.Prediction:
-    """Return the answer for one image.
-
-    Args:
-        image_id: of this prediction.
-        result: what was found.
-        options: of the request.
-        total_seconds: from reading the image, which may be fetching it, to the answer.
-        is_held: whether it can be corrected by its id alone.
-    """
-    prediction = result.prediction
-    seconds = {stage: milliseconds(spent) for stage, spent in result.seconds.items()}
-    return schemas.Prediction(
-        id=image_id,
-        data_id=options.data_id,
-        label=prediction.label,
-        probability=round(prediction.probability, DECIMALS),
-        probabilities=_most_probable(prediction.probabilities, options.top_k),
-        decision=prediction.decision,
-        decision_policy=schemas.DecisionPolicy(**result.policy.to_json()),
-        flags=["unsure"] if prediction.decision != prediction.label else [],
-        model=result.model,
-        image=result.image,
-        timing_ms=schemas.TimingMs(**seconds, total=milliseconds(total_seconds)),
-        cached=result.is_cached,
-        held=is_held,
-    )
 
 
 def _most_probable(probabilities: Mapping[str, float], top_k: int | UnsetType) -> dict[str, float]:
