@@ -66,13 +66,8 @@ class Admission:
         self._decoding = threading.BoundedSemaphore(limits.max_decoding)
         self._decoding_large = threading.BoundedSemaphore(1)
         self._lock = threading.Lock()
-        self._in_flight = 0
+        self.in_flight = 0  # requests being worked on
         self._seconds = 0.0  # that a request has taken of late
-
-    @property
-    def in_flight(self) -> int:
-        """Requests being worked on."""
-        return self._in_flight
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -88,12 +83,12 @@ class Admission:
                 raise OverloadedError(self._busy("requests", self.limits.max_in_flight))
         begun = time.monotonic()
         with self._lock:
-            self._in_flight += 1
+            self.in_flight += 1
         try:
             yield
         finally:
             with self._lock:
-                self._in_flight -= 1
+                self.in_flight -= 1
                 self._seconds += _NEWEST * (time.monotonic() - begun - self._seconds)
             self._requests.release()
 

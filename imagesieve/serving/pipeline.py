@@ -13,7 +13,6 @@ from typing import TypeVar
 import cachetools
 from msgspec import UNSET
 
-from imagesieve.images import DecodedImage
 from imagesieve.images.animation import further_frames
 from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
@@ -89,16 +88,6 @@ class Pipeline:
         """Whether an engine hangs in a run that no client waits for any more."""
         return any(pool.num_overdue for pool in list(self._pools.values()))
 
-    def read(self, request: ImageRequest) -> bytes:
-        """Return the encoded image, which may have to be fetched; see `ImageInput.read`."""
-        return request.image.read(self._fetch)
-
-    def decode(self, predictor: Predictor, data: bytes, deadline: Deadline) -> DecodedImage:
-        """Return the decoded image; raises as `predict` does."""
-        deadline.check()
-        at_once = self._admission.decoding(deadline.at)
-        return predictor.decode(data, self._limits.images, at_once=at_once)
-
     def predict(
         self, predictor: Predictor, request: ImageRequest, deadline: Deadline
     ) -> PredictionResult:
@@ -111,7 +100,7 @@ class Pipeline:
             OverloadedError: too many others are being decoded.
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
-        data, options = self.read(request), request.options
+        data, options = request.image.read(self._fetch), request.options
         model = served_model(predictor)
         sha256 = hashlib.sha256(data).hexdigest()
         key = (model.digest, model.engine, sha256, str(options.frames))
@@ -200,17 +189,12 @@ class EnginePool:
         self._num_threads = num_threads
         self._executor = concurrent.futures.ThreadPoolExecutor(num_threads, "engine")
         self._lock = threading.Lock()
-        self._num_overdue = 0
-
-    @property
-    def num_overdue(self) -> int:
-        """Runs that are not done and that no client waits for any more."""
-        return self._num_overdue
+        self.num_overdue = 0  # runs that are not done and that no client waits for any more
 
     @property
     def is_wedged(self) -> bool:
         """Whether every thread is in an overdue run."""
-        return self._num_overdue >= self._num_threads
+        return self.num_overdue >= self._num_threads
 
     def run(self, work: Callable[[], _Result], deadline: float) -> tuple[_Result, float]:
         """Return what `work` returned in one of the threads, and the seconds it waited for one.
@@ -241,7 +225,7 @@ class EnginePool:
 
     def _add_overdue(self, change: int) -> None:
         with self._lock:
-            self._num_overdue += change
+            self.num_overdue += change
 
 
 def _timed(work: Callable[[], _Result]) -> tuple[float, _Result]:

@@ -51,7 +51,7 @@ def explain() -> flask.Response:
         explainer.check(predictor.version)
         sent, options = read_image(flask.request, service.limits, schemas.ExplainOptions)
         deadline = service.deadline()
-        data = service.pipeline.read(ImageRequest(sent, schemas.PredictOptions()))
+        data = sent.read(service.fetch)
         label = options.label
         if label is UNSET:
             # A URL is fetched only once.
@@ -59,7 +59,9 @@ def explain() -> flask.Response:
             label = service.pipeline.predict(predictor, asked, deadline).prediction.label
         elif label not in predictor.classes:
             raise BadParameterError(f"The model has no class {label[:100]!r}.")
-        decoded = service.pipeline.decode(predictor, data, deadline)
+        deadline.check()
+        at_once = service.admission.decoding(deadline.at)
+        decoded = predictor.decode(data, service.limits.images, at_once=at_once)
         deadline.check()
     flask.g.label = label
     response = response_of(explainer.explain(predictor, decoded, label), media_type="image/png")
