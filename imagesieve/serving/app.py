@@ -9,7 +9,7 @@ from typing import Any
 import flask
 from werkzeug.exceptions import MethodNotAllowed
 
-from imagesieve.serving.routes import docs, explain, health, legacy, models, oip, pages, predict
+from imagesieve.serving.routes import explain, health, legacy, models, oip, pages, predict
 from imagesieve.serving.service import (
     EXTENSION,
     Service,
@@ -40,7 +40,7 @@ def create_app(service: Service) -> flask.Flask:
     app = flask.Flask(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.extensions[EXTENSION] = service
-    for module in (predict, models, health, pages, docs, oip, legacy):
+    for module in (predict, models, health, pages, oip, legacy):
         app.register_blueprint(module.blueprint)
     if service.explainer:
         app.register_blueprint(explain.blueprint)

@@ -182,10 +182,10 @@ def assemble(
     Raises:
         UsageError: options do not go together, or the network could use the service without a key.
     """
-    from imagesieve.serving.explain import Explainer
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.metrics import Metrics
     from imagesieve.serving.models import Models
+    from imagesieve.serving.routes.explain import Explainer
     from imagesieve.serving.service import Service
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)

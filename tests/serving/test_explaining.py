@@ -32,7 +32,7 @@ from imagesieve.serving.errors import (
     OverloadedError,
     ShuttingDownError,
 )
-from imagesieve.serving.explain import Explainer
+from imagesieve.serving.routes.explain import Explainer
 from imagesieve.serving.service import Service
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -24,9 +24,9 @@ from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.app import create_app
-from imagesieve.serving.explain import Explainer
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.models import Models
+from imagesieve.serving.routes.explain import Explainer
 from imagesieve.serving.routes.feedback import Corrections
 from imagesieve.serving.service import Service
 
@@ -116,7 +116,7 @@ def test_every_route_of_the_service_is_described_and_no_other(
     there = {
         (method, rule.rule.replace("<", "{").replace(">", "}"))
         for rule in app.url_map.iter_rules()
-        if rule.endpoint != "static" and rule.endpoint != "docs.file"
+        if rule.endpoint != "static" and rule.endpoint != "pages.docs_file"
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     assert {(method, path) for method, path, _ in operations(spec)} == there
