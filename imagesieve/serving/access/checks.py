@@ -52,35 +52,20 @@ class Caller:
         return ("key", self.name) if self.name else _client_network(self.address)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Access:
     """Keys, hosts, sites and rates of one service."""
 
-    def __init__(
-        self,
-        keys: Keyring | None = None,
-        *,
-        allowed_hosts: Collection[str] | None = None,
-        allowed_origins: Collection[str] = (),
-        buckets: TokenBuckets | None = None,
-    ) -> None:
-        """Set up the checks.
-
-        Args:
-            keys: None or empty lets all callers predict and correct, and none administrate.
-            allowed_hosts: lower-case names and IP addresses that the service answers to; None
-                for any.
-            allowed_origins: sites whose pages may use the service, as browsers write them.
-            buckets: how often each caller may come; None for no limit.
-        """
-        self._keys = keys or Keyring()
-        self._hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-        self._origins = frozenset(allowed_origins)
-        self._buckets = buckets
+    # Without any, all callers predict and correct, and none administrate.
+    keys: Keyring = dataclasses.field(default_factory=Keyring)
+    allowed_hosts: Collection[str] | None = None  # in lower case, or IP addresses; None for any
+    allowed_origins: Collection[str] = ()  # whose pages may use it, as browsers write them
+    buckets: TokenBuckets | None = None  # how often each caller may come; None for no limit
 
     @property
     def has_keys(self) -> bool:
         """Whether callers need a key."""
-        return bool(self._keys)
+        return bool(self.keys)
 
     def check_site(self, request: flask.Request) -> None:
         """Refuse requests for other hosts, and those that pages of other sites send.
@@ -93,7 +78,7 @@ class Access:
         """
         own = self._own_authority(request)
         origin = request.headers.get("Origin")
-        if request.method in _READING or origin in self._origins:
+        if request.method in _READING or origin in self.allowed_origins:
             return
         site = request.headers.get("Sec-Fetch-Site")
         if site is not None and site not in ("same-origin", "none"):
@@ -146,11 +131,11 @@ class Access:
 
     def cors_headers(self, request: flask.Request) -> dict[str, str]:
         """Return the headers of CORS that belong to the answer, refusals included."""
-        if not self._origins:
+        if not self.allowed_origins:
             return {}
         headers = {"Vary": "Origin"}  # a cache must not give one site's answer to another
         origin = request.headers.get("Origin", "")
-        if origin in self._origins:
+        if origin in self.allowed_origins:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
         if self._is_preflight(request):
@@ -161,20 +146,20 @@ class Access:
         return (
             request.method == "OPTIONS"
             and "Access-Control-Request-Method" in request.headers
-            and request.headers.get("Origin", "") in self._origins
+            and request.headers.get("Origin", "") in self.allowed_origins
         )
 
     def _own_authority(self, request: flask.Request) -> urls.Authority | None:
         """Return the host that the request is for; None when a request of HTTP/1.0 names none."""
         text = request.headers.get("Host")
         if text is None and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-            if self._hosts is not None:
+            if self.allowed_hosts is not None:
                 raise BadHostError("The request has no Host header, and this service needs one.")
             return None
         authority = urls.parse_authority(text or "")
         if authority is None or _contradicts(request, authority):
             raise BadHostError("The request does not say clearly which host it is for.")
-        if self._hosts is not None and authority.host not in self._hosts:
+        if self.allowed_hosts is not None and authority.host not in self.allowed_hosts:
             raise BadHostError(
                 "The service does not answer to the name in the Host header: use one that it "
                 "knows, or start it with --allow-host NAME."
@@ -194,7 +179,7 @@ class Access:
         return Caller(key.name, key.scopes, address)
 
     def _find(self, presented: str) -> Key:
-        key = self._keys.find(presented)
+        key = self.keys.find(presented)
         if key is None:
             raise UnauthorizedError("This key is not known to the service.")
         return key
@@ -208,9 +193,9 @@ class Access:
         )
 
     def _spend(self, caller: Caller, cost: int, *, at_least: int) -> None:
-        if self._buckets is None:
+        if self.buckets is None:
             return
-        seconds = self._buckets.take(caller.share, cost, at_least=at_least)
+        seconds = self.buckets.take(caller.share, cost, at_least=at_least)
         if seconds:
             raise RateLimitedError(
                 f"Too many requests: this caller can go on in {seconds} s.", seconds
