@@ -200,7 +200,7 @@ def paint_image_menu(size: Size, rng: np.random.Generator) -> Image.Image:
     """Paint a snack bar's menu: a grid of plates, each with a name and a price."""
     style, number = choose_style(rng), max(2, round(size[0] / rng.uniform(150, 230)))
     page = begin(size, style, rng, size[0] / number * 0.1, margin=0.03)
-    names = [str(name) for name in rng.permutation(words.DISHES["Mains"] + words.DISHES["Pizza"])]
+    names = 3 * rng.permutation(words.DISHES["Mains"] + words.DISHES["Pizza"]).tolist()
     down = max(2, round((size[1] - page.y) / (page.width / number * rng.uniform(1.0, 1.25))))
     height = (size[1] * 0.97 - page.y) / down
     page.size = min(page.size, height * 0.12)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from draw_images import PAINTERS, draw_data_folder, draw_menu, draw_other
+from draw_menus import paint_image_menu
 from lettering import READING, letters
 from photograph import MAX_SIDE, MIN_SIDE, choose_frame
 from PIL import Image
@@ -94,6 +95,11 @@ def test_a_generator_in_the_same_state_gives_the_same_image():
     for draw in (draw_menu, draw_other):
         first, second = (draw(np.random.default_rng(3)) for _ in range(2))
         assert first.tobytes() == second.tobytes()
+
+
+def test_a_large_grid_of_plates_does_not_run_out_of_dishes():
+    for number in range(6):
+        assert paint_image_menu((700, 1100), np.random.default_rng(number)).size == (700, 1100)
 
 
 def test_typefaces_without_accents_spell_dishes_in_plain_letters():
