@@ -58,8 +58,8 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
     Returns:
         code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
     """
-    from imagesieve.serving import legacy
     from imagesieve.serving.forms import decode_base64
+    from imagesieve.serving.routes import legacy
 
     if not text:
         return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0

@@ -6,12 +6,11 @@ megabytes of `a&a&a` or `[[],[],` would cost them seconds and hundreds of megaby
 
 import base64
 import binascii
-import dataclasses
 import io
 import json
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -27,7 +26,6 @@ from imagesieve.serving.limits import ServingLimits
 
 LEGACY_FIELD = "imageBase64String"
 TEXT_FIELDS = (LEGACY_FIELD, "image")
-FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -39,32 +37,16 @@ _LINE_BREAKS = b"\r\n\t"
 
 # A white image is one long row of slashes in Base64, and each of them may come as %2F: the
 # escapes of Base64's own signs are undone in bulk, as millions one by one would take seconds.
-_BASE64_ESCAPES = tuple(
-    (spelling, sign)
-    for code, sign in (
-        (b"%2B", b"+"),
-        (b"%2F", b"/"),
-        (b"%3D", b"="),
-        (b"%2D", b"-"),
-        (b"%5F", b"_"),
-        (b"%20", b" "),
-        (b"%0D", b""),
-        (b"%0A", b""),
-    )
-    for spelling in sorted({code, code.lower()})
-)
+_BASE64_ESCAPES = {code: urllib.parse.unquote_to_bytes(code) for code in (
+    b"%2B", b"%2F", b"%3D", b"%2D", b"%5F", b"%20", b"%0D", b"%0A")}  # fmt: skip
+
+_MARKS_PER_IMAGE = 8  # of each sign in the JSON of one image of several; a data URI has some too
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """What a form holds, in the order sent.
+class Form(NamedTuple):
+    """What a body holds, in the order sent: (name, value) of each field, (name, bytes) of files."""
 
-    Attributes:
-        fields: (name, text) of each field.
-        files: (name, bytes) of each file; a file's own name is not read.
-    """
-
-    fields: Sequence[tuple[str, str]] = ()
+    fields: Sequence[tuple[str, Any]] = ()
     files: Sequence[tuple[str, bytes]] = ()
 
 
@@ -81,6 +63,22 @@ def read_body(request: Request, max_bytes: int) -> bytes:
         raise BodyTooLargeError(f"The request has more than {max_bytes:,} bytes.") from error
 
 
+def parse_body(request: Request, body: bytes, limits: ServingLimits, num_images: int = 0) -> Form:
+    """Take a form or a JSON object apart; it is in memory and capped already.
+
+    It may hold `num_images` besides the other fields that `limits` allow.
+
+    Raises:
+        TooManyFieldsError: it has more parts.
+        MalformedBodyError: it is not what the media type says.
+    """
+    if request.mimetype == URLENCODED:
+        return Form(parse_form(body, limits))
+    if request.mimetype == MULTIPART:
+        return _parse_multipart(request, body, limits, limits.max_form_fields + num_images)
+    return Form(_parse_json(body, limits.max_json_marks + _MARKS_PER_IMAGE * num_images))
+
+
 def decode_base64(text: str) -> bytes:
     """Decode Base64 as it arrives from the world, then strictly.
 
@@ -92,16 +90,19 @@ def decode_base64(text: str) -> bytes:
     """
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
+    refusal = "The image is not Base64 text: {}."
     try:
         digits = text.encode("ascii").translate(_REPAIRS, delete=_LINE_BREAKS)
-        bare = digits.rstrip(b"=")
-        if len(digits) - len(bare) > 2:
-            _refuse_base64("it ends with more than two = signs")
-        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except UnicodeEncodeError as error:
-        _refuse_base64("it has characters outside of ASCII (a file part needs a file name)", error)
+        reason = "it has characters outside of ASCII (a file part needs a file name)"
+        raise BadBase64Error(refusal.format(reason)) from error
+    bare = digits.rstrip(b"=")
+    if len(digits) - len(bare) > 2:
+        raise BadBase64Error(refusal.format("it ends with more than two = signs"))
+    try:
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except binascii.Error as error:
-        _refuse_base64(str(error), error)
+        raise BadBase64Error(refusal.format(error)) from error
 
 
 def parse_form(encoded: bytes, limits: ServingLimits) -> list[tuple[str, str]]:
@@ -113,8 +114,6 @@ def parse_form(encoded: bytes, limits: ServingLimits) -> list[tuple[str, str]]:
         TooManyFieldsError: more fields than `limits.max_form_fields`.
         MalformedBodyError: a field has too many percent escapes or is too long.
     """
-    if not encoded:
-        return []
     if encoded.count(b"&") >= limits.max_form_fields:
         raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} fields.")
     pairs = (pair.partition(b"=") for pair in encoded.split(b"&") if pair)
@@ -126,8 +125,8 @@ def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tup
     if name not in TEXT_FIELDS:
         return name, _unquote(raw_value, limits)
     value = raw_value
-    for escape, sign in _BASE64_ESCAPES:
-        value = value.replace(escape, sign)
+    for escape, sign in _BASE64_ESCAPES.items():
+        value = value.replace(escape, sign).replace(escape.lower(), sign)
     if value.count(b"%") > limits.max_escapes:
         raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
     return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
@@ -141,23 +140,13 @@ def _unquote(raw: bytes, limits: ServingLimits) -> str:
     return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
 
 
-def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None) -> Any:
-    """Read strict UTF-8 JSON: no NaN, no duplicate names, few values and little nesting.
-
-    Args:
-        body: all of it.
-        limits: of its size.
-        max_marks: of each of the signs that part values; `limits.max_json_marks` by default.
-
-    Raises:
-        MalformedBodyError: it is anything else.
-    """
+def _parse_json(body: bytes, max_marks: int) -> list[tuple[str, Any]]:
+    """Return the members of an object in strict UTF-8 JSON: no NaN, no name twice."""
     # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
-    most = max_marks or limits.max_json_marks
-    if any(_has_more(body, mark, most) for mark in (b"[", b"{", b",", b":")):
+    if any(_has_more(body, mark, max_marks) for mark in (b"[", b"{", b",", b":")):
         raise MalformedBodyError("The JSON body has far more values than a request needs.")
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"),
             parse_constant=_no_constant,
             parse_float=_number,
@@ -165,6 +154,9 @@ def parse_json(body: bytes, limits: ServingLimits, max_marks: int | None = None)
         )
     except (ValueError, RecursionError) as error:
         raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
+    if not isinstance(value, dict):
+        raise MalformedBodyError("The JSON body must be an object.")
+    return list(value.items())
 
 
 def _has_more(body: bytes, mark: bytes, most: int) -> bool:
@@ -191,26 +183,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name is there twice")
     return dict(pairs)
-
-
-def read_form(
-    request: Request, body: bytes, limits: ServingLimits, max_parts: int | None = None
-) -> Form:
-    """Take a multipart or urlencoded body apart; it is in memory and capped already.
-
-    Args:
-        request: names the media type and the boundary.
-        body: all of it.
-        limits: of its parts.
-        max_parts: fields and files together; `limits.max_form_fields` by default.
-
-    Raises:
-        TooManyFieldsError: it has more parts.
-        MalformedBodyError: it cannot be read.
-    """
-    if request.mimetype == URLENCODED:
-        return Form(parse_form(body, limits))
-    return _parse_multipart(request, body, limits, max_parts or limits.max_form_fields)
 
 
 def _parse_multipart(request: Request, body: bytes, limits: ServingLimits, max_parts: int) -> Form:
@@ -250,7 +222,3 @@ def _check_parts(body: bytes, delimiter: bytes, limits: ServingLimits, max_parts
         if end < 0:
             raise MalformedBodyError("A part of the multipart body has far too long headers.")
         start = body.find(delimiter, end)
-
-
-def _refuse_base64(reason: str, cause: Exception | None = None) -> NoReturn:
-    raise BadBase64Error(f"The image is not Base64 text: {reason}.") from cause

@@ -5,12 +5,13 @@ is the summary, the rest the description. Paths, keys and the errors of every ro
 routes themselves, schemas from the structs in `schemas`.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import flask
 import msgspec
@@ -18,26 +19,20 @@ from werkzeug import exceptions as http
 
 import imagesieve
 from imagesieve import errors as base_errors
-from imagesieve.serving import errors, legacy, schemas
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import errors, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.forms import FILE_FIELDS, JSON, MULTIPART, TEXT_FIELDS, URLENCODED
-from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.forms import JSON, MULTIPART, TEXT_FIELDS, URLENCODED
+from imagesieve.serving.requests import FILE_FIELDS
 from imagesieve.serving.service import Service, needed_scope
 
 Json = dict[str, Any]
-Schema = type[msgspec.Struct] | Mapping[str, Any]
+Schema = type[msgspec.Struct] | Mapping[str, Any]  # a struct or a JSON Schema
 Errors = tuple[type[Exception], ...]
 View = TypeVar("View", bound=Callable[..., Any])
 
-PREDICT, FEEDBACK, MODELS, MONITORING, OIP, FIRST_GENERATION, PAGES = (
-    "Predict",
-    "Feedback",
-    "Models",
-    "Monitoring",
-    "Open Inference Protocol",
-    "First generation",
-    "Pages",
-)
+PREDICT, FEEDBACK, MODELS, MONITORING = "Predict", "Feedback", "Models", "Monitoring"
+OIP, FIRST_GENERATION, PAGES = "Open Inference Protocol", "First generation", "Pages"
 _TAGS = {
     PREDICT: "Images in, classes out.",
     FEEDBACK: "What the model got wrong, and what it was unsure of.",
@@ -48,25 +43,21 @@ _TAGS = {
     PAGES: "For people.",
 }
 
+
+def _family(parent: type[Exception]) -> Errors:
+    """Return an error and its children that have a row of their own."""
+    return tuple(kind for kind in errors.PROBLEMS if issubclass(kind, parent))
+
+
 # Errors that views raise; those of a query, a body and every route are added by `_errors`.
 LOADING: Errors = (errors.ModelLoadingError, errors.ShuttingDownError)
 BUSY: Errors = (*LOADING, errors.OverloadedError, errors.DeadlineExceededError)
-IMAGE_ERRORS: Errors = (
-    base_errors.EmptyImageError,
-    base_errors.ImageTooLargeError,
-    base_errors.UnsupportedImageFormatError,
-    base_errors.TooManyPixelsError,
-    base_errors.ImageTooSmallError,
-    base_errors.TruncatedImageError,
-    base_errors.ImageError,
+IMAGE_ERRORS = tuple(
+    kind
+    for kind in _family(base_errors.ImageError)
+    if kind is not base_errors.UnreadableImageError  # of files
 )
-MODEL_CHANGE_ERRORS: Errors = (
-    errors.UnknownModelError,
-    errors.ModelRefusedError,
-    errors.ModelChangeFailedError,
-    errors.ModelUnusableError,
-    *LOADING,
-)
+MODEL_CHANGE_ERRORS: Errors = (*_family(errors.ModelChangeError), *LOADING)
 _FIELD_ERRORS: Errors = (errors.BadParameterError, errors.MalformedBodyError)
 _BODY_ERRORS: Errors = (
     *_FIELD_ERRORS,
@@ -97,58 +88,34 @@ _ONE_SOURCE = [{"required": ["image"]}, {"required": ["url"]}]
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """A body or an answer.
-
-    Attributes:
-        description: one line.
-        media_types: media type -> what it holds, a struct or a JSON Schema.
-        more: other members that OpenAPI has for it, such as `links` or `headers`.
-        errors: that reading it may raise.
-    """
+    """A body or an answer, in one or more media types."""
 
     description: str
     media_types: Mapping[str, Schema]
+    # Other members that OpenAPI has for it, such as `links` or `headers`.
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    errors: Errors = ()
+    errors: Errors = ()  # that reading it may raise
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What a view does, besides what its route says.
+    """What a view does, besides what its route and its docstring say."""
 
-    Attributes:
-        name: what programs made from the description call it.
-        tag: one of the groups of the description.
-        answers: HTTP status -> what is answered when all is well.
-        summary: one line.
-        description: more, as Markdown.
-        query: the struct of its options.
-        body: what it accepts.
-        errors: that the view itself may raise.
-        example: a command, where CURL stands for curl with its key, URL for the service's URL.
-    """
-
-    name: str
+    name: str  # what programs made from the description call it
     tag: str
-    answers: Mapping[int, Content]
-    summary: str
-    description: str
-    query: type[msgspec.Struct] | None = None
+    answer: Content  # with status 200
+    created: Content | None = None  # with status 201
+    query: Schema | None = None  # has its options as properties
     body: Content | None = None
-    errors: Errors = ()
-    example: str = ""
+    errors: Errors = ()  # that the view itself may raise
+    example: str = ""  # CURL stands for curl with its key, URL for the service's URL
 
 
-def operation(
-    name: str, tag: str, answers: Mapping[int, Content], **details: Any
-) -> Callable[[View], View]:
+def operation(name: str, tag: str, answer: Content, **details: Any) -> Callable[[View], View]:
     """Describe a view for `/openapi.json`; `details` are other fields of `Operation`."""
 
     def attach(view: View) -> View:
-        summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
-        title = " ".join(summary.split()).rstrip(".")
-        described = Operation(name, tag, answers, title, description, **details)
-        view.operation = described  # type: ignore[attr-defined]
+        view.operation = Operation(name, tag, answer, **details)  # type: ignore[attr-defined]
         return view
 
     return attach
@@ -216,66 +183,50 @@ def correction_body() -> Content:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Facts:
-    """What the description has to know of the service; no classes while the model loads."""
-
-    limits: ServingLimits
-    has_keys: bool
-    takes_urls: bool
-    url: str
-    model: str | None = None
-    classes: Sequence[str] = ()
-    decisions: Sequence[str] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Route:
-    """One URL rule with one method."""
+class _Route(NamedTuple):
+    """One URL rule with one method, and its view."""
 
     path: str
     method: str
     endpoint: str
-    scope: Scope | None
+    view: Callable[..., Any]
+    scope: Scope | None  # that the key must have; None where there is no key
+
+    @property
+    def operation(self) -> Operation:
+        described: Operation = self.view.operation  # type: ignore[attr-defined]
+        return described
 
 
 def document(app: flask.Flask, service: Service, url: str) -> Json:
     """Return the description of all routes whose views have an `Operation`.
 
-    Args:
-        app: has the routes.
-        service: has keys, limits and the model.
-        url: of the service, for examples, without a slash at its end.
+    The examples have the service's `url`, which has no slash at its end.
     """
-    facts = _facts(service, url)
+    has_keys = service.access.has_keys
+    model = _served(service)
     paths: dict[str, Json] = {}
-    tags = set()
-    for rule in app.url_map.iter_rules():
-        view = app.view_functions[rule.endpoint]
-        described: Operation | None = getattr(view, "operation", None)
-        if described:
-            (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            path = re.sub("<(.+?)>", "{\\1}", rule.rule)
-            route = _Route(path, method, rule.endpoint, needed_scope(view, service.access))
-            paths.setdefault(path, {})[method.lower()] = _operation(route, described, facts)
-            tags.add(described.tag)
+    routes = _routes(app, service)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, service, model, url)
+    tags = {route.operation.tag for route in routes}
     value = {
         "openapi": "3.1.0",
         "info": {
             "title": "Image sorter",
             "version": imagesieve.__version__,
-            "description": _DESCRIPTION + (_KEYS if facts.has_keys else _NO_KEYS),
+            "description": _DESCRIPTION + (_KEYS if has_keys else _NO_KEYS),
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": _TAGS[name]} for name in _TAGS if name in tags],
         "paths": paths,
         "components": {
-            "schemas": _components(facts),
+            "schemas": _components(model),
             "headers": _HEADERS,
-            **({"securitySchemes": _SECURITY_SCHEMES} if facts.has_keys else {}),
+            **({"securitySchemes": _SECURITY_SCHEMES} if has_keys else {}),
         },
     }
-    fitted: Json = _fit(value, facts)
+    fitted: Json = _fit(value, service)
     return fitted
 
 
@@ -308,49 +259,54 @@ _HEADERS = {
 }
 
 
-def _facts(service: Service, url: str) -> _Facts:
-    known = service.limits, service.access.has_keys, service.fetch is not None, url
-    try:
-        predictor = service.models.get()
-    except errors.UnavailableError:
-        return _Facts(*known)
-    classes = predictor.classes
-    # A caller's own threshold may bring the fallback class in, whatever the policy.
-    fallback = predictor.policy.fallback_class
-    decisions = classes if fallback in classes else (*classes, fallback)
-    return _Facts(*known, predictor.version.name, classes, decisions)
+def _served(service: Service) -> Predictor | None:
+    with contextlib.suppress(errors.UnavailableError):
+        return service.models.get()
+    return None
 
 
-def _operation(route: _Route, described: Operation, facts: _Facts) -> Json:
-    example = described.example or f"CURL URL{route.path}"
-    needs_key = route.scope is not None and facts.has_keys
+def _routes(app: flask.Flask, service: Service) -> list[_Route]:
+    routes = []
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if hasattr(view, "operation"):
+            (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            path = re.sub("<(.+?)>", "{\\1}", rule.rule)
+            scope = needed_scope(view, service.access)
+            routes.append(_Route(path, method.lower(), rule.endpoint, view, scope))
+    return routes
+
+
+def _operation(route: _Route, service: Service, model: Predictor | None, url: str) -> Json:
+    described = route.operation
+    needs_key = route.scope is not None and service.access.has_keys
     curl = "curl -H 'X-API-Key: KEY'" if needs_key else "curl"
-    command = example.replace("CURL", curl).replace("URL", facts.url)
-    parameters = _parameters(route, described.query, facts)
-    return {
+    example = described.example or f"CURL URL{route.path}"
+    command = example.replace("CURL", curl).replace("URL", url)
+    summary, _, description = (inspect.getdoc(route.view) or "").partition("\n\n")
+    value: Json = {
         "operationId": described.name,
         "tags": [described.tag],
-        "summary": described.summary,
-        "description": f"{described.description}\n\n```sh\n{command}\n```".strip(),
-        **({"parameters": parameters} if parameters else {}),
-        **({"requestBody": _content(described.body)} if described.body else {}),
-        "responses": _responses(route, described, facts),
-        **(
-            {"security": [{name: [route.scope.value]} for name in _SECURITY_SCHEMES]}
-            if route.scope and needs_key
-            else {}
-        ),
+        "summary": " ".join(summary.split()).rstrip("."),
+        "description": f"{description}\n\n```sh\n{command}\n```".strip(),
+        "parameters": _parameters(route, model),
+        "responses": _responses(route, service),
     }
+    if described.body:
+        value["requestBody"] = _content(described.body)
+    if route.scope and needs_key:
+        value["security"] = [{name: [route.scope.value]} for name in _SECURITY_SCHEMES]
+    return value
 
 
-def _parameters(route: _Route, options: type[msgspec.Struct] | None, facts: _Facts) -> list[Json]:
-    names = [schemas.MODEL_ALIAS, facts.model] if facts.model else []
+def _parameters(route: _Route, model: Predictor | None) -> list[Json]:
+    names = [schemas.MODEL_ALIAS, *([model.version.name] if model else [])]
     alias = f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served"
     in_path: Json = {
         "sha256": _properties(schemas.ImageInfo)["sha256"],
-        "name": {**_one_of(names), "description": alias},
+        "name": {**_one_of(names if model else ()), "description": alias},
     }
-    query = _properties(options) if options else {}
+    query = _properties(route.operation.query) if route.operation.query else {}
     return [
         *(
             _parameter(name, "path", in_path[name], required=True)
@@ -375,19 +331,22 @@ def _content(content: Content) -> Json:
     return {"description": content.description, "content": media_types, **content.more}
 
 
-def _responses(route: _Route, described: Operation, facts: _Facts) -> Json:
+def _responses(route: _Route, service: Service) -> Json:
+    answers = {"200": route.operation.answer, "201": route.operation.created}
     good = {
-        str(status): {
+        status: {
             **_content(answer),
-            "headers": {**_headers(status), **answer.more.get("headers", {})},
+            "headers": {**_headers(int(status)), **answer.more.get("headers", {})},
         }
-        for status, answer in described.answers.items()
+        for status, answer in answers.items()
+        if answer
     }
-    return {**good, **_refusals(route, _errors(route, described, facts))}
+    return {**good, **_refusals(route, _errors(route, service))}
 
 
-def _errors(route: _Route, described: Operation, facts: _Facts) -> set[type[Exception]]:
+def _errors(route: _Route, service: Service) -> set[type[Exception]]:
     """Return all that may go wrong at a route."""
+    described = route.operation
     found = {*described.errors, errors.BadHostError, *_HTTP_SERVER_ERRORS, Exception}
     if described.query:
         found |= {*_FIELD_ERRORS, errors.TooManyFieldsError}
@@ -395,13 +354,14 @@ def _errors(route: _Route, described: Operation, facts: _Facts) -> set[type[Exce
         found |= set(described.body.errors)
         if MULTIPART in described.body.media_types:
             found.add(errors.TooManyFieldsError)
-    if not facts.takes_urls:
+    if not service.fetch:
         found -= set(_URL_ERRORS)
-    if route.method != "GET" or route.scope is Scope.ADMIN:
+    if route.method != "get" or route.scope is Scope.ADMIN:
         found.add(errors.ForbiddenError)
     if route.scope:
         found.add(errors.RateLimitedError)
-        found |= {errors.UnauthorizedError, errors.ForbiddenError} if facts.has_keys else set()
+        if service.access.has_keys:
+            found |= {errors.UnauthorizedError, errors.ForbiddenError}
     return found
 
 
@@ -409,11 +369,10 @@ def _refusals(route: _Route, kinds: set[type[Exception]]) -> Json:
     """Return the answers when something is wrong, by status."""
     problems = {errors.PROBLEMS[kind] for kind in kinds}
     rows = sorted((row.status, row.slug, row.title[:1].lower() + row.title[1:]) for row in problems)
-    refusals: Json = {}
-    for status, group in itertools.groupby(rows, key=lambda row: row[0]):
-        if route.path == legacy.PATH and status not in legacy.TOLD_BY_STATUS:
-            continue
-        refusals[str(status)] = {
+    if route.endpoint == "legacy.detect":
+        rows = [row for row in rows if row[0] in schemas.LEGACY_STATUSES]
+    return {
+        str(status): {
             "description": "; ".join(f"`{slug}`: {title}" for _, slug, title in group),
             "headers": _headers(status),
             "content": {
@@ -421,17 +380,18 @@ def _refusals(route: _Route, kinds: set[type[Exception]]) -> Json:
                 for name, schema in _refusal_schemas(route, status).items()
             },
         }
-    return refusals
+        for status, group in itertools.groupby(rows, key=lambda row: row[0])
+    }
 
 
 def _refusal_schemas(route: _Route, status: int) -> dict[str, type[msgspec.Struct]]:
-    if route.path == legacy.PATH:
+    problem: dict[str, type[msgspec.Struct]] = {errors.MEDIA_TYPE: schemas.Problem}
+    if route.endpoint == "legacy.detect":
         return {JSON: schemas.LegacyFailure}
     if route.endpoint.startswith("oip."):
         # The HTTP server refuses some requests before it is known which route they are for.
-        early = {errors.MEDIA_TYPE: schemas.Problem} if status in (400, 413, 431, 501) else {}
-        return {JSON: schemas.OipError, **early}
-    return {errors.MEDIA_TYPE: schemas.Problem}
+        return {JSON: schemas.OipError, **(problem if status in (400, 413, 431, 501) else {})}
+    return problem
 
 
 def _headers(status: int) -> Json:
@@ -439,7 +399,7 @@ def _headers(status: int) -> Json:
     return {"X-Request-Id": _ref("RequestId", "headers"), **waits}
 
 
-def _components(facts: _Facts) -> Json:
+def _components(model: Predictor | None) -> Json:
     """Return the schemas of all structs, and those that depend on the model in use."""
     structs = [
         kind
@@ -449,15 +409,11 @@ def _components(facts: _Facts) -> Json:
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
     components["BatchItem"]["oneOf"] = _ONE_SOURCE
     components["Correction"]["allOf"] = _CORRECTION_RULES
-    components["OipProbabilities"]["properties"]["data"]["minItems"] = max(1, len(facts.classes))
-    each: Json = {"additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}}
-    if facts.classes:
-        share = each["additionalProperties"]
-        each = {
-            "properties": dict.fromkeys(facts.classes, share),
-            "additionalProperties": False,
-            "minProperties": 1,
-        }
+    classes = model.classes if model else ()
+    # A caller's own threshold may bring the fallback class in, whatever the policy.
+    fallback = (model.policy.fallback_class,) if model else ()
+    share: Json = {"type": "number", "minimum": 0, "maximum": 1}
+    each: Json = {"properties": dict.fromkeys(classes, share), "minProperties": 1}
     slugs = {
         f"/problems/{row.slug}"
         for kind, row in errors.PROBLEMS.items()
@@ -465,15 +421,16 @@ def _components(facts: _Facts) -> Json:
     }
     return {
         **components,
-        "ClassName": {"description": "a class of the model", **_one_of(facts.classes)},
+        "ClassName": {"description": "a class of the model", **_one_of(classes)},
         "Decision": {
             "description": "a class, or the fallback class of the policy",
-            **_one_of(facts.decisions),
+            **_one_of(list(dict.fromkeys((*classes, *fallback)))),
         },
         "Probabilities": {
             "type": "object",
             "description": "class -> probability; those of all classes sum to 1",
-            **each,
+            **(each if model else {}),
+            "additionalProperties": False if model else share,
         },
         "ProblemType": _one_of(sorted(slugs)),
     }
@@ -491,19 +448,23 @@ _CORRECTION_RULES = [
 ]
 
 
-def _fit(value: Any, facts: _Facts) -> Any:
+def _fit(value: Any, service: Service) -> Any:
     """Fill limits in, and leave `url` out where no URLs are fetched."""
     if isinstance(value, list):
-        return [_fit(one, facts) for one in value]
+        return [_fit(one, service) for one in value]
     if not isinstance(value, Mapping):
         return value
     if "$ref" in value:  # the type beside it says nothing more
         return {name: value[name] for name in ("$ref", "description") if name in value}
-    fitted = {name: _fit(one, facts) for name, one in value.items() if name != "x-limit"}
+    fitted = {name: _fit(one, service) for name, one in value.items() if name != "x-limit"}
     if "x-limit" in value:
         bound = "maxItems" if value["type"] == "array" else "maximum"
-        fitted[bound] = getattr(facts.limits, value["x-limit"])
-    if "url" in fitted.get("properties", ()) and not facts.takes_urls:
+        fitted[bound] = getattr(service.limits, value["x-limit"])
+    if isinstance(pattern := value.get("pattern"), str):
+        # Python's own signs, which regular expressions of JSON Schema do not have.
+        bare = pattern.replace(schemas.SURROGATES, "").replace("[^]", "[\\s\\S]")
+        fitted["pattern"] = bare.replace(r"\A", "^").replace(r"\Z", "$")
+    if "url" in fitted.get("properties", ()) and not service.fetch:
         fitted["properties"].pop("url")
         ways = [one for one in fitted.pop("oneOf") if one["required"] != ["url"]]
         fitted |= {"oneOf": ways} if len(ways) > 1 else ways[0]
@@ -522,9 +483,11 @@ def _one_of(names: Sequence[str]) -> Json:
     return {"type": "string", **({"enum": list(names)} if names else {})}
 
 
-def _properties(kind: type[msgspec.Struct]) -> Json:
-    _, components = msgspec.json.schema_components([kind], ref_template=_REF)
-    properties: Json = components[kind.__name__]["properties"]
+def _properties(schema: Schema) -> Json:
+    if isinstance(schema, Mapping):
+        return dict(schema["properties"])
+    _, components = msgspec.json.schema_components([schema], ref_template=_REF)
+    properties: Json = components[schema.__name__]["properties"]
     return properties
 
 

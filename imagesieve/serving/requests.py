@@ -1,8 +1,8 @@
 """A request -> its images and options, in any of the forms that are accepted."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from flask import Request
@@ -10,16 +10,15 @@ from msgspec import UNSET
 
 from imagesieve.errors import EmptyImageError
 from imagesieve.images import sniff
+from imagesieve.serving import schemas
 from imagesieve.serving.errors import (
     BadParameterError,
-    MalformedBodyError,
     MissingImageError,
     SeveralImagesError,
     TooManyImagesError,
     UnsupportedMediaTypeError,
 )
 from imagesieve.serving.forms import (
-    FILE_FIELDS,
     JSON,
     LEGACY_FIELD,
     MULTIPART,
@@ -27,22 +26,22 @@ from imagesieve.serving.forms import (
     URLENCODED,
     Form,
     decode_base64,
+    parse_body,
     parse_form,
-    parse_json,
     read_body,
-    read_form,
 )
 from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.schemas import BatchBody, BatchItem, BatchOptions, PredictOptions
-from imagesieve.serving.validation import check, unique, with_numbers
+from imagesieve.serving.validation import check, with_numbers
 
+FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 URL_FIELD = "url"
 
-_RAW = ("", "application/octet-stream")
-_MARKS_PER_ITEM = 8  # of each sign in the JSON of one image of a batch; a data URI has some too
+_RAW = ("image/*", "application/octet-stream")
 
 Fetch = Callable[[str], bytes]
 Schema = TypeVar("Schema", bound=msgspec.Struct)
+Fields = Sequence[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ class ImageInput:
     value: bytes | str
     is_url: bool = False
 
-    def read(self, fetch: Fetch | None) -> bytes:
+    def read(self, fetch: Fetch | None = None) -> bytes:
         """Return the encoded image, at least one byte.
 
         Raises:
@@ -61,10 +60,15 @@ class ImageInput:
         """
         if isinstance(self.value, bytes):
             data = self.value
-        elif self.is_url:
-            data = _fetched(self.value, fetch)
-        else:
+        elif not self.is_url:
             data = decode_base64(self.value)
+        elif fetch:
+            data = fetch(self.value)
+        else:
+            raise BadParameterError(
+                "This server fetches no URLs (url): send the image itself, or start the server "
+                "with --allow-url."
+            )
         if not data:
             raise EmptyImageError("the image is empty (0 bytes)")
         return data
@@ -75,14 +79,7 @@ class ImageRequest:
     """One image and how it is to be predicted."""
 
     image: ImageInput
-    options: PredictOptions
-
-
-class _Found(NamedTuple):
-    """Images and other fields of a body, before anything was checked."""
-
-    images: Sequence[ImageInput] = ()
-    fields: Sequence[tuple[str, object]] = ()
+    options: PredictOptions = dataclasses.field(default_factory=PredictOptions)
 
 
 def read_image(
@@ -90,24 +87,23 @@ def read_image(
 ) -> tuple[ImageInput, Schema]:
     """Read the one image of a request, in any of the accepted forms, and its options.
 
-    Args:
-        request: not read so far.
-        limits: of its parts.
-        options: the struct of those that are accepted here.
-
     Raises:
         RequestError: a child of it that says what is wrong.
     """
-    found = _read_body(request, limits, options)
-    checked = _options(request, found.fields, options, limits)
-    if not found.images:
+    form = _read_form(
+        request, limits, options, (*_RAW, MULTIPART, URLENCODED, JSON), limits.max_body_bytes
+    )
+    texts = ("image",) if request.mimetype == JSON else TEXT_FIELDS
+    in_fields = [field for field in form.fields if field[0] in (*texts, URL_FIELD)]
+    others = [field for field in form.fields if field[0] not in (*texts, URL_FIELD)]
+    images = _files(form, FILE_FIELDS) + [_image_of(*field) for field in in_fields]
+    checked = read_options(request, limits, options, others)
+    if not images:
         raise MissingImageError(
             "No image was sent: post its bytes as the body, as a file named image, or as Base64 "
             f"in a field named {LEGACY_FIELD}."
         )
-    if len(found.images) > 1:
-        raise SeveralImagesError(f"{len(found.images)} images were sent: send exactly one.")
-    return found.images[0], checked
+    return _only(images), checked
 
 
 def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
@@ -118,149 +114,158 @@ def read_images(request: Request, limits: ServingLimits) -> list[ImageRequest]:
     Raises:
         RequestError: a child of it that says what is wrong with the request as a whole.
     """
-    body = read_body(request, limits.max_batch_bytes)
-    items: Sequence[BatchItem | ImageInput] = ()
+    most = limits.max_batch_images
+    kinds = (MULTIPART, JSON)
+    form = _read_form(request, limits, BatchOptions, kinds, limits.max_batch_bytes, most)
+    items: Sequence[BatchItem | ImageInput]
     options: BatchOptions
-    if not body:
-        options = _options(request, (), BatchOptions, limits)
-    elif request.mimetype == MULTIPART:
-        most = limits.max_batch_images + limits.max_form_fields
-        form = read_form(request, body, limits, max_parts=most)
-        items = _files(form)
-        options = _options(request, with_numbers(form.fields, BatchOptions), BatchOptions, limits)
-    elif request.mimetype == JSON:
-        value = parse_json(body, limits, _MARKS_PER_ITEM * (limits.max_batch_images + 1))
-        if not isinstance(value, dict):
-            raise MalformedBodyError("The JSON body must be an object.")
-        options = batch = _options(request, list(value.items()), BatchBody, limits)
+    if request.mimetype == JSON:
+        options = batch = read_options(request, limits, BatchBody, form.fields)
         items = batch.images
     else:
-        raise UnsupportedMediaTypeError(
-            f"The Content-Type {request.mimetype[:100]!r} carries no batch: use {MULTIPART} with "
-            f'files, or {JSON} with {{"images": [{{"image": "<Base64>"}}]}}.'
-        )
+        items = _files(form, FILE_FIELDS)
+        options = read_options(request, limits, BatchOptions, form.fields)
     if not items:
         raise MissingImageError("No image was sent: a batch has one or more.")
-    if len(items) > limits.max_batch_images:
-        raise TooManyImagesError(
-            f"The batch has {len(items)} images: send at most {limits.max_batch_images}."
-        )
+    if len(items) > most:
+        raise TooManyImagesError(f"The batch has {len(items)} images: send at most {most}.")
     return [_batch_request(item, options) for item in items]
 
 
-def read_legacy_image(request: Request, limits: ServingLimits) -> bytes | None:
+def read_correction(
+    request: Request, limits: ServingLimits
+) -> tuple[schemas.Correction, bytes | None]:
+    """Read a correction, as JSON or as a form with the image itself.
+
+    Returns:
+        what an image really is, with `sha256` in lower case; the encoded image, if it was sent.
+
+    Raises:
+        RequestError: a child of it that says what is wrong.
+        EmptyImageError: the image has no bytes.
+    """
+    read_options(request, limits, schemas.Nothing)
+    most = limits.max_body_bytes if request.mimetype == MULTIPART else limits.max_object_bytes
+    form = _read_form(request, limits, schemas.Correction, (JSON, MULTIPART), most)
+    image = _only(_files(form, ["image"])).read() if form.files else None
+    asked = check(form.fields, schemas.Correction, limits)
+    if (asked.label is not UNSET) == asked.reject:
+        raise BadParameterError("Give either label or reject, to say what the image is.")
+    if image is None and (asked.id is UNSET) == (asked.sha256 is UNSET):
+        raise BadParameterError(
+            "Say which image is meant: by id, by sha256, or by the image itself as a file "
+            "named image."
+        )
+    if asked.sha256 is not UNSET:
+        asked.sha256 = asked.sha256.lower()
+    return asked, image
+
+
+def read_legacy_image(request: Request, limits: ServingLimits) -> ImageInput | None:
     """Read the first generation's one field from the query or the form; None when it is missing.
 
     Other fields are ignored, as they were then.
 
     Raises:
-        RequestError: the field is not Base64, or the form cannot be read.
+        RequestError: the form cannot be read.
     """
-    fields = list(parse_form(request.query_string, limits))
+    fields: list[tuple[str, Any]] = [*parse_form(request.query_string, limits)]
     body = read_body(request, limits.max_body_bytes)
     if request.mimetype in (URLENCODED, MULTIPART):
-        fields += read_form(request, body, limits).fields
-    for name, value in fields:
-        if name == LEGACY_FIELD and value:
-            return decode_base64(value)
-    return None
+        fields += parse_body(request, body, limits).fields
+    texts = (value for name, value in fields if name == LEGACY_FIELD and value)
+    return next(map(ImageInput, texts), None)
 
 
-def read_options(request: Request, limits: ServingLimits, options: type[Schema]) -> Schema:
-    """Read the query of a request.
+def read_options(
+    request: Request, limits: ServingLimits, schema: type[Schema], fields: Fields = ()
+) -> Schema:
+    """Read the query of a request, together with fields of its body.
 
     Raises:
         RequestError: an option is unknown or wrong.
     """
-    return _options(request, (), options, limits)
+    query = with_numbers(parse_form(request.query_string, limits), schema)
+    return check((*query, *fields), schema, limits)
 
 
-def read_object(request: Request, limits: ServingLimits, schema: type[Schema]) -> Schema:
-    """Read a small JSON object, such as `{}`; no body at all counts as one.
+def read_object(
+    request: Request,
+    limits: ServingLimits,
+    schema: type[Schema],
+    *,
+    max_bytes: int | None = None,
+    num_images: int = 0,
+    kinds: Sequence[str] = (JSON,),
+) -> Schema:
+    """Read a JSON object that may hold `num_images`; no body at all counts as `{}`.
+
+    It has at most `limits.max_object_bytes` unless `max_bytes` says otherwise. The media type is
+    one of `kinds`; an empty one is none at all.
 
     Raises:
         RequestError: it does not suit the schema.
     """
-    body = read_body(request, limits.max_object_bytes)
-    if body and request.mimetype != JSON:
-        raise UnsupportedMediaTypeError(f"Send {JSON}, not {request.mimetype[:100]!r}.")
-    return check(parse_json(body, limits) if body else {}, schema, limits)
+    most = max_bytes or limits.max_object_bytes
+    form = _read_form(request, limits, schema, kinds, most, num_images)
+    return check(form.fields, schema, limits)
 
 
-def _options(
+def _read_form(
     request: Request,
-    fields: Sequence[tuple[str, object]],
-    schema: type[Schema],
     limits: ServingLimits,
-) -> Schema:
-    """Return the options of the query and of the body together."""
-    query = with_numbers(parse_form(request.query_string, limits), schema)
-    return check(unique((*query, *fields)), schema, limits)
-
-
-def _read_body(request: Request, limits: ServingLimits, options: type[msgspec.Struct]) -> _Found:
-    body = read_body(request, limits.max_body_bytes)
-    mimetype = request.mimetype
+    schema: type[msgspec.Struct],
+    kinds: Collection[str],
+    max_bytes: int,
+    num_images: int = 0,
+) -> Form:
+    """Read a body of one of some media types; an image alone becomes a file."""
+    body = read_body(request, max_bytes)
+    kind = request.mimetype
     if not body:
-        return _Found()
-    if mimetype.startswith("image/") or mimetype in _RAW:
-        return _Found([ImageInput(body)])
-    if mimetype == URLENCODED and sniff(body):  # what `curl --data-binary` says by default
-        return _Found([ImageInput(body)])
-    if mimetype in (URLENCODED, MULTIPART):
-        form = read_form(request, body, limits)
-        images, fields = _split(form.fields, TEXT_FIELDS)
-        return _Found([*_files(form), *images], with_numbers(fields, options))
-    if mimetype == JSON:
-        value = parse_json(body, limits)
-        if not isinstance(value, dict):
-            raise MalformedBodyError(
-                'The JSON body must be an object such as {"image": "<Base64>"}.'
-            )
-        return _split(list(value.items()), ("image",))
-    raise UnsupportedMediaTypeError(
-        f"The Content-Type {mimetype[:100]!r} carries no image: use image/*, "
-        f"application/octet-stream, {MULTIPART}, {URLENCODED} or {JSON}."
-    )
+        return Form()
+    is_raw = kind in ("", *_RAW) or kind.startswith("image/")
+    # An image as urlencoded: what `curl --data-binary` says by default.
+    if "image/*" in kinds and (is_raw or (kind == URLENCODED and sniff(body))):
+        return Form(files=[("image", body)])
+    if kind not in kinds:
+        accepted = " or ".join(filter(None, kinds))
+        raise UnsupportedMediaTypeError(
+            f"The Content-Type {kind[:100]!r} is not accepted here: use {accepted}."
+        )
+    form = parse_body(request, body, limits, num_images)
+    if kind in (URLENCODED, MULTIPART):
+        return form._replace(fields=with_numbers(form.fields, schema))
+    return form
 
 
-def _files(form: Form) -> list[ImageInput]:
+def _files(form: Form, names: Sequence[str]) -> list[ImageInput]:
     for name, _ in form.files:
-        if name not in FILE_FIELDS:
+        if name not in names:
             raise BadParameterError(
-                f"There is no file field {name[:100]!r}: use {', '.join(FILE_FIELDS)}."
+                f"There is no file field {name[:100]!r}: use {', '.join(names)}."
             )
     return [ImageInput(data) for _, data in form.files]
 
 
-def _split(fields: Sequence[tuple[str, Any]], texts: Sequence[str]) -> _Found:
-    """Part the fields that carry an image from those that are options."""
-    images, options = [], []
-    for name, value in fields:
-        if name not in (*texts, URL_FIELD):
-            options.append((name, value))
-        elif isinstance(value, str):
-            images.append(ImageInput(value, is_url=name == URL_FIELD))
-        else:
-            expected = "text" if name == URL_FIELD else "Base64 text"
-            raise BadParameterError(f"The field {name} must be a {expected}.")
-    return _Found(images, options)
+def _image_of(name: str, value: Any) -> ImageInput:
+    if isinstance(value, str):
+        return ImageInput(value, is_url=name == URL_FIELD)
+    expected = "text" if name == URL_FIELD else "Base64 text"
+    raise BadParameterError(f"The field {name} must be a {expected}.")
+
+
+def _only(images: Sequence[ImageInput]) -> ImageInput:
+    if len(images) > 1:
+        raise SeveralImagesError(f"{len(images)} images were sent: send exactly one.")
+    return images[0]
 
 
 def _batch_request(item: BatchItem | ImageInput, options: BatchOptions) -> ImageRequest:
-    common = {name: getattr(options, name) for name in BatchOptions.__struct_fields__}
+    common = options.top_k, options.threshold, options.frames
     if isinstance(item, ImageInput):
-        return ImageRequest(item, PredictOptions(**common))
+        return ImageRequest(item, PredictOptions(*common))
     if (item.image is UNSET) == (item.url is UNSET):
         raise MissingImageError("Each of images must have exactly one image.")
     image = ImageInput(item.image or item.url or "", is_url=item.image is UNSET)
-    return ImageRequest(image, PredictOptions(**common, data_id=item.data_id))
-
-
-def _fetched(url: str, fetch: Fetch | None) -> bytes:
-    if fetch is None:
-        raise BadParameterError(
-            "This server fetches no URLs (url): send the image itself, or start the server with "
-            "--allow-url."
-        )
-    return fetch(url)
+    return ImageRequest(image, PredictOptions(*common, item.data_id))

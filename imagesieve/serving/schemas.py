@@ -2,19 +2,17 @@
 
 A field that may be missing is `UNSET` then, so that `null` is refused as a value. Some metadata is
 read elsewhere: `x-limit` names the field of `ServingLimits` that bounds a number or a list, a
-`$ref` leads to a schema of `openapi` that depends on the model in use, and `expected` or `sentence`
-are words of errors, see `validation`.
+`$ref` leads to a schema of `openapi` that depends on the model in use, and `expected` is
+the words of errors, see `validation`.
 """
 
-import unicodedata
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 MODEL_ALIAS = "default"  # names the model in use in the Open Inference Protocol
 MAX_TOP_K = 1000
-_LINE_BREAKS = frozenset("\n\r\t")
 
 
 class RequestSchema(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,15 +33,12 @@ def refer(name: str) -> Meta:
     return Meta(extra_json_schema={"$ref": f"#/components/schemas/{name}"})
 
 
-def one_of(*names: str) -> Meta:
-    """Return references to other schemas, for a field that is one of them."""
-    ways = [{"$ref": f"#/components/schemas/{name}"} for name in names]
-    return Meta(extra_json_schema={"oneOf": ways})
-
-
+# Halves of a character are no text that could be encoded; `openapi` leaves them out.
+SURROGATES = r"\ud800-\udfff"
+ENCODABLE = Meta(pattern=rf"\A[^{SURROGATES}]*\Z")
 # No control characters; a note may have line breaks and tabs.
-_PRINTABLE = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
-_PRINTABLE_LINES = {"pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"}
+PRINTABLE = Meta(pattern=rf"\A[^\x00-\x1f\x7f-\x9f{SURROGATES}]*\Z")
+PRINTABLE_LINES = Meta(pattern=rf"\A[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{SURROGATES}]*\Z")
 _BASE64 = {
     "description": "the image as Base64; a `data:` prefix, line breaks, the URL-safe alphabet and "
     "missing padding are accepted too",
@@ -74,7 +69,8 @@ Milliseconds = Annotated[float, Meta(ge=0)]
 DataId = Annotated[
     str,
     Meta(min_length=1, max_length=128),
-    doc("your own name for the image, repeated in the answer", examples=["shop/7"], **_PRINTABLE),
+    PRINTABLE,
+    doc("your own name for the image, repeated in the answer", examples=["shop/7"]),
 ]
 TopK = Annotated[
     int,
@@ -111,10 +107,6 @@ class PredictOptions(BatchOptions):
 
     data_id: DataId | UnsetType = UNSET
 
-    def __post_init__(self) -> None:
-        """Check what no pattern can say."""
-        _check_printable("data_id", self.data_id)
-
 
 class ExplainOptions(RequestSchema):
     """What is to be explained of an image: a class, the most probable one by default."""
@@ -129,10 +121,6 @@ class BatchItem(RequestSchema):
     url: Url | UnsetType = UNSET
     data_id: DataId | UnsetType = UNSET
 
-    def __post_init__(self) -> None:
-        """Check what no pattern can say."""
-        _check_printable("data_id", self.data_id)
-
 
 class BatchBody(BatchOptions, kw_only=True):
     """A batch of images as JSON, and the options for all of them."""
@@ -140,9 +128,7 @@ class BatchBody(BatchOptions, kw_only=True):
     images: Annotated[
         list[BatchItem],
         doc("the images", minItems=1, **{"x-limit": "max_batch_images"}),
-        Meta(
-            extra={"sentence": 'The JSON body must be {{"images": [{{"image": "<Base64>"}}, …]}}.'}
-        ),
+        Meta(extra={"expected": 'a list such as [{"image": "<Base64>"}]'}),
     ]
 
 
@@ -157,8 +143,8 @@ AnySha256 = Annotated[
     Meta(extra={"expected": "64 hexadecimal digits"}),
 ]
 Reject = Annotated[bool, doc("true: it belongs to no class; keep it out of the training")]
-Note = Annotated[str, Meta(max_length=500), doc("your words", **_PRINTABLE_LINES)]
-Reviewer = Annotated[str, Meta(max_length=64), doc("your name", **_PRINTABLE)]
+Note = Annotated[str, Meta(max_length=500), PRINTABLE_LINES, doc("your words")]
+Reviewer = Annotated[str, Meta(max_length=64), PRINTABLE, doc("your name")]
 
 
 class Correction(RequestSchema):
@@ -170,11 +156,6 @@ class Correction(RequestSchema):
     reject: Reject = False
     note: Note | UnsetType = UNSET
     reviewer: Reviewer | UnsetType = UNSET
-
-    def __post_init__(self) -> None:
-        """Check what no pattern can say."""
-        _check_printable("note", self.note, _LINE_BREAKS)
-        _check_printable("reviewer", self.reviewer)
 
 
 class ReviewOptions(RequestSchema):
@@ -198,12 +179,6 @@ class Activation(RequestSchema):
     allow_other_classes: Annotated[
         bool, doc("accept a version whose classes differ from those served")
     ] = False
-
-
-class LegacyFields(RequestSchema):
-    """What the first generation takes in the query; other fields are ignored."""
-
-    imageBase64String: Annotated[str, doc("the image as Base64")] | UnsetType = UNSET  # noqa: N815
 
 
 # Answers.
@@ -293,11 +268,18 @@ class Failure(AnswerSchema):
     data_id: DataId | UnsetType = UNSET
 
 
+_RESULT = Meta(
+    extra_json_schema={
+        "oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "Failure")]
+    }
+)
+
+
 class Batch(AnswerSchema):
     """A prediction or a problem for each image, in the order sent."""
 
     id: Annotated[str, doc("of this request", format="uuid")]
-    results: Annotated[list[Annotated[Any, one_of("Prediction", "Failure")]], Meta(min_length=1)]
+    results: Annotated[list[Annotated[Any, _RESULT]], Meta(min_length=1)]
     ok: Annotated[Count, doc("how many were classified")]
     failed: Annotated[Count, doc("how many were not")]
 
@@ -402,6 +384,9 @@ class LegacySuccess(AnswerSchema):
     probability: Annotated[str, doc("a number as text", pattern="^[0-9.e-]+$")]
 
 
+LEGACY_STATUSES = frozenset({401, 403, 429, 503, 504})  # besides 200: not about the image
+
+
 class LegacyFailure(AnswerSchema):
     """The first generation's answer when something was wrong."""
 
@@ -414,7 +399,7 @@ class LegacyFailure(AnswerSchema):
 Parameters = Annotated[dict[str, Any], doc("none has a meaning here")]
 TensorText = Annotated[
     Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)],
-    Meta(extra={"sentence": "data[{index}]: this is no Base64 text"}),
+    Meta(extra={"expected": "a Base64 text"}),
 ]
 _SHAPE = {
     "type": "array",
@@ -427,57 +412,45 @@ _SHAPE = {
 class OipInput(RequestSchema):
     """The tensor of images."""
 
-    called: ClassVar[str] = "The input"
-
-    name: Annotated[Literal["image"], Meta(extra={"sentence": "The input must be named image."})]
+    name: Literal["image"]
     # Compared with the data, once there is any.
     shape: Annotated[Any, doc("[n] or [n, 1], as many as there are texts in `data`", **_SHAPE)]
-    datatype: Annotated[
-        Literal["BYTES"],
-        Meta(extra={"sentence": "The datatype of image must be BYTES: Base64 texts."}),
-    ]
+    datatype: Literal["BYTES"]
     data: Annotated[
         list[TensorText],
         Meta(min_length=1, extra_json_schema={"x-limit": "max_batch_images"}),
-        Meta(extra={"sentence": "The data of image must be a list of Base64 texts."}),
+        Meta(extra={"expected": "a list of Base64 texts"}),
     ]
     parameters: Parameters | UnsetType = UNSET
+
+
+OutputName = Literal["label", "probabilities", "decision"]
 
 
 class OipRequestedOutput(RequestSchema):
     """A tensor that is asked for."""
 
-    called: ClassVar[str] = "An output"
-
-    name: Annotated[
-        Literal["label", "probabilities", "decision"],
-        Meta(extra={"sentence": "There is no output {value}: use label, probabilities, decision."}),
-    ]
+    name: OutputName
     parameters: Parameters | UnsetType = UNSET
 
 
 class OipRequest(RequestSchema):
     """One tensor of images, and what to answer of them."""
 
-    called: ClassVar[str] = "The body"
-
     inputs: Annotated[
         list[OipInput],
         Meta(min_length=1, max_length=1),
         Meta(extra={"expected": "a list of one tensor, named image"}),
     ]
-    id: Annotated[str, Meta(max_length=128), doc("repeated in the answer")] | UnsetType = UNSET
+    id: (
+        Annotated[str, Meta(max_length=128), ENCODABLE, doc("repeated in the answer")] | UnsetType
+    ) = UNSET
     outputs: Annotated[
         list[OipRequestedOutput],
         Meta(max_length=3, description="what to answer (all)"),
         Meta(extra={"expected": "a list of at most 3 tensors"}),
     ] = []
     parameters: Parameters | UnsetType = UNSET
-
-    def __post_init__(self) -> None:
-        """Check what comes back in the answer."""
-        if any(unicodedata.category(sign) == "Cs" for sign in self.id or ""):
-            raise ValueError("id has half a character, which cannot be encoded as UTF-8.")
 
 
 class OipServer(AnswerSchema):
@@ -514,34 +487,15 @@ class OipModelReady(AnswerSchema):
     ready: bool
 
 
-class OipLabels(AnswerSchema):
-    """The most probable class of each image."""
+class OipOutput(AnswerSchema):
+    """What is answered of the images; the probabilities row by row, a row for each image."""
 
-    name: Literal["label"]
-    datatype: Literal["BYTES"]
-    shape: Annotated[list[Positive], Meta(min_length=1, max_length=1)]
-    data: Annotated[list[ClassName], Meta(min_length=1)]
-
-
-class OipProbabilities(AnswerSchema):
-    """The probability of each class for each image, row by row."""
-
-    name: Literal["probabilities"]
-    datatype: Literal["FP32"]
-    shape: Annotated[list[Positive], Meta(min_length=2, max_length=2), doc("images, classes")]
-    data: Annotated[list[Probability], Meta(min_length=1)]
-
-
-class OipDecisions(AnswerSchema):
-    """The decision on each image."""
-
-    name: Literal["decision"]
-    datatype: Literal["BYTES"]
-    shape: Annotated[list[Positive], Meta(min_length=1, max_length=1)]
-    data: Annotated[list[Decision], Meta(min_length=1)]
-
-
-OipOutput = Annotated[Any, one_of("OipLabels", "OipProbabilities", "OipDecisions")]
+    name: OutputName
+    datatype: Literal["BYTES", "FP32"]
+    shape: Annotated[
+        list[Positive], Meta(min_length=1, max_length=2), doc("[images] or [images, classes]")
+    ]
+    data: Annotated[list[str | Probability], Meta(min_length=1)]
 
 
 class OipAnswer(AnswerSchema, kw_only=True):
@@ -557,12 +511,3 @@ class OipError(AnswerSchema):
     """What was wrong."""
 
     error: str
-
-
-def _check_printable(
-    name: str, value: str | UnsetType, allowed: frozenset[str] = frozenset()
-) -> None:
-    # Cc: control characters; Cs: halves of a character, which are no text that could be encoded.
-    signs = value or ""
-    if any(unicodedata.category(one) in ("Cc", "Cs") for one in signs if one not in allowed):
-        raise ValueError(f"{name} has characters that cannot be printed.")

@@ -15,46 +15,34 @@ Schema = TypeVar("Schema", bound=msgspec.Struct)
 
 _NUMBER = re.compile(r"-?[0-9]{0,3}\.?[0-9]{1,20}(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 # A field's name may hold anything, so that the path is what the error ends with.
-_LOCATED = re.compile(r"(.*) - at `\$((?:\.\w+|\[\d+\])*)`", re.DOTALL)
-_BOOLEANS = {"true": True, "false": False}
+_LOCATED = re.compile(r"(.*?)(?: - at `\$((?:\.\w+|\[\d+\])*)`)?", re.DOTALL)
+_FIELD_ERROR = re.compile("Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
 
 
-def check(value: object, schema: type[Schema], limits: ServingLimits) -> Schema:
-    """Return a value as a struct.
-
-    Args:
-        value: of JSON types, from `parse_json` or `with_numbers`.
-        schema: a struct of `schemas`.
-        limits: those that fields name by `x-limit`.
+def check(
+    fields: Iterable[tuple[str, object]], schema: type[Schema], limits: ServingLimits
+) -> Schema:
+    """Return fields, of JSON types, as a struct of `schemas`, within the limits that it names.
 
     Raises:
-        RequestError: it does not suit the struct.
-    """
-    try:
-        checked = msgspec.convert(value, schema)
-    except UnicodeEncodeError as error:  # half a character
-        raise MalformedBodyError("A name or a word cannot be encoded as UTF-8.") from error
-    except msgspec.ValidationError as error:
-        raise _refusal(error, schema, limits) from error
-    for name, field in _fields(schema).items():
-        most = _most(field.type, limits)
-        if most is not None and getattr(checked, name) > most:
-            raise BadParameterError(f"{name} must be {_expected(field.type, limits)}.")
-    return checked
-
-
-def unique(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Return fields by name.
-
-    Raises:
-        BadParameterError: one was given twice.
+        RequestError: they do not suit the struct, or one is there twice.
     """
     found: dict[str, object] = {}
     for name, value in fields:
         if name in found:
             raise BadParameterError(f"The option {name[:100]} was given twice.")
         found[name] = value
-    return found
+    try:
+        checked = msgspec.convert(found, schema)
+    except UnicodeEncodeError as error:  # half a character
+        raise MalformedBodyError("A name or a word cannot be encoded as UTF-8.") from error
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), schema, limits) from error
+    for name, field in _fields(schema).items():
+        most = _most(field.type, limits)
+        if most is not None and getattr(checked, name) > most:
+            raise BadParameterError(f"{name} must be {_expected(field.type, limits)}.")
+    return checked
 
 
 def with_numbers(
@@ -67,43 +55,32 @@ def with_numbers(
 def _read_text(text: str, field: inspect.Field | None) -> object:
     kind = _bare(field.type) if field else None
     if isinstance(kind, inspect.BoolType):
-        return _BOOLEANS.get(text, text)
+        return {"true": True, "false": False}.get(text, text)
     if isinstance(kind, inspect.IntType | inspect.FloatType) and _NUMBER.fullmatch(text):
         number = float(text)
         return int(number) if number.is_integer() else number
     return text
 
 
-def _refusal(error: msgspec.ValidationError, schema: type, limits: ServingLimits) -> RequestError:
-    if isinstance(error.__cause__, ValueError):  # from `__post_init__`, a sentence already
-        return BadParameterError(str(error.__cause__))
-    located = _LOCATED.fullmatch(str(error))
-    what, path = located.groups() if located else (str(error), "")
+def _refusal(sentence: str, schema: type, limits: ServingLimits) -> RequestError:
+    located = _LOCATED.fullmatch(sentence)
+    what, path = (located[1], located[2] or "") if located else (sentence, "")
     kind, owner = _type_at(path, schema)
-    called = getattr(owner, "called", "")
-    missing = re.fullmatch("Object missing required field `(.+)`", what)
-    unknown = re.fullmatch("Object contains unknown field `(.*)`", what, re.DOTALL)
-    if unknown:
+    faulty = _FIELD_ERROR.fullmatch(what)
+    if faulty and faulty[1] == "contains unknown":
         names = " or ".join(_fields(owner)) or "none"
-        noun = "field" if path or called else "option"
-        return BadParameterError(f"There is no {noun} {unknown[1][:100]!r}: use {names}.")
-    if missing and called:
-        return MalformedBodyError(f"{called} has no {missing[1]}.")
-    if missing:
-        path, kind = f"{path}.{missing[1]}", _fields(owner)[missing[1]].type
+        noun = "field" if path else "option"
+        return BadParameterError(f"There is no {noun} {faulty[2][:100]!r}: use {names}.")
+    if faulty:
+        path, kind = f"{path}.{faulty[2]}", _fields(owner)[faulty[2]].type
+    path = path.removeprefix(".") or "The JSON body"
+    if " matching regex " in what and "expected" not in _extra(kind):
+        return BadParameterError(f"{path} has characters that cannot be printed.")
+    value = what.removeprefix("Invalid enum value")  # the value follows
+    given = f", not{value[:100]}" if value != what else ""
     is_container = isinstance(_bare(kind), inspect.StructType | inspect.ListType)
     error_class = MalformedBodyError if is_container else BadParameterError
-    return error_class(_sentence(what, path.removeprefix("."), kind, limits))
-
-
-def _sentence(what: str, path: str, kind: inspect.Type, limits: ServingLimits) -> str:
-    if "sentence" in _extra(kind):
-        value = what.removeprefix("Invalid enum value ") if "enum" in what else "of this type"
-        index = path.rpartition("[")[2].rstrip("]")
-        return _extra(kind)["sentence"].format(value=value[:100], index=index)
-    bare = _bare(kind)
-    called = getattr(bare.cls, "called", "") if isinstance(bare, inspect.StructType) else ""
-    return f"{called or path or 'The JSON body'} must be {_expected(kind, limits)}."
+    return error_class(f"{path} must be {_expected(kind, limits)}{given}.")
 
 
 def _expected(kind: inspect.Type, limits: ServingLimits) -> str:
@@ -135,8 +112,7 @@ def _type_at(path: str, schema: type) -> tuple[inspect.Type, type]:
     for name, _index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
         bare = _bare(kind)
         if isinstance(bare, inspect.UnionType):
-            ways = (_bare(one) for one in bare.types)
-            bare = next(one for one in ways if isinstance(one, inspect.ListType))
+            bare = next(one for one in map(_bare, bare.types) if isinstance(one, inspect.ListType))
         if isinstance(bare, inspect.ListType):
             kind = bare.item_type
         elif name in _fields(owner):

@@ -17,8 +17,9 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest, Error
 from werkzeug.exceptions import default_exceptions
 
-from imagesieve.serving import errors, legacy
+from imagesieve.serving import errors
 from imagesieve.serving.limits import BATCH_PATH
+from imagesieve.serving.routes import legacy
 
 _log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ def refusal(path: str, code: int, request_id: str) -> tuple[str, str, bytes]:
     detail = errors.detail_of(error, request_id)
     if path == legacy.PATH:
         status = f"{code} {error.name}" if code == _FullError.code else "200 OK"
-        return "application/json", status, legacy.failure(detail).encode()
+        return "application/json", status, legacy.failure(legacy.failure_message(detail)).encode()
     seconds = _FULL_RETRY_SECONDS if code == _FullError.code else None
     body = msgspec.json.encode(errors.document(problem, detail, request_id, seconds))
     return errors.MEDIA_TYPE, f"{problem.status} {error.name}", body

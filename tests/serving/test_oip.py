@@ -156,8 +156,8 @@ def test_thirty_two_images_are_classified_and_one_more_is_refused(client: FlaskC
         ("", "empty"),
         (base64.b64encode(b"<html>").decode(), "HTML"),
         (base64.b64encode(IMAGES["red"][:-2]).decode(), "ends early"),
-        (5, "no Base64 text"),
-        ([RED, RED], "no Base64 text"),
+        (5, "a Base64 text"),
+        ([RED, RED], "a Base64 text"),
     ],
 )
 def test_one_bad_image_fails_all_and_is_named(
@@ -174,12 +174,12 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "no tensor": ({"inputs": []}, "one tensor"),
     "two tensors": ({"inputs": [tensor(RED), tensor(RED)]}, "one tensor"),
     "tensor that is none": ({"inputs": [RED]}, "object"),
-    "other name": ({"inputs": [tensor(RED, name="input_1")]}, "named image"),
+    "other name": ({"inputs": [tensor(RED, name="input_1")]}, "must be image"),
     "floats": ({"inputs": [tensor(RED, datatype="FP32")]}, "BYTES"),
     "no data": ({"inputs": [tensor()]}, "list of Base64"),
     "data as text": ({"inputs": [tensor(data=RED)]}, "list of Base64"),
     "binary data": ({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES",
-                                 "parameters": {"binary_data_size": 9}}]}, "no data"),
+                                 "parameters": {"binary_data_size": 9}}]}, "inputs[0].data"),
     **{f"shape {shape}": ({"inputs": [tensor(RED, shape=shape)]}, "[1] or [1, 1]")
        for shape in (None, 1, [], [2], [1, 2], [1, 1, 1], [0], [-1], [True], ["1"], [1.5], [[1]])},
     "unknown field": ({"inputs": [tensor(RED)], "priority": 1}, "'priority'"),
@@ -192,7 +192,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "long id": ({"inputs": [tensor(RED)], "id": "x" * 129}, "id must"),
     "unknown output": ({"inputs": [tensor(RED)], "outputs": [{"name": "logits"}]}, "'logits'"),
     "outputs as object": ({"inputs": [tensor(RED)], "outputs": {}}, "outputs"),
-    "output without a name": ({"inputs": [tensor(RED)], "outputs": [{}]}, "no name"),
+    "output without a name": ({"inputs": [tensor(RED)], "outputs": [{}]}, "outputs[0].name"),
     "four outputs": ({"inputs": [tensor(RED)], "outputs": [{"name": "label"}] * 4}, "at most 3"),
 }  # fmt: skip
 

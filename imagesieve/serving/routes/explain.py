@@ -51,7 +51,7 @@ blueprint = flask.Blueprint("explain", __name__)
 @openapi.operation(
     "explain",
     openapi.PREDICT,
-    {200: _EXPLANATION},
+    _EXPLANATION,
     query=schemas.ExplainOptions,
     body=openapi.image_body(schemas.ExplainOptions),
     errors=(ExplainingUnavailableError,),
@@ -76,7 +76,7 @@ def explain() -> flask.Response:
         label = options.label
         if label is UNSET:
             # A URL is fetched only once.
-            asked = ImageRequest(ImageInput(data), schemas.PredictOptions())
+            asked = ImageRequest(ImageInput(data))
             label = service.pipeline.predict(predictor, asked, deadline).prediction.label
         elif label not in predictor.classes:
             raise BadParameterError(f"The model has no class {label[:100]!r}.")

@@ -5,11 +5,13 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import flask
+from msgspec import UNSET
 
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
@@ -26,13 +28,6 @@ from imagesieve.serving.errors import (
     UnknownLabelError,
 )
 from imagesieve.serving.feedback.recent import RecentImage, RecentImages
-from imagesieve.serving.feedback.requests import (
-    CorrectionRequest,
-    is_sha256,
-    read_correction,
-    read_limit,
-    refuse_options,
-)
 from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import (
     Correction,
@@ -43,12 +38,14 @@ from imagesieve.serving.feedback.store import (
 )
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.requests import read_correction, read_options
 from imagesieve.serving.service import json_response, requires
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 _RATE, _BURST = 2.0, 120
 
 _MAX_NAMED = 50  # classes in a message
+_SHA256 = re.compile("[0-9a-f]{64}")
 _GONE = "The server does not have this image any more"
 
 _UNDO_LINK = {
@@ -164,12 +161,10 @@ class Corrections:
     @openapi.operation(
         "correct",
         openapi.FEEDBACK,
-        {
-            201: openapi.json_content("it is stored", schemas.Corrected, links=_UNDO_LINK),
-            200: openapi.json_content(
-                "it is the same as before, or replaces it", schemas.Corrected, links=_UNDO_LINK
-            ),
-        },
+        openapi.json_content(
+            "it is the same as before, or replaces it", schemas.Corrected, links=_UNDO_LINK
+        ),
+        created=openapi.json_content("it is stored", schemas.Corrected, links=_UNDO_LINK),
         body=openapi.correction_body(),
         errors=(
             errors.UnknownImageError,
@@ -187,30 +182,31 @@ class Corrections:
         with the image itself. The next training learns from it.
         """
         with self._admission.place():  # it decodes: no more at once than predictions
-            asked = read_correction(flask.request, self._admission.limits)
-            if asked.label is not None:
-                self._check_label(asked.label)
-            sha256, image = self._find(asked)
+            asked, encoded = read_correction(flask.request, self._admission.limits)
+            label = None if asked.label is UNSET else asked.label
+            if label is not None:
+                self._check_label(label)
+            sha256, image = self._find(asked, encoded)
             now = self._store.in_force(sha256)
-            if now is None or now.label != asked.label:
+            if now is None or now.label != label:
                 self._slow_down()
             event = FeedbackEvent(
                 action=REJECT if asked.reject else CORRECT,
                 sha256=sha256,
-                label=asked.label,
-                reviewer=asked.reviewer,
-                note=asked.note,
+                label=label,
+                reviewer=asked.reviewer or None,
+                note=asked.note or None,
                 caller=flask.g.caller.name,
                 **_predicted(image),
             )
-            done = self._record(event, asked.image or self._recent.data(sha256))
+            done = self._record(event, encoded or self._recent.data(sha256))
         self._recent.note_corrected(sha256)
         return json_response(_corrected(sha256, done), 200 if done.before else 201)
 
     @openapi.operation(
         "undo_correction",
         openapi.FEEDBACK,
-        {200: openapi.json_content("what is in force now", schemas.Corrected)},
+        openapi.json_content("what is in force now", schemas.Corrected),
         errors=(
             errors.UnknownImageError,
             errors.FeedbackFullError,
@@ -223,8 +219,8 @@ class Corrections:
     )
     def undo(self, sha256: str) -> flask.Response:
         """Take back the last correction of an image."""
-        refuse_options(flask.request, self._admission.limits)
-        if not is_sha256(sha256):
+        read_options(flask.request, self._admission.limits, schemas.Nothing)
+        if not _SHA256.fullmatch(sha256):
             raise UnknownImageError("There is no correction of this image.")
         self._slow_down()
         event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
@@ -237,14 +233,14 @@ class Corrections:
     @openapi.operation(
         "review",
         openapi.FEEDBACK,
-        {200: openapi.json_content("the review queue", schemas.Review, links=_IMAGE_LINK)},
+        openapi.json_content("the review queue", schemas.Review, links=_IMAGE_LINK),
         query=schemas.ReviewOptions,
         errors=(errors.FeedbackUnavailableError, *openapi.LOADING),
         example="CURL 'URL/v1/review?limit=5'",
     )
     def review(self) -> flask.Response:
         """List the images that should be reviewed."""
-        limit = read_limit(flask.request, self._admission.limits)
+        limit = read_options(flask.request, self._admission.limits, schemas.ReviewOptions).limit
         return json_response(
             review(self._recent, self._store, self._selection, self._classes(), limit)
         )
@@ -252,7 +248,7 @@ class Corrections:
     @openapi.operation(
         "review_image",
         openapi.FEEDBACK,
-        {200: openapi.Content("the image, encoded anew", {"image/jpeg": openapi.BINARY})},
+        openapi.Content("the image, encoded anew", {"image/jpeg": openapi.BINARY}),
         errors=(
             errors.UnknownImageError,
             errors.FeedbackUnavailableError,
@@ -264,8 +260,8 @@ class Corrections:
     )
     def image(self, sha256: str) -> flask.Response:
         """Return an image that should be reviewed."""
-        refuse_options(flask.request, self._admission.limits)
-        if not is_sha256(sha256):
+        read_options(flask.request, self._admission.limits, schemas.Nothing)
+        if not _SHA256.fullmatch(sha256):
             raise UnknownImageError(f"{_GONE}.")
         data = self._recent.data(sha256)
         # Never the bytes that were sent: an image may be a page or a script as well.
@@ -280,14 +276,14 @@ class Corrections:
     @openapi.operation(
         "export_corrections",
         openapi.FEEDBACK,
-        {200: openapi.Content("one JSON object a line", {"application/x-ndjson": openapi.TEXT})},
+        openapi.Content("one JSON object a line", {"application/x-ndjson": openapi.TEXT}),
         query=schemas.Nothing,
         errors=(errors.FeedbackUnavailableError,),
         example="CURL -o feedback.jsonl URL/v1/feedback/export",
     )
     def export(self) -> flask.Response:
         """Return the history of all corrections."""
-        refuse_options(flask.request, self._admission.limits)
+        read_options(flask.request, self._admission.limits, schemas.Nothing)
         lines = (json.dumps(event.to_json()) + "\n" for event in self._store.events())
         first = list(itertools.islice(lines, 1))  # an error is answered before the body begins
         response = flask.Response(_chunks(first, lines), mimetype="application/x-ndjson")
@@ -321,17 +317,19 @@ class Corrections:
         if not is_class_name(label):
             raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
-    def _find(self, asked: CorrectionRequest) -> tuple[str, RecentImage | None]:
-        by_id = self._recent.by_id(asked.id) if asked.id is not None else None
-        if asked.image is None and asked.id is not None:
+    def _find(
+        self, asked: schemas.Correction, encoded: bytes | None
+    ) -> tuple[str, RecentImage | None]:
+        by_id = self._recent.by_id(asked.id) if asked.id else None
+        if encoded is None and asked.id:
             if by_id is None:
                 raise UnknownImageError(f"{_GONE}: send it again.")
             return by_id.sha256, by_id
         sha256 = asked.sha256 or ""
-        if asked.image is not None:
-            sha256 = hashlib.sha256(asked.image).hexdigest()
+        if encoded is not None:
+            sha256 = hashlib.sha256(encoded).hexdigest()
             named = (asked.sha256, by_id.sha256 if by_id else None)
-            if any(name not in (None, sha256) for name in named):
+            if any(name and name != sha256 for name in named):
                 raise BadParameterError("The image is another one than id or sha256 say.")
         return sha256, self._recent.by_sha256(sha256)
 

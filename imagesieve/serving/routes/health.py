@@ -16,9 +16,7 @@ blueprint = flask.Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 @openapi.operation(
-    "health",
-    openapi.MONITORING,
-    {200: openapi.json_content("the process answers", schemas.Status)},
+    "health", openapi.MONITORING, openapi.json_content("the process answers", schemas.Status)
 )
 def health() -> flask.Response:
     """Return whether the process answers."""
@@ -27,9 +25,7 @@ def health() -> flask.Response:
 
 @blueprint.get("/livez")
 @openapi.operation(
-    "liveness",
-    openapi.MONITORING,
-    {200: openapi.json_content("the process answers", schemas.Status)},
+    "liveness", openapi.MONITORING, openapi.json_content("the process answers", schemas.Status)
 )
 def liveness() -> flask.Response:
     """Return whether the process answers, under the name that Kubernetes uses."""
@@ -40,7 +36,7 @@ def liveness() -> flask.Response:
 @openapi.operation(
     "readiness",
     openapi.MONITORING,
-    {200: openapi.json_content("the model is loaded and its engine answers", schemas.Status)},
+    openapi.json_content("the model is loaded and its engine answers", schemas.Status),
     errors=(*openapi.LOADING, OverloadedError),
 )
 def readiness() -> flask.Response:
@@ -55,7 +51,7 @@ def readiness() -> flask.Response:
 @openapi.operation(
     "metrics",
     openapi.MONITORING,
-    {200: openapi.Content("in the text format of Prometheus", {"text/plain": openapi.TEXT})},
+    openapi.Content("in the text format of Prometheus", {"text/plain": openapi.TEXT}),
 )
 def metrics() -> flask.Response:
     """Return all metrics."""

@@ -19,7 +19,7 @@ _VERSIONS = openapi.json_content(
         }
     },
 )
-_CHANGE = {200: openapi.json_content("what is served now", schemas.ModelChange)}
+_CHANGE = openapi.json_content("what is served now", schemas.ModelChange)
 _NO_BODY = openapi.json_body("none, or an empty object", schemas.Nothing, required=False)
 
 blueprint = flask.Blueprint("models", __name__)
@@ -30,7 +30,7 @@ blueprint = flask.Blueprint("models", __name__)
 @openapi.operation(
     "model",
     openapi.PREDICT,
-    {200: openapi.json_content("the model", schemas.Model)},
+    openapi.json_content("the model", schemas.Model),
     errors=openapi.LOADING,
 )
 def model() -> flask.Response:
@@ -40,7 +40,7 @@ def model() -> flask.Response:
 
 @blueprint.get("/v1/models")
 @requires(Scope.PREDICT)
-@openapi.operation("models", openapi.MODELS, {200: _VERSIONS}, errors=openapi.LOADING)
+@openapi.operation("models", openapi.MODELS, _VERSIONS, errors=openapi.LOADING)
 def list_models() -> flask.Response:
     """List all versions of the model folder."""
     return json_response({"models": current_service().models.describe_all()})

@@ -17,20 +17,18 @@ from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
 from imagesieve.serving.errors import (
     BadParameterError,
-    MissingImageError,
     OverloadedError,
     Problem,
     RequestError,
     TooManyImagesError,
     UnknownModelError,
-    UnsupportedMediaTypeError,
 )
-from imagesieve.serving.forms import JSON, parse_json, read_body
+from imagesieve.serving.forms import JSON
 from imagesieve.serving.limits import ServingLimits
 from imagesieve.serving.models import served_model
-from imagesieve.serving.pipeline import Deadline, PredictionResult
-from imagesieve.serving.requests import ImageInput, ImageRequest
-from imagesieve.serving.schemas import OipTensor
+from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.requests import ImageInput, ImageRequest, read_object
+from imagesieve.serving.schemas import MODEL_ALIAS, OipTensor, OutputName
 from imagesieve.serving.service import (
     DECIMALS,
     Service,
@@ -39,14 +37,11 @@ from imagesieve.serving.service import (
     json_response,
     requires,
 )
-from imagesieve.serving.validation import check
 
 SERVER_NAME = "imagesieve"
-ALIAS = schemas.MODEL_ALIAS
 PLATFORM = "image-classifier"
 
-_OUTPUTS = ("label", "probabilities", "decision")
-_MARKS_PER_IMAGE = 8  # of each sign in the JSON, for each image that may be in it
+_OUTPUTS: tuple[OutputName, ...] = ("label", "probabilities", "decision")
 
 blueprint = flask.Blueprint("oip", __name__, url_prefix="/v2")
 
@@ -59,11 +54,7 @@ def fail(error: Exception) -> flask.Response:
 
 @blueprint.get("")
 @requires(Scope.PREDICT)
-@openapi.operation(
-    "oip_server",
-    openapi.OIP,
-    {200: openapi.json_content("its name", schemas.OipServer)},
-)
+@openapi.operation("oip_server", openapi.OIP, openapi.json_content("its name", schemas.OipServer))
 def server() -> flask.Response:
     """Describe this server."""
     return json_response(schemas.OipServer(SERVER_NAME, imagesieve.__version__))
@@ -71,9 +62,7 @@ def server() -> flask.Response:
 
 @blueprint.get("/health/live")
 @openapi.operation(
-    "oip_live",
-    openapi.OIP,
-    {200: openapi.json_content("the process answers", {"type": "object"})},
+    "oip_live", openapi.OIP, openapi.json_content("the process answers", {"type": "object"})
 )
 def live() -> flask.Response:
     """Return whether the process answers."""
@@ -84,7 +73,7 @@ def live() -> flask.Response:
 @openapi.operation(
     "oip_ready",
     openapi.OIP,
-    {200: openapi.json_content("a model can predict", {"type": "object"})},
+    openapi.json_content("a model can predict", {"type": "object"}),
     errors=(*openapi.LOADING, OverloadedError),
 )
 def ready() -> flask.Response:
@@ -99,7 +88,7 @@ def ready() -> flask.Response:
 @openapi.operation(
     "oip_model",
     openapi.OIP,
-    {200: openapi.json_content("its tensors", schemas.OipModel)},
+    openapi.json_content("its tensors", schemas.OipModel),
     errors=(UnknownModelError, *openapi.LOADING),
     example="CURL URL/v2/models/default",
 )
@@ -127,7 +116,7 @@ def model(name: str) -> flask.Response:
 @openapi.operation(
     "oip_model_ready",
     openapi.OIP,
-    {200: openapi.json_content("it can", schemas.OipModelReady)},
+    openapi.json_content("it can", schemas.OipModelReady),
     errors=(UnknownModelError, OverloadedError, *openapi.LOADING),
     example="CURL URL/v2/models/default/ready",
 )
@@ -142,9 +131,9 @@ def model_ready(name: str) -> flask.Response:
 @openapi.operation(
     "oip_infer",
     openapi.OIP,
-    {200: openapi.json_content("label, probabilities and decision of each", schemas.OipAnswer)},
+    openapi.json_content("label, probabilities and decision of each", schemas.OipAnswer),
     body=openapi.json_body("one tensor of images", schemas.OipRequest),
-    errors=(UnknownModelError, MissingImageError, TooManyImagesError, *openapi.BUSY),
+    errors=(UnknownModelError, TooManyImagesError, *openapi.BUSY),
     # An image is too long for an argument.
     example="{ printf '"
     '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'
@@ -181,29 +170,29 @@ def infer(name: str) -> flask.Response:
 def _find(name: str) -> Predictor:
     predictor = current_service().models.get()
     served = predictor.version.name
-    if name not in (ALIAS, served):
-        raise UnknownModelError(f"There is no model {name[:100]!r} here: use {ALIAS} or {served}.")
+    if name not in (MODEL_ALIAS, served):
+        raise UnknownModelError(
+            f"There is no model {name[:100]!r} here: use {MODEL_ALIAS} or {served}."
+        )
     return predictor
 
 
 def _read(request: flask.Request, limits: ServingLimits) -> schemas.OipRequest:
     """Read the body of `infer`; `parameters` may stand in it, and none has a meaning here."""
-    body = read_body(request, limits.max_body_bytes)
-    if not body:
-        raise MissingImageError("No image was sent: post JSON with one tensor under inputs.")
-    if request.mimetype not in ("", JSON):  # Triton's own client names no type
-        raise UnsupportedMediaTypeError(
-            f"Send {JSON}, not {request.mimetype[:100]!r}: tensors in binary are not taken."
-        )
-    value = parse_json(body, limits, _MARKS_PER_IMAGE * (limits.max_batch_images + 1))
-    asked = check(value, schemas.OipRequest, limits)
+    asked = read_object(
+        request,
+        limits,
+        schemas.OipRequest,
+        max_bytes=limits.max_body_bytes,
+        num_images=limits.max_batch_images,
+        kinds=(JSON, ""),  # Triton's own client names no type
+    )
     shape, num_images = asked.inputs[0].shape, len(asked.inputs[0].data)
     if num_images > limits.max_batch_images:
         raise TooManyImagesError(
             f"{num_images} images were sent: send at most {limits.max_batch_images}."
         )
-    is_whole = isinstance(shape, list) and all(type(size) is int for size in shape)
-    if not is_whole or shape not in ([num_images], [num_images, 1]):
+    if shape not in ([num_images], [num_images, 1]) or any(type(size) is not int for size in shape):
         raise BadParameterError(
             f"The shape of image must be [{num_images}] or [{num_images}, 1], as there are "
             f"{num_images} texts in its data."
@@ -219,7 +208,11 @@ def _predict_all(
     deadline = service.deadline(is_batch=len(images) > 1)
 
     def predict(number: int) -> PredictionResult:
-        result = _predict(service, predictor, images[number], deadline, number)
+        asked = ImageRequest(ImageInput(images[number]))
+        try:
+            result = service.pipeline.predict(predictor, asked, deadline)
+        except (ImageError, RequestError) as error:
+            raise BadParameterError(f"data[{number}]: {errors.detail_of(error, '')}") from error
         service.remember(f"{request_id}-{number}", result)
         return result
 
@@ -229,32 +222,16 @@ def _predict_all(
         return list(pool.map(predict, range(len(images))))
 
 
-def _predict(
-    service: Service, predictor: Predictor, image: str, deadline: Deadline, number: int
-) -> PredictionResult:
-    asked = ImageRequest(ImageInput(image), schemas.PredictOptions())
-    try:
-        return service.pipeline.predict(predictor, asked, deadline)
-    except (ImageError, RequestError) as error:
-        detail = errors.detail_of(error, "")
-        raise BadParameterError(f"data[{number}]: {detail}") from error
-
-
 def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
     return json_response(schemas.OipError(detail), problem.status)
 
 
-def _output(
-    name: str, results: Sequence[PredictionResult]
-) -> schemas.OipLabels | schemas.OipProbabilities | schemas.OipDecisions:
+def _output(name: OutputName, results: Sequence[PredictionResult]) -> schemas.OipOutput:
     predictions = [result.prediction for result in results]
     count = len(predictions)
-    if name == "label":
-        labels = [prediction.label for prediction in predictions]
-        return schemas.OipLabels("label", "BYTES", [count], labels)
-    if name == "decision":
-        decisions = [prediction.decision for prediction in predictions]
-        return schemas.OipDecisions("decision", "BYTES", [count], decisions)
+    if name != "probabilities":
+        data = [getattr(prediction, name) for prediction in predictions]
+        return schemas.OipOutput(name, "BYTES", [count], data)
     rows = [list(prediction.probabilities.values()) for prediction in predictions]
     data = [round(probability, DECIMALS) for row in rows for probability in row]
-    return schemas.OipProbabilities("probabilities", "FP32", [count, len(rows[0])], data)
+    return schemas.OipOutput(name, "FP32", [count, len(rows[0])], data)

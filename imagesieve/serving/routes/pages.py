@@ -16,7 +16,7 @@ _DOCS_SECURITY_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_PAGE = {200: openapi.Content("a page for people", {"text/html": openapi.TEXT})}
+_PAGE = openapi.Content("a page for people", {"text/html": openapi.TEXT})
 
 # Pages hold no data: what they show, their scripts ask the API for, with the user's key.
 blueprint = flask.Blueprint("pages", __name__)
@@ -57,7 +57,7 @@ def docs_file(name: str) -> flask.Response:
 @openapi.operation(
     "openapi",
     openapi.MONITORING,
-    {200: openapi.json_content("OpenAPI 3.1", {"type": "object", "required": ["openapi"]})},
+    openapi.json_content("OpenAPI 3.1", {"type": "object", "required": ["openapi"]}),
 )
 def description() -> flask.Response:
     """Return this description."""

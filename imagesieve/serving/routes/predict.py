@@ -43,7 +43,7 @@ blueprint = flask.Blueprint("predict", __name__)
 @openapi.operation(
     "predict",
     openapi.PREDICT,
-    {200: PREDICTION},
+    PREDICTION,
     query=schemas.PredictOptions,
     body=openapi.image_body(schemas.PredictOptions),
     example="CURL --data-binary @image.jpg URL/v1/predict",
@@ -69,11 +69,7 @@ def predict() -> flask.Response:
 @openapi.operation(
     "predict_batch",
     openapi.PREDICT,
-    {
-        200: openapi.json_content(
-            "a prediction or a problem for each, in the order sent", schemas.Batch
-        )
-    },
+    openapi.json_content("a prediction or a problem for each, in the order sent", schemas.Batch),
     query=schemas.BatchOptions,
     body=openapi.batch_body(),
     example="CURL -F image=@one.jpg -F image=@two.jpg URL/v1/predict/batch",
