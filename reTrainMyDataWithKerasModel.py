@@ -29,16 +29,18 @@ in the service (data/feedback/<class>/) is taken in by itself.
 def main(arguments: Sequence[str]) -> int:
     """Check, train further, compare, save, and use the new version if it is not worse."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import results, script
+    from imagesieve.learning import script
+    from imagesieve.model import versions
 
     script.start("retrain", options)
-    old, plan = script.plan_retraining(options)
+    old = versions.load(options.model)
+    plan = script.plan_retraining(old)
     dataset = script.read_data(options)
     with script.open_store(plan, options) as store:
-        trained = script.train_further(old, plan, dataset, options, store)
-        version = script.save(trained, dataset, plan, options, store, parent=old)
-    promoted = results.promote_if_not_worse(version, old, trained, options)
-    results.report(version, trained, options, promoted=promoted)
+        trained = script.train(plan, dataset, options, store)
+        version = script.save(trained, dataset, plan, options, store)
+    promoted = script.promote_if_not_worse(version, old, trained, force=options.force_promote)
+    script.report(version, trained, options, promoted=promoted)
     return 0
 
 

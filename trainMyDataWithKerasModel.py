@@ -30,21 +30,21 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import results, script
+    from imagesieve.learning import script
     from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:
-        return results.report_cache(options)
+        return script.report_cache(options)
     script.start("train", options)
     plan = script.plan_training(options)
     dataset = script.read_data(options)
     if options.check_only:
-        return results.report_check(dataset, options)
+        return script.report_check(dataset, options)
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options, store)
     versions.promote(version)
-    results.report(version, trained, options)
+    script.report(version, trained, options)
     return 0
 
 

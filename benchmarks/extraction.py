@@ -69,8 +69,7 @@ def measure(problem: Problem, num_rounds: int, num_views: int, with_keras: bool)
 
     prepared = prepare(problem)
     start = time.perf_counter()
-    with Extractor(prepared.network, prepared.store) as extractor:
-        extractor.open(images_of(prepared))
+    with Extractor(prepared.network, prepared.store, images_of(prepared)) as extractor:
         engine = extractor.base.engine
     open_seconds = time.perf_counter() - start
     ways: dict[str, Run] = {
@@ -111,8 +110,7 @@ def ours(prepared: Prepared, num_views: int, *, maps: bool) -> tuple[int, float]
     for folder in {rows.parent for rows in prepared.store.folder.glob("*/*.rows")}:
         shutil.rmtree(folder)
     images = images_of(prepared)
-    with Extractor(prepared.network, prepared.store) as extractor:
-        extractor.open(images)
+    with Extractor(prepared.network, prepared.store, images) as extractor:
         start = time.perf_counter()
         (extractor.maps if maps else extractor.pooled)(images, num_views)
     return extractor.num_computed, time.perf_counter() - start  # now it is on the disk

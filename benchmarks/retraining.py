@@ -105,7 +105,7 @@ def summarise(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         name: {
             "whole": found["process_seconds"],
             "work": found["seconds"],
-            "learning": found["steps"].get("train", 0.0) + found["steps"].get("train_further", 0.0),
+            "learning": found["steps"]["train"],
         }
         for name, found in runs.items()
     }

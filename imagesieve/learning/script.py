@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagesieve import console
 from imagesieve.errors import DataError, ModelError, UsageError
@@ -23,14 +24,15 @@ from imagesieve.learning.export import other_formats
 from imagesieve.learning.features import store as feature_store
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones, weights
+from imagesieve.learning.training.checkpoints import Checkpoint
 from imagesieve.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
 from imagesieve.model import decisions, versions
 from imagesieve.model.decisions import DecisionPolicy
 
 if TYPE_CHECKING:
     from imagesieve.learning.export.version_writer import ExportSettings
+    from imagesieve.learning.networks.network import Network
     from imagesieve.learning.train_run import Trained, TrainSettings
-    from imagesieve.learning.training.checkpoints import Checkpoint
 
 _CHECKPOINT_FOLDER = ".interrupted"  # hidden, so that it is not mistaken for a model version
 _STAGES = ("top", "all", "network")  # fits long enough to be resumed
@@ -47,12 +49,24 @@ class Plan:
         image_size: (height, width) in pixels.
         policy: of the new version; None chooses one for its classes.
         path: of the new version.
+        old: the version to train further, or None.
     """
 
     backbone: backbones.Backbone
     image_size: tuple[int, int]
     policy: DecisionPolicy | None
     path: Path
+    old: versions.ModelVersion | None = None
+
+    @property
+    def name(self) -> str:
+        """What comes before the time in the version's name."""
+        return self.path.name.rsplit("-", 2)[0]
+
+    def checkpoint(self, stage: str, key: str = "") -> Checkpoint:
+        """Return where the state of a fit is saved."""
+        folder = self.path.parent / _CHECKPOINT_FOLDER
+        return Checkpoint(folder / f"{self.name}-{stage}.npz", key)
 
 
 def start(script: str, options: argparse.Namespace) -> None:
@@ -85,20 +99,16 @@ def plan_training(options: argparse.Namespace) -> Plan:
     )
 
 
-def plan_retraining(options: argparse.Namespace) -> tuple[versions.ModelVersion, Plan]:
-    """Find the version to train further.
-
-    Raises:
-        ModelError: there is none that can be used.
-    """
-    old = versions.load(options.model)
-    plan = Plan(
+def plan_retraining(old: versions.ModelVersion) -> Plan:
+    """Return the plan to train a version further."""
+    name = old.path.name.rsplit("-", 2)[0]
+    return Plan(
         backbones.find(old.manifest.backbone),
         old.manifest.image_size,
         old.manifest.policy,
-        versions.new_version_path(old.path.parent, _name_of(old.path)),
+        versions.new_version_path(old.path.parent, name),
+        old,
     )
-    return old, plan
 
 
 def read_data(options: argparse.Namespace) -> Dataset:
@@ -153,33 +163,36 @@ def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore
 def train(
     plan: Plan, dataset: Dataset, options: argparse.Namespace, store: FeatureStore
 ) -> "Trained":
-    """Build and train a new network."""
+    """Train a new network, or an old version's further, with new classes if there are any."""
     with _interruptible(plan):
-        train_run, settings = _prepare(options)
-        network = train_run.build_network(
-            dataset, plan.backbone, options.weights, plan.image_size, settings, store
+        _log.info("Loading Keras and TensorFlow.")
+        with native_messages_in_log():
+            from imagesieve.learning import train_run
+            from imagesieve.learning.export import version_writer
+            from imagesieve.learning.training import fine_tuning
+
+            fine_tuning.make_reproducible(options.seed)
+        names = {field.name for field in dataclasses.fields(train_run.TrainSettings)}
+        chosen = {name: value for name, value in vars(options).items() if name in names}
+        settings = train_run.TrainSettings(**chosen, is_further=plan.old is not None)
+        network = _network(plan, dataset, options, settings, store)
+        version_writer.check_space(plan.path.parent, network, _export(options))
+        # What the fits depend on: a state that was left by another training is of no use.
+        old = plan.old
+        origin = old.digest if old else [plan.backbone.name, plan.image_size, options.weights]
+        parts = [origin, dataclasses.asdict(settings), dataset.fingerprint()]
+        text = json.dumps([*parts, version_writer.library_versions()])
+        key = hashlib.sha256(text.encode()).hexdigest()
+        _check_interrupted(plan, key, options)
+        return train_run.train(
+            network,
+            dataset,
+            settings,
+            LOG_FOLDER / "tensorboard" / timestamp(),
+            store=store,
+            checkpoints=lambda stage: plan.checkpoint(stage, key),
+            quiet=_is_quiet(options),
         )
-        origin = [plan.backbone.name, plan.image_size, str(options.weights)]
-        return _run(network, dataset, settings, store, origin, plan, options)
-
-
-def train_further(
-    old: versions.ModelVersion,
-    plan: Plan,
-    dataset: Dataset,
-    options: argparse.Namespace,
-    store: FeatureStore,
-) -> "Trained":
-    """Train an old version's network further, with new classes if there are any."""
-    with _interruptible(plan):
-        train_run, settings = _prepare(options)
-        settings = dataclasses.replace(settings, is_further=True)
-        from imagesieve.learning.networks.network import with_classes
-
-        network = with_classes(
-            train_run.open_network(old), old.manifest.classes, dataset.classes, settings.seed
-        )
-        return _run(network, dataset, settings, store, [old.digest], plan, options)
 
 
 def save(
@@ -188,34 +201,165 @@ def save(
     plan: Plan,
     options: argparse.Namespace,
     store: FeatureStore,
-    *,
-    parent: versions.ModelVersion | None = None,
 ) -> versions.ModelVersion:
     """Write the version; only then the state of its training is no longer needed."""
-    from imagesieve.learning import train_run
+    from imagesieve.learning.export import version_writer
 
     settings = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in sorted(vars(options).items())
     }
-    policy = plan.policy or DecisionPolicy.default_for(dataset.classes)
     with _interruptible(plan):
-        # Anew: another training that began in the same second may have taken the planned name.
-        path = versions.new_version_path(plan.path.parent, _name_of(plan.path))
-        version = train_run.save(
+        version = version_writer.save_version(
             trained,
             dataset,
-            policy,
+            plan.policy or DecisionPolicy.default_for(dataset.classes),
             settings,
-            path,
+            # Anew: another training that began in the same second may have taken the planned name.
+            versions.new_version_path(plan.path.parent, plan.name),
             store=store,
-            parent=parent,
+            parent=plan.old,
             export=_export(options),
         )
         _forget_interrupted(plan)
         with contextlib.suppress(OSError):  # not there, or another training's state lies in it
             (plan.path.parent / _CHECKPOINT_FOLDER).rmdir()
         return version
+
+
+def promote_if_not_worse(
+    version: versions.ModelVersion,
+    old: versions.ModelVersion,
+    trained: "Trained",
+    *,
+    force: bool = False,
+) -> bool:
+    """Make the version the current one if it learned and is not worse, or if that is forced."""
+    from imagesieve.learning.train_run import is_not_worse
+
+    before, after = trained.before, trained.metrics
+    rows = [
+        (
+            name,
+            f"{100 * metrics.accuracy:.2f} %",
+            f"{metrics.log_loss:.4f}",
+            f"{100 * metrics.macro_f1:.2f} %",
+        )
+        for name, metrics in ((old.name, before), (version.name, after))
+    ]
+    _log.info("%s", console.table(["on the same images", "accuracy", "log loss", "mean F1"], rows))
+    # Without a best epoch the new version equals the old one, and its metrics are equal.
+    has_learned = any(fit.best_epoch for fit in trained.fits)
+    num_corrections = sum(version.manifest.data["corrections"].values())
+    is_welcome = has_learned and is_not_worse(after, before, with_corrections=num_corrections > 0)
+    if is_welcome or force:
+        versions.promote(version)
+        if not is_welcome:
+            _log.warning("%s is no better, and in use because of --force-promote.", version.name)
+        return True
+    _log.warning(
+        "No better: %s stays in use; the new version stays for a look (--force-promote uses it).",
+        old.name,
+    )
+    if num_corrections:
+        _log.warning(
+            "note: Whether corrections help shows only if validation holds images like them."
+        )
+    return False
+
+
+def report(
+    version: versions.ModelVersion,
+    trained: "Trained",
+    options: argparse.Namespace,
+    *,
+    promoted: bool = True,
+) -> None:
+    """Print the metrics and say where everything lies."""
+    metrics = trained.metrics
+    if options.json:
+        value = {
+            "version": str(version.path),
+            "promoted": promoted,
+            "corrections": version.manifest.data["corrections"],
+            "metrics": metrics.to_json(),
+            "before": trained.before.to_json(),
+        }
+        console.print_json(value)
+        return
+    rows = [
+        (c.name, *(f"{100 * share:.1f} %" for share in (c.precision, c.recall, c.f1)), c.support)
+        for c in metrics.classes
+    ]
+    _log.info("%s", console.table(["class", "precision", "recall", "F1", "images"], rows))
+    names = [c.name for c in metrics.classes]
+    confusion = [(name, *row) for name, row in zip(names, metrics.confusion, strict=True)]
+    _log.info("%s", console.table(["is ↓  called →", *names], confusion))
+    low, high = metrics.accuracy_interval
+    _log.info("Report: %s", version.path / versions.REPORT)
+    print(
+        f"{version.path}: validation accuracy {100 * metrics.accuracy:.2f} % "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}) on {metrics.num_images} images"
+        + _learned_from(version, options)
+        + ("" if promoted else "; not in use")
+    )
+
+
+def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
+    """Close a `--check-only` run."""
+    findings = audits.audit(dataset)
+    if options.json:
+        value = {
+            "classes": list(dataset.classes),
+            "train": len(dataset.train),
+            "corrections": len(dataset.corrections),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+            "findings": [
+                {"message": finding.message, "paths": [str(path) for path in finding.paths]}
+                for finding in findings
+            ],
+        }
+        console.print_json(value)
+        return 0
+    outcome = f"{len(findings)} notes above" if findings else "nothing wrong was found"
+    _log.info("Checked %s: %s; it can be trained on.", dataset.folder, outcome)
+    return 0
+
+
+def report_cache(options: argparse.Namespace) -> int:
+    """Print what is stored for later trainings, or clear it and print how much that was."""
+    store = feature_store.open_store(options.model_dir, options.cache_limit)
+    if options.clear_cache:
+        removed = store.clear()
+        left = sum(entry.num_bytes for entry in store.entries())
+        if options.json:
+            console.print_json({"folder": str(store.folder), "removed": removed, "left": left})
+            return 0
+        in_use = f"; {console.amount(left)} are in use" if left else ""
+        print(f"Removed {console.amount(removed)} from {store.folder}{in_use}.")
+        return 0
+    entries = store.entries()
+    if options.json:
+        holdings = [{**x.about, "rows": x.num_rows, "bytes": x.num_bytes} for x in entries]
+        console.print_json({"folder": str(store.folder), "holdings": holdings})
+        return 0
+    if not entries:
+        print(f"Nothing is stored in {store.folder}.")
+        return 0
+    rows = [
+        (
+            feature_store.describe(entry.about),
+            entry.num_rows or "",
+            console.amount(entry.num_bytes),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at)),
+        )
+        for entry in entries
+    ]
+    print(console.table(["stored", "rows", "size", "last used"], rows))
+    total = sum(entry.num_bytes for entry in entries)
+    print(f"{console.amount(total)} in {store.folder}; --clear-cache removes it.")
+    return 0
 
 
 def _describe_corrections(dataset: Dataset, folder: Path) -> str:
@@ -229,53 +373,22 @@ def _describe_corrections(dataset: Dataset, folder: Path) -> str:
     )
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Any, "TrainSettings"]:
-    _log.info("Loading Keras and TensorFlow.")
-    with native_messages_in_log():
-        from imagesieve.learning import train_run
-        from imagesieve.learning.training import fine_tuning
-
-        fine_tuning.make_reproducible(options.seed)
-    settings = train_run.TrainSettings(
-        epochs=options.epochs,
-        fine_tune_epochs=options.fine_tune_epochs,
-        fine_tune_layers=options.fine_tune_layers,
-        head=getattr(options, "head", training_options.LOGISTIC),
-        learning_rate=options.learning_rate,
-        batch_size=options.batch_size,
-        views=options.views,
-        seed=options.seed,
-    )
-    return train_run, settings
-
-
-def _run(
-    network: Any,
+def _network(
+    plan: Plan,
     dataset: Dataset,
+    options: argparse.Namespace,
     settings: "TrainSettings",
     store: FeatureStore,
-    origin: Sequence[Any],
-    plan: Plan,
-    options: argparse.Namespace,
-) -> "Trained":
+) -> "Network":
     from imagesieve.learning import train_run
-    from imagesieve.learning.export.version_writer import check_space, library_versions
+    from imagesieve.learning.networks import network
 
-    check_space(plan.path.parent, network, _export(options))
-    # What the fits depend on: a state that was left by another training is of no use.
-    text = json.dumps(
-        [origin, dataclasses.asdict(settings), dataset.fingerprint(), library_versions()]
-    )
-    checkpoints = _checkpoints(plan, hashlib.sha256(text.encode()).hexdigest(), options)
-    return train_run.train(
-        network,
-        dataset,
-        settings,
-        LOG_FOLDER / "tensorboard" / timestamp(),
-        store=store,
-        checkpoints=checkpoints,
-        quiet=_is_quiet(options),
-    )
+    if plan.old is None:
+        return train_run.build_network(
+            dataset, plan.backbone, options.weights, plan.image_size, settings, store
+        )
+    old = train_run.open_network(plan.old)
+    return network.with_classes(old, plan.old.manifest.classes, dataset.classes, settings.seed)
 
 
 def _export(options: argparse.Namespace) -> "ExportSettings":
@@ -287,36 +400,24 @@ def _export(options: argparse.Namespace) -> "ExportSettings":
     )
 
 
-def _checkpoints(
-    plan: Plan, key: str, options: argparse.Namespace
-) -> Callable[[str], "Checkpoint"]:
-    """Return a function from stage to checkpoint; old ones stay only for `--resume`."""
-    from imagesieve.learning.training.checkpoints import Checkpoint
-
-    found = [stage for stage in _STAGES if _checkpoint_path(plan, stage).exists()]
-    usable = [stage for stage in found if Checkpoint(_checkpoint_path(plan, stage), key).progress()]
-    if options.resume and not usable:
+def _check_interrupted(plan: Plan, key: str, options: argparse.Namespace) -> None:
+    """Say whether an interrupted training is continued; without `--resume` it is forgotten."""
+    found = [stage for stage in _STAGES if plan.checkpoint(stage).path.exists()]
+    is_usable = any(plan.checkpoint(stage, key).progress() for stage in found)
+    if options.resume and is_usable:
+        _log.info("Continuing the training that was interrupted.")
+    elif options.resume:
         reason = "was of other images, settings or libraries" if found else "is not there"
         _log.info("The interrupted training %s: starting from the beginning.", reason)
-    elif options.resume:
-        _log.info("Continuing the training that was interrupted.")
-    elif usable:
-        _log.info("An interrupted training is discarded; --resume would have continued it.")
-    if not options.resume:
+    else:
+        if is_usable:
+            _log.info("An interrupted training is discarded; --resume would have continued it.")
         _forget_interrupted(plan)
-    return lambda stage: Checkpoint(_checkpoint_path(plan, stage), key)
 
 
 def _forget_interrupted(plan: Plan) -> None:
-    from imagesieve.learning.training.checkpoints import Checkpoint
-
     for stage in _STAGES:
-        Checkpoint(_checkpoint_path(plan, stage), key="").remove()
-
-
-def _checkpoint_path(plan: Plan, stage: str) -> Path:
-    folder = plan.path.parent / _CHECKPOINT_FOLDER
-    return folder / f"{_name_of(plan.path)}-{stage}.npz"
+        plan.checkpoint(stage).remove()
 
 
 @contextlib.contextmanager
@@ -328,15 +429,22 @@ def _interruptible(plan: Plan) -> Iterator[None]:
             current = versions.current_name(plan.path.parent)
             stays = f"{current} stays in use" if current else "there is no model yet"
             _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
-        if any(_checkpoint_path(plan, stage).exists() for stage in _STAGES):
+        if any(plan.checkpoint(stage).path.exists() for stage in _STAGES):
             _log.warning("What was learned so far is saved: --resume continues from there.")
         raise
 
 
-def _name_of(version: Path) -> str:
-    """Return what comes before the time in a version's name."""
-    return version.name.rsplit("-", 2)[0]
-
-
 def _is_quiet(options: argparse.Namespace) -> bool:
     return bool(options.quiet or options.json)
+
+
+def _learned_from(version: versions.ModelVersion, options: argparse.Namespace) -> str:
+    """Return the end of the closing line: the corrections learned from, if any."""
+    data = version.manifest.data
+    num_corrections = sum(data["corrections"].values())
+    if not num_corrections:
+        return ""
+    num_others = sum(data["train"].values()) - num_corrections
+    corrections = "1 correction" if num_corrections == 1 else f"{num_corrections} corrections"
+    folder = options.feedback or options.data / training_options.FEEDBACK
+    return f", trained on {num_others} images and {corrections} from {folder}"

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from imagesieve.images import PIXEL_CONTRACT
 from imagesieve.learning import options
 from imagesieve.learning.data.dataset import Dataset, Sample
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
-from imagesieve.learning.export import version_writer
 from imagesieve.learning.features import frozen_base
 from imagesieve.learning.features.batches import Features, extract
 from imagesieve.learning.features.extraction import Extractor
@@ -29,7 +28,6 @@ from imagesieve.learning.training import head as logistic_head
 from imagesieve.learning.training.checkpoints import Checkpoint
 from imagesieve.learning.training.fit import Fit, FitSettings
 from imagesieve.model import engines, versions
-from imagesieve.model.decisions import DecisionPolicy
 
 _BATCH_NORM_IMAGES = 256  # enough for steady statistics; more only takes longer
 _BATCH_NORM_BATCH = 32  # twice as many would take 3 GB with InceptionV3
@@ -160,59 +158,12 @@ def train(
     run = _Run(dataset, settings, log_folder, checkpoints, quiet)
     if not built.backbone.pretrained:
         return _train_from_scratch(built, run)
-    with Extractor(built, store) as extractor:
-        extractor.open(run.images(built, dataset.train))
+    with Extractor(built, store, run.images(built, dataset.train)) as extractor:
         if not settings.fine_tune_epochs:
             return _train_head(built, run, *run.pooled(built, extractor))
         if settings.fine_tune_layers == options.ALL:
             return _train_all(built, run, *run.pooled(built, extractor))
         return _train_top(built, run, extractor)
-
-
-def save(
-    trained: Trained,
-    dataset: Dataset,
-    policy: DecisionPolicy,
-    options: Mapping[str, Any],
-    path: Path,
-    *,
-    store: FeatureStore,
-    parent: versions.ModelVersion | None = None,
-    export: version_writer.ExportSettings = version_writer.DEFAULT_EXPORT,
-) -> versions.ModelVersion:
-    """Write a version of a trained network; it is not made the current one.
-
-    Args:
-        trained: what to write.
-        dataset: what it was trained and measured on.
-        policy: how its label is chosen.
-        options: of the script, for the manifest.
-        path: of the version; must not exist.
-        store: of the training, so that a frozen base is not converted and run again.
-        parent: the version that was trained further.
-        export: what it holds besides.
-
-    Raises:
-        DataError: a validation image changed since the data folder was checked.
-        OutputError: it could not be written; nothing is left behind.
-    """
-    _log.info("Writing %s and checking that every engine gives the same answers.", path)
-    height, width = trained.network.model.input_shape[1:3]
-    comparison = {"before": trained.before.to_json(), "after": trained.metrics.to_json()}
-    return version_writer.save_version(
-        trained,
-        dataset,
-        versions.Manifest(dataset.classes, trained.network.backbone.name, (height, width), policy),
-        version_writer.Provenance(
-            options,
-            [dataclasses.asdict(fit) for fit in trained.fits],
-            parent.name if parent else None,
-            comparison if parent else None,
-        ),
-        path,
-        store,
-        export,
-    )
 
 
 def open_network(version: versions.ModelVersion) -> Network:

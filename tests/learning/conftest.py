@@ -66,6 +66,7 @@ class TinyRun:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Train SmallCNN on three colours, one of them in a folder with an ill-meant name."""
     from imagesieve.learning import train_run
+    from imagesieve.learning.export import version_writer
     from imagesieve.learning.features.store import FeatureStore
     from imagesieve.learning.networks import backbones
 
@@ -82,7 +83,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings, store
     )
     trained = train_run.train(built, dataset, settings, root / "log", store=store, quiet=True)
-    version = train_run.save(
+    version = version_writer.save_version(
         trained,
         dataset,
         DecisionPolicy.default_for(dataset.classes),

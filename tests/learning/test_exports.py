@@ -40,8 +40,6 @@ def images() -> np.ndarray:
 def test_an_export_opens_again_and_answers_like_keras(
     name: str, model: Any, images: np.ndarray, tmp_path: Path
 ) -> None:
-    if name == "onnx":
-        pytest.importorskip("tf2onnx", reason="an extra that no script needs")
     found = other_formats.export(model, tmp_path / "export", name, images)
     assert [path.name for path in (tmp_path / "export").iterdir()] == [FILES[name]]
     path = tmp_path / "export" / FILES[name]
@@ -85,12 +83,6 @@ def test_a_converter_that_fails_is_an_error_with_the_format_s_name(
     with pytest.raises(EngineError, match="export to litert failed: "):
         other_formats.export(model, tmp_path, "litert", images)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_format_is_refused_with_those_there_are() -> None:
-    sentence = r"no export format 'coreml': use onnx, saved_model, litert\."
-    with pytest.raises(UsageError, match=sentence):
-        other_formats.check(["litert", "coreml"])
 
 
 @pytest.mark.parametrize("missing", [{"tf2onnx"}, {"onnx"}, {"tf2onnx", "onnx"}])

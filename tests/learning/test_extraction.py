@@ -59,8 +59,8 @@ def network(colours: Dataset) -> Any:
 def converted(network: Any, colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a store that holds the converted network and nothing else."""
     folder = tmp_path_factory.mktemp("converted")
-    with Extractor(network, FeatureStore(folder, limit=1e9)) as extractor:
-        extractor.open(images_of(colours.train))
+    with Extractor(network, FeatureStore(folder, limit=1e9), images_of(colours.train)):
+        pass
     return folder
 
 
@@ -88,8 +88,7 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[collections.Coun
 
 
 def pooled(network: Any, store: FeatureStore, images: ImageIterator, views: int = 2) -> np.ndarray:
-    with Extractor(network, store) as extractor:
-        extractor.open(images)
+    with Extractor(network, store, images) as extractor:
         return np.asarray(extractor.pooled(images, views).values)
 
 
@@ -97,8 +96,7 @@ def test_features_are_what_the_model_says_when_it_is_run_directly(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
     images = images_of(colours.train)
-    with Extractor(network, store) as extractor:
-        extractor.open(images)
+    with Extractor(network, store, images) as extractor:
         maps, found = extractor.maps(images, 2)
         everything = np.repeat([0, 1], 30), np.tile(np.arange(30), 2)
         map_rows = maps.take(*everything)
@@ -195,15 +193,13 @@ def test_maps_are_pooled_when_only_the_top_is_new(
     forward_passes: collections.Counter[bytes],
 ) -> None:
     images = images_of(colours.train)
-    with Extractor(network, store) as extractor:
-        extractor.open(images)
+    with Extractor(network, store, images) as extractor:
         extractor.maps(images, 1)
     tuned = build()
     tuned.model.set_weights(network.model.get_weights())
     last = tuned.model.get_layer("last")
     last.set_weights([1.1 * weight for weight in last.get_weights()])
-    with Extractor(tuned, store) as extractor:
-        extractor.open(images)
+    with Extractor(tuned, store, images) as extractor:
         forward_passes.clear()
         found = np.asarray(extractor.pooled(images, 1, from_maps=True).values)[0]
     assert not forward_passes
@@ -245,8 +241,7 @@ def test_progress_counts_every_view_once(
     pooled(network, store, images_of(colours.train[:10]))
     steps: list[int] = []
     images = images_of(colours.train)
-    with Extractor(network, store) as extractor:
-        extractor.open(images)
+    with Extractor(network, store, images) as extractor:
         extractor.pooled(images, 2, steps.append)
         assert extractor.num_computed == 40
     assert steps[0] == 20
@@ -296,8 +291,7 @@ def test_int8_features_of_another_calibration_are_features_of_another_kind(
     network: Any, store: FeatureStore, colours: Dataset
 ) -> None:
     def about(images: ImageIterator) -> Any:
-        with Extractor(network, store) as extractor:
-            extractor.open(images, "int8")
+        with Extractor(network, store, images, "int8") as extractor:
             return extractor.base.about(of_maps=False)
 
     first = about(images_of(colours.train))
@@ -331,8 +325,7 @@ def counted(self, batch):
     if len(sys.argv) > 6 and calls > int(sys.argv[6]):
         os.kill(os.getpid(), 9)
     return run(self, batch)
-with Extractor(built, FeatureStore(Path(sys.argv[2]), limit=1e9)) as extractor:
-    extractor.open(images)
+with Extractor(built, FeatureStore(Path(sys.argv[2]), limit=1e9), images) as extractor:
     engines.OpenVINOEngine.run_all = counted
     found = np.asarray(extractor.pooled(images, 2).values)
     print(extractor.num_computed, float(found.astype(np.float64).sum()))

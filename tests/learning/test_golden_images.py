@@ -8,8 +8,7 @@ import pytest
 
 from imagesieve import images
 from imagesieve.errors import EngineError
-from imagesieve.learning import train_run
-from imagesieve.learning.export import golden_images, version_writer
+from imagesieve.learning.export import version_writer
 from imagesieve.learning.openvino import precision_check
 from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
@@ -24,13 +23,13 @@ def test_classes_take_turns_and_each_gives_its_clearest_first() -> None:
     probabilities = np.array(
         [[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.1, 0.9, 0], [0.9, 0.1, 0]]
     )
-    assert golden_images.choose(probabilities) == [1, 4, 5, 2, 3, 0]
-    assert golden_images.choose(probabilities, 3) == [1, 4, 5]
+    assert version_writer.choose_golden(probabilities) == [1, 4, 5, 2, 3, 0]
+    assert version_writer.choose_golden(probabilities, 3) == [1, 4, 5]
 
 
 def test_no_more_than_eight_are_chosen_and_no_class_is_left_out() -> None:
     labels = np.repeat([0, 1, 2], [100, 2, 1])
-    chosen = golden_images.choose(np.eye(3)[labels])
+    chosen = version_writer.choose_golden(np.eye(3)[labels])
     assert len(chosen) == len(set(chosen)) == golden.MAX_IMAGES == 8
     assert [int(labels[number]) for number in chosen] == [0, 1, 2, 0, 1, 0, 0, 0]
 
@@ -39,7 +38,7 @@ def test_a_saved_version_has_golden_images_with_the_answers_of_keras(tiny_run: A
     found = golden.read(tiny_run.version)
     assert found is not None
     validation, probabilities = tiny_run.dataset.validation, tiny_run.trained.probabilities
-    chosen = golden_images.choose(probabilities)
+    chosen = version_writer.choose_golden(probabilities)
     assert len(chosen) == 8
     model = tiny_run.trained.network.model
     for number, pixels, answers in zip(chosen, found.pixels, found.probabilities, strict=True):
@@ -65,7 +64,7 @@ def test_what_the_service_would_refuse_does_not_pass_its_gate(
     tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(golden.TOLERANCES, "int8", -1.0)  # nothing is as close as that
-    version = train_run.save(
+    version = version_writer.save_version(
         tiny_run.trained,
         tiny_run.dataset,
         DecisionPolicy(),

@@ -1,4 +1,3 @@
-import argparse
 import dataclasses
 import shutil
 from pathlib import Path
@@ -10,8 +9,9 @@ from data_folders import fill
 from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, EngineError, ModelDamagedError, WeightsError
-from imagesieve.learning import results, train_run
+from imagesieve.learning import script, train_run
 from imagesieve.learning.data.dataset import Dataset, read_dataset
+from imagesieve.learning.export import version_writer
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.train_run import TrainSettings
@@ -143,7 +143,7 @@ def heads(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Heads:
     built = train_run.build_network(colours, TINY, "random", (32, 32), settings, store)
     trained = train_run.train(built, colours, settings, folder / "log", store=store, quiet=True)
     path = versions.new_version_path(folder / "modelFile", "tiny")
-    version = train_run.save(trained, colours, DecisionPolicy(), {}, path, store=store)
+    version = version_writer.save_version(trained, colours, DecisionPolicy(), {}, path, store=store)
     return Heads(trained, version, store.folder)
 
 
@@ -232,9 +232,10 @@ def test_retraining_a_logistic_head_on_nothing_new_is_no_better_and_not_used(
     versions.promote(old)
     store = FeatureStore(tmp_path / "store", limit=1e9)
     path = tmp_path / "tiny-new"
-    new = train_run.save(again, colours, DecisionPolicy(), {}, path, store=store, parent=old)
-    options = argparse.Namespace(force_promote=False)
-    assert results.promote_if_not_worse(new, old, again, options) is False
+    new = version_writer.save_version(
+        again, colours, DecisionPolicy(), {}, path, store=store, parent=old
+    )
+    assert script.promote_if_not_worse(new, old, again) is False
     assert versions.load(tmp_path).name == "tiny-old"
 
 
@@ -274,7 +275,9 @@ def test_a_logistic_head_learns_new_images_and_a_new_class(heads: Heads, tmp_pat
     assert grown.metrics.log_loss < grown.before.log_loss
     assert grown.metrics.accuracy == 1.0 > grown.before.accuracy
     store = FeatureStore(tmp_path / "store", limit=1e9)
-    version = train_run.save(grown, dataset, DecisionPolicy(), {}, tmp_path / "tiny-1", store=store)
+    version = version_writer.save_version(
+        grown, dataset, DecisionPolicy(), {}, tmp_path / "tiny-1", store=store
+    )
     assert version.manifest.classes == dataset.classes
     assert version.manifest.engines["openvino-f32"]["passed"] is True
 
@@ -303,7 +306,9 @@ def test_a_fine_tuned_version_s_dense_head_is_trained_further_as_it_is(
 ) -> None:
     store = FeatureStore(tmp_path / "store", limit=1e9)
     path = tmp_path / "tiny-1"
-    version = train_run.save(fine_tuned[0], colours, DecisionPolicy(), {}, path, store=store)
+    version = version_writer.save_version(
+        fine_tuned[0], colours, DecisionPolicy(), {}, path, store=store
+    )
     dense = Heads(fine_tuned[0], version, store.folder)
     again = dense.further(colours, tmp_path / "again", epochs=1, learning_rate=1e-6)
     assert not again.network.is_logistic

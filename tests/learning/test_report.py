@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from imagesieve.learning.export import report
-from imagesieve.learning.export.version_writer import Provenance
 from imagesieve.model import versions
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,18 +39,12 @@ def source(tiny_run: Any) -> str:
     return (tiny_run.version.path / versions.REPORT).read_text(encoding="utf-8")
 
 
-def write(tiny_run: Any, path: Path, probabilities: np.ndarray) -> Page:
-    fits = [
-        {
-            "stage": "network",
-            "history": {k: [0.5] for k in ("loss", "val_loss", "accuracy", "val_accuracy")},
-            "best_epoch": 1,
-        }
-    ]
+def write(tiny_run: Any, path: Path, probabilities: np.ndarray, **changes: Any) -> Page:
+    trained = dataclasses.replace(tiny_run.trained, probabilities=probabilities)
+    dataset = dataclasses.replace(tiny_run.dataset, **changes)
     version = tiny_run.version
-    origin = Provenance({}, fits)
-    report.write(path, version.name, version.manifest, origin, tiny_run.dataset, probabilities)
-    return Page(path.read_text())
+    report.write(path, version.name, version.manifest, trained, dataset)
+    return Page(path.read_text(encoding="utf-8"))
 
 
 def test_class_names_are_escaped(source: str) -> None:
@@ -121,11 +114,7 @@ def test_a_mistake_in_a_file_whose_name_is_no_utf8_is_shown(tiny_run: Any, tmp_p
     odd = tmp_path / os.fsdecode(b"no\xff.png")
     first, *others = tiny_run.dataset.validation
     shutil.copy(first.path, odd)
-    dataset = dataclasses.replace(
-        tiny_run.dataset, validation=(dataclasses.replace(first, path=odd), *others)
-    )
-    probabilities = np.tile([0.2, 0.2, 0.6], (len(dataset.validation), 1))
-    version = tiny_run.version
-    path = tmp_path / "report.html"
-    report.write(path, version.name, version.manifest, Provenance({}, []), dataset, probabilities)
-    assert "no\\udcff.png" in path.read_text(encoding="utf-8")
+    validation = (dataclasses.replace(first, path=odd), *others)
+    probabilities = np.tile([0.2, 0.2, 0.6], (len(validation), 1))
+    page = write(tiny_run, tmp_path / "report.html", probabilities, validation=validation)
+    assert any("no\\udcff.png" in text for text in page.texts)

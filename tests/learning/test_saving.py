@@ -13,7 +13,6 @@ import pytest
 
 from imagesieve import images
 from imagesieve.errors import EngineError, OutputError, UsageError
-from imagesieve.learning import train_run
 from imagesieve.learning.export import other_formats, report, version_writer
 from imagesieve.learning.openvino import convert, precision_check
 from imagesieve.model import engines, versions
@@ -40,7 +39,7 @@ def save(
     tiny_run: Any, path: Path, export: version_writer.ExportSettings = WITHOUT_INT8
 ) -> versions.ModelVersion:
     """Save once more; without int8, which costs a second, unless it is wanted."""
-    return train_run.save(
+    return version_writer.save_version(
         tiny_run.trained,
         tiny_run.dataset,
         DecisionPolicy(),
@@ -272,7 +271,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_training(
 
 
 def test_a_comparison_is_kept_for_a_retraining(tiny_run: Any, tmp_path: Path) -> None:
-    version = train_run.save(
+    version = version_writer.save_version(
         dataclasses.replace(tiny_run.trained),
         tiny_run.dataset,
         DecisionPolicy(),

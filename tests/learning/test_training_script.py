@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagesieve.learning import results, script
+from imagesieve.learning import script
 from imagesieve.model import versions
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
@@ -47,8 +47,7 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
         metrics=dataclasses.replace(tiny_run.trained.metrics, accuracy=accuracy),
         fits=[dataclasses.replace(fit, best_epoch=best_epoch)],
     )
-    options = argparse.Namespace(force_promote=force)
-    assert results.promote_if_not_worse(new, old, trained, options) is moves
+    assert script.promote_if_not_worse(new, old, trained, force=force) is moves
     assert versions.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
     assert ("No better: tiny-old stays in use" in caplog.text) is not moves
     assert ("--force-promote." in caplog.text) is force

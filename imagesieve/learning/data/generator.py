@@ -20,7 +20,7 @@ from tensorflow.keras.preprocessing import image as keras_image
 from imagesieve.class_folders import class_files
 from imagesieve.errors import DataError, UsageError
 from imagesieve.learning.data import dataset, warp
-from imagesieve.learning.data.image_iterator import ImageIterator, Plan
+from imagesieve.learning.data.image_iterator import ImageIterator
 
 __all__ = ["FIRST_GENERATION", "ImageDataGenerator", "ImageIterator"]
 
@@ -117,34 +117,21 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         )
 
     def flow_from_samples(
-        self,
-        samples: Sequence[dataset.Sample],
-        classes: Sequence[str],
-        *,
-        image_size: tuple[int, int],
-        batch_size: int = 32,
-        shuffle: bool = True,
-        seed: int | None = None,
-        class_mode: str | None = "sparse",
-        augment: bool = True,
-        **dataset_options: Any,
+        self, samples: Sequence[dataset.Sample], classes: Sequence[str], **options: Any
     ) -> "ImageIterator":
         """Feed samples that `dataset.read_dataset` has checked.
 
         Args:
             samples: the images.
             classes: names in the order of `Sample.class_index`.
-            image_size: (height, width) in pixels.
-            batch_size: images in a batch; the last one may be smaller.
-            shuffle: whether each epoch has an order of its own.
-            seed: of order and augmentation; None draws one.
-            class_mode: `categorical`, `sparse`, `binary`, `input` or None, as in Keras.
-            augment: whether the random transformations are applied.
-            dataset_options: `workers`, `use_multiprocessing`, `max_queue_size`.
+            options: `image_size`: (height, width) in pixels; `batch_size`: images in a batch, the
+                last one may be smaller (32); `shuffle`: whether each epoch has an order of its own
+                (True); `seed`: of order and augmentation, None draws one; `class_mode`: `sparse`
+                (default), `categorical`, `binary`, `input` or None, as in Keras; `augment`: whether
+                the random transformations are applied (True); and Keras's `workers`,
+                `use_multiprocessing`, `max_queue_size`.
         """
-        height, width = image_size
-        plan = Plan((height, width), batch_size, shuffle, class_mode, augment)
-        return ImageIterator(self, samples, classes, plan, seed, **dataset_options)
+        return ImageIterator(self, samples, classes, **options)
 
     def get_random_transform(
         self, img_shape: tuple[int, ...], seed: Any = None

@@ -5,7 +5,6 @@ them was first.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import math
 from collections.abc import Generator, Iterator, Sequence
@@ -50,21 +49,6 @@ _TRANSFORMING = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What the batches are to be like; see `ImageDataGenerator.flow_from_samples`."""
-
-    image_size: tuple[int, int]
-    batch_size: int
-    shuffle: bool
-    class_mode: str | None
-    augment: bool
-
-    def __post_init__(self) -> None:
-        if self.class_mode not in _CLASS_MODES:
-            raise UsageError(f"class_mode is {self.class_mode!r}: use one of {_CLASS_MODES}.")
-
-
 Task = tuple[np.ndarray, int, int, int]  # a batch, the position in it, an image and its view
 
 
@@ -92,20 +76,30 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         generator: keras_image.ImageDataGenerator,
         samples: Sequence[Sample],
         classes: Sequence[str],
-        plan: Plan,
-        seed: int | None,
+        *,
+        image_size: tuple[int, int],
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        class_mode: str | None = "sparse",
+        augment: bool = True,
         **dataset_options: Any,
     ) -> None:
+        """See `ImageDataGenerator.flow_from_samples`."""
         super().__init__(**dataset_options)
+        if class_mode not in _CLASS_MODES:
+            raise UsageError(f"class_mode is {class_mode!r}: use one of {_CLASS_MODES}.")
         self._generator = generator
         self._samples = list(samples)
-        self._plan = plan
+        self._shuffle = shuffle
+        self._class_mode = class_mode
+        self._augment = augment
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self.epoch = 0
         self.threads = cpu_count()
         self.samples = self.n = len(self._samples)
-        self.batch_size = plan.batch_size
-        self.image_shape = (*plan.image_size, 3)
+        self.batch_size = batch_size
+        self.image_shape = (*image_size, 3)
         self.class_indices = {name: index for index, name in enumerate(classes)}
         self.num_classes = len(self.class_indices)
         self.classes = np.array([sample.class_index for sample in self._samples], dtype=np.int32)
@@ -175,7 +169,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:
         """Return several views of one image, which is decoded once; see `image`."""
         sample = self._samples[number]
-        pixels = decode(sample.path, image_size=self._plan.image_size).pixels
+        pixels = decode(sample.path, image_size=self.image_shape[:2]).pixels
         return [self._view(pixels, sample, view) if view else pixels for view in views]
 
     def view_name(self, view: int) -> str:
@@ -212,7 +206,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return map_ahead(self._fill, tasks, threads=self.threads, ahead=self.batch_size)
 
     def _tasks(self, epoch: int, start: int, stop: int) -> Iterator[Task]:
-        view = epoch + 1 if self._plan.augment else 0
+        view = epoch + 1 if self._augment else 0
         for index in range(start, stop):
             order = self._chosen(epoch, index)
             batch = np.empty((len(order), *self.image_shape), np.float32)
@@ -230,7 +224,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         if self._standardises():
             for position, image in enumerate(batch):
                 batch[position] = self._generator.standardize(image)
-        if self._plan.class_mode is None:
+        if self._class_mode is None:
             return batch
         return batch, self._labels(order, batch)
 
@@ -242,14 +236,14 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _order(self, epoch: int) -> np.ndarray:
-        if not self._plan.shuffle:
+        if not self._shuffle:
             return np.arange(self.n)
         return np.random.default_rng((self._seed, epoch)).permutation(self.n)
 
     def _labels(self, order: np.ndarray, batch: np.ndarray) -> np.ndarray:
-        if self._plan.class_mode == "input":
+        if self._class_mode == "input":
             return batch.copy()
         labels: np.ndarray = self.classes[order]
-        if self._plan.class_mode == "categorical":
+        if self._class_mode == "categorical":
             return np.asarray(np.eye(self.num_classes, dtype=np.float32)[labels])
         return np.asarray(labels, dtype=np.float32)

@@ -40,14 +40,8 @@ class Format:
 
 
 def check(formats: Sequence[str]) -> None:
-    """Fail before the training when a format does not exist or cannot be written here.
-
-    Raises:
-        UsageError: it names the formats there are, or what to install.
-    """
+    """Raise a UsageError, which says what to install, when a format cannot be written here."""
     for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"There is no export format {name!r}: use {', '.join(FORMATS)}.")
         packages = FORMATS[name].packages
         missing = [package for package in packages if not importlib.util.find_spec(package)]
         if missing:
@@ -116,7 +110,7 @@ def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(os.fspath(path))  # its variables live as long as it does
-    answers: np.ndarray = loaded.serve(_floats(images)).numpy()
+    answers: np.ndarray = loaded.serve(images.astype(np.float32)).numpy()
     return answers
 
 
@@ -127,7 +121,7 @@ def _read_litert(path: Path, images: np.ndarray) -> np.ndarray:
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(taken["index"], images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(taken["index"], _floats(images))
+    interpreter.set_tensor(taken["index"], images.astype(np.float32))
     interpreter.invoke()
     answers: np.ndarray = interpreter.get_tensor(given["index"])
     return answers
@@ -148,10 +142,6 @@ FORMATS: Mapping[str, Format] = {
     "saved_model": Format("saved_model", "tf_saved_model", (), _read_saved_model),
     "litert": Format("model.tflite", "litert", (), _read_litert),
 }
-
-
-def _floats(images: np.ndarray) -> np.ndarray:
-    return images.astype(np.float32)
 
 
 def _num_bytes(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from imagesieve.learning.data.dataset import Dataset
 from imagesieve.model.versions import Manifest
 
 if TYPE_CHECKING:
-    from imagesieve.learning.export.version_writer import Provenance
+    from imagesieve.learning.train_run import Trained
+    from imagesieve.learning.training.fit import Fit
 
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
 _THUMBNAIL = 200  # pixels, the longer side
@@ -29,9 +30,8 @@ def write(
     path: Path,
     name: str,
     manifest: Manifest,
-    provenance: "Provenance",
+    trained: "Trained",
     dataset: Dataset,
-    probabilities: np.ndarray,
 ) -> None:
     """Write the report.
 
@@ -39,9 +39,8 @@ def write(
         path: the HTML file.
         name: of the version.
         manifest: complete but for the files' checksums.
-        provenance: history of the training.
-        dataset: whose validation images `probabilities` are about, in order.
-        probabilities: (validation images, classes).
+        trained: its fits, and its probabilities for the validation images.
+        dataset: what it was trained and measured on.
 
     Raises:
         OutputError: it could not be written.
@@ -54,13 +53,13 @@ def write(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    mistakes, num_mistakes = _mistakes(dataset, probabilities)
+    mistakes, num_mistakes = _mistakes(dataset, trained.probabilities)
     page = environment.get_template("report.html").render(
         name=name,
         manifest=manifest,
         metrics=manifest.metrics,
-        comparison=provenance.comparison,
-        curves=markupsafe.Markup(_curves(provenance.fits)),  # noqa: S704 (our own drawing)
+        comparison={"before": trained.before, "after": trained.metrics},
+        curves=markupsafe.Markup(_curves(trained.fits)),  # noqa: S704 (our own drawing)
         num_corrections=len(dataset.corrections),
         mistakes=mistakes,
         num_mistakes=num_mistakes,
@@ -104,7 +103,7 @@ def _thumbnail(path: Path) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
+def _curves(fits: Sequence["Fit"]) -> str:
     """Draw how each fit came to its result, as SVG."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -114,7 +113,7 @@ def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
     figure = Figure(figsize=(9, 3.2 * len(fits)), layout="constrained")
     parts = figure.subfigures(len(fits), squeeze=False)[:, 0]
     for part, fit in zip(parts, fits, strict=True):
-        if "l2" in fit["history"]:
+        if "l2" in fit.history:
             _draw_sweep(part, fit)
         else:
             _draw_epochs(part, fit)
@@ -124,25 +123,25 @@ def _curves(fits: Sequence[Mapping[str, Any]]) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _draw_epochs(figure: Any, fit: Mapping[str, Any]) -> None:
+def _draw_epochs(figure: Any, fit: "Fit") -> None:
     """Draw loss and accuracy over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    history = fit["history"]
+    history = fit.history
     epochs = range(1, len(history["loss"]) + 1)
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, history[metric], ".-", color=_GREY, label="training")
         axes.plot(epochs, history[f"val_{metric}"], ".-", color=_BLUE, label="validation")
-        if fit["best_epoch"]:
-            axes.axvline(fit["best_epoch"], color=_BLUE, linewidth=0.8, linestyle=":")
+        if fit.best_epoch:
+            axes.axvline(fit.best_epoch, color=_BLUE, linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch (dotted: best)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish(axes, f"{fit['stage']}: {metric}")
+        _finish(axes, f"{fit.stage}: {metric}")
 
 
-def _draw_sweep(figure: Any, fit: Mapping[str, Any]) -> None:
+def _draw_sweep(figure: Any, fit: "Fit") -> None:
     """Draw the out-of-fold loss over the strengths of the L2 penalty that were tried."""
-    history = fit["history"]
+    history = fit.history
     axes = figure.subplots(1, 1)
     axes.semilogx(
         history["l2"], history["out_of_fold_loss"], ".-", color=_GREY, label="out of fold"
@@ -150,7 +149,7 @@ def _draw_sweep(figure: Any, fit: Mapping[str, Any]) -> None:
     axes.axhline(history["val_loss"][-1], color=_BLUE, label="validation, chosen strength")
     axes.axvline(history["chosen_l2"][0], color=_BLUE, linewidth=0.8, linestyle=":")
     axes.set_xlabel("strength of the L2 penalty (dotted: chosen)")
-    _finish(axes, f"{fit['stage']}: loss of the logistic regression")
+    _finish(axes, f"{fit.stage}: loss of the logistic regression")
 
 
 def _finish(axes: Any, title: str) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 from imagesieve.errors import EngineError, OutputError
 from imagesieve.files import new_folder
 from imagesieve.learning.data.dataset import Dataset, Sample
-from imagesieve.learning.export import golden_images, other_formats, report
+from imagesieve.learning.export import other_formats, report
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.openvino import precision_check
-from imagesieve.model import golden as golden_files
-from imagesieve.model import versions
+from imagesieve.model import golden, versions
+from imagesieve.model.decisions import DecisionPolicy
 
 if TYPE_CHECKING:
     from imagesieve.learning.train_run import Trained
@@ -30,23 +30,6 @@ _LIBRARIES = ("keras", "tensorflow", "openvino", "nncf", "numpy", "pillow")
 _SPARE_BYTES = 50_000_000  # report, manifest, and what the file system itself needs
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """Where a version comes from; all of it goes into the manifest.
-
-    Attributes:
-        settings: the options of the training.
-        fits: one entry for each fit, as JSON values.
-        parent: the version that was trained further, or None.
-        comparison: old and new metrics on the same images, for a retraining.
-    """
-
-    settings: Mapping[str, Any]
-    fits: Sequence[Mapping[str, Any]]
-    parent: str | None = None
-    comparison: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,54 +73,104 @@ def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFA
 def save_version(
     trained: "Trained",
     dataset: Dataset,
-    manifest: versions.Manifest,
-    provenance: Provenance,
+    policy: DecisionPolicy,
+    settings: Mapping[str, Any],
     path: Path,
+    *,
     store: FeatureStore,
+    parent: versions.ModelVersion | None = None,
     export: ExportSettings = DEFAULT_EXPORT,
 ) -> versions.ModelVersion:
     """Write a version; it is not made the current one.
 
+    An IR or an export that is not as good as the Keras model is left out, is warned of, and has its
+    reason in the manifest's `engines`: the training is worth more than the form it is stored in.
+
     Args:
         trained: the network, its answers to the validation images and its metrics on them.
         dataset: what it was trained and measured on.
-        manifest: classes, backbone, image size and policy; the rest is filled in here.
-        provenance: settings and history.
+        policy: how its label is chosen.
+        settings: of the training, JSON values for the manifest.
         path: the version's folder; must not exist.
         store: has the converted base and features, or will have them.
-        export: what else it holds. An IR or an export that is not as good as the Keras model is
-            left out, is warned of, and has its reason in the manifest's `engines`: the training is
-            worth more than the form it is stored in.
+        parent: the version that was trained further.
+        export: what else the version holds.
 
     Raises:
         DataError: a validation image changed since the data folder was checked.
         OutputError: it could not be written; nothing is left behind.
     """
+    _log.info("Writing %s and checking that every engine gives the same answers.", path)
     network = trained.network
+    height, width = network.model.input_shape[1:3]
     # A fresh model around the same layers: nothing of the training's state is saved.
     model = keras.Model(network.model.input, network.model.output)
-    images = golden_images.take(model, dataset.validation, trained.probabilities)
+    images = take_golden(model, dataset.validation, trained.probabilities)
     with new_folder(path) as partial:
-        golden_files.write(partial / versions.GOLDEN, images)
+        golden.write(partial / versions.GOLDEN, images)
         with _disk_errors(path):
             model.save(partial / versions.KERAS_MODEL)
             xml = partial / versions.OPENVINO_MODEL
             check = precision_check.PrecisionCheck(network, dataset, store, images, xml)
             measured = _write_ir(check, export.int8_max_drop)
             measured |= _write_exports(model, partial, dataset, export.formats)
-        complete = dataclasses.replace(
-            manifest,
+        manifest = versions.Manifest(
+            dataset.classes,
+            network.backbone.name,
+            (height, width),
+            policy,
             metrics=trained.metrics.to_json(),
             engines=measured,
-            settings=dict(provenance.settings),
+            settings=settings,
             data=_describe(dataset),
             libraries=library_versions(),
-            parent=provenance.parent,
+            parent=parent.name if parent else None,
         )
-        page = partial / versions.REPORT
-        report.write(page, path.name, complete, provenance, dataset, trained.probabilities)
-        versions.seal(partial, complete)
+        report.write(partial / versions.REPORT, path.name, manifest, trained, dataset)
+        versions.seal(partial, manifest)
     return versions.load(path)
+
+
+def take_golden(model: Any, samples: Sequence[Sample], probabilities: np.ndarray) -> golden.Golden:
+    """Return the golden images of a version with their answers; see `imagesieve.model.golden`.
+
+    Args:
+        model: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
+        samples: for validation.
+        probabilities: (samples, classes) of the training, in the order of the samples, to choose
+            by. They may come from features in half precision, so the model is asked itself.
+
+    Raises:
+        ImageError: an image changed since it was checked.
+    """
+    chosen = [samples[number] for number in choose_golden(probabilities)]
+    pixels = np.stack(precision_check.decode_samples(chosen, model.input_shape[1:3]))
+    # Called as it is: a compiled function would take longer to make than it saves. Two at a time,
+    # since all that lies between the layers stays in memory until the end of a call.
+    answers = [
+        np.asarray(model(pixels[start : start + 2].astype(np.float32), training=False))
+        for start in range(0, len(pixels), 2)
+    ]
+    return golden.Golden(pixels, np.concatenate(answers).astype(np.float32))
+
+
+def choose_golden(probabilities: np.ndarray, count: int = golden.MAX_IMAGES) -> list[int]:
+    """Return the numbers of up to `count` images with clear answers, from each class in turn.
+
+    An unclear answer may tip over between two precisions of a sound model; a clear one may not.
+
+    Args:
+        probabilities: (images, classes).
+        count: how many, if there are as many.
+    """
+    called = probabilities.argmax(axis=1)
+    clearest_first = np.argsort(-probabilities.max(axis=1), kind="stable")
+    ranked = [
+        (rank, class_index, int(number))
+        for class_index in range(probabilities.shape[1])
+        for rank, number in enumerate(clearest_first[called[clearest_first] == class_index])
+    ]
+    return [number for _, _, number in sorted(ranked)[:count]]
 
 
 @contextlib.contextmanager

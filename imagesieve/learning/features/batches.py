@@ -1,36 +1,17 @@
-"""Images -> features of a frozen network, each view of each image computed once.
-
-A frozen network gives the same answer for the same pixels in every epoch, so it is run once before
-the training instead of in every step of it.
-"""
+"""Features of images, and batches of them for training."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from imagesieve.cores import cpu_count
 from imagesieve.errors import ImageError
 from imagesieve.learning.data.dataset import changed_since
 from imagesieve.learning.data.generator import ImageIterator
+from imagesieve.learning.features.store import StoredRows
 from imagesieve.model import engines
-from imagesieve.prediction.ahead import map_ahead
-
-_BATCHES_AHEAD = 2  # decoded while the network is busy; more would only cost memory
-
-
-class Rows(Protocol):
-    """An array (views, images, …), in memory or elsewhere."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Views, images, and the shape of a row."""
-
-    def __getitem__(self, index: tuple[np.ndarray, np.ndarray], /) -> np.ndarray:
-        """Return the rows at (views, images), two equally long arrays of integers."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +25,7 @@ class Features:
         weights: (images,) float32: how many times each counts in training; None: all once.
     """
 
-    values: Rows
+    values: np.ndarray | StoredRows
     labels: np.ndarray
     weights: np.ndarray | None = None
 
@@ -77,7 +58,7 @@ def extract(network: Any, images: ImageIterator) -> npt.NDArray[np.float32]:
 
     Args:
         network: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
-        images: what to run it on.
+        images: neither shuffled nor augmented, with labels.
 
     Returns:
         (images, …) float32.
@@ -86,7 +67,11 @@ def extract(network: Any, images: ImageIterator) -> npt.NDArray[np.float32]:
         DataError: an image became unreadable since the data folder was checked.
     """
     engine = engines.KerasEngine(network)
-    return np.concatenate([engine.run(batch) for batch in _decoded_ahead(images)])
+    try:
+        batches = itertools.islice(images, len(images))
+        return np.concatenate([engine.run(batch.astype(np.uint8)) for batch, _ in batches])
+    except ImageError as error:
+        raise changed_since(error) from error
 
 
 class FeatureBatches:
@@ -134,17 +119,3 @@ class FeatureBatches:
         random = np.random.default_rng((self._seed, self._epoch))
         order = random.permutation(count)
         return order, np.asarray(random.integers(self._features.num_views, size=count))
-
-
-def _decoded_ahead(images: ImageIterator) -> Iterator[np.ndarray]:
-    decoded = map_ahead(
-        lambda number: images.image(number, 0),
-        range(images.n),
-        threads=cpu_count(),
-        ahead=_BATCHES_AHEAD * images.batch_size,
-    )
-    try:
-        while batch := list(itertools.islice(decoded, images.batch_size)):
-            yield np.stack(batch)
-    except ImageError as error:
-        raise changed_since(error) from error

@@ -30,33 +30,32 @@ class Extractor:
     """Features of one frozen base. A context manager; features are valid only inside.
 
     Attributes:
+        base: what runs.
         num_computed: images, each view counted, that went through the base.
     """
 
-    def __init__(self, network: Network, store: FeatureStore) -> None:
+    def __init__(
+        self,
+        network: Network,
+        store: FeatureStore,
+        images: ImageIterator,
+        precision: str = frozen_base.AUTO,
+    ) -> None:
+        """Take the arguments of `frozen_base.open_base`, which is called on entering."""
         self._network = network
         self._store = store
+        self._images = images
+        self._precision = precision
         self._stack = contextlib.ExitStack()
-        self._base: frozen_base.FrozenBase | None = None
         self.num_computed = 0
 
     def __enter__(self) -> "Extractor":
+        opened = frozen_base.open_base(self._network, self._store, self._images, self._precision)
+        self.base = self._stack.enter_context(opened)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
-
-    def open(self, images: ImageIterator, precision: str = frozen_base.AUTO) -> None:
-        """Prepare the base; see `frozen_base.open_base`."""
-        opened = frozen_base.open_base(self._network, self._store, images, precision)
-        self._base = self._stack.enter_context(opened)
-
-    @property
-    def base(self) -> frozen_base.FrozenBase:
-        """The base, which must have been opened."""
-        if self._base is None:
-            raise ValueError("the base is not open")
-        return self._base
 
     def pooled(
         self,

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,12 +42,6 @@ _CHOSEN = "precision"
 _log = logging.getLogger(__name__)
 
 
-class _Runner(Protocol):
-    num_streams: int
-
-    def run_all(self, images: np.ndarray, /) -> tuple[np.ndarray, ...]: ...
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenBase:
     """A base that is not trained, and what runs it. Any thread may call `run`.
@@ -66,13 +60,13 @@ class FrozenBase:
     batch_size: int
     map_shape: tuple[int, ...]
     pooled_shape: tuple[int, ...]
-    _open: Callable[[], _Runner]
+    _open: Callable[[], "engines.OpenVINOEngine | _KerasRunner"]
     _labels: Mapping[str, Any]
     _digest: str
     _lower_digest: str
 
     @functools.cached_property
-    def _runner(self) -> _Runner:
+    def _runner(self) -> "engines.OpenVINOEngine | _KerasRunner":
         # Compiling takes a while, which is in vain when all features are known.
         return self._open()
 
@@ -82,13 +76,10 @@ class FrozenBase:
         return self._runner.num_streams
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return maps and pooled features.
+        """Return maps (batch, *map_shape) and pooled features (batch, *pooled_shape), float32.
 
         Args:
             images: (batch, height, width, 3) uint8, RGB.
-
-        Returns:
-            (batch, *map_shape) and (batch, *pooled_shape), float32.
         """
         maps, pooled = self._runner.run_all(images)
         return maps, pooled
@@ -134,7 +125,7 @@ def open_base(
     labels: dict[str, Any] = {"backbone": network.backbone.name, "image_size": [height, width]}
     digest = network_digest(base)
     with contextlib.ExitStack() as stack:
-        run: Callable[[], _Runner]
+        run: Callable[[], engines.OpenVINOEngine | _KerasRunner]
         xml = None
         if precision == AUTO and has_gpu():
             engine, batch_size = "keras-f32", _GPU_BATCH
@@ -177,11 +168,7 @@ def network_digest(model: Any) -> str:
 
 
 def require_finite(features: np.ndarray) -> None:
-    """Raise unless all features are finite numbers.
-
-    Raises:
-        WeightsError: some are not; the weights are to blame.
-    """
+    """Raise a WeightsError unless all features are finite numbers."""
     if not np.isfinite(features).all():
         raise WeightsError(
             "The network gives features that are not finite numbers: its weights are damaged or "

@@ -112,8 +112,8 @@ class PrecisionCheck:
         """Write the IR; return its engine and the head's answers to the validation images."""
         if precision == "bf16" and not engines.cpu_has_bf16():
             raise EngineError("this CPU has no bfloat16")
-        with Extractor(self.network, self.store) as extractor:
-            extractor.open(self._feed(self.dataset.train), precision)
+        train = self._feed(self.dataset.train)
+        with Extractor(self.network, self.store, train, precision) as extractor:
             features = extractor.pooled(self._feed(self._samples), 1)
             if precision != "bf16":  # which is f32's IR
                 base = convert.read(extractor.base.require_xml())
