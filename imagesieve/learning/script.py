@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from imagesieve import console
 from imagesieve.errors import DataError, ModelError, UsageError
+from imagesieve.files import scratch_folder
 from imagesieve.learning import options as training_options
 from imagesieve.learning.data import audit as audits
 from imagesieve.learning.data import corrections
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.export import other_formats
-from imagesieve.learning.features import store as feature_store
-from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore, describe
 from imagesieve.learning.networks import backbones, weights
 from imagesieve.learning.training.checkpoints import Checkpoint
 from imagesieve.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
@@ -150,14 +150,17 @@ def read_data(options: argparse.Namespace) -> Dataset:
 
 @contextlib.contextmanager
 def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
-    """Yield the store of features; a temporary one if nothing in it is to be reused."""
+    """Yield the store of features; a temporary one if nothing in it is to be reused.
+
+    That of a killed process is removed by the next.
+    """
     folder = plan.path.parent
     # What a network that is trained from scratch makes of images is of no use to the next training.
     if options.no_cache or not plan.backbone.pretrained:
-        with feature_store.temporary_store(folder) as store:
-            yield store
+        with scratch_folder(folder, "features") as scratch:
+            yield FeatureStore(scratch / FOLDER_NAME, limit=2**62)
     else:
-        yield feature_store.open_store(folder, options.cache_limit)
+        yield FeatureStore(folder / FOLDER_NAME, options.cache_limit * 1e9)
 
 
 def train(
@@ -329,7 +332,7 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
 
 def report_cache(options: argparse.Namespace) -> int:
     """Print what is stored for later trainings, or clear it and print how much that was."""
-    store = feature_store.open_store(options.model_dir, options.cache_limit)
+    store = FeatureStore(options.model_dir / FOLDER_NAME, options.cache_limit * 1e9)
     if options.clear_cache:
         removed = store.clear()
         left = sum(entry.num_bytes for entry in store.entries())
@@ -349,7 +352,7 @@ def report_cache(options: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            feature_store.describe(entry.about),
+            describe(entry.about),
             entry.num_rows or "",
             console.amount(entry.num_bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at)),

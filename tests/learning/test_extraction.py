@@ -292,7 +292,7 @@ def test_int8_features_of_another_calibration_are_features_of_another_kind(
 ) -> None:
     def about(images: ImageIterator) -> Any:
         with Extractor(network, store, images, "int8") as extractor:
-            return extractor.base.about(of_maps=False)
+            return extractor.base.tables["pooled"]
 
     first = about(images_of(colours.train))
     assert about(images_of(colours.train[:5])) == first  # it was kept

@@ -1,3 +1,4 @@
+import argparse
 import os
 import subprocess
 import sys
@@ -8,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, OutputError
+from imagesieve.learning import script
 from imagesieve.learning.features.store import (
     FeatureStore,
     FeatureTable,
     StoredRows,
     describe,
     row_key,
-    temporary_store,
 )
 
 ABOUT = {"backbone": "B", "image_size": [32, 32], "features": "pooled", "engine": "e"}
@@ -271,7 +273,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_temporary_store_is_gone_afterwards(tmp_path: Path) -> None:
-    with temporary_store(tmp_path) as store:
+    plan = script.Plan(TINY, (32, 32), None, tmp_path / "tiny-1")
+    with script.open_store(plan, argparse.Namespace(no_cache=True)) as store:
         fill(store, range(3))
         assert store.entries()
     assert list(tmp_path.iterdir()) == []

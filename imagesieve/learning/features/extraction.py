@@ -80,7 +80,7 @@ class Extractor:
             OutputError: the features cannot be stored.
         """
         keys = _keys(images, num_views)
-        table = self._open_table(of_maps=False)
+        table = self._open_table("pooled")
         if from_maps:
             self._pool_stored_maps(table, keys)
         self._complete(images, keys, [table], advance)
@@ -93,22 +93,20 @@ class Extractor:
         keys = _keys(images, num_views)
         # Pooled features first: a row that a killed process wrote without its map is made again,
         # and both come out of the same pass.
-        tables = [self._open_table(of_maps=False), self._open_table(of_maps=True)]
+        tables = [self._open_table("pooled"), self._open_table("maps")]
         self._complete(images, keys, tables, advance)
         pooled, maps = (StoredRows(table, keys) for table in tables)
         labels = (images.classes, images.weights)
         return Features(maps, *labels), Features(pooled.load(), *labels)
 
-    def _open_table(self, *, of_maps: bool) -> FeatureTable:
-        about = self.base.about(of_maps=of_maps)
-        shape = self.base.map_shape if of_maps else self.base.pooled_shape
-        return self._stack.enter_context(self._store.table(about, shape))
+    def _open_table(self, name: str) -> FeatureTable:
+        return self._stack.enter_context(self._store.table(*self.base.tables[name]))
 
     def _pool_stored_maps(self, table: FeatureTable, keys: Sequence[Sequence[bytes]]) -> None:
         """Fill a table from maps, if there are any: after fine-tuning only the top is new."""
-        if not self._store.has_table(self.base.about(of_maps=True), self.base.map_shape):
+        if not self._store.has_table(*self.base.tables["maps"]):
             return
-        maps = self._open_table(of_maps=True)
+        maps = self._open_table("maps")
         stored = [key for key in itertools.chain(*keys) if key in maps and key not in table]
         if not stored:
             return

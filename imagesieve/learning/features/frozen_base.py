@@ -51,19 +51,15 @@ class FrozenBase:
         xml: the IR that runs, or None on a GPU.
         batch_size: images in a call; on a CPU one, so that what an image gets does not depend on
             its neighbours.
-        map_shape: of one image's map at the cut.
-        pooled_shape: of its pooled features.
+        tables: of `maps` at the split layer and of `pooled` features, what they are, as JSON
+            values, and the shape of one image's. Features of equal values may be exchanged.
     """
 
     engine: str
     xml: Path | None
     batch_size: int
-    map_shape: tuple[int, ...]
-    pooled_shape: tuple[int, ...]
+    tables: Mapping[str, tuple[dict[str, Any], tuple[int, ...]]]
     _open: Callable[[], "engines.OpenVINOEngine | _KerasRunner"]
-    _labels: Mapping[str, Any]
-    _digest: str
-    _lower_digest: str
 
     @functools.cached_property
     def _runner(self) -> "engines.OpenVINOEngine | _KerasRunner":
@@ -76,11 +72,7 @@ class FrozenBase:
         return self._runner.num_streams
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return maps (batch, *map_shape) and pooled features (batch, *pooled_shape), float32.
-
-        Args:
-            images: (batch, height, width, 3) uint8, RGB.
-        """
+        """Return maps and pooled features of (batch, height, width, 3) uint8 images, float32."""
         maps, pooled = self._runner.run_all(images)
         return maps, pooled
 
@@ -89,16 +81,6 @@ class FrozenBase:
         if self.xml is None:
             raise EngineError("the base was not converted for OpenVINO")
         return self.xml
-
-    def about(self, *, of_maps: bool) -> dict[str, Any]:
-        """Return what the features are, as JSON values; equal ones may be exchanged."""
-        return {
-            **self._labels,
-            "features": "maps" if of_maps else "pooled",
-            "engine": self.engine,
-            "pixels": PIXEL_CONTRACT,
-            "network": self._lower_digest if of_maps else self._digest,
-        }
 
 
 @contextlib.contextmanager
@@ -138,17 +120,14 @@ def open_base(
                 labels["quantised"] = sha256_of(xml.with_suffix(".bin"))
             engine, batch_size = f"openvino-{precision}", 1
             run = functools.partial(engines.OpenVINOEngine, xml, precision)
-        yield FrozenBase(
-            engine,
-            xml,
-            batch_size,
-            tuple(lower.output_shape[1:]),
-            tuple(base.output_shape[1:]),
-            run,
-            labels,
-            digest,
-            network_digest(lower),
-        )
+        labels |= {"engine": engine, "pixels": PIXEL_CONTRACT}
+        digests = {"pooled": digest, "maps": network_digest(lower)}
+        shapes = {"pooled": tuple(base.output_shape[1:]), "maps": tuple(lower.output_shape[1:])}
+        tables = {
+            name: ({**labels, "features": name, "network": digests[name]}, shape)
+            for name, shape in shapes.items()
+        }
+        yield FrozenBase(engine, xml, batch_size, tables, run)
 
 
 def network_digest(model: Any) -> str:

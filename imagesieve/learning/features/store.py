@@ -32,13 +32,15 @@ import numpy as np
 
 from imagesieve.console import amount
 from imagesieve.errors import DataError, OutputError
-from imagesieve.files import locked, reporting_output_errors, scratch_folder
+from imagesieve.files import locked, reporting_output_errors
 
 FOLDER_NAME = ".features"  # hidden, so that it is not mistaken for a model version
 
 _FORMAT = 2  # raise it when older rows would be misread
 _INDEX, _ROWS, _LOCK = "index.sqlite", "rows", ".in-use"
 _SCHEMA = """
+PRAGMA journal_mode = PERSIST;
+PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS entries
     (name TEXT PRIMARY KEY, about TEXT NOT NULL, used_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS features
@@ -53,45 +55,32 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What one folder of the store holds.
-
-    Attributes:
-        about: what its contents are, for people.
-        num_rows: of a table: features of one image in one view each.
-        num_bytes: on disk.
-        used_at: seconds since 1970, when a training last used it.
-    """
+    """What one folder of the store holds."""
 
     about: Mapping[str, Any]
     num_rows: int
     num_bytes: int
-    used_at: float
+    used_at: float  # seconds since 1970
 
 
 class FeatureStore:
     """Tables of features, and what else is costly to compute, for any number of processes."""
 
     def __init__(self, folder: Path, limit: float) -> None:
-        """Use a folder, which need not exist.
+        """Use a folder, which need not exist, for at most `limit` bytes.
 
-        Args:
-            folder: holds nothing else; subfolders that are not in the index are removed.
-            limit: bytes that all entries together may take.
+        It holds nothing else: subfolders that are not in the index are removed.
         """
         self.folder = folder
         self._limit = limit
 
     @contextlib.contextmanager
     def table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator["FeatureTable"]:
-        """Open a table for the block; no process removes it meanwhile.
+        """Open a table for the block; no process removes it meanwhile. See `place`.
 
         Args:
             about: JSON values that say what the rows are; other values, another table.
             row_shape: of the features of one image in one view.
-
-        Raises:
-            DataError: the index is damaged.
-            OutputError: the folder cannot be written.
         """
         about = _of_rows(about, row_shape)
         with (
@@ -102,12 +91,12 @@ class FeatureStore:
             yield table
 
     def has_table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> bool:
-        """Return whether there is a table, without creating one; for the arguments see `table`."""
+        """Return whether there is a table, without creating one."""
         return (self.folder / _name(_of_rows(about, row_shape))).is_dir()
 
     @contextlib.contextmanager
     def place(self, about: Mapping[str, Any]) -> Iterator[Path]:
-        """Yield a folder for other things than rows; no process removes it during the block.
+        """Yield a folder; no process removes it during the block.
 
         Args:
             about: JSON values that say what it is for; other values, another folder.
@@ -132,7 +121,7 @@ class FeatureStore:
         """Return what is there, the last used first."""
         if not (self.folder / _INDEX).exists():
             return []
-        with self._transaction("DEFERRED") as index:
+        with self._connection() as index:
             found = index.execute(
                 "SELECT name, about, (SELECT count(*) FROM features WHERE entry = name), used_at "
                 "FROM entries ORDER BY used_at DESC"
@@ -164,12 +153,8 @@ class FeatureStore:
     def make_room(self, num_bytes: int, what: str) -> None:
         """Ensure that so many bytes can be added; entries not used for longest are removed.
 
-        Args:
-            num_bytes: that will be added.
-            what: needs them, for the error.
-
         Raises:
-            OutputError: the limit or the disk is too small.
+            OutputError: the limit or the disk is too small for `what`.
         """
         needed = f"The features of {what} take {amount(num_bytes)}"
         if num_bytes > self._limit:
@@ -232,30 +217,29 @@ class FeatureStore:
         path = self.folder / _INDEX
         with reporting_output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with _reporting_index_errors(path):
+        try:
             # Threads take turns by a lock of their own, so any of them may use the connection.
             index = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             with contextlib.closing(index):
-                index.execute("PRAGMA journal_mode = PERSIST")
-                index.execute("PRAGMA synchronous = OFF")
                 index.executescript(_SCHEMA)
                 yield index
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise _damaged(self.folder) from error
+            raise OutputError(f"Cannot write {path}: {error}.") from error
 
     @contextlib.contextmanager
-    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """Yield the index; with `IMMEDIATE`, no other process writes to it during the block."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Yield the index; no other process writes to it during the block."""
         with self._connection() as index, index:
-            index.execute(f"BEGIN {kind}")
+            index.execute("BEGIN IMMEDIATE")
             yield index
 
 
 class FeatureTable:
-    """Rows of one kind, found by the content of an image and its augmentation.
-
-    Any thread may call any method. A context manager.
-    """
+    """Rows of one kind, found by the content of an image and its augmentation; for any thread."""
 
     def __init__(
         self,
@@ -287,15 +271,10 @@ class FeatureTable:
             os.fsync(self._file.fileno())
 
     def __contains__(self, key: bytes) -> bool:
-        """Return whether there is a row of this key."""
         return key in self._places
 
     def add(self, keys: Sequence[bytes], rows: Iterable[np.ndarray]) -> None:
-        """Add rows; those of known keys are ignored.
-
-        Args:
-            keys: from `row_key`.
-            rows: as many, each `row_shape`, float16.
+        """Add rows, each `row_shape` float16; those whose keys are there are ignored.
 
         Raises:
             OutputError: they could not be written.
@@ -317,12 +296,7 @@ class FeatureTable:
             self._places |= places
 
     def read(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Return (len(keys), *row_shape) float16.
-
-        Raises:
-            KeyError: there is no row of one of the keys.
-            DataError: a row was altered on disk.
-        """
+        """Return (len(keys), *row_shape) float16, or raise a DataError if a row was altered."""
         rows = np.empty((len(keys), *self.row_shape), np.float16)
         for row, key in zip(rows, keys, strict=True):
             place, checksum = self._places[key]
@@ -339,19 +313,13 @@ class FeatureTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredRows:
-    """Rows of a table as an array (augmentations, images, …) that is read piece by piece.
-
-    Attributes:
-        table: open as long as this is in use.
-        keys: for each augmentation, the key of each image.
-    """
+    """Rows of an open table as an array (augmentations, images, …) that is read piece by piece."""
 
     table: FeatureTable
-    keys: Sequence[Sequence[bytes]]
+    keys: Sequence[Sequence[bytes]]  # for each augmentation, of each image
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Augmentations, images, and the shape of a row."""
         return (len(self.keys), len(self.keys[0]), *self.table.row_shape)
 
     def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -361,34 +329,12 @@ class StoredRows:
         )
 
     def load(self) -> np.ndarray:
-        """Return all rows as one array in memory."""
         return np.stack([self.table.read(keys) for keys in self.keys])
 
 
 def row_key(sha256: str, augmentation: str) -> bytes:
-    """Return the key of an image's features in one augmentation.
-
-    Args:
-        sha256: of the image's file, hexadecimal.
-        augmentation: what was done to the image, "" for nothing.
-    """
+    """Return the key of an image's features in one augmentation ("" for none)."""
     return hashlib.sha256(bytes.fromhex(sha256) + augmentation.encode()).digest()[:16]
-
-
-def open_store(model_dir: Path, limit_gigabytes: float) -> FeatureStore:
-    """Return the store of the versions in a model folder."""
-    return FeatureStore(model_dir / FOLDER_NAME, limit_gigabytes * 1e9)
-
-
-@contextlib.contextmanager
-def temporary_store(parent: Path) -> Iterator[FeatureStore]:
-    """Yield a store that is removed after the block; a killed process's is removed by the next.
-
-    Raises:
-        OutputError: `parent` cannot be written.
-    """
-    with scratch_folder(parent, "features") as folder:
-        yield FeatureStore(folder / FOLDER_NAME, limit=2**62)
 
 
 def describe(about: Mapping[str, Any]) -> str:
@@ -414,16 +360,6 @@ def _size(path: Path) -> int:
             with contextlib.suppress(FileNotFoundError):  # another process removes the entry
                 size += Path(folder, name).stat().st_size
     return size
-
-
-@contextlib.contextmanager
-def _reporting_index_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(path.parent) from error
-        raise OutputError(f"Cannot write {path}: {error}.") from error
 
 
 def _damaged(path: Path) -> DataError:
