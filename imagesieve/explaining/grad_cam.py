@@ -40,13 +40,10 @@ class GradCam:
     """Explains one network; its layers are used as they are, nothing is copied."""
 
     def __init__(self, model: Any) -> None:
-        """Take the network apart: pixels to the last maps, and maps to what the last layer reads.
+        """Divide the network: pixels to the last maps, and maps to what the last layer reads.
 
-        Only the second part is differentiated, so the first may forget its activations.
-
-        Args:
-            model: a flat Keras model from float32 (batch, height, width, 3), 0 to 255, to a softmax
-                over classes, as `network.build` makes them.
+        Only the second part is differentiated, so the first may forget its activations. The model
+        is a flat one from float32 (batch, height, width, 3), 0 to 255, to a softmax over classes.
 
         Raises:
             UsageError: it has no maps of more than one place, or does not end in such a layer.
@@ -63,15 +60,10 @@ class GradCam:
         self._last = last
 
     def heat_map(self, pixels: np.ndarray, class_index: int) -> npt.NDArray[np.float32]:
-        """Return how strongly each place speaks for a class.
+        """Return how strongly each place of (height, width, 3) uint8 RGB pixels speaks for a class.
 
-        Args:
-            pixels: (height, width, 3) uint8, RGB, of the network's size.
-            class_index: of its outputs.
-
-        Returns:
-            (rows, columns) of the last maps, far fewer than pixels, 0 to 1. The strongest place
-            has 1. If nothing in the image speaks for the class, all are 0.
+        The map has the rows and columns of the last maps, far fewer than pixels. The strongest
+        place has 1; if nothing in the image speaks for the class, all are 0.
 
         Raises:
             EngineError: TensorFlow failed, or the network gives numbers that are not finite.

@@ -13,12 +13,7 @@ _MAX_EXAMPLES = 5
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One kind of trouble.
-
-    Attributes:
-        message: one sentence.
-        paths: the files concerned, all of them.
-    """
+    """One kind of trouble: a sentence, and all files concerned."""
 
     message: str
     paths: tuple[Path, ...] = ()
@@ -26,17 +21,13 @@ class Finding:
 
 def audit(dataset: Dataset) -> list[Finding]:
     """Look for unreadable files, leaks between splits, contradicting labels and thin classes."""
-    return [
-        *_unreadable(dataset),
-        *_duplicates(dataset),
-        *_thin_classes(dataset),
-        *_unbalanced(dataset),
-    ]
+    looks = (_unreadable, _duplicates, _thin_classes, _unbalanced)
+    return [finding for look in looks for finding in look(dataset)]
 
 
-def describe(finding: Finding, *, all_paths: bool = False) -> list[str]:
-    """Return a finding as lines: the sentence, then some or all of its files."""
-    shown = finding.paths if all_paths else finding.paths[:_MAX_EXAMPLES]
+def describe(finding: Finding) -> list[str]:
+    """Return a finding as lines: the sentence, then some of its files."""
+    shown = finding.paths[:_MAX_EXAMPLES]
     lines = [finding.message, *(f"  {path}" for path in shown)]
     if len(shown) < len(finding.paths):
         lines.append(f"  … and {len(finding.paths) - len(shown)} more, listed in the log file")
@@ -107,9 +98,5 @@ def _unbalanced(dataset: Dataset) -> Iterator[Finding]:
 
 def summary_rows(dataset: Dataset) -> list[tuple[str, int, int, int]]:
     """Return (class, train, validation, test) counts, one row for each class."""
-    splits: tuple[tuple[Sample, ...], ...] = (dataset.train, dataset.validation, dataset.test)
-    columns = [dataset.counts(split) for split in splits]
-    return [
-        (name, columns[0][index], columns[1][index], columns[2][index])
-        for index, name in enumerate(dataset.classes)
-    ]
+    splits = (dataset.train, dataset.validation, dataset.test)
+    return list(zip(dataset.classes, *map(dataset.counts, splits), strict=True))

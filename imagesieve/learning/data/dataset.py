@@ -249,20 +249,12 @@ def _train_files(train: Path) -> dict[str, list[Path]]:
 def _check_same_classes(
     folder: Path, split: str, classes: Sequence[str], found: Iterable[str]
 ) -> None:
-    missing = sorted(set(classes) - set(found))
-    unknown = sorted(set(found) - set(classes))
-    if missing or unknown:
-        detail = "; ".join(
-            f"{what}: {', '.join(names)}"
-            for what, names in (
-                (f"missing in {split}", missing),
-                (f"missing in {TRAIN}", unknown),
-            )
-            if names
-        )
+    missing = {split: sorted(set(classes) - set(found)), TRAIN: sorted(set(found) - set(classes))}
+    detail = [f"missing in {x}: {', '.join(names)}" for x, names in missing.items() if names]
+    if detail:
         raise DataError(
-            f"{folder / TRAIN} and {folder / split} hold different classes ({detail}): both need "
-            "the same folders with at least one image each."
+            f"{folder / TRAIN} and {folder / split} hold different classes ({'; '.join(detail)}): "
+            "both need the same folders with at least one image each."
         )
 
 
@@ -318,8 +310,10 @@ def _split_by_content(
         aside |= {(class_index, sha256) for sha256 in chosen}
     train = [sample for sample in samples if (sample.class_index, sample.sha256) not in aside]
     validation = [sample for sample in samples if (sample.class_index, sample.sha256) in aside]
-    sides = {sample.sha256: False for sample in train}
-    _write_split_file(folder, sides | {sample.sha256: True for sample in validation})
+    # Images that are away today keep their side for the day they come back.
+    sides = remembered | dict.fromkeys((sample.sha256 for sample in train), False)
+    sides |= dict.fromkeys((sample.sha256 for sample in validation), True)
+    _write_split_file(folder, sides)
     return train, validation
 
 
@@ -369,11 +363,8 @@ def _read_split_file(folder: Path) -> dict[str, bool]:
 
 
 def _write_split_file(folder: Path, aside: dict[str, bool]) -> None:
-    remembered = {sha256: VALIDATION if is_aside else TRAIN for sha256, is_aside in aside.items()}
-    # Images that are away today keep their side for the day they come back.
-    for sha256, is_aside in _read_split_file(folder).items():
-        remembered.setdefault(sha256, VALIDATION if is_aside else TRAIN)
+    splits = {sha256: VALIDATION if aside[sha256] else TRAIN for sha256 in sorted(aside)}
     try:
-        write_json(folder / _SPLIT_FILE, {"images": dict(sorted(remembered.items()))})
+        write_json(folder / _SPLIT_FILE, {"images": splits})
     except OutputError as error:
         _log.warning("The split into train and validation is not remembered: %s", error)

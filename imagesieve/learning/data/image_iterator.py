@@ -63,6 +63,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         class_indices: class name -> index.
         classes: (samples,) int32 class index of each image.
         filepaths: of each image.
+        checked: the samples themselves, in order.
         sha256s: of each image's file.
         weights: (samples,) float32: how many times each image counts. Keras's own `fit` is not
             told; see `weights_of`.
@@ -90,24 +91,24 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         if class_mode not in _CLASS_MODES:
             raise UsageError(f"class_mode is {class_mode!r}: use one of {_CLASS_MODES}.")
         self._generator = generator
-        self._samples = list(samples)
+        self.checked = tuple(samples)
         self._shuffle = shuffle
         self._class_mode = class_mode
         self._augment = augment
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self.epoch = 0
         self.threads = cpu_count()
-        self.samples = self.n = len(self._samples)
+        self.samples = self.n = len(self.checked)
         self.batch_size = batch_size
         self.image_shape = (*image_size, 3)
         self.class_indices = {name: index for index, name in enumerate(classes)}
         self.num_classes = len(self.class_indices)
-        self.classes = np.array([sample.class_index for sample in self._samples], dtype=np.int32)
-        self.filepaths = [str(sample.path) for sample in self._samples]
-        self.sha256s = [sample.sha256 for sample in self._samples]
-        self.weights = np.array([sample.weight for sample in self._samples], dtype=np.float32)
+        self.classes = np.array([sample.class_index for sample in self.checked], dtype=np.int32)
+        self.filepaths = [str(sample.path) for sample in self.checked]
+        self.sha256s = [sample.sha256 for sample in self.checked]
+        self.weights = np.array([sample.weight for sample in self.checked], dtype=np.float32)
         self.filenames = [
-            str(Path(sample.path.parent.name) / sample.path.name) for sample in self._samples
+            str(Path(sample.path.parent.name) / sample.path.name) for sample in self.checked
         ]
 
     @property
@@ -153,10 +154,6 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         """Go back to the first epoch."""
         self.epoch = 0
 
-    def list_samples(self) -> list[Sample]:
-        """Return the samples in order."""
-        return list(self._samples)
-
     def image(self, number: int, view: int) -> np.ndarray:
         """Return one image as (height, width, 3) uint8.
 
@@ -168,7 +165,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
 
     def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:
         """Return several views of one image, which is decoded once; see `image`."""
-        sample = self._samples[number]
+        sample = self.checked[number]
         pixels = decode(sample.path, image_size=self.image_shape[:2]).pixels
         return [self._view(pixels, sample, view) if view else pixels for view in views]
 

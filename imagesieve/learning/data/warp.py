@@ -26,16 +26,9 @@ _REACH = 2  # pixels that bicubic reads beyond the place it is asked for
 
 
 def matrix(parameters: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Return the map from output to input pixels that the parameters ask for.
+    """Return the map from output to input pixels, (3, 3) float64, between pixel centres.
 
-    Args:
-        parameters: those of `ImageDataGenerator.get_random_transform`; what is missing stays as it
-            is.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        (3, 3) float64: output (x, y, 1) to input, between pixel centres, flips included.
+    The parameters are those of `ImageDataGenerator.get_random_transform`; any may be missing.
     """
     theta = math.radians(parameters.get("theta", 0))
     shear = math.radians(parameters.get("shear", 0))
@@ -61,7 +54,7 @@ def is_identity(matrix: np.ndarray) -> bool:
 def warp(
     x: np.ndarray, matrix: np.ndarray, *, interpolation_order: int, fill_mode: str, cval: float
 ) -> np.ndarray:
-    """Warp an image.
+    """Return an image after a warp, of the same shape and type.
 
     Args:
         x: (height, width, channels), uint8 or a float type.
@@ -69,9 +62,6 @@ def warp(
         interpolation_order: a key of `RESAMPLING`.
         fill_mode: a key of `PAD_MODES`: what lies beyond the edges.
         cval: the value there when `fill_mode` is `constant`.
-
-    Returns:
-        an array of the same shape and type.
     """
     height, width = x.shape[:2]
     margins = _margins(matrix, height, width)

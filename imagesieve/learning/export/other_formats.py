@@ -24,19 +24,12 @@ MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and an export
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One way to export.
+    """One way to export."""
 
-    Attributes:
-        path: of the file or folder, inside the folder of the exports.
-        keras_name: what `keras.Model.export` calls it.
-        packages: that it needs besides TensorFlow.
-        read: gives a file's answers to (batch, height, width, 3) uint8 images.
-    """
-
-    path: str
-    keras_name: str
-    packages: tuple[str, ...]
-    read: Callable[[Path, np.ndarray], np.ndarray]
+    path: str  # of the file or folder, inside the folder of the exports
+    keras_name: str  # what `keras.Model.export` calls it
+    packages: tuple[str, ...]  # that it needs besides TensorFlow
+    read: Callable[[Path, np.ndarray], np.ndarray]  # its answers to uint8 images
 
 
 def check(formats: Sequence[str]) -> None:
@@ -145,7 +138,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def _num_bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
+    files = [path, *path.rglob("*")]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 

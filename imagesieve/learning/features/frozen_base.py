@@ -200,7 +200,7 @@ def _converted(both: Any, place: Path, images: ImageIterator, precision: str) ->
         if not int8.exists():
             _log.info("Quantising the network to int8.")
             with new_folder(place / _INT8) as folder:
-                samples = quantize.calibration_samples(images.list_samples())
+                samples = quantize.calibration_samples(images.checked)
                 size = both.input_shape[1:3]
                 pixels = [decode(x.path, image_size=size).pixels for x in samples]
                 quantize.quantise(f32, pixels, folder / int8.name)

@@ -36,10 +36,7 @@ def write_ir(model: Any, xml: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Return an OpenVINO model; it stays whole when its files are removed.
-
-    Args:
-        path: of an IR, or of anything else that OpenVINO reads.
+    """Return an OpenVINO model, which stays whole when its files are removed.
 
     Raises:
         EngineError: OpenVINO is not installed, or cannot read it.

@@ -27,11 +27,9 @@ NUM_CALIBRATION_IMAGES = 100
 def calibration_samples(
     samples: Sequence[Sample], count: int = NUM_CALIBRATION_IMAGES
 ) -> list[Sample]:
-    """Choose samples evenly over the classes: by content, so that names and order do not matter.
+    """Choose up to `count` training samples evenly over the classes.
 
-    Args:
-        samples: for training; those for validation measure the result.
-        count: how many, if there are as many.
+    By content, so that names and order do not matter.
     """
     seen: collections.Counter[int] = collections.Counter()
     ranked = []
@@ -43,10 +41,10 @@ def calibration_samples(
 
 
 def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
-    """Write the int8 form of an IR.
+    """Write the int8 form of an IR in single precision.
 
     Args:
-        xml: an IR in single precision.
+        xml: of the IR.
         images: (height, width, 3), RGB, 0 to 255, of the model's size, to calibrate on.
         target: the XML file to write; its `.bin` comes beside it.
 
@@ -60,7 +58,7 @@ def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
         try:
             quantised = nncf.quantize(
                 openvino.Core().read_model(xml),
-                nncf.Dataset(images, _batch_of_one),
+                nncf.Dataset(images, lambda image: image[np.newaxis].astype(np.float32)),
                 subset_size=len(images),
             )
         except Exception as error:  # NNCF raises whatever OpenVINO and its own parts raise
@@ -68,10 +66,6 @@ def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
                 f"NNCF cannot quantise it: {type(error).__name__}: {error}"
             ) from error
     openvino.save_model(quantised, target, compress_to_fp16=False)
-
-
-def _batch_of_one(image: np.ndarray) -> np.ndarray:
-    return image[np.newaxis].astype(np.float32)
 
 
 def _import_nncf() -> Any:
