@@ -108,12 +108,9 @@ def load(version: versions.ModelVersion) -> GradCam:
 def overlay(
     pixels: np.ndarray, heat: npt.NDArray[np.float32], size: tuple[int, int]
 ) -> Image.Image:
-    """Lay a heat map over its image.
+    """Lay a heat map, (rows, columns) from 0 to 1, over its (height, width, 3) uint8 pixels.
 
-    Args:
-        pixels: (height, width, 3) uint8, RGB, as the network saw them.
-        heat: (rows, columns) from 0 to 1.
-        size: (width, height) in pixels to stretch both to.
+    Both are stretched to `size`, (width, height) in pixels.
     """
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)

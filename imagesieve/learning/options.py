@@ -18,14 +18,7 @@ _CACHE_GB = 20.0  # 60,000 images in two views at InceptionV3's split layer
 def add_options(
     parser: argparse.ArgumentParser, *, epochs: int, learning_rate: float, rate_help: str
 ) -> None:
-    """Add the options; the two scripts differ in these defaults.
-
-    Args:
-        parser: of the script.
-        epochs: default of `--epochs`.
-        learning_rate: default of `--learning-rate`.
-        rate_help: what the rate is for.
-    """
+    """Add the options; the two scripts differ in two defaults, and in what the rate is for."""
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument(
         "--epochs",

@@ -136,12 +136,10 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
     def get_random_transform(
         self, img_shape: tuple[int, ...], seed: Any = None
     ) -> dict[str, float | bool | None]:
-        """Draw parameters of one transformation.
+        """Draw parameters of one transformation of a (height, width, channels) image.
 
-        Args:
-            img_shape: (height, width, channels).
-            seed: an integer or a sequence of integers; the same one gives the same parameters, and
-                no other random state is read or changed. None draws afresh.
+        The same seed, an integer or a sequence of them, gives the same parameters, and no other
+        random state is read or changed. None draws afresh.
         """
         random = np.random.default_rng(seed)
         height, width = img_shape[0], img_shape[1]
@@ -168,13 +166,9 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         return parameters
 
     def apply_transform(self, x: np.ndarray, transform_parameters: Mapping[str, Any]) -> np.ndarray:
-        """Transform one image; parameters are those of `get_random_transform`.
+        """Return a transformed (height, width, channels) image, in its own type.
 
-        Args:
-            x: (height, width, channels), uint8 or a float type.
-
-        Returns:
-            an array of the same shape and type.
+        The parameters are those of `get_random_transform`.
         """
         matrix = warp.matrix(transform_parameters, x.shape[0], x.shape[1])
         if not warp.is_identity(matrix):

@@ -117,7 +117,6 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         return self.classes
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
         return math.ceil(self.n / self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
@@ -147,20 +146,13 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
             self.on_epoch_end()
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order and augmentation."""
         self.epoch += 1
 
     def reset(self) -> None:
-        """Go back to the first epoch."""
         self.epoch = 0
 
     def image(self, number: int, view: int) -> np.ndarray:
-        """Return one image as (height, width, 3) uint8.
-
-        Args:
-            number: its position.
-            view: 0 is the image as it is; each other number is one augmentation of it.
-        """
+        """Return one image as (height, width, 3) uint8: view 0 as it is, others augmented."""
         return self.views(number, [view])[0]
 
     def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:

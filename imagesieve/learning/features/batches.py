@@ -30,12 +30,10 @@ class Features:
     weights: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
     @property
     def num_views(self) -> int:
-        """How many views of each image there are."""
         return self.values.shape[0]
 
     @property
@@ -44,24 +42,16 @@ class Features:
         return self.values.shape[2:]
 
     def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
-        """Return float32 (len(numbers), …): of each image the view that stands beside it.
-
-        Args:
-            views: integers from 0 to `num_views` - 1.
-            numbers: as many positions of images.
-        """
+        """Return float32 (len(numbers), …): of each image the view that stands beside it."""
         return self.values[views, numbers].astype(np.float32)
 
 
 def extract(network: Any, images: ImageIterator) -> npt.NDArray[np.float32]:
-    """Run a network over images as they are, once.
+    """Return what a network gives for images as they are, (images, …) float32.
 
     Args:
         network: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
         images: neither shuffled nor augmented, with labels.
-
-    Returns:
-        (images, …) float32.
 
     Raises:
         DataError: an image became unreadable since the data folder was checked.
@@ -91,7 +81,6 @@ class FeatureBatches:
         self._order, self._views = self._drawn()
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
         return -(-len(self._features) // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +94,6 @@ class FeatureBatches:
         return np.ones(len(chosen), np.float32) if weights is None else weights[chosen]
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order and views."""
         self._epoch += 1
         self._order, self._views = self._drawn()
 

@@ -54,9 +54,8 @@ def write_with_head(base: Any, head: Any, xml: Path) -> None:
 
     Args:
         base: from `read`; its last output are pooled features (batch, num_features).
-        head: Keras model from pooled features to probabilities, made by `network.build` or
-            `network.with_logistic_head`.
-        xml: the file to write; its `.bin` comes beside it. The folder is made.
+        head: Keras model from pooled features to probabilities.
+        xml: as in `write_ir`.
 
     Raises:
         EngineError: the head has a layer that is not known here.

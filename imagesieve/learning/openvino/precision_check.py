@@ -189,11 +189,7 @@ def compare(
 
 
 def decode_samples(samples: Sequence[Sample], image_size: tuple[int, int]) -> list[np.ndarray]:
-    """Return the samples' pixels, each (height, width, 3) uint8.
-
-    Raises:
-        ImageError: an image changed since it was checked.
-    """
+    """Return the samples' pixels, each (height, width, 3) uint8."""
     return [decode(sample.path, image_size=image_size).pixels for sample in samples]
 
 
