@@ -353,5 +353,5 @@ def test_checking_advances_by_every_file_also_an_unreadable_one(tmp_path: Path) 
     (tmp_path / "train/red/broken.png").write_bytes(b"?")
     paths = list_files(tmp_path / "train")
     steps: list[int] = []
-    samples, rejects = dataset.check_files(paths, [0] * len(paths), steps.append)
+    samples, rejects = dataset.check_files([(path, 0) for path in paths], steps.append)
     assert (sum(steps), len(samples), len(rejects)) == (13, 12, 1)

@@ -59,9 +59,7 @@ def take_in(
     history = read_corrections(folder)
     files, rejects = _list(folder, dataset.classes, history)
     advance(len(rejects))
-    found, unreadable = check_files(
-        [path for path, _ in files], [index for _, index in files], advance
-    )
+    found, unreadable = check_files(files, advance)
     _warn_of_unknown(found, history, folder)
     _warn_of_rejected(dataset, history)
     train, outdated = _without_outdated(dataset, found, history, folder)

@@ -125,15 +125,8 @@ class Dataset:
         return [per_class[index] for index in range(len(self.classes))]
 
 
-def read_dataset(
-    folder: Path, *, validation_fraction: float = VALIDATION_FRACTION, quiet: bool = True
-) -> Dataset:
-    """Read a data folder and check every image in it.
-
-    Args:
-        folder: holds `train/` and perhaps `validation/` and `test/`.
-        validation_fraction: 0 to 1, of each class, when there is no `validation/`.
-        quiet: show no progress.
+def read_dataset(folder: Path, *, quiet: bool = True) -> Dataset:
+    """Read a data folder and check every image in it, with progress unless `quiet`.
 
     Raises:
         DataError: there is nothing to train on; the sentence says what is missing.
@@ -148,9 +141,7 @@ def read_dataset(
     _check_counts(folder / TRAIN, classes, samples[TRAIN])
     split_by_content = VALIDATION not in files
     if split_by_content:
-        samples[TRAIN], samples[VALIDATION] = _split_by_content(
-            folder, samples[TRAIN], validation_fraction
-        )
+        samples[TRAIN], samples[VALIDATION] = _split_by_content(folder, samples[TRAIN])
     else:
         _check_counts(folder / VALIDATION, classes, samples[VALIDATION], minimum=1)
     return Dataset(
@@ -165,13 +156,17 @@ def read_dataset(
 
 
 def check_files(
-    paths: Sequence[Path],
-    class_indices: Sequence[int],
-    advance: Callable[[int], None] = lambda count: None,
+    files: Sequence[tuple[Path, int]], advance: Callable[[int], None] = lambda count: None
 ) -> tuple[list[Sample], list[Reject]]:
-    """Decode every file once, small, and separate readable from unusable ones, both in order."""
+    """Decode every file once, small, and separate readable from unusable ones, both in order.
 
-    def check(path: Path, class_index: int) -> Sample | Reject:
+    Args:
+        files: paths and class indices.
+        advance: called with the number of files just checked, from any thread.
+    """
+
+    def check(file: tuple[Path, int]) -> Sample | Reject:
+        path, class_index = file
         try:
             image = images.decode(path, image_size=fingerprints.CHECK_SIZE)
         except ImageError as error:
@@ -182,7 +177,7 @@ def check_files(
         return Sample(path, class_index, image.sha256, fingerprint)
 
     with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
-        checked = list(pool.map(check, paths, class_indices))
+        checked = list(pool.map(check, files))
     samples = [found for found in checked if isinstance(found, Sample)]
     rejects = [found for found in checked if isinstance(found, Reject)]
     for reject in rejects:
@@ -278,26 +273,22 @@ def _check_splits(
     files: Mapping[str, Mapping[str, list[Path]]], *, quiet: bool
 ) -> tuple[dict[str, list[Sample]], list[Reject]]:
     """Return the samples of each split, near-duplicates found among all, and what is unusable."""
-    listed = [
-        (path, index, split)
+    listed = {
+        (path, index): split
         for split, classes in files.items()
         for index, paths in enumerate(classes.values())
         for path in paths
-    ]
+    }
     with console.progress("checking images", len(listed), quiet=quiet) as advance:
-        found, rejects = check_files(
-            [path for path, _, _ in listed], [index for _, index, _ in listed], advance
-        )
-    split_of = {path: split for path, _, split in listed}
+        found, rejects = check_files(list(listed), advance)
+    split_of = {path: split for (path, _), split in listed.items()}
     samples: dict[str, list[Sample]] = {split: [] for split in files}
     for sample in group_near_duplicates(found):
         samples[split_of[sample.path]].append(sample)
     return samples, rejects
 
 
-def _split_by_content(
-    folder: Path, samples: list[Sample], fraction: float
-) -> tuple[list[Sample], list[Sample]]:
+def _split_by_content(folder: Path, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Set aside whole groups of near-duplicates, in an order that only content decides."""
     remembered = _read_split_file(folder)
     groups: dict[tuple[int, str], set[str]] = collections.defaultdict(set)
@@ -306,7 +297,7 @@ def _split_by_content(
     aside: set[tuple[int, str]] = set()  # an image in two classes takes a side in each
     for class_index in sorted({sample.class_index for sample in samples}):
         members = [sorted(group) for (index, _), group in groups.items() if index == class_index]
-        chosen = _choose_aside(sorted(members), fraction, remembered)
+        chosen = _choose_aside(sorted(members), remembered)
         aside |= {(class_index, sha256) for sha256 in chosen}
     train = [sample for sample in samples if (sample.class_index, sample.sha256) not in aside]
     validation = [sample for sample in samples if (sample.class_index, sample.sha256) in aside]
@@ -317,12 +308,10 @@ def _split_by_content(
     return train, validation
 
 
-def _choose_aside(
-    groups: list[list[str]], fraction: float, remembered: dict[str, bool]
-) -> set[str]:
+def _choose_aside(groups: list[list[str]], remembered: dict[str, bool]) -> set[str]:
     """Choose from one class's groups of near-duplicates, each a sorted list of SHA-256."""
     total = sum(len(group) for group in groups)
-    wanted = min(total - 1, max(1, round(total * fraction)))
+    wanted = min(total - 1, max(1, round(total * VALIDATION_FRACTION)))
     aside: set[str] = set()
     undecided = []
     for group in groups:

@@ -192,9 +192,7 @@ def _list_samples(
     directory: Path, names: Sequence[str], files: Mapping[str, Sequence[Path]]
 ) -> list[dataset.Sample]:
     listed = [(path, index) for index, name in enumerate(names) for path in files.get(name, ())]
-    samples, rejects = dataset.check_files(
-        [path for path, _ in listed], [index for _, index in listed]
-    )
+    samples, rejects = dataset.check_files(listed)
     for reject in rejects:
         _log.warning("left out %s: %s", reject.path, reject.reason)
     if not samples:
