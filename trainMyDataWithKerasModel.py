@@ -34,12 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:
-        return script.report_cache(options)
+        script.report_cache(options)
+        return 0
     script.start("train", options)
     plan = script.plan_training(options)
     dataset = script.read_data(options)
     if options.check_only:
-        return script.report_check(dataset, options)
+        script.report_check(dataset, options)
+        return 0
     with script.open_store(plan, options) as store:
         trained = script.train(plan, dataset, options, store)
         version = script.save(trained, dataset, plan, options, store)

@@ -22,7 +22,7 @@ from imagesieve.learning.data import audit as audits
 from imagesieve.learning.data import corrections
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.export import other_formats
-from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore, describe
+from imagesieve.learning.features.store import FOLDER_NAME, Entry, FeatureStore, describe
 from imagesieve.learning.networks import backbones, weights
 from imagesieve.learning.training.checkpoints import Checkpoint
 from imagesieve.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
@@ -308,7 +308,7 @@ def report(
     )
 
 
-def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
+def report_check(dataset: Dataset, options: argparse.Namespace) -> None:
     """Close a `--check-only` run."""
     findings = audits.audit(dataset)
     if options.json:
@@ -319,50 +319,40 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> int:
             "validation": len(dataset.validation),
             "test": len(dataset.test),
             "findings": [
-                {"message": finding.message, "paths": [str(path) for path in finding.paths]}
-                for finding in findings
+                {"message": x.message, "paths": list(map(str, x.paths))} for x in findings
             ],
         }
         console.print_json(value)
-        return 0
+        return
     outcome = f"{len(findings)} notes above" if findings else "nothing wrong was found"
     _log.info("Checked %s: %s; it can be trained on.", dataset.folder, outcome)
-    return 0
 
 
-def report_cache(options: argparse.Namespace) -> int:
+def report_cache(options: argparse.Namespace) -> None:
     """Print what is stored for later trainings, or clear it and print how much that was."""
     store = FeatureStore(options.model_dir / FOLDER_NAME, options.cache_limit * 1e9)
-    if options.clear_cache:
-        removed = store.clear()
-        left = sum(entry.num_bytes for entry in store.entries())
-        if options.json:
-            console.print_json({"folder": str(store.folder), "removed": removed, "left": left})
-            return 0
-        in_use = f"; {console.amount(left)} are in use" if left else ""
-        print(f"Removed {console.amount(removed)} from {store.folder}{in_use}.")
-        return 0
+    removed = store.clear() if options.clear_cache else 0
     entries = store.entries()
+    total = sum(entry.num_bytes for entry in entries)
     if options.json:
         holdings = [{**x.about, "rows": x.num_rows, "bytes": x.num_bytes} for x in entries]
-        console.print_json({"folder": str(store.folder), "holdings": holdings})
-        return 0
-    if not entries:
+        cleared = {"removed": removed, "left": total}
+        found = cleared if options.clear_cache else {"holdings": holdings}
+        console.print_json({"folder": str(store.folder), **found})
+    elif options.clear_cache:
+        in_use = f"; {console.amount(total)} are in use" if total else ""
+        print(f"Removed {console.amount(removed)} from {store.folder}{in_use}.")
+    elif not entries:
         print(f"Nothing is stored in {store.folder}.")
-        return 0
-    rows = [
-        (
-            describe(entry.about),
-            entry.num_rows or "",
-            console.amount(entry.num_bytes),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at)),
-        )
-        for entry in entries
-    ]
-    print(console.table(["stored", "rows", "size", "last used"], rows))
-    total = sum(entry.num_bytes for entry in entries)
-    print(f"{console.amount(total)} in {store.folder}; --clear-cache removes it.")
-    return 0
+    else:
+        rows = [_cache_row(entry) for entry in entries]
+        print(console.table(["stored", "rows", "size", "last used"], rows))
+        print(f"{console.amount(total)} in {store.folder}; --clear-cache removes it.")
+
+
+def _cache_row(entry: Entry) -> tuple[object, ...]:
+    used_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at))
+    return describe(entry.about), entry.num_rows or "", console.amount(entry.num_bytes), used_at
 
 
 def _describe_corrections(dataset: Dataset, folder: Path) -> str:
