@@ -551,7 +551,7 @@ def straightforward(images: ImageIterator, number: int, settings: Mapping[str, A
     """One augmented image by NumPy's own padding and a matrix that is put together at length."""
     height, width = images.image_shape[:2]
     pixels = decode(images.filepaths[number], image_size=(height, width)).pixels
-    seed = (3, images.epoch + 1, int(images._samples[number].sha256[:16], 16))
+    seed = (3, images.epoch + 1, int(images.checked[number].sha256[:16], 16))
     drawn = ImageDataGenerator(**settings).get_random_transform((height, width, 3), seed)
     angle, shear = math.radians(drawn["theta"] or 0), math.radians(drawn["shear"] or 0)
     turn = np.array(
