@@ -42,21 +42,13 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run will do, with all options checked.
-
-    Attributes:
-        backbone: the row of the table.
-        image_size: (height, width) in pixels.
-        policy: of the new version; None chooses one for its classes.
-        path: of the new version.
-        old: the version to train further, or None.
-    """
+    """What a run will do, with all options checked."""
 
     backbone: backbones.Backbone
-    image_size: tuple[int, int]
-    policy: DecisionPolicy | None
-    path: Path
-    old: versions.ModelVersion | None = None
+    image_size: tuple[int, int]  # (height, width) in pixels
+    policy: DecisionPolicy | None  # of the new version; None chooses one for its classes
+    path: Path  # of the new version
+    old: versions.ModelVersion | None = None  # to train further
 
     @property
     def name(self) -> str:

@@ -38,23 +38,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image that decodes.
-
-    Attributes:
-        path: of the file.
-        class_index: position of its class in `Dataset.classes`.
-        sha256: of the file's bytes.
-        fingerprint: from `fingerprints.fingerprint`.
-        weight: how many times it counts in training.
-        group: equal for near-duplicates of one class; "" for an image that was not compared.
-    """
+    """One image that decodes."""
 
     path: Path
-    class_index: int
-    sha256: str
-    fingerprint: bytes
-    weight: float = 1.0
-    group: str = ""
+    class_index: int  # in `Dataset.classes`
+    sha256: str  # of the file's bytes
+    fingerprint: bytes  # from `fingerprints.fingerprint`
+    weight: float = 1.0  # how many times it counts in training
+    group: str = ""  # equal for near-duplicates of one class; "" if it was not compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,27 +58,16 @@ class Reject:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The images of a data folder.
-
-    Attributes:
-        folder: the data folder.
-        classes: names, alphabetical; a sample's `class_index` points into it.
-        train: samples to learn from.
-        validation: samples to choose and measure on.
-        test: samples that only the final report sees; often empty.
-        rejects: files that are left out, unreadable ones above all.
-        split_by_content: whether `validation` was taken out of `train/`.
-        corrections: those of `train` that people corrected in the service.
-    """
+    """The images of a data folder."""
 
     folder: Path
-    classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    validation: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    classes: tuple[str, ...]  # alphabetical
+    train: tuple[Sample, ...]  # to learn from
+    validation: tuple[Sample, ...]  # to choose and measure on
+    test: tuple[Sample, ...]  # which only the final report sees; often empty
     rejects: tuple[Reject, ...]
-    split_by_content: bool
-    corrections: tuple[Sample, ...] = ()
+    split_by_content: bool  # whether `validation` was taken out of `train/`
+    corrections: tuple[Sample, ...] = ()  # those of `train` that people corrected in the service
 
     @property
     def groups(self) -> np.ndarray:

@@ -45,16 +45,13 @@ def check(formats: Sequence[str]) -> None:
 
 
 def export(model: Any, folder: Path, name: str, images: np.ndarray) -> dict[str, Any]:
-    """Write a Keras model in another format, open it again and compare its answers.
+    """Write a Keras model in another format; return how its answers compare, as JSON values.
 
     Args:
         model: a Keras classifier that takes pixels from 0 to 255.
         folder: gets `model.onnx`, `saved_model/` or `model.tflite`; made if need be.
         name: of the format, one of `FORMATS`.
         images: (batch, height, width, 3) uint8, to compare on.
-
-    Returns:
-        JSON values for the manifest: what was measured.
 
     Raises:
         EngineError: the format, which it names, could not be written or gives other answers than

@@ -33,17 +33,9 @@ def write(
     trained: "Trained",
     dataset: Dataset,
 ) -> None:
-    """Write the report.
+    """Write the report of version `name` as one HTML file, or raise an OutputError.
 
-    Args:
-        path: the HTML file.
-        name: of the version.
-        manifest: complete but for the files' checksums.
-        trained: its fits, and its probabilities for the validation images.
-        dataset: what it was trained and measured on.
-
-    Raises:
-        OutputError: it could not be written.
+    The manifest is complete but for the files' checksums.
     """
     import jinja2
     import markupsafe

@@ -34,26 +34,17 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
-    """What a version holds besides the Keras model and the OpenVINO IR.
+    """What a version holds besides the Keras model and the OpenVINO IR."""
 
-    Attributes:
-        int8_max_drop: of the validation accuracy, 0 to 1, for int8 to be served; None for no int8.
-        formats: of `other_formats.FORMATS`; see `other_formats.check`.
-    """
-
-    int8_max_drop: float | None = 0.005
-    formats: tuple[str, ...] = ()
+    int8_max_drop: float | None = 0.005  # of the validation accuracy, 0 to 1; None for no int8
+    formats: tuple[str, ...] = ()  # of `other_formats.FORMATS`
 
 
 DEFAULT_EXPORT = ExportSettings()
 
 
 def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFAULT_EXPORT) -> None:
-    """Fail before the training when its result cannot be stored.
-
-    Raises:
-        OutputError: the disk has too little space left, or the folder cannot be written to.
-    """
+    """Raise an OutputError before the training when its result cannot be stored."""
     bytes_of_a_parameter = 4 * (2 + len(export.formats)) + (export.int8_max_drop is not None)
     wanted = bytes_of_a_parameter * network.model.count_params() + _SPARE_BYTES
     existing = next(

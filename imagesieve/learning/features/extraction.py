@@ -70,7 +70,7 @@ class Extractor:
         Args:
             images: what to run the base on.
             num_views: 1 for the images as they are, more for augmented views beside them.
-            advance: called with the number of views that are finished.
+            advance: called with the number of views just finished.
             from_maps: pool stored maps instead of running the whole base. The result differs a
                 little from the engine's, so it is for training, not for comparing precisions.
 

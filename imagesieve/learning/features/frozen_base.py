@@ -87,11 +87,9 @@ class FrozenBase:
 def open_base(
     network: Network, store: FeatureStore, images: ImageIterator, precision: str = AUTO
 ) -> Iterator[FrozenBase]:
-    """Make the base of a network ready to run.
+    """Make the base of a network ready to run; the converted network goes into the store.
 
     Args:
-        network: whose base is meant.
-        store: keeps the converted network.
         images: for training; a few of them are used to compare the precisions, and some to
             calibrate int8.
         precision: `auto` for what is quickest and close enough; or one of `engines.PRECISIONS`.

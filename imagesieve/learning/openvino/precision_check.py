@@ -41,21 +41,13 @@ CheckResult = dict[str, Any]  # JSON values for the manifest: `passed`, `reason`
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionCheck:
-    """Writes a network as IR in every precision, and compares each with f32.
-
-    Attributes:
-        network: the trained network.
-        dataset: validation images to measure on, training images to calibrate int8 on.
-        store: of features; what it has of the base is not computed again.
-        golden_images: of the version, which the service will check every engine with.
-        xml: of the IR in f32, to write; that of int8 comes beside it.
-    """
+    """Writes a network as IR in every precision, and compares each with f32."""
 
     network: Network
-    dataset: Dataset
-    store: FeatureStore
-    golden_images: golden.Golden
-    xml: Path
+    dataset: Dataset  # validation images to measure on, training images to calibrate int8 on
+    store: FeatureStore  # what it has of the base is not computed again
+    golden_images: golden.Golden  # which the service will check every engine with
+    xml: Path  # of the IR in f32, to write; that of int8 comes beside it
 
     def run(self, int8_max_drop: float | None) -> dict[str, CheckResult]:
         """Return, for each engine and precision, what was measured.
