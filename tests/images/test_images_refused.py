@@ -75,7 +75,7 @@ def test_what_is_no_whole_image_is_refused_by_name(
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_a_image_cut_anywhere_before_its_last_pixels_is_refused(image_format: str) -> None:
+def test_an_image_cut_anywhere_before_its_last_pixels_is_refused(image_format: str) -> None:
     data = FORMATS[image_format]
     for part in range(1, 20):
         with pytest.raises(ImageError):

@@ -19,7 +19,7 @@ HOSTILE_CLASS = "<b>x"
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Give a read data folder: three colour classes, 10 training and 4 validation images each."""
+    """Return a read data folder: three colour classes, 10 training and 4 validation images each."""
     folder = fill(tmp_path_factory.mktemp("colours"), 10)
     fill(folder, 4, split="validation")
     (folder / "train/red/broken.jpg").write_bytes(b"\xff\xd8\xff no image")
@@ -28,7 +28,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def make_network() -> Callable[..., Any]:
-    """Give a function that builds MobileNetV2 for 32×32 pixels with random weights and 3 classes.
+    """Return a function that builds MobileNetV2 for 32×32 pixels with random weights and 3 classes.
 
     Building takes a second, so a network of the same seed is used again, with its first weights,
     unless a `fresh` one is asked for.
@@ -96,7 +96,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def blobs() -> Callable[..., Any]:
-    """Give a function that makes features of 1280 numbers in which three classes lie apart."""
+    """Return a function that makes features of 1280 numbers in which three classes lie apart."""
     from imagesieve.learning.features.batches import Features
 
     def make(counts: tuple[int, ...], seed: int, spread: float = 1.0, views: int = 1) -> Any:
@@ -110,5 +110,5 @@ def blobs() -> Callable[..., Any]:
 
 @pytest.fixture
 def log_folder(tmp_path: Path) -> Path:
-    """Give a folder for TensorBoard's events."""
+    """Return a folder for TensorBoard's events."""
     return tmp_path / "log"

@@ -31,7 +31,7 @@ def test_unreadable_files_are_grouped_by_reason_and_all_named(tmp_path: Path) ->
     assert any(each.message.startswith("1 file is left out") for each in found)
 
 
-def test_a_image_in_train_and_validation_is_a_leak_even_when_encoded_again(
+def test_an_image_in_train_and_validation_is_a_leak_even_when_encoded_again(
     tmp_path: Path,
 ) -> None:
     fill(tmp_path, 3)

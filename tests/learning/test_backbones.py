@@ -44,7 +44,7 @@ def built(name: str) -> Any:
 
 
 def noise_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Give float32 (count, height, width, 3) images, each noise around a colour of its own."""
+    """Return float32 (count, height, width, 3) images, each noise around a colour of its own."""
     random = np.random.default_rng(seed)
     colours = random.uniform(0, 255, (count, 1, 1, 3))
     noise = random.normal(0, 30, (count, *size, 3))
@@ -195,7 +195,7 @@ MOBILE = BACKBONES["MobileNetV2"]
 
 @functools.cache
 def plain_mobilenet() -> Any:
-    """Give the network as `keras.applications` has it, with statistics other than the initial."""
+    """Return the network as `keras.applications` has it, with statistics other than the initial."""
     import keras
 
     keras.utils.set_random_seed(5)
@@ -430,7 +430,7 @@ def test_a_download_is_kept_and_checked_each_time(
 
 
 def _output_moments(model: Any, images: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-    """Give (layer, mean, variance per channel) of each batch norm in inference mode."""
+    """Return (layer, mean, variance per channel) of each batch norm in inference mode."""
     import keras
 
     layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]

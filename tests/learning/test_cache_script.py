@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    """Give a store with three rows in a table and a file in another place."""
+    """Return a store with three rows in a table and a file in another place."""
     found = FeatureStore(tmp_path / "modelFile" / FOLDER_NAME, limit=1e9)
     with found.table(ABOUT, (24,)) as table:
         for number in range(3):

@@ -172,7 +172,7 @@ def test_the_newest_are_taken_up_to_a_share_of_the_class_s_weight(
     assert share <= max_share or max_share == 1
 
 
-def test_a_image_on_which_the_model_was_right_counts_once(data: Path, feedback: Feedback) -> None:
+def test_an_image_on_which_the_model_was_right_counts_once(data: Path, feedback: Feedback) -> None:
     said = [("red", "red"), ("red", "blue"), ("red", None)]
     sent = [
         feedback.correct(new("red", number), label, predicted)
@@ -236,7 +236,7 @@ def test_hidden_files_and_folders_are_no_corrections(data: Path, feedback: Feedb
     assert paths(take_in(data).corrections) == {path}
 
 
-def test_of_a_image_in_two_classes_the_one_of_the_history_counts(
+def test_of_an_image_in_two_classes_the_one_of_the_history_counts(
     data: Path, feedback: Feedback
 ) -> None:
     sent = new("green")

@@ -206,7 +206,7 @@ def test_adding_images_never_moves_an_old_one(tmp_path: Path) -> None:
     assert after.counts(after.validation) == [6, 6, 6]
 
 
-def test_a_image_that_was_away_comes_back_to_its_side(tmp_path: Path) -> None:
+def test_an_image_that_was_away_comes_back_to_its_side(tmp_path: Path) -> None:
     before = read_dataset(fill(tmp_path, 6))
     away = before.validation[0].path
     data = away.read_bytes()
@@ -283,7 +283,7 @@ def test_a_class_of_near_duplicates_alone_keeps_most_for_training(tmp_path: Path
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
-def test_every_class_keeps_a_image_on_each_side(tmp_path: Path, count: int) -> None:
+def test_every_class_keeps_an_image_on_each_side(tmp_path: Path, count: int) -> None:
     found = read_dataset(fill(tmp_path, count))
     assert min(found.counts(found.train)) >= 1
     assert min(found.counts(found.validation)) >= 1

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def colour_network() -> network.Network:
-    """Give a network whose first three features are how red, green and blue an image is."""
+    """Return a network whose first three features are how red, green and blue an image is."""
     built = network.build(TINY, 3, SIZE, weights_path=None, seed=0)
     excess = 1.5 * np.eye(3) - 0.5  # of one channel over the other two
     for name, num_inputs, weights in (("stem", 3, excess), ("last", 8, np.eye(3))):
@@ -58,7 +58,7 @@ def with_logistic_head(sureness: float, shift: float = 0.0) -> Any:
 
 
 def image() -> np.ndarray:
-    """Give a grey image with a red and a green square; the green one is not quite whole."""
+    """Return a grey image with a red and a green square; the green one is not quite whole."""
     pixels = np.full((*SIZE, 3), 90, np.uint8)
     for channel, (top, left) in SQUARES.items():
         pixels[top : top + 16, left : left + 16] = 20
@@ -68,7 +68,7 @@ def image() -> np.ndarray:
 
 
 def hottest(heat: np.ndarray) -> tuple[float, float]:
-    """Give the place of the maximum in pixels of the image."""
+    """Return the place of the maximum in pixels of the image."""
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     return (row + 0.5) * SIZE[0] / heat.shape[0], (column + 0.5) * SIZE[1] / heat.shape[1]
 

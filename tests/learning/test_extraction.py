@@ -47,7 +47,7 @@ def build() -> Any:
 
 @pytest.fixture(scope="module")
 def network(colours: Dataset) -> Any:
-    """Give a network with random weights whose features do not drown."""
+    """Return a network with random weights whose features do not drown."""
     built = build()
     plain = images_of(colours.train)
     batch = np.stack([plain.image(number, 0) for number in range(20)])
@@ -57,7 +57,7 @@ def network(colours: Dataset) -> Any:
 
 @pytest.fixture(scope="module")
 def converted(network: Any, colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a store that holds the converted network and nothing else."""
+    """Return a store that holds the converted network and nothing else."""
     folder = tmp_path_factory.mktemp("converted")
     with Extractor(network, FeatureStore(folder, limit=1e9), images_of(colours.train)):
         pass
@@ -162,7 +162,7 @@ def test_a_new_view_costs_one_pass_for_each_image(
     assert forward_passes.total() == 60  # the plain view is the same, whatever the augmentation
 
 
-def test_a_copy_of_a_image_costs_nothing(
+def test_a_copy_of_an_image_costs_nothing(
     network: Any,
     store: FeatureStore,
     colours: Dataset,
@@ -173,7 +173,7 @@ def test_a_copy_of_a_image_costs_nothing(
     np.testing.assert_array_equal(found[:, :3], found[:, 3:])
 
 
-def test_what_a_image_gets_does_not_depend_on_its_neighbours(
+def test_what_an_image_gets_does_not_depend_on_its_neighbours(
     network: Any, converted: Path, colours: Dataset, tmp_path: Path
 ) -> None:
     """Else a training that was interrupted would end otherwise than one that was not."""
@@ -248,7 +248,7 @@ def test_progress_counts_every_view_once(
     assert sum(steps) == 60
 
 
-def test_a_image_that_vanished_is_named(network: Any, store: FeatureStore, tmp_path: Path) -> None:
+def test_an_image_that_vanished_is_named(network: Any, store: FeatureStore, tmp_path: Path) -> None:
     dataset = read_dataset(fill(tmp_path / "data", 5))
     dataset.train[7].path.unlink()
     with pytest.raises(DataError, match=rf"{dataset.train[7].path}.*do not change the folder"):

@@ -26,7 +26,7 @@ def images_of(dataset: Dataset, batch_size: int = 8) -> ImageIterator:
 
 @pytest.fixture(scope="module")
 def pixel_means() -> Any:
-    """Give a network whose features are plain to check: the mean of each channel."""
+    """Return a network whose features are plain to check: the mean of each channel."""
     pixels = keras.Input((32, 32, 3))
     return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels))
 
@@ -42,7 +42,7 @@ def test_features_come_in_order_whatever_the_batch_size(
     np.testing.assert_allclose(found, right, atol=1e-3)
 
 
-def test_a_image_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> None:
+def test_an_image_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> None:
     dataset = read_dataset(fill(tmp_path, 5))
     dataset.train[7].path.unlink()
     with pytest.raises(DataError, match=rf"{dataset.train[7].path}.*do not change the folder"):
@@ -50,7 +50,7 @@ def test_a_image_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> Non
 
 
 def numbered(num_views: int, num_images: int) -> Features:
-    """Give features that say which view of which image they are."""
+    """Return features that say which view of which image they are."""
     view, image = np.mgrid[:num_views, :num_images]
     return Features(np.stack([view, image], axis=-1).astype(np.float16), np.arange(num_images))
 

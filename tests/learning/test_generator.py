@@ -323,7 +323,7 @@ def test_validation_split_goes_by_content_without_overlap_or_augmentation(tmp_pa
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a class folder of 21 images, so that the last batch of 4 is a rest."""
+    """Return a class folder of 21 images, so that the last batch of 4 is a rest."""
     return fill(tmp_path_factory.mktemp("few"), 7) / "train"
 
 
@@ -496,7 +496,7 @@ def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
+def test_an_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
     images = flow(fill(tmp_path, 2) / "train", shuffle=False)
     images.threads = threads
     gone = Path(images.filepaths[1])

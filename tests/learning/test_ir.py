@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uin
 
 @pytest.fixture(scope="module")
 def dense() -> network.Network:
-    """Give a network with a dense head, none of whose weights is zero."""
+    """Return a network with a dense head, none of whose weights is zero."""
     built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
     pixels = IMAGES.astype(np.float32)
     random_weights.set_batch_norm_statistics(built.base, [pixels])

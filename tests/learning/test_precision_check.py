@@ -93,7 +93,7 @@ def first(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def store(first: Run, tmp_path: Path) -> FeatureStore:
-    """Give a copy of the store that the first training left."""
+    """Return a copy of the store that the first training left."""
     return FeatureStore(Path(shutil.copytree(first.store.folder, tmp_path / "store")), limit=1e9)
 
 
@@ -204,7 +204,7 @@ def test_a_version_without_int8_has_none_and_no_result_of_it(
     assert not conversions
 
 
-def test_a_image_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
+def test_an_image_that_cannot_be_calibrated_on_costs_int8_and_not_the_training(
     tmp_path: Path,
 ) -> None:
     folder = fill(tmp_path / "data", 4)

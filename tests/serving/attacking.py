@@ -105,14 +105,14 @@ class Target:
         return response
 
     def head(self, path: str = "/v1/predict", *lines: str) -> bytes:
-        """Give the first lines of a POST."""
+        """Return the first lines of a POST."""
         keys = [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join(
             [f"POST {path} HTTP/1.1", "Host: localhost", *keys, *lines, "", ""]
         ).encode()
 
     def figure(self, name: str) -> float:
-        """Give one of the figures at /metrics."""
+        """Return one of the figures at /metrics."""
         text = self.ask("GET", "/metrics", headers=self.admin).text
         return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
 

@@ -129,14 +129,14 @@ def script_behind_it(target: Target) -> None:
 
 
 def one_bit_png(side: int) -> bytes:
-    """Give a whole image, which is small only as long as nobody unpacks it."""
+    """Return a whole image, which is small only as long as nobody unpacks it."""
     rows = zlib.compress(bytes(((side + 7) // 8 + 1) * side), 9)
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return RED_PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def lossless_webp(width: int, height: int) -> bytes:
-    """Give a small image that announces other sides."""
+    """Return a small image that announces other sides."""
     data = bytearray(encode(RED, "WEBP", lossless=True))
     place = data.index(b"VP8L") + 9
     (bits,) = struct.unpack_from("<I", data, place)
@@ -215,7 +215,7 @@ def moving(*frames: Image.Image) -> bytes:
 
 
 def repeated(image: Image.Image, count: int) -> bytes:
-    """Give a GIF that shows one frame again and again, each time drawn anew."""
+    """Return a GIF that shows one frame again and again, each time drawn anew."""
     data = encode(image, "GIF")
     start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
     return data[:-1] + data[start:-1] * (count - 1) + data[-1:]

@@ -53,7 +53,7 @@ _CUT = """() => [...document.querySelectorAll("main *")]
 
 @contextlib.contextmanager
 def heard(page: Page, event: str, tell: Callable[[Any], Any]) -> Iterator[list[Any]]:
-    """Give a list to which `tell` of each event is added, as long as the block lasts."""
+    """Return a list to which `tell` of each event is added, as long as the block lasts."""
     found: list[Any] = []
 
     def hear(what: Any) -> None:
@@ -67,7 +67,7 @@ def heard(page: Page, event: str, tell: Callable[[Any], Any]) -> Iterator[list[A
 
 
 def file(name: str, data: bytes, media_type: str = "image/jpeg") -> dict[str, Any]:
-    """Give a file as Playwright takes it."""
+    """Return a file as Playwright takes it."""
     return {"name": name, "mimeType": media_type, "buffer": data}
 
 
@@ -82,7 +82,7 @@ def classified(page: Page, number: int = 1) -> None:
 
 
 def murky(seed: int) -> bytes:
-    """Give an image that the model is unsure of; another one for each seed."""
+    """Return an image that the model is unsure of; another one for each seed."""
     return encode(paint((110, 120, 100), seed=seed))
 
 
@@ -124,15 +124,15 @@ def change_answer(page: Page, pattern: str, change: Mapping[str, Any]) -> None:
 
 
 def faint_texts(page: Page) -> Sequence[Any]:
-    """Give the texts that are hard to read, each with its contrast."""
+    """Return the texts that are hard to read, each with its contrast."""
     return page.evaluate(_FAINT)
 
 
 def cut_texts(page: Page) -> Sequence[str]:
-    """Give the texts that do not fit their places."""
+    """Return the texts that do not fit their places."""
     return page.evaluate(_CUT)
 
 
 def sideways_pixels(page: Page) -> int:
-    """Give by how much the page is wider than the window."""
+    """Return by how much the page is wider than the window."""
     return page.evaluate("document.documentElement.scrollWidth - innerWidth")

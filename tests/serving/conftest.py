@@ -23,14 +23,14 @@ expect.set_options(timeout=15_000)  # milliseconds: the machine may be busy
 
 @pytest.fixture(scope="session")
 def site(version_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a running service."""
+    """Return the address of a running service."""
     with serving(tmp_path_factory.mktemp("server"), version_path, *POLICY) as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Give a running Chromium."""
+    """Return a running Chromium."""
     with sync_playwright() as playwright:
         path = str(CHROMIUM) if CHROMIUM.exists() else None
         browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
@@ -40,19 +40,19 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def shared_tab(browser: Browser) -> Page:
-    """Give a tab for all tests: to open one takes the browser a second, to load a page a third."""
+    """Return a tab for all tests: opening one takes a second, loading a page a third of it."""
     return browser.new_context(viewport=DESKTOP).new_page()
 
 
 @pytest.fixture(scope="session")
 def shared_phone(browser: Browser) -> Page:
-    """Give a tab of a telephone for all tests."""
+    """Return a tab of a telephone for all tests."""
     return browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
 
 
 @pytest.fixture
 def tab(shared_tab: Page) -> Iterator[Page]:
-    """Give the tab, in which a test opens what it wants.
+    """Return the tab, in which a test opens what it wants.
 
     A test that has answers changed says so before it opens the page: of a page that is open
     already, a request soon after could slip through.
@@ -64,7 +64,7 @@ def tab(shared_tab: Page) -> Iterator[Page]:
 
 @pytest.fixture
 def phone(shared_phone: Page) -> Iterator[Page]:
-    """Give the tab of a telephone, in which a test opens what it wants."""
+    """Return the tab of a telephone, in which a test opens what it wants."""
     yield shared_phone
     _tidy(shared_phone)
     shared_phone.set_viewport_size(PHONE)
@@ -72,14 +72,14 @@ def phone(shared_phone: Page) -> Iterator[Page]:
 
 @pytest.fixture
 def page(tab: Page, site: str) -> Page:
-    """Give the page for trying the model, freshly loaded."""
+    """Return the page for trying the model, freshly loaded."""
     tab.goto(site)
     return tab
 
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Callable[..., Path]:
-    """Give a function that writes a file of keys."""
+    """Return a function that writes a file of keys."""
 
     def write(text: str | bytes, mode: int = 0o600) -> Path:
         path = tmp_path / "keys.txt"
@@ -92,7 +92,7 @@ def key_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebHost]:
-    """Give a running server that every name leads to, whatever the port."""
+    """Return a running server that every name leads to, whatever the port."""
     with WebHost() as server:
         monkeypatch.setattr(
             socket, "getaddrinfo", lambda *a, **k: [place("127.0.0.1", server.port)]
@@ -102,7 +102,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebHost]:
 
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Give the addresses that somebody tries to connect to, which never works."""
+    """Return the addresses that somebody tries to connect to, which never works."""
     tried: list[Any] = []
 
     def connect(_: socket.socket, address: Any) -> None:

@@ -22,7 +22,7 @@ Place = tuple[Any, ...]
 
 
 def place(address: str, port: int = 80) -> Place:
-    """Give one answer of a resolver."""
+    """Return one answer of a resolver."""
     if ":" in address:
         return (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
     return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
@@ -44,7 +44,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[Place] | OSError) -
 
 
 def fetcher(allowed_hosts: list[str] | None = None, **changes: Any) -> UrlFetcher:
-    """Give one that may visit this machine."""
+    """Return one that may visit this machine."""
     settings = {"allow_private": True, "total_seconds": 30.0, **changes}
     return UrlFetcher(MAX_BYTES, allowed_hosts, **settings)
 

@@ -31,7 +31,7 @@ VIEWS: dict[str, tuple[str, Scope | None]] = {
 
 
 def app_with(access: Access) -> flask.Flask:
-    """Give an application that uses the checks as the service does."""
+    """Return an application that uses the checks as the service does."""
     app = flask.Flask(__name__)
 
     def check() -> flask.Response | None:

@@ -19,14 +19,14 @@ def chunk(kind: bytes, data: bytes, crc: int | None = None) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes, bits: int = 8, colour: int = 2) -> bytes:
-    """Give a PNG with these chunks between its header and too little pixel data."""
+    """Return a PNG with these chunks between its header and too little pixel data."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
 
 
 def announcing(jpeg: bytes, width: int, height: int) -> bytes:
-    """Give the JPEG with other sides in its frame header."""
+    """Return the JPEG with other sides in its frame header."""
     start = max(jpeg.find(b"\xff\xc0\x00\x11"), jpeg.find(b"\xff\xc2\x00\x11"))
     return jpeg[: start + 5] + struct.pack(">HH", height, width) + jpeg[start + 9 :]
 
@@ -45,14 +45,14 @@ def with_orientation(value: int) -> bytes:
 
 
 def gif(*blocks: bytes) -> bytes:
-    """Give a GIF with these blocks before its one frame."""
+    """Return a GIF with these blocks before its one frame."""
     data = encode(RED, "GIF")
     start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
     return data[:start] + b"".join(blocks) + data[start:]
 
 
 def many_scans(count: int) -> bytes:
-    """Give a JPEG of a megapixel whose last scan comes again and again, twelve bytes each time."""
+    """Return a JPEG of a megapixel whose last scan repeats, twelve bytes each time."""
     data = encode(Image.new("RGB", (1000, 1000)), progressive=True)
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
 

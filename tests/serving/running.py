@@ -38,7 +38,7 @@ class RunningServer:
         self.lines.extend(iter(self.process.stderr.readline, ""))
 
     def log(self) -> str:
-        """Give the log file's text so far; it has the lines that `--quiet` hides, too."""
+        """Return the log file's text so far; it has the lines that `--quiet` hides, too."""
         return "".join(path.read_text() for path in self.folder.glob("log/main-*.log"))
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -51,7 +51,7 @@ class RunningServer:
         return match
 
     def printed(self) -> str:
-        """Give standard error so far."""
+        """Return standard error so far."""
         return "".join(self.lines)
 
     @functools.cached_property
@@ -72,7 +72,7 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running(folder: Path, *options: str) -> Iterator[RunningServer]:
-    """Give a server that is ended when the block is left, however that happens."""
+    """Return a server that is ended when the block is left, however that happens."""
     server = RunningServer(folder, *options)
     try:
         yield server
@@ -86,7 +86,7 @@ def running(folder: Path, *options: str) -> Iterator[RunningServer]:
 
 @contextlib.contextmanager
 def serving(folder: Path, model: Path, *options: str) -> Iterator[RunningServer]:
-    """Give a server whose model is loaded."""
+    """Return a server whose model is loaded."""
     with running(folder, "--model", str(model), "--port", "0", *options) as server:
         server.wait_for(" Serving ")
         assert requests.get(f"{server.url}/readyz", timeout=SECONDS).ok

@@ -15,7 +15,7 @@ from imagesieve.serving.access.keys import Scope, read_keys
 
 @pytest.fixture
 def locked() -> FlaskClient:
-    """Give a client of a service with keys."""
+    """Return a client of a service with keys."""
     return client_of(Access(ring()))
 
 

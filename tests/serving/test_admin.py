@@ -43,7 +43,7 @@ def templates(make_version: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def folder(templates: Path, tmp_path: Path) -> Path:
-    """Give the test's own copy, whose current version is `sharp`."""
+    """Return the test's own copy, whose current version is `sharp`."""
     return Path(shutil.copytree(templates, tmp_path / "modelFile"))
 
 

@@ -74,7 +74,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     7: (ODD_IMAGE,),
     8: (IMAGE,),
     9: (IMAGE,
-         f"{IMAGES_REFUSED}::test_a_image_cut_anywhere_before_its_last_pixels_is_refused"),
+         f"{IMAGES_REFUSED}::test_an_image_cut_anywhere_before_its_last_pixels_is_refused"),
     10: (ODD_IMAGE,),
     11: (IMAGE, f"{IMAGES_LIMITS}::test_pixel_bombs_are_refused_before_they_are_decoded"),
     12: (IMAGE, f"{IMAGES_LIMITS}::test_too_many_pixels_are_refused_by_name"),
@@ -170,7 +170,7 @@ def _room_for_connections() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def target(version_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """Give a server as anybody starts it on their own machine."""
+    """Return a server as anybody starts it on their own machine."""
     folder = tmp_path_factory.mktemp("target")
     with serving(folder, version_path, "--feedback", str(folder / "feedback")) as server:
         yield Target(server)
@@ -180,7 +180,7 @@ def target(version_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def guarded(
     make_version: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
-    """Give a server with keys, a rate, an origin, several model_dir, and images by address."""
+    """Return a server with keys, a rate, an origin, several versions, and images by URL."""
     folder = tmp_path_factory.mktemp("guarded")
     model_dir = folder / "modelFile"
     make_version(model_dir, name="soft", softness=200)
@@ -243,7 +243,7 @@ def test_no_parser_of_a_refused_format_is_loaded(tmp_path: Path) -> None:
 
 
 def faulty_version(make_version: Callable[..., Path], folder: Path) -> Path:
-    """Give a version that divides by the brightness: of a black image it makes NaN."""
+    """Return a version that divides by the brightness: of a black image it makes NaN."""
     version = make_version(folder)
     manifest = versions.read_manifest(version).manifest
     ov = engines.import_openvino()

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def colour_model(sureness: float) -> keras.Model:
-    """Give a network whose maps are how blue, green and red each place is."""
+    """Return a network whose maps are how blue, green and red each place is."""
     excess = (1.5 * np.eye(3) - 0.5)[:, ::-1]
     pixels = keras.Input((*IMAGE_SIZE, 3))
     maps = keras.layers.Rescaling(1 / 255)(pixels)
@@ -83,7 +83,7 @@ def predictor(folder: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def explainer() -> Iterator[Explainer]:
-    """Give one explainer for the tests that can share its child."""
+    """Return one explainer for the tests that can share its child."""
     shared = Explainer()
     yield shared
     shared.close()
@@ -95,7 +95,7 @@ def client(predictor: Predictor, explainer: Explainer) -> FlaskClient:
 
 
 def grey_image() -> bytes:
-    """Give a grey image, three times as wide as high: red on the left, less of green right."""
+    """Return a grey image, three times as wide as high: red on the left, less of green right."""
     pixels = np.full((200, 600, 3), 120, np.uint8)
     pixels[40:160, 50:170] = (240, 20, 20)
     pixels[60:140, 440:520] = (20, 220, 20)
@@ -107,7 +107,7 @@ def ask(explainer: Explainer, predictor: Predictor, label: str = "red") -> bytes
 
 
 def hottest(png: bytes) -> tuple[int, int]:
-    """Give row and column of the lightest place."""
+    """Return row and column of the lightest place."""
     lightness = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     row, column = np.unravel_index(lightness.argmax(), lightness.shape)
     return int(row), int(column)
@@ -123,7 +123,7 @@ def ask_apart(explainer: Explainer, predictor: Predictor) -> concurrent.futures.
 
 
 def child_of(explainer: Explainer) -> int:
-    """Give the number of the child process."""
+    """Return the number of the child process."""
     assert explainer._process is not None
     number = explainer._process.process.pid
     assert number is not None
@@ -131,7 +131,7 @@ def child_of(explainer: Explainer) -> int:
 
 
 def is_there(number: int) -> bool:
-    """Tell whether there is such a process, be it a zombie."""
+    """Return whether there is such a process, be it a zombie."""
     return Path(f"/proc/{number}").exists()
 
 

@@ -59,7 +59,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with every kind of version; `soft` is less sure of itself than `sharp`."""
+    """Return a folder with every kind of version; `soft` is less sure of itself than `sharp`."""
     folder = tmp_path_factory.mktemp("versions")
     make_version(folder, name="soft", softness=200, golden=same)
     make_version(folder, name="classes", classes=OTHER_CLASSES)
@@ -83,7 +83,7 @@ def templates(make_version: Make, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def folder(templates: Path, tmp_path: Path) -> Path:
-    """Give the test's own copy, whose current version is `sharp`."""
+    """Return the test's own copy, whose current version is `sharp`."""
     copy = Path(shutil.copytree(templates, tmp_path / "modelFile"))
     versions.promote(versions.load(named(copy, "sharp")))
     return copy
@@ -96,7 +96,7 @@ def named(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Give a function that loads models; whatever it started is closed in the end."""
+    """Return a function that loads models; whatever it started is closed in the end."""
     started: list[Models] = []
 
     def begin(path: Path, **options: Any) -> Models:

@@ -8,7 +8,7 @@ from running import SECONDS
 
 
 def correction_of(site: str, data: bytes) -> str | None:
-    """Give the class that the service holds for an image, by saying the same and undoing it."""
+    """Return the class that the service holds for an image, by saying the same and undoing it."""
     sha256 = requests.post(f"{site}/v1/predict", data=data, timeout=SECONDS).json()["image"][
         "sha256"
     ]

@@ -393,7 +393,7 @@ def test_an_image_waits_for_its_decoding_until_the_deadline_at_most(predictor: P
     assert time.monotonic() - begun < 5
 
 
-def test_every_error_of_a_image_or_request_has_a_row_of_its_own() -> None:
+def test_every_error_of_an_image_or_request_has_a_row_of_its_own() -> None:
     kinds = [*base_errors.ImageError.__subclasses__(), *leaves(errors.RequestError)]
     # Those of tests, or that a module defines for itself, take the row of their parent.
     modules = (base_errors.__name__, errors.__name__)

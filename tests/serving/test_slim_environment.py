@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def requirements(name: str) -> dict[str, str]:
-    """Give project name -> its bounds."""
+    """Return project name -> its bounds."""
     lines = [
         line.partition("#")[0].strip() for line in (REPOSITORY / name).read_text().splitlines()
     ]
@@ -40,7 +40,7 @@ def requirements(name: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the Python of a new environment that holds requirements-serve.txt and nothing else."""
+    """Return the Python of a new environment that holds requirements-serve.txt and nothing else."""
     folder = tmp_path_factory.mktemp("slim") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"

@@ -93,7 +93,7 @@ def test_endless_body_is_read_up_to_the_limit(host: WebHost) -> None:
     ],
     ids=["announced size", "page"],
 )
-def test_what_cannot_become_a_image_is_not_waited_for(host: WebHost, first: bytes) -> None:
+def test_what_cannot_become_an_image_is_not_waited_for(host: WebHost, first: bytes) -> None:
     host.routes["/a"] = drip(first, every=0.1, at_most=60.0)
     assert type(error_of(total_seconds=20.0)) is FetchFailedError  # and not the deadline
 

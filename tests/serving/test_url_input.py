@@ -117,7 +117,7 @@ def test_address_is_refused_where_none_is_taken(
     assert asked == []
 
 
-def test_address_is_never_taken_for_a_image(
+def test_address_is_never_taken_for_an_image(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, connected: list[Any]
 ) -> None:
     asked = resolver(monkeypatch, [place(PUBLIC)])
