@@ -1,1 +1,1 @@
-"""Serving: a model version judges images, for the command line and over HTTP."""
+"""Serving: a model version predicts images over HTTP, and people correct it."""

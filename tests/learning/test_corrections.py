@@ -305,7 +305,7 @@ def test_count_files_is_what_taking_in_advances_by(data: Path, feedback: Feedbac
 PURPLE = (150, 30, 170)
 
 
-def judge(version: versions.ModelVersion, images: list[bytes]) -> list[str]:
+def predict(version: versions.ModelVersion, images: list[bytes]) -> list[str]:
     """Return the labels that a version's OpenVINO model has for images."""
     from imagesieve.images import decode
     from imagesieve.model import engines
@@ -336,7 +336,7 @@ def test_a_retraining_learns_what_people_corrected_and_its_version_is_used(
     before = versions.load(Path("modelFile"))
     assert before.manifest.data["corrections"] == {"blue": 0, "green": 0, "red": 0}
     assert "correction" not in capsys.readouterr().out
-    assert "red" not in judge(before, purple[16:])
+    assert "red" not in predict(before, purple[16:])
 
     feedback = Feedback(data / "feedback")
     for image in purple[4:8]:
@@ -345,7 +345,7 @@ def test_a_retraining_learns_what_people_corrected_and_its_version_is_used(
     assert retrain(few) == 0
     after = versions.load(Path("modelFile"))
     assert after.manifest.parent == before.name
-    assert judge(after, purple[16:]) == ["red"] * 4
+    assert predict(after, purple[16:]) == ["red"] * 4
     assert after.manifest.data["corrections"] == {"blue": 0, "green": 0, "red": 4}
     assert after.manifest.data["train"] == {"blue": 8, "green": 8, "red": 12}
     assert after.manifest.data["fingerprint"] == take_in(Path("data")).fingerprint()

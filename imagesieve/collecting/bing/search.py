@@ -232,6 +232,7 @@ class _Adapter(HTTPAdapter):
     def __init__(self, url: ParsedUrl, connection: Connection, read_seconds: float) -> None:
         super().__init__()
         self._pool = urllib3.HTTPConnectionPool(url.host, url.port)
+        # urllib3 makes its connections by this class alone; ours is opened and checked already.
         self._pool.ConnectionCls = lambda **_: http_connection(  # type: ignore[assignment]
             url, connection, read_seconds
         )

@@ -135,12 +135,14 @@ def fit(
     class_weights = _class_weights(labels, weights, model.output_shape[-1])
     failures: list[Exception] = []
     with _reporting_failures(settings.log_folder, failures):
-        judged = _dataset(validation, model, failures)
+        validation_batches = _dataset(validation, model, failures)
         resumed = _resume(stage, model, settings.checkpoint)
         if resumed:
             progress, best = resumed
         else:
-            progress = Progress(model.evaluate(judged, verbose=0, return_dict=True)["loss"])
+            progress = Progress(
+                model.evaluate(validation_batches, verbose=0, return_dict=True)["loss"]
+            )
             progress.precision, best = precision, model.get_weights()
         for _ in range(progress.epochs):
             train.on_epoch_end()
@@ -149,7 +151,7 @@ def fit(
             folder = settings.log_folder / stage.replace(" ", "-")
             model.fit(
                 _dataset(train, model, failures, class_weights),
-                validation_data=judged,
+                validation_data=validation_batches,
                 initial_epoch=progress.epochs,
                 epochs=settings.epochs,
                 callbacks=[keras.callbacks.TensorBoard(str(folder), write_graph=False), keeper],
