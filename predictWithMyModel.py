@@ -83,11 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     predictor = Predictor.load(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
-    with files.open_sinks(predictor, options) as sinks:
-        counts = files.predict(predictor, options.paths, sys.stdin, sinks)
+    counts = files.predict(predictor, options, sys.stdin)
     if not options.quiet:
-        print(counts, file=sys.stderr)
-    return console.EXIT_OK if counts.num_predicted else console.EXIT_FAILED
+        print(files.describe(counts), file=sys.stderr)
+    return console.EXIT_OK if counts.keys() - {None} else console.EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

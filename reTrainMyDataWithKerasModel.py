@@ -34,11 +34,11 @@ def main(arguments: Sequence[str]) -> int:
 
     script.start("retrain", options)
     old = versions.load(options.model)
-    plan = script.plan_retraining(old)
+    plan = script.plan_retraining(options, old)
     dataset = script.read_data(options)
-    with script.open_store(plan, options) as store:
-        trained = script.train(plan, dataset, options, store)
-        version = script.save(trained, dataset, plan, options, store)
+    with script.open_store(plan) as store:
+        trained = script.train(plan, dataset, store)
+        version = script.save(plan, dataset, trained, store)
     promoted = script.promote_if_not_worse(version, old, trained, force=options.force_promote)
     script.report(version, trained, options, promoted=promoted)
     return 0

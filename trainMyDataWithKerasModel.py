@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.check_only:
         script.report_check(dataset, options)
         return 0
-    with script.open_store(plan, options) as store:
-        trained = script.train(plan, dataset, options, store)
-        version = script.save(trained, dataset, plan, options, store)
+    with script.open_store(plan) as store:
+        trained = script.train(plan, dataset, store)
+        version = script.save(plan, dataset, trained, store)
     versions.promote(version)
     script.report(version, trained, options)
     return 0
@@ -54,50 +54,34 @@ def _parser() -> argparse.ArgumentParser:
     from imagesieve.learning import options
 
     parser = argument_parser("Train a classifier on your class folders.", EXAMPLES)
-    parser.add_argument(
-        "--model-dir", type=Path, default=Path("modelFile"), help="where versions go (modelFile)"
-    )
-    parser.add_argument("--name", default="model", help="first part of the version's name (model)")
-    parser.add_argument(
-        "--backbone",
-        default="InceptionV3",
-        help="InceptionV3 (default), Xception, ResNeXt50, DenseNet201, DenseNet169, ResNet50V2, "
+    add = parser.add_argument
+    models = Path("modelFile")
+    add("--model-dir", type=Path, default=models, help="where versions go (modelFile)")
+    add("--name", default="model", help="first part of the version's name (model)")
+    about = (
+        "InceptionV3 (default), Xception, ResNeXt50, DenseNet201, DenseNet169, ResNet50V2, "
         "DenseNet121, MobileNetV2, MobileNetV3Large, EfficientNetV2B0, ConvNeXtTiny, or SmallCNN, "
-        "a small network trained from scratch",
+        "a small network trained from scratch"
     )
-    parser.add_argument(
-        "--weights",
-        default="imagenet",
-        help="imagenet (default; downloaded once), random, or a weights file of the backbone",
+    add("--backbone", default="InceptionV3", help=about)
+    about = "imagenet (default; downloaded once), random, or a weights file of the backbone"
+    add("--weights", default="imagenet", help=about)
+    about = "side of the input (the backbone's own)"
+    add("--image-size", type=int, metavar="PIXELS", help=about)
+    heads = (options.LOGISTIC, options.DENSE)
+    about = (
+        "logistic: regression that needs neither rate nor epochs (default); dense: 512 units "
+        "with dropout, as in the first generation"
     )
-    parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="side of the input (the backbone's own)"
-    )
-    parser.add_argument(
-        "--head",
-        choices=(options.LOGISTIC, options.DENSE),
-        default=options.LOGISTIC,
-        help="logistic: regression that needs neither rate nor epochs (default); dense: 512 units "
-        "with dropout, as in the first generation",
-    )
-    options.add_options(
-        parser,
-        epochs=20,
-        learning_rate=1e-3,
-        rate_help="peak of a dense head's and of fine-tuning (0.001)",
-    )
+    add("--head", choices=heads, default=options.LOGISTIC, help=about)
+    rate_help = "peak of a dense head's and of fine-tuning (0.001)"
+    options.add_options(parser, epochs=20, learning_rate=1e-3, rate_help=rate_help)
     decisions.add_options(parser, "confident if there is a class neutral, else argmax")
-    parser.add_argument("--check-only", action="store_true", help="look at the data, train nothing")
-    parser.add_argument(
-        "--cache-info",
-        action="store_true",
-        help="print what is stored for later trainings, and end",
-    )
-    parser.add_argument(
-        "--clear-cache",
-        action="store_true",
-        help="remove what is stored for later trainings, and end",
-    )
+    add("--check-only", action="store_true", help="look at the data, train nothing")
+    about = "print what is stored for later trainings, and end"
+    add("--cache-info", action="store_true", help=about)
+    about = "remove what is stored for later trainings, and end"
+    add("--clear-cache", action="store_true", help=about)
     return parser
 
 

@@ -19,79 +19,43 @@ def add_options(
     parser: argparse.ArgumentParser, *, epochs: int, learning_rate: float, rate_help: str
 ) -> None:
     """Add the options; the two scripts differ in two defaults, and in what the rate is for."""
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
-    parser.add_argument(
-        "--epochs",
-        type=whole_number(),
-        default=epochs,
-        help=f"of a dense head or of SmallCNN, at most; it stops by itself ({epochs})",
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="data folder (data)")
+    about = f"of a dense head or of SmallCNN, at most; it stops by itself ({epochs})"
+    add("--epochs", type=whole_number(), default=epochs, help=about)
+    about = "after the head train the backbone's top blocks too, at most N epochs (0)"
+    add("--fine-tune-epochs", type=whole_number(0), default=0, metavar="N", help=about)
+    about = (
+        "top: the blocks above the split layer, from stored features (default); all: the whole "
+        "network from pixels, which wants a GPU"
     )
-    parser.add_argument(
-        "--fine-tune-epochs",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="after the head train the backbone's top blocks too, at most N epochs (0)",
-    )
-    parser.add_argument(
-        "--fine-tune-layers",
-        choices=(TOP, ALL),
-        default=TOP,
-        help="top: the blocks above the split layer, from stored features (default); all: the "
-        "whole network from pixels, which wants a GPU",
-    )
-    parser.add_argument(
-        "--learning-rate", type=number(above=0, most=1), default=learning_rate, help=rate_help
-    )
-    parser.add_argument(
-        "--batch-size", type=whole_number(), default=32, help="images in a step (32)"
-    )
-    parser.add_argument(
-        "--views",
-        type=whole_number(),
-        default=2,
-        help="1 shows images as they are, more adds sheared, zoomed and flipped variants (2)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**32 - 1),  # what NumPy takes
-        default=0,
-        help="of everything random (0)",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the training that was interrupted"
-    )
-    parser.add_argument(
-        "--no-cache",
-        action="store_true",
-        help="neither use nor store features for later trainings",
-    )
-    parser.add_argument(
-        "--cache-limit",
-        type=number(above=0, most=1_000_000, what="number of gigabytes"),
-        default=_CACHE_GB,
-        metavar="GB",
-        help="most that stored features may take; those not used for longest are removed "
-        f"({_CACHE_GB:g})",
-    )
-    parser.add_argument(
-        "--int8-max-drop",
-        type=number(0, 100, what="number of points"),
-        default=0.5,
-        metavar="POINTS",
-        help="of validation accuracy that the int8 model may lose against f32, else the version "
-        "goes without it (0.5)",
-    )
-    parser.add_argument("--no-int8", action="store_true", help="make no int8 model")
-    parser.add_argument(
+    add("--fine-tune-layers", choices=(TOP, ALL), default=TOP, help=about)
+    rate = number(above=0, most=1)
+    add("--learning-rate", type=rate, default=learning_rate, help=rate_help)
+    add("--batch-size", type=whole_number(), default=32, help="images in a step (32)")
+    about = "1 shows images as they are, more adds sheared, zoomed and flipped variants (2)"
+    add("--views", type=whole_number(), default=2, help=about)
+    seed = whole_number(0, 2**32 - 1)  # what NumPy takes
+    add("--seed", type=seed, default=0, help="of everything random (0)")
+    add("--resume", action="store_true", help="continue the training that was interrupted")
+    about = "neither use nor store features for later trainings"
+    add("--no-cache", action="store_true", help=about)
+    about = f"most that stored features may take; the oldest are removed ({_CACHE_GB:g})"
+    gigabytes = number(above=0, most=1_000_000, what="number of gigabytes")
+    add("--cache-limit", type=gigabytes, default=_CACHE_GB, metavar="GB", help=about)
+    about = "of validation accuracy that the int8 model may lose against f32 (0.5)"
+    points = number(0, 100, what="number of points")
+    add("--int8-max-drop", type=points, default=0.5, metavar="POINTS", help=about)
+    add("--no-int8", action="store_true", help="make no int8 model")
+    add(
         "--export",
         action="append",
         choices=EXPORT_FORMATS,
         default=[],
         metavar="FORMAT",
-        help="also write onnx, saved_model or litert; may be given several times",
+        help=f"also write {', '.join(EXPORT_FORMATS)}; may be given several times",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add("--json", action="store_true", help="print the result as one JSON object")
     _add_feedback_options(parser)
 
 
@@ -109,18 +73,6 @@ def feedback_folder(options: argparse.Namespace) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def check(options: argparse.Namespace) -> None:
-    """Check what goes together.
-
-    Raises:
-        UsageError: `--fine-tune-layers` stands without `--fine-tune-epochs`.
-    """
-    if options.fine_tune_layers != TOP and not options.fine_tune_epochs:
-        raise UsageError(
-            f"--fine-tune-layers {options.fine_tune_layers} needs --fine-tune-epochs: say how many."
-        )
-
-
 def _add_feedback_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "images that people corrected in the service",
@@ -129,22 +81,11 @@ def _add_feedback_options(parser: argparse.ArgumentParser) -> None:
         "another class. No file is moved or deleted.",
     )
     which = group.add_mutually_exclusive_group()
-    which.add_argument(
-        "--feedback", type=Path, metavar="DIR", help="where they are (feedback in the data folder)"
-    )
+    about = "where they are (feedback in the data folder)"
+    which.add_argument("--feedback", type=Path, metavar="DIR", help=about)
     which.add_argument("--no-feedback", action="store_true", help="learn without them")
-    group.add_argument(
-        "--feedback-weight",
-        type=number(above=0, most=100),
-        default=2.0,
-        metavar="W",
-        help="how many times each counts on which the model was wrong, for such images are few; "
-        "where people only confirmed the model's label, an image counts once (2)",
-    )
-    group.add_argument(
-        "--feedback-max-share",
-        type=number(above=0, most=1),
-        default=0.5,
-        metavar="SHARE",
-        help="of a class's weight that they may make up; beyond it only the newest count (0.5)",
-    )
+    weight, share = number(above=0, most=100), number(above=0, most=1)
+    about = "how many times each counts; once where people only confirmed the model's label (2)"
+    group.add_argument("--feedback-weight", type=weight, default=2.0, metavar="W", help=about)
+    about = "most of a class's weight that they may make up, the newest first (0.5)"
+    group.add_argument("--feedback-max-share", type=share, default=0.5, metavar="P", help=about)

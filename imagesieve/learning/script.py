@@ -18,11 +18,10 @@ from imagesieve import console
 from imagesieve.errors import DataError, ModelError, UsageError
 from imagesieve.files import scratch_folder
 from imagesieve.learning import options as training_options
-from imagesieve.learning.data import audit as audits
-from imagesieve.learning.data import corrections
+from imagesieve.learning.data import audit, corrections
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.export import other_formats
-from imagesieve.learning.features.store import FOLDER_NAME, Entry, FeatureStore, describe
+from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore, describe
 from imagesieve.learning.networks import backbones, weights
 from imagesieve.learning.training.checkpoints import Checkpoint
 from imagesieve.logs import LOG_FOLDER, native_messages_in_log, start_logging, timestamp
@@ -44,26 +43,32 @@ _log = logging.getLogger(__name__)
 class Plan:
     """What a run will do, with all options checked."""
 
+    options: argparse.Namespace
     backbone: backbones.Backbone
     image_size: tuple[int, int]  # (height, width) in pixels
     policy: DecisionPolicy | None  # of the new version; None chooses one for its classes
-    path: Path  # of the new version
+    model_dir: Path
+    name: str  # what comes before the time in the version's name
     old: versions.ModelVersion | None = None  # to train further
-
-    @property
-    def name(self) -> str:
-        """What comes before the time in the version's name."""
-        return self.path.name.rsplit("-", 2)[0]
 
     def checkpoint(self, stage: str, key: str = "") -> Checkpoint:
         """Return where the state of a fit is saved."""
-        folder = self.path.parent / _CHECKPOINT_FOLDER
-        return Checkpoint(folder / f"{self.name}-{stage}.npz", key)
+        return Checkpoint(self.model_dir / _CHECKPOINT_FOLDER / f"{self.name}-{stage}.npz", key)
+
+    @property
+    def export(self) -> "ExportSettings":
+        from imagesieve.learning.export.version_writer import ExportSettings
+
+        max_drop = None if self.options.no_int8 else self.options.int8_max_drop / 100
+        return ExportSettings(max_drop, tuple(dict.fromkeys(self.options.export)))
 
 
 def start(script: str, options: argparse.Namespace) -> None:
-    """Check the numbers and start logging."""
-    training_options.check(options)
+    """Check what goes together and start logging."""
+    if options.fine_tune_layers != training_options.TOP and not options.fine_tune_epochs:
+        raise UsageError(
+            f"--fine-tune-layers {options.fine_tune_layers} needs --fine-tune-epochs: say how many."
+        )
     start_logging(script, quiet=options.quiet or options.json)
     other_formats.check(options.export)
 
@@ -83,22 +88,26 @@ def plan_training(options: argparse.Namespace) -> Plan:
         )
     if backbone.pretrained and options.weights != "imagenet":  # a download can wait
         weights.find_weights(backbone, options.weights)
+    versions.new_version_path(options.model_dir, options.name)  # refuses an impossible name
     return Plan(
+        options,
         backbone,
         (side, side) if side else backbone.image_size,
         decisions.from_options(options),
-        versions.new_version_path(options.model_dir, options.name),
+        options.model_dir,
+        options.name,
     )
 
 
-def plan_retraining(old: versions.ModelVersion) -> Plan:
+def plan_retraining(options: argparse.Namespace, old: versions.ModelVersion) -> Plan:
     """Return the plan to train a version further."""
-    name = old.path.name.rsplit("-", 2)[0]
     return Plan(
+        options,
         backbones.find(old.manifest.backbone),
         old.manifest.image_size,
         old.manifest.policy,
-        versions.new_version_path(old.path.parent, name),
+        old.path.parent,
+        old.name.rsplit("-", 2)[0],
         old,
     )
 
@@ -118,46 +127,42 @@ def read_data(options: argparse.Namespace) -> Dataset:
         )
     dataset = read_dataset(options.data, quiet=_is_quiet(options))
     if feedback:
-        count = corrections.count_files(feedback)
-        with console.progress("checking corrections", count, quiet=_is_quiet(options)) as advance:
-            dataset = corrections.take_in(
-                dataset,
-                feedback,
-                weight=options.feedback_weight,
-                max_share=options.feedback_max_share,
-                advance=advance,
-            )
-    rows = audits.summary_rows(dataset)
+        dataset = corrections.take_in(
+            dataset,
+            feedback,
+            weight=options.feedback_weight,
+            max_share=options.feedback_max_share,
+            quiet=_is_quiet(options),
+        )
+    counts = map(dataset.counts, (dataset.train, dataset.validation, dataset.test))
+    rows = list(zip(dataset.classes, *counts, strict=True))
     _log.info("%s", console.table(["class", "train", "validation", "test"], rows))
     if dataset.split_by_content:
         _log.info("There is no validation folder: a fifth of train was set aside, by content.")
     if feedback:
         _log.info("%s", _describe_corrections(dataset, feedback))
-    for finding in audits.audit(dataset):
-        _log.warning("note: %s", "\n".join(audits.describe(finding)))
+    for finding in audit.audit(dataset):
+        _log.warning("note: %s", "\n".join(audit.describe(finding)))
         for path in finding.paths:
             _log.debug("  %s", path)
     return dataset
 
 
 @contextlib.contextmanager
-def open_store(plan: Plan, options: argparse.Namespace) -> Iterator[FeatureStore]:
+def open_store(plan: Plan) -> Iterator[FeatureStore]:
     """Yield the store of features; a temporary one if nothing in it is to be reused.
 
     That of a killed process is removed by the next.
     """
-    folder = plan.path.parent
     # What a network that is trained from scratch makes of images is of no use to the next training.
-    if options.no_cache or not plan.backbone.pretrained:
-        with scratch_folder(folder, "features") as scratch:
+    if plan.options.no_cache or not plan.backbone.pretrained:
+        with scratch_folder(plan.model_dir, "features") as scratch:
             yield FeatureStore(scratch / FOLDER_NAME, limit=2**62)
     else:
-        yield FeatureStore(folder / FOLDER_NAME, options.cache_limit * 1e9)
+        yield FeatureStore(plan.model_dir / FOLDER_NAME, plan.options.cache_limit * 1e9)
 
 
-def train(
-    plan: Plan, dataset: Dataset, options: argparse.Namespace, store: FeatureStore
-) -> "Trained":
+def train(plan: Plan, dataset: Dataset, store: FeatureStore) -> "Trained":
     """Train a new network, or an old version's further, with new classes if there are any."""
     with _interruptible(plan):
         _log.info("Loading Keras and TensorFlow.")
@@ -166,19 +171,14 @@ def train(
             from imagesieve.learning.export import version_writer
             from imagesieve.learning.training import fine_tuning
 
-            fine_tuning.make_reproducible(options.seed)
+            fine_tuning.make_reproducible(plan.options.seed)
         names = {field.name for field in dataclasses.fields(train_run.TrainSettings)}
-        chosen = {name: value for name, value in vars(options).items() if name in names}
+        chosen = {name: value for name, value in vars(plan.options).items() if name in names}
         settings = train_run.TrainSettings(**chosen, is_further=plan.old is not None)
-        network = _network(plan, dataset, options, settings, store)
-        version_writer.check_space(plan.path.parent, network, _export(options))
-        # What the fits depend on: a state that was left by another training is of no use.
-        old = plan.old
-        origin = old.digest if old else [plan.backbone.name, plan.image_size, options.weights]
-        parts = [origin, dataclasses.asdict(settings), dataset.fingerprint()]
-        text = json.dumps([*parts, version_writer.library_versions()])
-        key = hashlib.sha256(text.encode()).hexdigest()
-        _check_interrupted(plan, key, options)
+        network = _network(plan, dataset, settings, store)
+        version_writer.check_space(plan.model_dir, network, plan.export)
+        key = _checkpoint_key(plan, dataset, settings)
+        _check_interrupted(plan, key)
         return train_run.train(
             network,
             dataset,
@@ -186,23 +186,19 @@ def train(
             LOG_FOLDER / "tensorboard" / timestamp(),
             store=store,
             checkpoints=lambda stage: plan.checkpoint(stage, key),
-            quiet=_is_quiet(options),
+            quiet=_is_quiet(plan.options),
         )
 
 
 def save(
-    trained: "Trained",
-    dataset: Dataset,
-    plan: Plan,
-    options: argparse.Namespace,
-    store: FeatureStore,
+    plan: Plan, dataset: Dataset, trained: "Trained", store: FeatureStore
 ) -> versions.ModelVersion:
     """Write the version; only then the state of its training is no longer needed."""
     from imagesieve.learning.export import version_writer
 
     settings = {
         name: str(value) if isinstance(value, Path) else value
-        for name, value in sorted(vars(options).items())
+        for name, value in sorted(vars(plan.options).items())
     }
     with _interruptible(plan):
         version = version_writer.save_version(
@@ -210,15 +206,12 @@ def save(
             dataset,
             plan.policy or DecisionPolicy.default_for(dataset.classes),
             settings,
-            # Anew: another training that began in the same second may have taken the planned name.
-            versions.new_version_path(plan.path.parent, plan.name),
+            versions.new_version_path(plan.model_dir, plan.name),
             store=store,
             parent=plan.old,
-            export=_export(options),
+            export=plan.export,
         )
         _forget_interrupted(plan)
-        with contextlib.suppress(OSError):  # not there, or another training's state lies in it
-            (plan.path.parent / _CHECKPOINT_FOLDER).rmdir()
         return version
 
 
@@ -234,12 +227,7 @@ def promote_if_not_worse(
 
     before, after = trained.before, trained.metrics
     rows = [
-        (
-            name,
-            f"{100 * metrics.accuracy:.2f} %",
-            f"{metrics.log_loss:.4f}",
-            f"{100 * metrics.macro_f1:.2f} %",
-        )
+        (name, _percent(metrics.accuracy), f"{metrics.log_loss:.4f}", _percent(metrics.macro_f1))
         for name, metrics in ((old.name, before), (version.name, after))
     ]
     _log.info("%s", console.table(["on the same images", "accuracy", "log loss", "mean F1"], rows))
@@ -271,38 +259,42 @@ def report(
     promoted: bool = True,
 ) -> None:
     """Print the metrics and say where everything lies."""
-    metrics = trained.metrics
+    metrics, data = trained.metrics, version.manifest.data
     if options.json:
         value = {
             "version": str(version.path),
             "promoted": promoted,
-            "corrections": version.manifest.data["corrections"],
+            "corrections": data["corrections"],
             "metrics": metrics.to_json(),
             "before": trained.before.to_json(),
         }
         console.print_json(value)
         return
     rows = [
-        (c.name, *(f"{100 * share:.1f} %" for share in (c.precision, c.recall, c.f1)), c.support)
+        (c.name, _percent(c.precision, 1), _percent(c.recall, 1), _percent(c.f1, 1), c.support)
         for c in metrics.classes
     ]
     _log.info("%s", console.table(["class", "precision", "recall", "F1", "images"], rows))
     names = [c.name for c in metrics.classes]
     confusion = [(name, *row) for name, row in zip(names, metrics.confusion, strict=True)]
     _log.info("%s", console.table(["is ↓  called →", *names], confusion))
-    low, high = metrics.accuracy_interval
     _log.info("Report: %s", version.path / versions.REPORT)
-    print(
-        f"{version.path}: validation accuracy {100 * metrics.accuracy:.2f} % "
+    low, high = metrics.accuracy_interval
+    closing = (
+        f"{version.path}: validation accuracy {_percent(metrics.accuracy)} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f}) on {metrics.num_images} images"
-        + _learned_from(version, options)
-        + ("" if promoted else "; not in use")
     )
+    if num_corrections := sum(data["corrections"].values()):
+        num_others = sum(data["train"].values()) - num_corrections
+        learned = "1 correction" if num_corrections == 1 else f"{num_corrections} corrections"
+        folder = options.feedback or options.data / training_options.FEEDBACK
+        closing += f", trained on {num_others} images and {learned} from {folder}"
+    print(closing if promoted else f"{closing}; not in use")
 
 
 def report_check(dataset: Dataset, options: argparse.Namespace) -> None:
     """Close a `--check-only` run."""
-    findings = audits.audit(dataset)
+    findings = audit.audit(dataset)
     if options.json:
         value = {
             "classes": list(dataset.classes),
@@ -337,14 +329,13 @@ def report_cache(options: argparse.Namespace) -> None:
     elif not entries:
         print(f"Nothing is stored in {store.folder}.")
     else:
-        rows = [_cache_row(entry) for entry in entries]
+        rows = []
+        for x in entries:
+            used_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(x.used_at))
+            size = console.amount(x.num_bytes)
+            rows.append((describe(x.about), x.num_rows or "", size, used_at))
         print(console.table(["stored", "rows", "size", "last used"], rows))
         print(f"{console.amount(total)} in {store.folder}; --clear-cache removes it.")
-
-
-def _cache_row(entry: Entry) -> tuple[object, ...]:
-    used_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at))
-    return describe(entry.about), entry.num_rows or "", console.amount(entry.num_bytes), used_at
 
 
 def _describe_corrections(dataset: Dataset, folder: Path) -> str:
@@ -359,50 +350,50 @@ def _describe_corrections(dataset: Dataset, folder: Path) -> str:
 
 
 def _network(
-    plan: Plan,
-    dataset: Dataset,
-    options: argparse.Namespace,
-    settings: "TrainSettings",
-    store: FeatureStore,
+    plan: Plan, dataset: Dataset, settings: "TrainSettings", store: FeatureStore
 ) -> "Network":
     from imagesieve.learning import train_run
     from imagesieve.learning.networks import network
 
     if plan.old is None:
         return train_run.build_network(
-            dataset, plan.backbone, options.weights, plan.image_size, settings, store
+            dataset, plan.backbone, plan.options.weights, plan.image_size, settings, store
         )
     old = train_run.open_network(plan.old)
     return network.with_classes(old, plan.old.manifest.classes, dataset.classes, settings.seed)
 
 
-def _export(options: argparse.Namespace) -> "ExportSettings":
-    from imagesieve.learning.export.version_writer import ExportSettings
+def _checkpoint_key(plan: Plan, dataset: Dataset, settings: "TrainSettings") -> str:
+    """Return a digest of what the fits depend on: the state of another training is of no use."""
+    from imagesieve.learning.export.version_writer import library_versions
 
-    return ExportSettings(
-        int8_max_drop=None if options.no_int8 else options.int8_max_drop / 100,
-        formats=tuple(dict.fromkeys(options.export)),
-    )
+    # The options name the weights of a new network, and of an old one the folder alone.
+    old, options = plan.old, plan.options
+    origin = old.digest if old else [plan.backbone.name, plan.image_size, options.weights]
+    parts = [origin, dataclasses.asdict(settings), dataset.fingerprint(), library_versions()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _check_interrupted(plan: Plan, key: str, options: argparse.Namespace) -> None:
+def _check_interrupted(plan: Plan, key: str) -> None:
     """Say whether an interrupted training is continued; without `--resume` it is forgotten."""
     found = [stage for stage in _STAGES if plan.checkpoint(stage).path.exists()]
     is_usable = any(plan.checkpoint(stage, key).progress() for stage in found)
-    if options.resume and is_usable:
-        _log.info("Continuing the training that was interrupted.")
-    elif options.resume:
-        reason = "was of other images, settings or libraries" if found else "is not there"
-        _log.info("The interrupted training %s: starting from the beginning.", reason)
-    else:
+    if not plan.options.resume:
         if is_usable:
             _log.info("An interrupted training is discarded; --resume would have continued it.")
         _forget_interrupted(plan)
+    elif is_usable:
+        _log.info("Continuing the training that was interrupted.")
+    else:
+        reason = "was of other images, settings or libraries" if found else "is not there"
+        _log.info("The interrupted training %s: starting from the beginning.", reason)
 
 
 def _forget_interrupted(plan: Plan) -> None:
     for stage in _STAGES:
         plan.checkpoint(stage).remove()
+    with contextlib.suppress(OSError):  # not there, or another training's state lies in it
+        (plan.model_dir / _CHECKPOINT_FOLDER).rmdir()
 
 
 @contextlib.contextmanager
@@ -411,7 +402,7 @@ def _interruptible(plan: Plan) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         with contextlib.suppress(ModelError):  # a damaged pointer is no news for now
-            current = versions.current_name(plan.path.parent)
+            current = versions.current_name(plan.model_dir)
             stays = f"{current} stays in use" if current else "there is no model yet"
             _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
         if any(plan.checkpoint(stage).path.exists() for stage in _STAGES):
@@ -423,13 +414,5 @@ def _is_quiet(options: argparse.Namespace) -> bool:
     return bool(options.quiet or options.json)
 
 
-def _learned_from(version: versions.ModelVersion, options: argparse.Namespace) -> str:
-    """Return the end of the closing line: the corrections learned from, if any."""
-    data = version.manifest.data
-    num_corrections = sum(data["corrections"].values())
-    if not num_corrections:
-        return ""
-    num_others = sum(data["train"].values()) - num_corrections
-    corrections = "1 correction" if num_corrections == 1 else f"{num_corrections} corrections"
-    folder = options.feedback or options.data / training_options.FEEDBACK
-    return f", trained on {num_others} images and {corrections} from {folder}"
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"

@@ -6,7 +6,6 @@ it as neutral") when no class reaches `min_confidence`.
 
 import argparse
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +45,7 @@ class DecisionPolicy:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"Unknown decision policy {self.kind!r}: use {' or '.join(KINDS)}.")
-        if not 0 <= self.min_confidence <= 1 or math.isnan(self.min_confidence):
+        if not 0 <= self.min_confidence <= 1:  # True for NaN
             raise UsageError(
                 f"The minimum confidence is {self.min_confidence}: it must lie from 0 to 1."
             )
@@ -94,18 +93,13 @@ class DecisionPolicy:
 def add_options(parser: argparse.ArgumentParser, default: str = "as the model says") -> None:
     """Add the options that `from_options` reads; `default` says what happens without them."""
     add = parser.add_argument
-    add(
-        "--decision",
-        choices=KINDS,
-        help="argmax: the most probable class; confident: the fallback class when no class is "
-        f"probable enough ({default})",
+    about = (
+        "argmax: the most probable class; confident: the fallback class when no class is probable "
+        f"enough ({default})"
     )
-    add(
-        "--min-confidence",
-        type=console.number(0, 1),
-        metavar="P",
-        help="for --decision confident (0.75)",
-    )
+    add("--decision", choices=KINDS, help=about)
+    about = "for --decision confident (0.75)"
+    add("--min-confidence", type=console.number(0, 1), metavar="P", help=about)
     add("--fallback-class", metavar="NAME", help="the answer below that (neutral)")
 
 
@@ -115,11 +109,8 @@ def from_options(options: argparse.Namespace) -> DecisionPolicy | None:
     Raises:
         UsageError: a value is wrong, or goes with another kind.
     """
-    given = {
-        name: value
-        for name in ("min_confidence", "fallback_class")
-        if (value := getattr(options, name)) is not None
-    }
+    chosen = {"min_confidence": options.min_confidence, "fallback_class": options.fallback_class}
+    given = {name: value for name, value in chosen.items() if value is not None}
     if given and options.decision != CONFIDENT:
         raise UsageError("--min-confidence and --fallback-class go with --decision confident.")
     return DecisionPolicy(options.decision, **given) if options.decision else None

@@ -6,12 +6,11 @@ caller brings the threads (`Engine.num_streams`: how many are worth it).
 """
 
 import abc
-import contextlib
-import logging
+import functools
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ from imagesieve.model.versions import KERAS_MODEL, OPENVINO_INT8_MODEL, OPENVINO
 ENGINES = ("auto", "openvino", "keras")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
 
-_QUICKEST_FIRST = ("int8", "bf16", "f32")  # on nearly every CPU; what was measured comes before it
-
-_log = logging.getLogger(__name__)
+_QUICKEST_FIRST = ("int8", "bf16")  # before f32 on nearly every CPU, where nothing was measured
 
 
 class Engine(abc.ABC):
@@ -42,13 +39,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """Return the first output for images.
+        """Return the first output for images; of a classifier (batch, classes).
 
         Args:
             images: (batch, height, width, 3) uint8, RGB, 0 to 255.
-
-        Returns:
-            (batch, …) float32; of a classifier (batch, classes).
 
         Raises:
             EngineError: the run failed.
@@ -59,62 +53,47 @@ class OpenVINOEngine(Engine):
     """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
 
     def __init__(self, xml: Path, precision: str = "f32") -> None:
-        """Compile the model.
+        """Compile an IR, which takes (batch, height, width, 3); its `.bin` lies beside it.
 
-        Args:
-            xml: the IR, which takes (batch, height, width, 3); its `.bin` lies beside it.
-            precision: `f32`, `bf16` where `cpu_has_bf16()`, or `int8` for an IR that was quantised.
+        `precision` is `f32`, `bf16` where `cpu_has_bf16()`, or `int8` for an IR that was quantised.
 
         Raises:
             EngineError: the IR cannot be read or compiled, or takes no images.
         """
         self.name = f"openvino-{precision}"
-        ov = import_openvino()
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            # What a quantised model leaves in floating point stays in single precision.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": cpu_count(),
+        }
         try:
-            core = _core()
-            model = _take_uint8(ov, core.read_model(xml))
-            self._compiled = core.compile_model(
-                model,
-                "CPU",
-                {
-                    "PERFORMANCE_HINT": "THROUGHPUT",
-                    # What a quantised model leaves in floating point stays in single precision.
-                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-                    "INFERENCE_NUM_THREADS": cpu_count(),
-                },
-            )
-            self.num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            compiled = _core().compile_model(_read_for_uint8(xml), "CPU", settings)
+            self.num_streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.num_streams):
-                self._requests.put(self._compiled.create_infer_request())
-            _, height, width, _ = self._compiled.input(0).get_partial_shape()
+                self._requests.put(compiled.create_infer_request())
+            _, height, width, _ = compiled.input(0).get_partial_shape()
             self.image_size = (height.get_length(), width.get_length())
-            self.output_shapes = tuple(map(_lengths, self._compiled.outputs))
+            self.output_shapes = tuple(map(_lengths, compiled.outputs))
         except (RuntimeError, ValueError) as error:  # ValueError: other axes than an image's
-            raise EngineError(f"OpenVINO cannot load {xml}: {_first_line(error)}") from error
+            raise EngineError(f"OpenVINO cannot load {xml}: {_last_line(error)}") from error
 
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """See `Engine.run`; waits for a free infer request."""
         return self.run_all(images)[0]
 
     def run_all(self, images: np.ndarray) -> tuple[npt.NDArray[np.float32], ...]:
         """Return every output for images, as `run` does the first, in the order of the model."""
-        with self._request() as request:
-            try:
-                request.infer([np.ascontiguousarray(images)])
-            except RuntimeError as error:
-                raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
+        request = self._requests.get()
+        try:
+            request.infer([np.ascontiguousarray(images)])
             # Copies: the next run of this request writes to the same memory.
             return tuple(
                 np.array(request.get_output_tensor(number).data, dtype=np.float32)
                 for number in range(len(self.output_shapes))
             )
-
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[Any]:
-        request = self._requests.get()
-        try:
-            yield request
+        except RuntimeError as error:
+            raise EngineError(f"{self.name} failed: {_last_line(error)}") from error
         finally:
             self._requests.put(request)
 
@@ -123,18 +102,13 @@ class KerasEngine(Engine):
     """Runs a Keras model through one compiled function."""
 
     def __init__(self, model: Any) -> None:
-        """Wrap a Keras model of one output that takes float32 pixels from 0 to 255.
-
-        `model.predict` costs several times as much for one image, and calling the model directly
-        even more: a single traced function serves every batch size.
-        """
+        """Wrap a Keras model of one output that takes float32 pixels from 0 to 255."""
         import tensorflow as tf
 
         if len(model.input_shape) != 4:
             raise EngineError(f"The Keras model takes {model.input_shape}, not a batch of images.")
-        _, height, width, _ = model.input_shape
         self.name = "keras-f32"
-        self.image_size = (height, width)
+        self.image_size = model.input_shape[1:3]
         self.output_shapes = (tuple(model.output_shape[1:]),)
         self.num_streams = 1
         self._lock = threading.Lock()
@@ -142,20 +116,21 @@ class KerasEngine(Engine):
         def call(images: Any) -> Any:
             return model(tf.cast(images, tf.float32), training=False)
 
+        # `model.predict` costs several times as much for one image, and calling the model directly
+        # even more: a single traced function serves every batch size.
         # Compiling just in time ruins depthwise convolutions on CPUs; AutoGraph has nothing to do.
-        signature = [tf.TensorSpec((None, height, width, 3), tf.uint8)]
+        signature = [tf.TensorSpec((None, *self.image_size, 3), tf.uint8)]
         self._function = tf.function(
             call, input_signature=signature, autograph=False, jit_compile=False
         )
-        self._convert = tf.convert_to_tensor
 
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """See `Engine.run`; one call at a time, as TensorFlow spreads each over all cores."""
+        """Run one call at a time, as TensorFlow spreads each over all cores."""
         with self._lock:
             try:
-                return np.asarray(self._function(self._convert(images)), dtype=np.float32)
+                return np.asarray(self._function(images), dtype=np.float32)
             except Exception as error:
-                raise EngineError(f"{self.name} failed: {_first_line(error)}") from error
+                raise EngineError(f"{self.name} failed: {_last_line(error)}") from error
 
 
 def load_keras_model(path: Path) -> Any:
@@ -174,14 +149,13 @@ def load_keras_model(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its layers and HDF5 raise
-        raise EngineError(f"Keras cannot load {path}: {_first_line(error)}") from error
+        raise EngineError(f"Keras cannot load {path}: {_last_line(error)}") from error
 
 
 def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "auto") -> Engine:
-    """Return an engine for a checked model version.
+    """Return an engine for a version from `versions.load`, whose files have their checksums.
 
     Args:
-        version: from `versions.load`, so its files have their checksums.
         engine: `auto` takes OpenVINO where the version has it, Keras otherwise.
         precision: `auto` takes the quickest that `choose_precision` finds.
 
@@ -198,7 +172,12 @@ def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "a
     if engine == "auto":
         engine = "openvino" if version.file(OPENVINO_MODEL) else "keras"
     opened = _open_keras(version, precision) if engine == "keras" else _open_ir(version, precision)
-    _check_shapes(opened, version)
+    size, num_classes = version.manifest.image_size, len(version.manifest.classes)
+    if opened.image_size != size or opened.output_shapes[0] != (num_classes,):
+        raise ModelDamagedError(
+            f"The model in {version.path} takes {opened.image_size} pixels and its output is "
+            f"{opened.output_shapes[0]}; its manifest says {size} and {num_classes} classes."
+        )
     return opened
 
 
@@ -208,12 +187,11 @@ def choose_precision(version: ModelVersion) -> str:
     The times that were measured when the version was made decide. A version without them (of an
     earlier release) is served in int8 before bf16 before f32.
     """
-    usable = [precision for precision in _QUICKEST_FIRST if _may_serve(version, precision)]
+    passed = [x for x in _QUICKEST_FIRST if _check_result(version, x).get("passed") is True]
+    usable = [x for x in [*passed, "f32"] if not _why_not(version, x)]
     times = [_check_result(version, precision).get("milliseconds") for precision in usable]
     known = [time for time in times if isinstance(time, int | float)]
-    if len(known) < len(usable):
-        return usable[0]
-    return usable[known.index(min(known))]
+    return usable[times.index(min(known))] if known == times else usable[0]
 
 
 def cpu_has_bf16() -> bool:
@@ -223,15 +201,10 @@ def cpu_has_bf16() -> bool:
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO with its telemetry switched off.
-
-    OpenVINO reports its import to its makers when the package `openvino_telemetry` can be imported;
-    with that name blocked it uses a stub of its own that sends nothing.
-
-    Raises:
-        EngineError: OpenVINO is not installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # blocks the name
+    """Import OpenVINO with its telemetry switched off, or raise an EngineError."""
+    # OpenVINO reports its import to its makers when the package `openvino_telemetry` can be
+    # imported; with that name blocked it uses a stub of its own that sends nothing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:
@@ -242,27 +215,30 @@ def import_openvino() -> Any:
 
 
 _core_lock = threading.Lock()
-_the_core: Any = None
 
 
 def _core() -> Any:
-    global _the_core
-    with _core_lock:
-        if _the_core is None:
-            ov = import_openvino()
-            # The table of types behind `.data` is built on first use, and two threads that do so at
-            # once wait for each other for ever, holding Python's global lock.
-            np.copy(ov.Tensor(np.zeros(1, np.uint8)).data)
-            _the_core = ov.Core()
-            # A mapped file stays in memory beside the weights that are made of it, 80 MiB of
-            # InceptionV3's, and kills the process when the file is truncated.
-            _the_core.set_property({"ENABLE_MMAP": False})
-        return _the_core
+    with _core_lock:  # else two threads might make one each
+        return _the_core()
 
 
-def _take_uint8(ov: Any, model: Any) -> Any:
+@functools.cache
+def _the_core() -> Any:
+    ov = import_openvino()
+    # The table of types behind `.data` is built on first use, and two threads that do so at once
+    # wait for each other for ever, holding Python's global lock.
+    np.copy(ov.Tensor(np.zeros(1, np.uint8)).data)
+    core = ov.Core()
+    # A mapped file stays in memory beside the weights that are made of it, 80 MiB of InceptionV3's,
+    # and kills the process when the file is truncated.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
+def _read_for_uint8(xml: Path) -> Any:
     # The cast to float happens inside the compiled model: a quarter of the bytes to hand over.
-    steps = ov.preprocess.PrePostProcessor(model)
+    ov = import_openvino()
+    steps = ov.preprocess.PrePostProcessor(_core().read_model(xml))
     steps.input(0).tensor().set_element_type(ov.Type.u8)
     return steps.build()
 
@@ -290,41 +266,27 @@ def _open_ir(version: ModelVersion, precision: str) -> Engine:
         )
     if precision == "auto":
         precision = choose_precision(version)
-    elif precision == "bf16" and not cpu_has_bf16():
-        raise UsageError("This CPU has no bfloat16 arithmetic: use --precision f32 or auto.")
+    elif reason := _why_not(version, precision):
+        raise UsageError(f"{reason}: use --precision f32 or auto.")
     if precision == "int8":
-        path = version.file(OPENVINO_INT8_MODEL)
-        if path is None:
-            reason = _check_result(version, "int8").get("reason", "it was made without one")
-            raise UsageError(
-                f"The model version {version.path} has no int8 model ({reason}): "
-                "use --precision f32 or auto."
-            )
+        path = version.path / OPENVINO_INT8_MODEL
     return OpenVINOEngine(path, precision)
 
 
-def _may_serve(version: ModelVersion, precision: str) -> bool:
-    if precision == "f32":
-        return True
-    if _check_result(version, precision).get("passed") is not True:
-        return False
-    return cpu_has_bf16() if precision == "bf16" else version.file(OPENVINO_INT8_MODEL) is not None
+def _why_not(version: ModelVersion, precision: str) -> str | None:
+    """Return why a version cannot run in a precision here, or None."""
+    if precision == "bf16" and not cpu_has_bf16():
+        return "This CPU has no bfloat16 arithmetic"
+    if precision == "int8" and version.file(OPENVINO_INT8_MODEL) is None:
+        reason = _check_result(version, "int8").get("reason", "it was made without one")
+        return f"The model version {version.path} has no int8 model ({reason})"
+    return None
 
 
 def _check_result(version: ModelVersion, precision: str) -> Mapping[str, Any]:
-    found = version.manifest.engines.get(f"openvino-{precision}")
-    return found if isinstance(found, Mapping) else {}
+    return version.manifest.engines.get(f"openvino-{precision}", {})
 
 
-def _check_shapes(engine: Engine, version: ModelVersion) -> None:
-    size, num_classes = version.manifest.image_size, len(version.manifest.classes)
-    if engine.image_size != size or engine.output_shapes[0] != (num_classes,):
-        raise ModelDamagedError(
-            f"The model in {version.path} takes {engine.image_size} pixels and its output is "
-            f"{engine.output_shapes[0]}; its manifest says {size} and {num_classes} classes."
-        )
-
-
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]

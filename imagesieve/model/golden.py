@@ -28,11 +28,8 @@ _HEADER_BYTES = 4096  # of an array in the file, at most
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Golden:
-    """Images and their probabilities."""
-
     pixels: np.ndarray  # (images, height, width, 3) uint8, RGB, 0 to 255, as the network takes them
-    # (images, classes) float32, of Keras in single precision, before any temperature
-    probabilities: np.ndarray
+    probabilities: np.ndarray  # (images, classes) float32, of Keras in f32, before any temperature
 
 
 def write(path: Path, golden: Golden) -> None:
@@ -60,12 +57,10 @@ def read(version: ModelVersion) -> Golden | None:
     except Exception as error:  # a file that is not ours raises nearly anything
         raise _damaged(version, str(error) or type(error).__name__) from error
     count = len(golden.pixels) if golden.pixels.ndim else 0
-    for array, kind, shape in (
-        (golden.pixels, np.uint8, (count, height, width, 3)),
-        (golden.probabilities, np.float32, (count, num_classes)),
-    ):
-        if not 1 <= count <= MAX_IMAGES or array.dtype != kind or array.shape != shape:
-            raise _damaged(version, f"an array of {array.dtype} {array.shape} does not fit")
+    found = [(str(x.dtype), x.shape) for x in (golden.pixels, golden.probabilities)]
+    expected = [("uint8", (count, height, width, 3)), ("float32", (count, num_classes))]
+    if not 1 <= count <= MAX_IMAGES or found != expected:
+        raise _damaged(version, f"arrays of {found} do not fit")
     if not np.isfinite(golden.probabilities).all():
         raise _damaged(version, "a probability is not a number")
     return golden
@@ -84,10 +79,7 @@ def difference(engine: Engine, golden: Golden) -> float:
 
 
 def mismatch(engine: Engine, golden: Golden) -> str | None:
-    """Return how far an engine is off, or None if it predicts the golden images as it should.
-
-    The precision, in which the engine's name ends, decides how much is allowed.
-    """
+    """Return how far an engine is off, or None if it predicts the golden images as it should."""
     tolerance = TOLERANCES[engine.name.rpartition("-")[2]]
     found = difference(engine, golden)
     if found <= tolerance:  # False for NaN
@@ -107,6 +99,6 @@ def _check_size(path: Path, most: int) -> None:
 
 def _damaged(version: ModelVersion, reason: str) -> ModelDamagedError:
     return ModelDamagedError(
-        f"{version.path / GOLDEN} holds no golden images of the model beside it ({reason}): copy "
-        "the folder again or choose another version."
+        f"{version.path / GOLDEN} holds no golden images of this model ({reason}): copy the folder "
+        "again or choose another version."
     )

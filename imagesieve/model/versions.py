@@ -7,7 +7,6 @@ and then renamed, so it is whole or absent. `modelFile/current.json` names the o
 import dataclasses
 import glob
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from imagesieve.class_folders import is_class_name
-from imagesieve.errors import (
-    ModelDamagedError,
-    ModelNotFoundError,
-    ModelTooNewError,
-    UsageError,
-)
+from imagesieve.errors import ModelDamagedError, ModelNotFoundError, ModelTooNewError, UsageError
 from imagesieve.files import PARTIAL_PREFIX, sha256_of, write_json
 from imagesieve.images import PIXEL_CONTRACT
 from imagesieve.model.decisions import DecisionPolicy
@@ -37,9 +31,9 @@ REPORT = "report/index.html"
 GOLDEN = "golden.npz"
 CURRENT = "current.json"
 
-_REQUIRED = ("schema", "classes", "backbone", "image_size", "policy", "temperature", "files")
-
 _Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+_ClassName = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{1,2}\Z)[^/]+\Z")]  # of one level
+_Values = Mapping[str, Any]
 
 
 class FileEntry(TypedDict):
@@ -53,26 +47,42 @@ class FileEntry(TypedDict):
 class Manifest:
     """What a model version is and may be used for."""
 
-    classes: tuple[str, ...]  # names in the order of the model's outputs
+    # Names in the order of the model's outputs.
+    classes: Annotated[tuple[_ClassName, ...], msgspec.Meta(min_length=2)]
     backbone: str  # a name of the backbone table
     image_size: tuple[_Side, _Side]  # (height, width) in pixels of the model's input
     policy: DecisionPolicy  # how a label is chosen
-    temperature: Annotated[float, msgspec.Meta(gt=0)] = (
-        1.0  # what logits are divided by before the softmax; 1 changes nothing
-    )
-    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # on the validation images
+    # What logits are divided by before the softmax; 1 changes nothing.
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    metrics: _Values = dataclasses.field(default_factory=dict)  # on the validation images
     # Precision -> what was measured; see `engines.choose_precision`.
-    engines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training
-    # Fingerprint of the images, and which were left out.
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    engines: Mapping[str, _Values] = dataclasses.field(default_factory=dict)
+    settings: _Values = dataclasses.field(default_factory=dict)  # of the training
+    data: _Values = dataclasses.field(default_factory=dict)  # counts, fingerprint, what is left out
     libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)  # their versions
-    parent: str | None = None  # the version this one was trained from, or None
+    parent: str | None = None  # the version this one was trained from
     pixel_contract: str = PIXEL_CONTRACT  # a model of another one is refused
     created: str = ""  # UTC, ISO 8601
     # Path relative to the version -> its checksum; filled in when saving.
     files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+class _Required(msgspec.Struct):
+    """What a manifest on disk must have, though a new one need not."""
+
+    temperature: float
+    policy: _Values
+    files: dict[str, FileEntry]
+
+
+class _Pointer(msgspec.Struct):
+    version: str
+    digest: str | None = None  # of the manifest; the pointers of early releases have none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +111,7 @@ def new_version_path(model_dir: Path, name: str) -> Path:
     """
     if not is_class_name(name):
         raise UsageError(
-            f"The model name {name!r} cannot name a folder: use letters, digits, - and _, "
-            "at most 200 bytes."
+            f"--name {name!r} cannot name a folder: use letters, digits, - or _, at most 200 bytes."
         )
     while _is_taken(path := model_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"):
         time.sleep(0.1)
@@ -111,24 +120,21 @@ def new_version_path(model_dir: Path, name: str) -> Path:
 
 def seal(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of a folder that holds all other files, with their checksums."""
-    files: dict[str, FileEntry] = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
-        }
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(
+            sha256=sha256_of(path), bytes=path.stat().st_size
+        )
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST
     }
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sealed = dataclasses.replace(manifest, files=files, created=created)
-    write_json(folder / MANIFEST, _to_json(sealed))
+    values = {**vars(manifest), "policy": manifest.policy.to_json()}
+    schema = {"schema": values.pop("schema")}
+    write_json(folder / MANIFEST, {**schema, **values, "files": files, "created": created})
 
 
 def load(path: Path) -> ModelVersion:
     """Return a version, or the current one of a model folder, after checking every file of it.
-
-    Args:
-        path: a version's folder, or a folder that holds versions and `current.json`.
 
     Raises:
         ModelNotFoundError: nothing is there.
@@ -141,48 +147,33 @@ def load(path: Path) -> ModelVersion:
 
 
 def read_manifest(path: Path) -> ModelVersion:
-    """Return a version whose manifest was read; its files may be missing or changed.
-
-    Raises:
-        ModelNotFoundError: nothing is there.
-        ModelDamagedError: the manifest is missing, not valid, or was altered since it was
-            made current.
-        ModelTooNewError: a later release wrote it.
-    """
+    """Return a version as `load` does; its files may be missing or changed."""
     folder, promoted_digest = _resolve(path)
-    raw = _manifest_bytes(folder)
-    version = ModelVersion(folder, _from_json(raw, folder), hashlib.sha256(raw).hexdigest())
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ModelDamagedError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error
+    version = ModelVersion(folder, _parse(raw, folder), hashlib.sha256(raw).hexdigest())
     if promoted_digest not in (None, version.digest):
         raise ModelDamagedError(
-            f"The model version {folder} was altered: its {MANIFEST} is not the one that was "
-            f"made current; copy the folder again, or name it with --model to use it as it is."
+            f"{folder} was altered: its {MANIFEST} is not the one that was made current; copy the "
+            "folder again, or name it with --model to use it as it is."
         )
     return version
 
 
 def verify(version: ModelVersion) -> None:
-    """Check every file of a version by its checksum.
-
-    Raises:
-        ModelDamagedError: a file is missing or changed.
-    """
-    folder = version.path
-    for relative, expected in version.manifest.files.items():
-        path = folder / relative
+    """Raise a ModelDamagedError if a file of a version is missing or has another checksum."""
+    for relative, entry in version.manifest.files.items():
+        path = version.path / relative
         try:
-            changed = (
-                path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]
-            )
+            is_same = path.stat().st_size == entry["bytes"] and sha256_of(path) == entry["sha256"]
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ModelDamagedError(
-                f"The model version {folder} is incomplete: {relative} is missing or unreadable; "
-                "copy the whole folder again or choose another version."
-            ) from error
-        if changed:
-            raise ModelDamagedError(
-                f"The model version {folder} was altered: the checksum of {relative} does not "
-                "match the manifest; copy the folder again or choose another version."
-            )
+            trouble = f"is incomplete: {relative} is missing or unreadable"
+            raise _damaged(version.path, trouble) from error
+        if not is_same:
+            trouble = f"was altered: the checksum of {relative} does not match the manifest"
+            raise _damaged(version.path, trouble)
 
 
 def current_name(model_dir: Path) -> str | None:
@@ -191,7 +182,8 @@ def current_name(model_dir: Path) -> str | None:
     Raises:
         ModelDamagedError: the pointer is unreadable.
     """
-    return _read_pointer(model_dir)[0]
+    pointer = _read_pointer(model_dir)
+    return pointer.version if pointer else None
 
 
 def promote(version: ModelVersion) -> None:
@@ -203,23 +195,21 @@ def promote(version: ModelVersion) -> None:
     write_json(version.path.parent / CURRENT, {"version": version.name, "digest": version.digest})
 
 
-def _read_pointer(model_dir: Path) -> tuple[str | None, str | None]:
-    """Return name and manifest digest of the version in use, from one read: both may change."""
-    pointer = model_dir / CURRENT
+def _read_pointer(model_dir: Path) -> _Pointer | None:
+    path = model_dir / CURRENT
     try:
-        value = json.loads(pointer.read_bytes())
-        name, digest = value["version"], value.get("digest")
+        pointer = msgspec.json.decode(path.read_bytes(), type=_Pointer)
     except FileNotFoundError:
-        return None, None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        advice = _choose(model_dir)
+        raise ModelDamagedError(f"{path} is unreadable ({error}): {advice}") from error
+    name = pointer.version
+    if not name or name != Path(name).name or name.startswith("."):
         raise ModelDamagedError(
-            f"{pointer} is unreadable ({error}): {_choose(model_dir)}"
-        ) from error
-    if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
-        raise ModelDamagedError(
-            f"{pointer} names {name!r}, which cannot be a version's folder: {_choose(model_dir)}"
+            f"{path} names {name!r}, which cannot be a version's folder: {_choose(model_dir)}"
         )
-    return name, digest
+    return pointer
 
 
 def _is_taken(path: Path) -> bool:
@@ -237,15 +227,15 @@ def _resolve(path: Path) -> tuple[Path, str | None]:
         raise ModelNotFoundError(
             f"There is no model at {path}: train one with trainMyDataWithKerasModel.py."
         )
-    name, digest = _read_pointer(path)
-    if name is None:
+    pointer = _read_pointer(path)  # once: name and digest may change
+    if pointer is None:
         raise ModelNotFoundError(f"{path} holds no current model version: {_choose(path)}")
-    folder = path / name
+    folder = path / pointer.version
     if not (folder / MANIFEST).exists():
         raise ModelDamagedError(
-            f"{path / CURRENT} names {name}, which is missing or incomplete: {_choose(path)}"
+            f"{path / CURRENT} names {folder.name}, which is missing or incomplete: {_choose(path)}"
         )
-    return folder, digest
+    return folder, pointer.digest
 
 
 def _choose(model_dir: Path) -> str:
@@ -255,58 +245,39 @@ def _choose(model_dir: Path) -> str:
     return f"name one of its versions with --model ({', '.join(versions[-3:])})."
 
 
-def _manifest_bytes(folder: Path) -> bytes:
+def _damaged(path: Path, trouble: str) -> ModelDamagedError:
+    advice = "copy the whole folder again or choose another version"
+    return ModelDamagedError(f"{path} {trouble}: {advice}.")
+
+
+def _parse(raw: bytes, folder: Path) -> Manifest:
     try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise ModelDamagedError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error
-
-
-def _to_json(manifest: Manifest) -> dict[str, Any]:
-    value = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
-    return {"schema": value.pop("schema"), **value, "policy": manifest.policy.to_json()}
-
-
-def _from_json(raw: bytes, folder: Path) -> Manifest:
-    try:
-        value = msgspec.json.decode(raw, type=dict[str, Any])
-        schema = value.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
+        values = msgspec.json.decode(raw, type=dict[str, Any])
+        if (schema := msgspec.convert(values, _Header).schema) > SCHEMA:
             raise ModelTooNewError(
-                f"The model version {folder} has manifest schema {schema}, this release reads up "
-                f"to {SCHEMA}: update this program or choose another version."
+                f"{folder} has manifest schema {schema}, this release reads up to {SCHEMA}: update "
+                "this program or choose another version."
             )
-        _check_fields(value)
-        policy = DecisionPolicy.from_json(value.pop("policy"))
-        manifest = msgspec.convert({**value, "policy": policy}, Manifest)
-        _check_values(manifest)
+        policy = DecisionPolicy.from_json(msgspec.convert(values, _Required).policy)
+        manifest = msgspec.convert({**values, "policy": policy}, Manifest)
+        _check(manifest, values)
     except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else error
-        raise ModelDamagedError(
-            f"{folder / MANIFEST} is not a manifest of a model version ({reason}): copy the folder "
-            "again or choose another version."
-        ) from error
+        trouble = f"is not a manifest of a model version ({reason})"
+        raise _damaged(folder / MANIFEST, trouble) from error
     if manifest.pixel_contract != PIXEL_CONTRACT:
         raise ModelDamagedError(
-            f"The model version {folder} was trained on pixels made in another way "
-            f"({manifest.pixel_contract!r}): train it again with this release."
+            f"{folder} was trained on pixels made in another way ({manifest.pixel_contract!r}): "
+            "train it again with this release."
         )
     return manifest
 
 
-def _check_fields(value: Mapping[str, Any]) -> None:
-    missing = [name for name in _REQUIRED if name not in value]
-    unknown = value.keys() - {field.name for field in dataclasses.fields(Manifest)}
-    for names, problem in ((missing, "is missing"), (sorted(unknown), "is unknown")):
-        if names:
-            raise ValueError(f"field {names[0]!r} {problem}")
-
-
-def _check_values(manifest: Manifest) -> None:
-    if len(manifest.classes) < 2 or len(set(manifest.classes)) < len(manifest.classes):
-        raise ValueError("classes must be two or more different names")
-    if not all(name == Path(name).name and name not in ("", "..") for name in manifest.classes):
-        raise ValueError("a class name must be one that a folder can have")
+def _check(manifest: Manifest, values: _Values) -> None:
+    if unknown := values.keys() - vars(manifest).keys():
+        raise ValueError(f"field {min(unknown)!r} is unknown")
+    if len(set(manifest.classes)) < len(manifest.classes):
+        raise ValueError("two classes have the same name")
     for relative in manifest.files:
         path = Path(relative)
         if path.is_absolute() or ".." in path.parts or not path.parts:

@@ -7,7 +7,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from imagesieve import console
 from imagesieve.class_folders import is_class_name
@@ -21,80 +21,58 @@ UNUSABLE = "unusable"
 
 Outcome = Prediction | ImageError
 Sink = Callable[[str, Outcome], None]  # takes a path and its result; may raise OutputError
-
-
-class Counts:
-    """How many images got which decision, and how many could not be used."""
-
-    def __init__(self) -> None:
-        self.decisions: collections.Counter[str] = collections.Counter()
-        self.num_failed = 0
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one image."""
-        if isinstance(outcome, ImageError):
-            self.num_failed += 1
-        else:
-            self.decisions[outcome.decision] += 1
-
-    @property
-    def num_predicted(self) -> int:
-        """Images that got a prediction."""
-        return self.decisions.total()
-
-    def __str__(self) -> str:
-        """Return one line, such as `3 images: 2 menu, 1 unusable`."""
-        parts = [f"{count} {name}" for name, count in sorted(self.decisions.items())]
-        if self.num_failed:
-            parts.append(f"{self.num_failed} {UNUSABLE}")
-        total = self.num_predicted + self.num_failed
-        images = "1 image" if total == 1 else f"{total} images"
-        return f"{images}: {', '.join(parts)}"
-
-
-@contextlib.contextmanager
-def open_sinks(predictor: Predictor, options: argparse.Namespace) -> Iterator[list[Sink]]:
-    """Yield a function for each place the results go to, as the command line asks.
-
-    Raises:
-        UsageError: `--csv` or `--sort-into` cannot work.
-        OutputError: a file cannot be written.
-    """
-    decisions = [*predictor.classes, predictor.policy.fallback_class]
-    with contextlib.ExitStack() as stack:
-        sinks: list[Sink] = []
-        if options.json:
-            sinks.append(lambda path, outcome: console.print_json(as_json(path, outcome)))
-        elif not options.quiet:
-            width = max(map(len, [*decisions, UNUSABLE]))
-            sinks.append(lambda path, outcome: print(as_line(path, outcome, width), flush=True))
-        if options.csv:
-            sinks.append(stack.enter_context(csv_file(options.csv, predictor.classes)))
-        if options.sort_into:
-            sinks.append(sorter(options.sort_into, options.paths, decisions))
-        yield sinks
+Counts = collections.Counter[str | None]  # decision -> images; None: those that are unusable
 
 
 def predict(
-    predictor: Predictor,
-    arguments: Sequence[str],
-    standard_input: TextIO | None,
-    sinks: Sequence[Sink],
+    predictor: Predictor, options: argparse.Namespace, standard_input: TextIO | None
 ) -> Counts:
-    """Predict every image and hand each result to every sink, in the order given.
+    """Predict every image, and hand each result on as the command line asks, in the order given.
 
     Raises:
+        UsageError: `--csv` or `--sort-into` cannot work.
         DataError: there was no image at all.
         EngineError: the engine failed.
+        OutputError: a file cannot be written.
     """
     counts = Counts()
-    for path, outcome in predictor.predict_files(find_images(arguments, standard_input)):
-        counts.add(outcome)
-        for sink in sinks:
-            sink(path, outcome)
-    if not counts.num_predicted + counts.num_failed:
-        raise DataError(f"No image was found in {', '.join(arguments)}.")
+    with contextlib.ExitStack() as stack:
+        sinks = _open_sinks(predictor, options, stack)
+        for path, outcome in predictor.predict_files(find_images(options.paths, standard_input)):
+            counts[None if isinstance(outcome, ImageError) else outcome.decision] += 1
+            for sink in sinks:
+                sink(path, outcome)
+    if not counts:
+        raise DataError(f"No image was found in {', '.join(options.paths)}.")
     return counts
+
+
+def describe(counts: Counts) -> str:
+    """Return one line, such as `3 images: 2 menu, 1 unusable`."""
+    names = sorted(name for name in counts if name is not None)
+    parts = [f"{counts[name]} {name}" for name in names]
+    if counts[None]:
+        parts.append(f"{counts[None]} {UNUSABLE}")
+    total = counts.total()
+    images = "1 image" if total == 1 else f"{total} images"
+    return f"{images}: {', '.join(parts)}"
+
+
+def _open_sinks(
+    predictor: Predictor, options: argparse.Namespace, stack: contextlib.ExitStack
+) -> list[Sink]:
+    decisions = [*predictor.classes, predictor.policy.fallback_class]
+    sinks: list[Sink] = []
+    if options.json:
+        sinks.append(_print_json)
+    elif not options.quiet:
+        width = max(map(len, [*decisions, UNUSABLE]))
+        sinks.append(lambda path, outcome: print(_line(path, outcome, width), flush=True))
+    if options.csv:
+        sinks.append(stack.enter_context(csv_file(options.csv, predictor.classes)))
+    if options.sort_into:
+        sinks.append(sorter(options.sort_into, options.paths, decisions))
+    return sinks
 
 
 def find_images(arguments: Sequence[str], standard_input: TextIO | None) -> Iterator[str]:
@@ -112,21 +90,15 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None) -> Iter
             yield argument
 
 
-def as_json(path: str, outcome: Outcome) -> dict[str, Any]:
-    """Return one result as JSON values."""
+def _print_json(path: str, outcome: Outcome) -> None:
     if isinstance(outcome, ImageError):
-        return {"path": path, "error": {"type": outcome.slug, "detail": outcome.reason}}
-    return {
-        "path": path,
-        "label": outcome.label,
-        "probability": outcome.probability,
-        "probabilities": outcome.probabilities,
-        "decision": outcome.decision,
-    }
+        error = {"type": outcome.slug, "detail": outcome.reason}
+        console.print_json({"path": path, "error": error})
+    else:
+        console.print_json({"path": path, **vars(outcome)})
 
 
-def as_line(path: str, outcome: Outcome, width: int) -> str:
-    """Return one result as a line of text; `width` is that of the longest class name."""
+def _line(path: str, outcome: Outcome, width: int) -> str:
     if isinstance(outcome, ImageError):
         return f"{UNUSABLE:<{width}}           {path}: {outcome.reason}"
     unsure = "" if outcome.decision == outcome.label else f"  (unsure: {outcome.label})"
@@ -164,19 +136,18 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
 def _rows_into(path: Path, file: TextIO, classes: Sequence[str]) -> Sink:
     rows = csv.writer(file)
 
-    def write_row(row: Sequence[str]) -> None:
+    def write(image: str, outcome: Outcome) -> None:
+        if isinstance(outcome, ImageError):
+            row = [image, "", "", "", f"{outcome.slug}: {outcome.reason}"]
+            row += [""] * len(classes)
+        else:
+            row = [image, outcome.label, repr(outcome.probability), outcome.decision, ""]
+            row += [repr(outcome.probabilities[name]) for name in classes]
         with reporting_output_errors(path):
             rows.writerow(row)
 
-    def write(image: str, outcome: Outcome) -> None:
-        if isinstance(outcome, ImageError):
-            blanks = [""] * len(classes)
-            write_row([image, "", "", "", f"{outcome.slug}: {outcome.reason}", *blanks])
-            return
-        numbers = [repr(outcome.probabilities[name]) for name in classes]
-        write_row([image, outcome.label, repr(outcome.probability), outcome.decision, "", *numbers])
-
-    write_row(["path", "label", "probability", "decision", "error", *classes])
+    with reporting_output_errors(path):
+        rows.writerow(["path", "label", "probability", "decision", "error", *classes])
     return write
 
 
@@ -189,7 +160,8 @@ def sorter(folder: Path, inputs: Iterable[str], decisions: Iterable[str]) -> Sin
         UsageError: `folder` lies in an input folder, or a decision cannot name a folder.
     """
     for argument in inputs:
-        if argument != STANDARD_INPUT and _is_inside(folder, Path(argument)):
+        is_folder = argument != STANDARD_INPUT and Path(argument).is_dir()
+        if is_folder and folder.resolve().is_relative_to(Path(argument).resolve()):
             raise UsageError(
                 f"--sort-into {folder} lies inside the input {argument}: choose another folder."
             )
@@ -219,7 +191,3 @@ def _free_name(target: Path, data: bytes) -> Path:
         number += 1
         candidate = target.with_name(f"{target.stem}-{number}{target.suffix}")
     return candidate
-
-
-def _is_inside(folder: Path, parent: Path) -> bool:
-    return parent.is_dir() and folder.resolve().is_relative_to(parent.resolve())

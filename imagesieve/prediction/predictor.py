@@ -85,10 +85,7 @@ class Predictor:
         return self.predict_batch(image.pixels[np.newaxis])[0]
 
     def predict_batch(self, pixels: np.ndarray) -> list[Prediction]:
-        """Return the predictions for a batch.
-
-        Args:
-            pixels: (batch, height, width, 3) uint8, RGB, of the model's size.
+        """Return the predictions for (batch, height, width, 3) uint8, RGB, of the model's size.
 
         Raises:
             EngineError: the engine failed or returned no probabilities.
@@ -99,18 +96,14 @@ class Predictor:
     def predict_files(
         self, paths: Iterable[str | os.PathLike[str]]
     ) -> Iterator[tuple[str, Prediction | ImageError]]:
-        """Predict many files, in the order given, decoding ahead of the engine.
-
-        Yields:
-            path and prediction, or path and the error of that one image.
+        """Yield path and prediction, or the error of that one image, in the order given.
 
         Raises:
             EngineError: the engine failed; that is no image's fault.
         """
         # One thread more than streams, so that a stream never waits for a decoder.
         threads = self.engine.num_streams + 1
-        ahead = 4 * threads  # enough to stay busy
-        yield from map_ahead(self._predict_file, paths, threads=threads, ahead=ahead)
+        return map_ahead(self._predict_file, paths, threads=threads, ahead=4 * threads)
 
     def _predict_file(self, path: str | os.PathLike[str]) -> tuple[str, Prediction | ImageError]:
         try:

@@ -88,15 +88,3 @@ def test_describe_shows_some_paths_and_counts_the_rest() -> None:
     assert lines[0] == "Trouble."
     assert lines[1:6] == [f"  {number}.png" for number in range(5)]
     assert "3 more" in lines[6]
-
-
-def test_summary_rows_count_each_class_in_each_split(tmp_path: Path) -> None:
-    fill(tmp_path, 3)
-    fill(tmp_path, 2, split="validation")
-    fill(tmp_path, 1, split="validation", classes=("red",), first=5)
-    fill(tmp_path, 1, split="test")
-    assert audit.summary_rows(read_dataset(tmp_path)) == [
-        ("blue", 3, 2, 1),
-        ("green", 3, 2, 1),
-        ("red", 3, 3, 1),
-    ]

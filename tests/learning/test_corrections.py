@@ -53,7 +53,7 @@ def flat(seed: int) -> Image.Image:
 
 
 def reasons(dataset: Dataset) -> dict[Path, str]:
-    return {reject.path: reject.reason for reject in dataset.rejects}
+    return dict(dataset.rejects)
 
 
 def paths(samples: tuple[Any, ...]) -> set[Path]:
@@ -71,7 +71,7 @@ def test_corrections_are_learned_from_with_their_weight_and_never_measured_on(
     assert {sample.weight for sample in plain.train} == {1.0}
     assert found.counts(found.corrections) == [2, 0, 0]
     assert (found.validation, found.test, found.classes) == (plain.validation, (), plain.classes)
-    assert found.rejects == ()
+    assert not found.rejects
 
 
 def test_the_fingerprint_sees_corrections_and_their_weight(data: Path, feedback: Feedback) -> None:
@@ -292,14 +292,19 @@ def test_a_class_that_is_corrected_away_is_an_error(data: Path, feedback: Feedba
         take_in(data)
 
 
-def test_count_files_is_what_taking_in_advances_by(data: Path, feedback: Feedback) -> None:
-    for name in ("red", "blue", "amber"):
-        feedback.correct(new("green"), name).with_suffix(".txt").write_text("no image")
-    steps: list[int] = []
-    corrections.take_in(
-        read_dataset(data), data / "feedback", weight=1, max_share=1, advance=steps.append
-    )
-    assert sum(steps) == corrections.count_files(data / "feedback") == 6
+def test_a_correction_joins_the_group_of_its_near_duplicates(
+    data: Path, feedback: Feedback
+) -> None:
+    for number in (1, 2, 3):
+        draw_scene(number).save(data / f"train/red/scene-{number}.png")
+    known = feedback.correct(encode(draw_scene(1, (120, 90))), "red")
+    alone = [feedback.correct(encode(draw_scene(9, size)), "red") for size in ((96, 72), (80, 60))]
+    found = take_in(data, 1.0, 1.0)
+    groups = {sample.path: sample.group for sample in found.train}
+    assert groups[known] == groups[data / "train/red/scene-1.png"]
+    assert groups[alone[0]] == groups[alone[1]]
+    assert len(set(groups.values())) == len(groups) - 2
+    assert found.train[-3:] == found.corrections
 
 
 PURPLE = (150, 30, 170)

@@ -36,6 +36,7 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3)).astype(np.uint8)
 
 
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("name", other_formats.FORMATS)
 def test_an_export_opens_again_and_answers_like_keras(
     name: str, model: Any, images: np.ndarray, tmp_path: Path

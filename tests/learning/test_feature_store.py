@@ -273,8 +273,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_temporary_store_is_gone_afterwards(tmp_path: Path) -> None:
-    plan = script.Plan(TINY, (32, 32), None, tmp_path / "tiny-1")
-    with script.open_store(plan, argparse.Namespace(no_cache=True)) as store:
+    options = argparse.Namespace(no_cache=True)
+    with script.open_store(script.Plan(options, TINY, (32, 32), None, tmp_path, "tiny")) as store:
         fill(store, range(3))
         assert store.entries()
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@ import concurrent.futures
 import inspect
 import itertools
 import math
-import shutil
 import signal
 import threading
 import time
@@ -47,6 +46,13 @@ TRANSFORMS: dict[str, Mapping[str, Any]] = {
     },
 }
 
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a class folder of 21 images, so that the last batch of 4 is a rest."""
+    return fill(tmp_path_factory.mktemp("few"), 7) / "train"
+
+
 uses_keras_warp = pytest.mark.filterwarnings(
     # Keras 3.15 calls SciPy under a name that SciPy is about to drop; ours does not.
     "ignore:Please import `affine_transform`:DeprecationWarning"
@@ -60,29 +66,17 @@ def scene(seed: int = 1, side: int = SIDE) -> np.ndarray:
 @uses_keras_warp
 @pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
 @pytest.mark.parametrize("parameters", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_float_images_are_warped_exactly_as_keras_does(
-    parameters: Mapping[str, Any], fill_mode: str
-) -> None:
-    x = scene().astype(np.float32)
-    expected = keras_image.ImageDataGenerator(fill_mode=fill_mode).apply_transform(
-        x.copy(), parameters
-    )
-    found = ImageDataGenerator(fill_mode=fill_mode).apply_transform(x.copy(), parameters)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-
-
-@uses_keras_warp
-@pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
-@pytest.mark.parametrize("parameters", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_uint8_images_are_warped_as_keras_does_within_rounding(
+def test_images_are_warped_as_keras_does_and_bytes_within_rounding(
     parameters: Mapping[str, Any], fill_mode: str
 ) -> None:
     x = scene()
-    expected = keras_image.ImageDataGenerator(fill_mode=fill_mode).apply_transform(
-        x.astype(np.float32), parameters
-    )
-    found = ImageDataGenerator(fill_mode=fill_mode).apply_transform(x, parameters)
+    keras_s = keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    expected = keras_s.apply_transform(x.astype(np.float32), parameters)
+    ours = ImageDataGenerator(fill_mode=fill_mode)
+    found = ours.apply_transform(x.astype(np.float32), parameters)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    found = ours.apply_transform(x, parameters)
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 1
 
@@ -91,10 +85,9 @@ def test_uint8_images_are_warped_as_keras_does_within_rounding(
 @pytest.mark.parametrize("brightness", [0.4, 1.0, 1.7])
 def test_brightness_is_keras_s_within_rounding(brightness: float) -> None:
     x = scene().astype(np.float32)
-    expected = keras_image.ImageDataGenerator().apply_transform(
-        x.copy(), {"brightness": brightness}
-    )
-    found = ImageDataGenerator().apply_transform(x, {"brightness": brightness})
+    change = {"brightness": brightness}
+    expected = keras_image.ImageDataGenerator().apply_transform(x.copy(), change)
+    found = ImageDataGenerator().apply_transform(x, change)
     assert np.abs(found - expected).max() <= 1
 
 
@@ -149,17 +142,7 @@ def test_the_constructor_is_keras_s() -> None:
     parent = keras_image.ImageDataGenerator
     for name in inspect.signature(parent.__init__).parameters:
         assert name in ("self", *vars(parent()), "validation_split")
-    ours = ImageDataGenerator(
-        rotation_range=10,
-        width_shift_range=0.1,
-        height_shift_range=0.1,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-        fill_mode="nearest",
-        rescale=1 / 255,
-        validation_split=0.2,
-    )
+    ours = ImageDataGenerator(shear_range=0.2, zoom_range=0.2, rescale=1 / 255)
     assert isinstance(ours, parent)
     assert (ours.rescale, ours.zoom_range, ours.fill_mode) == (1 / 255, [0.8, 1.2], "nearest")
 
@@ -172,11 +155,7 @@ def test_flow_from_directory_takes_every_argument_of_keras_s_in_order() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"interpolation_order": 2},
-        {"data_format": "channels_first"},
-        {"fill_mode": "mirror"},
-    ],
+    [{"interpolation_order": 2}, {"data_format": "channels_first"}, {"fill_mode": "mirror"}],
     ids=str,
 )
 def test_options_of_the_constructor_that_cannot_be_kept_are_refused(
@@ -187,31 +166,23 @@ def test_options_of_the_constructor_that_cannot_be_kept_are_refused(
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"color_mode": "grayscale"},
-        {"save_to_dir": "somewhere"},
-        {"interpolation": "nearest"},
-        {"keep_aspect_ratio": True},
-        {"class_mode": "multi_output"},
-        {"subset": "training"},
+        ({"color_mode": "grayscale"}, "color_mode"),
+        ({"save_to_dir": "somewhere"}, "save_to_dir"),
+        ({"interpolation": "nearest"}, "interpolation"),
+        ({"keep_aspect_ratio": True}, "keep_aspect_ratio"),
+        ({"class_mode": "multi_output"}, "class_mode"),
+        ({"subset": "training"}, "subset needs a generator"),
+        ({"subset": "test"}, "'training' or 'validation'"),
     ],
     ids=str,
 )
 def test_options_of_the_flow_that_cannot_be_kept_are_refused(
-    tmp_path: Path, options: dict[str, Any]
+    few: Path, options: dict[str, Any], message: str
 ) -> None:
-    fill(tmp_path, 2)
-    with pytest.raises(UsageError, match=next(iter(options))):
-        ImageDataGenerator().flow_from_directory(tmp_path / "train", **options)
-
-
-def test_an_unknown_subset_is_refused(tmp_path: Path) -> None:
-    fill(tmp_path, 2)
-    with pytest.raises(UsageError, match="'training' or 'validation'"):
-        ImageDataGenerator(validation_split=0.5).flow_from_directory(
-            tmp_path / "train", subset="test"
-        )
+    with pytest.raises(UsageError, match=message):
+        ImageDataGenerator().flow_from_directory(few, **options)
 
 
 def test_a_folder_that_is_missing_or_has_no_images_is_one_clear_error(tmp_path: Path) -> None:
@@ -221,35 +192,22 @@ def test_a_folder_that_is_missing_or_has_no_images_is_one_clear_error(tmp_path: 
         ImageDataGenerator().flow_from_directory(tmp_path)
 
 
-def test_hidden_and_empty_folders_are_no_classes(tmp_path: Path) -> None:
-    fill(tmp_path, 2)
-    (tmp_path / "train/empty").mkdir()
-    shutil.copytree(tmp_path / "train/red", tmp_path / "train/.thumbnails")
-    found = ImageDataGenerator().flow_from_directory(tmp_path / "train")
-    assert found.class_indices == {"blue": 0, "green": 1, "red": 2}
-    assert (found.samples, found.n, found.num_classes) == (6, 6, 3)
-
-
-def test_a_truncated_file_is_left_out_by_name(
+def test_what_decodes_is_read_from_class_folders_and_the_rest_left_out_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(tmp_path, 2)
-    jpeg = encode(paint(COLOURS["red"], size=(200, 200)))
-    (tmp_path / "train/red/half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    found = ImageDataGenerator().flow_from_directory(tmp_path / "train", target_size=(32, 32))
-    assert found.samples == 6
-    assert "half.jpg" in caplog.text
-    assert len(found[0][0]) == 6
-
-
-def test_webp_and_gif_are_read(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "b", ".thumbnails", "empty"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "x.webp").write_bytes(encode(paint(COLOURS["red"], seed=1), "WEBP"))
-        (tmp_path / name / "x.gif").write_bytes(encode(paint(COLOURS["blue"], seed=2), "GIF"))
+        if name != "empty":
+            (tmp_path / name / "x.webp").write_bytes(encode(paint(COLOURS["red"]), "WEBP"))
+            (tmp_path / name / "x.gif").write_bytes(encode(paint(COLOURS["blue"]), "GIF"))
+    jpeg = encode(paint(COLOURS["red"], size=(200, 200)))
+    (tmp_path / "a/half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     found = ImageDataGenerator().flow_from_directory(tmp_path, target_size=(32, 32))
+    assert found.class_indices == {"a": 0, "b": 1}
+    assert (found.samples, found.n, found.num_classes) == (4, 4, 2)
     assert sorted(found.filenames) == ["a/x.gif", "a/x.webp", "b/x.gif", "b/x.webp"]
     assert found[0][0].shape == (4, 32, 32, 3)
+    assert "half.jpg" in caplog.text
 
 
 def test_the_pixels_are_those_of_prediction(tmp_path: Path) -> None:
@@ -319,12 +277,6 @@ def test_validation_split_goes_by_content_without_overlap_or_augmentation(tmp_pa
         path.rename(path.with_name(f"{999 - int(path.stem)}.png"))
     fill(tmp_path, 5, first=20)
     assert before <= contents(parts()[1])
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a class folder of 21 images, so that the last batch of 4 is a rest."""
-    return fill(tmp_path_factory.mktemp("few"), 7) / "train"
 
 
 def flow(folder: Path, seed: int = 3, **options: Any) -> ImageIterator:
@@ -457,7 +409,7 @@ def test_fit_and_threads_see_the_batches_of_a_plain_loop(few: Path) -> None:
     assert found == expected[start : start + 18]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_nothing(few: Path, threads: int) -> None:
     alone, together = flow(few), flow(few)
     alone.threads, together.threads = 1, threads
@@ -495,10 +447,8 @@ def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
     assert not threads_left()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_an_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, threads: int) -> None:
+def test_an_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path) -> None:
     images = flow(fill(tmp_path, 2) / "train", shuffle=False)
-    images.threads = threads
     gone = Path(images.filepaths[1])
     gone.unlink()
     with pytest.raises(UnreadableImageError, match=gone.name):
@@ -509,8 +459,7 @@ def test_an_image_that_has_gone_is_named_and_stops_the_batch(tmp_path: Path, thr
     assert not threads_left()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, threads: int) -> None:
+def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path) -> None:
     begun = []
 
     class Slow(ImageDataGenerator):
@@ -520,7 +469,6 @@ def test_a_loop_that_is_interrupted_does_not_finish_what_was_begun(few: Path, th
             return super().apply_transform(x, transform_parameters)
 
     images = Slow().flow_from_directory(few, (32, 32), batch_size=21, seed=1)
-    images.threads = threads
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.4, signal.pthread_kill, (main, signal.SIGINT))

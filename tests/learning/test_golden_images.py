@@ -24,7 +24,6 @@ def test_classes_take_turns_and_each_gives_its_clearest_first() -> None:
         [[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.1, 0.9, 0], [0.9, 0.1, 0]]
     )
     assert version_writer.choose_golden(probabilities) == [1, 4, 5, 2, 3, 0]
-    assert version_writer.choose_golden(probabilities, 3) == [1, 4, 5]
 
 
 def test_no_more_than_eight_are_chosen_and_no_class_is_left_out() -> None:

@@ -59,7 +59,7 @@ def test_a_number_out_of_range_is_refused_by_name(option: str, value: str) -> No
     ],
 )
 def test_the_ends_of_each_range_are_accepted(arguments: tuple[str, ...]) -> None:
-    options.check(parse(*arguments))
+    parse(*arguments)
 
 
 @pytest.mark.parametrize(

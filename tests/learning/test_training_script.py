@@ -53,38 +53,15 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
     assert ("--force-promote." in caplog.text) is force
 
 
-def test_a_name_taken_during_the_training_loses_nothing(tiny_run: Any, tmp_path: Path) -> None:
-    plan = script.Plan(
-        tiny_run.trained.network.backbone,
-        (48, 48),
-        None,
-        versions.new_version_path(tmp_path, "tiny"),
-    )
-    plan.path.mkdir()
-    version = script.save(
-        tiny_run.trained,
-        tiny_run.dataset,
-        plan,
-        argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[]),
-        tiny_run.store,
-    )
-    assert version.path != plan.path
-    assert version.name.startswith("tiny-2")
-
-
 def test_a_saved_training_leaves_nothing_of_its_interruptions(
     tiny_run: Any, tmp_path: Path
 ) -> None:
-    plan = script.Plan(
-        tiny_run.trained.network.backbone,
-        (48, 48),
-        None,
-        versions.new_version_path(tmp_path, "tiny"),
-    )
+    options = argparse.Namespace(no_int8=True, export=[])
+    backbone = tiny_run.trained.network.backbone
+    plan = script.Plan(options, backbone, (48, 48), None, tmp_path, "tiny")
     folder = tmp_path / ".interrupted"
     folder.mkdir()
     for name in ("tiny-network.npz", "tiny-top.npz", ".partial-tiny-top.npz-0123456789abcdef"):
         (folder / name).write_bytes(b"of a training that was killed")
-    options = argparse.Namespace(model_dir=tmp_path, no_int8=True, export=[])
-    script.save(tiny_run.trained, tiny_run.dataset, plan, options, tiny_run.store)
+    script.save(plan, tiny_run.dataset, tiny_run.trained, tiny_run.store)
     assert not folder.exists()

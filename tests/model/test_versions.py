@@ -210,7 +210,7 @@ def test_every_changed_byte_is_found(version: Path) -> None:
 def test_a_file_of_another_size_is_found(version: Path, add: int) -> None:
     path = version / versions.OPENVINO_MODEL
     path.write_bytes((path.read_bytes() + b" ")[: path.stat().st_size + add])
-    with pytest.raises(ModelDamagedError, match="copy the folder again"):
+    with pytest.raises(ModelDamagedError, match="copy the whole folder again"):
         versions.load(version)
 
 
@@ -269,6 +269,7 @@ BAD_FIELDS: dict[str, dict[str, object]] = {
     "a file without size": {"files": {"a": {"sha256": HASH}}},
     "a checksum that is none": {"files": {"a": {"sha256": None, "bytes": 1}}},
     "files that are a list": {"files": ["a"]},
+    "a check that is no object": {"engines": {"openvino-int8": True}},
     "another pixel contract": {"pixel_contract": "bgr"},
 }
 

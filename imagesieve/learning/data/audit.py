@@ -21,7 +21,7 @@ class Finding:
 
 def audit(dataset: Dataset) -> list[Finding]:
     """Look for unreadable files, leaks between splits, contradicting labels and thin classes."""
-    looks = (_unreadable, _duplicates, _thin_classes, _unbalanced)
+    looks = (_left_out, _duplicates, _thin_classes, _unbalanced)
     return [finding for look in looks for finding in look(dataset)]
 
 
@@ -34,10 +34,10 @@ def describe(finding: Finding) -> list[str]:
     return lines
 
 
-def _unreadable(dataset: Dataset) -> Iterator[Finding]:
+def _left_out(dataset: Dataset) -> Iterator[Finding]:
     by_reason: dict[str, list[Path]] = collections.defaultdict(list)
-    for reject in dataset.rejects:
-        by_reason[reject.reason].append(reject.path)
+    for path, reason in dataset.rejects.items():
+        by_reason[reason].append(path)
     for reason, paths in sorted(by_reason.items()):
         files = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
         yield Finding(f"{files} left out: {reason}.", tuple(paths))
@@ -55,25 +55,23 @@ def _duplicates(dataset: Dataset) -> Iterator[Finding]:
         found for found in copies.values() if len({sample.class_index for sample, _ in found}) > 1
     ]
     leaking = [found for found in groups.values() if len({split for _, split in found}) > 1]
+    yield from _repeated("in two classes: keep one of each", contradicting)
+    yield from _repeated(
+        "in train as well as in validation or test, the same or nearly so: the metrics will "
+        "flatter; remove one of each",
+        leaking,
+    )
     num_places = len({(sample.sha256, sample.class_index, split) for sample, split in placed})
-    if contradicting:
-        yield _repeated("in two classes", "keep one of each", contradicting)
-    if leaking:
-        yield _repeated(
-            "in train as well as in validation or test, the same or nearly so",
-            "the metrics will flatter; remove one of each",
-            leaking,
-        )
     if num_copies := len(placed) - num_places:
         copies_lie = "1 exact copy lies" if num_copies == 1 else f"{num_copies} exact copies lie"
         yield Finding(f"{copies_lie} beside the same image of its class and split: counted twice.")
 
 
-def _repeated(what: str, advice: str, found: list[list[tuple[Sample, int]]]) -> Finding:
-    count = len(found)
-    images = "1 image lies" if count == 1 else f"{count} images lie"
-    paths = tuple(sample.path for samples in found for sample, _ in samples)
-    return Finding(f"{images} {what}: {advice}.", paths)
+def _repeated(what: str, found: list[list[tuple[Sample, int]]]) -> Iterator[Finding]:
+    if found:
+        images = "1 image lies" if len(found) == 1 else f"{len(found)} images lie"
+        paths = tuple(sample.path for samples in found for sample, _ in samples)
+        yield Finding(f"{images} {what}.", paths)
 
 
 def _thin_classes(dataset: Dataset) -> Iterator[Finding]:
@@ -94,9 +92,3 @@ def _unbalanced(dataset: Dataset) -> Iterator[Finding]:
             f"The largest class has {most / least:.1f} times the images of the smallest: class "
             "weights make up for it, more images would be better."
         )
-
-
-def summary_rows(dataset: Dataset) -> list[tuple[str, int, int, int]]:
-    """Return (class, train, validation, test) counts, one row for each class."""
-    splits = (dataset.train, dataset.validation, dataset.test)
-    return list(zip(dataset.classes, *map(dataset.counts, splits), strict=True))

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +49,6 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reject:
-    """A file in a class folder that is not used, nearly always unreadable; it stays where it is."""
-
-    path: Path
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Dataset:
     """The images of a data folder."""
 
@@ -65,7 +57,7 @@ class Dataset:
     train: tuple[Sample, ...]  # to learn from
     validation: tuple[Sample, ...]  # to choose and measure on
     test: tuple[Sample, ...]  # which only the final report sees; often empty
-    rejects: tuple[Reject, ...]
+    rejects: Mapping[Path, str]  # files that are not used, and why; they stay where they are
     split_by_content: bool  # whether `validation` was taken out of `train/`
     corrections: tuple[Sample, ...] = ()  # those of `train` that people corrected in the service
 
@@ -75,28 +67,15 @@ class Dataset:
         names = [sample.group or sample.sha256 for sample in self.train]
         return np.unique(names, return_inverse=True)[1]
 
-    def with_corrections(self, train: Sequence[Sample], corrections: Sequence[Sample]) -> "Dataset":
-        """Return a dataset that learns from `train` and corrections, these grouped with it."""
-        samples = list(train)
-        index = fingerprints.FingerprintIndex()
-        for number, sample in enumerate(samples):
-            index.add(str(number), sample.fingerprint)
-        for correction in corrections:
-            near = [samples[int(number)] for number in index.find(correction.fingerprint)]
-            groups = [x.group for x in near if x.class_index == correction.class_index]
-            index.add(str(len(samples)), correction.fingerprint)
-            group = groups[0] if groups else correction.sha256
-            samples.append(dataclasses.replace(correction, group=group))
-        taken = tuple(samples[len(train) :])
-        return dataclasses.replace(self, train=tuple(samples), corrections=taken)
-
     def fingerprint(self) -> str:
         """Return a SHA-256 over content, class, weight and split of every image, not over names."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for line in sorted(_line(sample) for sample in split):
-                digest.update(line.encode())
-            digest.update(b"\n")
+            lines = []
+            for sample in split:
+                weight = f" {sample.weight!r}" if sample.weight != 1 else ""
+                lines.append(f"{sample.class_index} {sample.sha256}{weight}\n")
+            digest.update("".join([*sorted(lines), "\n"]).encode())
         return digest.hexdigest()
 
     def counts(self, split: Sequence[Sample]) -> list[int]:
@@ -116,80 +95,66 @@ def read_dataset(folder: Path, *, quiet: bool = True) -> Dataset:
     for split in (VALIDATION, TEST):
         if (folder / split).is_dir():
             files[split] = class_files(folder / split)
-            _check_same_classes(folder, split, classes, files[split])
-    samples, rejects = _check_splits(files, quiet=quiet)
-    _check_counts(folder / TRAIN, classes, samples[TRAIN])
-    split_by_content = VALIDATION not in files
-    if split_by_content:
-        samples[TRAIN], samples[VALIDATION] = _split_by_content(folder, samples[TRAIN])
+            if odd := set(classes) ^ set(files[split]):
+                raise DataError(
+                    f"Only one of {folder / TRAIN} and {folder / split} has images of "
+                    f"{', '.join(sorted(odd))}: both need the same classes."
+                )
+    listed = [
+        (path, index)
+        for by_class in files.values()
+        for index, paths in enumerate(by_class.values())
+        for path in paths
+    ]
+    found, rejects = check_files(listed, "checking images", quiet=quiet)
+    samples: dict[str, list[Sample]] = {TRAIN: [], VALIDATION: [], TEST: []}
+    for sample in _grouped(found):
+        samples[sample.path.relative_to(folder).parts[0]].append(sample)
+    _check_counts(folder / TRAIN, classes, samples[TRAIN], MIN_IMAGES_PER_CLASS)
+    if VALIDATION in files:
+        _check_counts(folder / VALIDATION, classes, samples[VALIDATION], 1)
     else:
-        _check_counts(folder / VALIDATION, classes, samples[VALIDATION], minimum=1)
+        samples[TRAIN], samples[VALIDATION] = _split_by_content(folder, samples[TRAIN])
     return Dataset(
-        folder=folder,
-        classes=classes,
-        train=tuple(samples[TRAIN]),
-        validation=tuple(samples[VALIDATION]),
-        test=tuple(samples.get(TEST, ())),
-        rejects=tuple(rejects),
-        split_by_content=split_by_content,
+        folder,
+        classes,
+        tuple(samples[TRAIN]),
+        tuple(samples[VALIDATION]),
+        tuple(samples[TEST]),
+        rejects,
+        split_by_content=VALIDATION not in files,
     )
 
 
 def check_files(
-    files: Sequence[tuple[Path, int]], advance: Callable[[int], None] = lambda count: None
-) -> tuple[list[Sample], list[Reject]]:
-    """Decode every file once, small, and separate readable from unusable ones, both in order.
+    files: Sequence[tuple[Path, int]], what: str, *, quiet: bool = True
+) -> tuple[list[Sample], dict[Path, str]]:
+    """Decode every file once, small; return the readable ones, and why others are unusable.
 
     Args:
         files: paths and class indices.
-        advance: called with the number of files just checked, from any thread.
+        what: this is for, as the progress calls it that is shown unless `quiet`.
     """
 
-    def check(file: tuple[Path, int]) -> Sample | Reject:
+    rejects = {}
+
+    def check(file: tuple[Path, int]) -> Sample | None:
         path, class_index = file
         try:
             image = images.decode(path, image_size=fingerprints.CHECK_SIZE)
         except ImageError as error:
-            return Reject(path, error.reason)
+            rejects[path] = error.reason
+            return None
         finally:
             advance(1)
-        fingerprint = fingerprints.fingerprint(image.pixels)
-        return Sample(path, class_index, image.sha256, fingerprint)
+        return Sample(path, class_index, image.sha256, fingerprints.fingerprint(image.pixels))
 
-    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
-        checked = list(pool.map(check, files))
-    samples = [found for found in checked if isinstance(found, Sample)]
-    rejects = [found for found in checked if isinstance(found, Reject)]
-    for reject in rejects:
-        _log.debug("left out %s: %s", reject.path, reject.reason)
-    return samples, rejects
-
-
-def group_near_duplicates(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples with their `group`, the least SHA-256 in it.
-
-    An image belongs to the group of every near-duplicate of its class. Between classes there are no
-    groups: two pages of text may look alike to the fingerprint.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [
-        (one, other)
-        for one, other in fingerprints.near_pairs([sample.fingerprint for sample in samples])
-        if samples[one].class_index == samples[other].class_index
-    ]
-    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    shape = (len(samples), len(samples))
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=shape)
-    _, numbers = connected_components(graph, directed=False)
-    names: dict[int, str] = {}
-    for number, sample in zip(numbers.tolist(), samples, strict=True):
-        names[number] = min(sample.sha256, names.get(number, sample.sha256))
-    return [
-        dataclasses.replace(sample, group=names[number])
-        for number, sample in zip(numbers.tolist(), samples, strict=True)
-    ]
+    with (
+        console.progress(what, len(files), quiet=quiet) as advance,
+        concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool,
+    ):
+        samples = [found for found in pool.map(check, files) if found]
+    return samples, {path: rejects[path] for path in sorted(rejects)}
 
 
 def changed_since(error: ImageError) -> DataError:
@@ -198,11 +163,6 @@ def changed_since(error: ImageError) -> DataError:
         f"{error}. The image could be read when the data folder was checked: do not change the "
         "folder while training; start again."
     )
-
-
-def _line(sample: Sample) -> str:
-    weight = f" {sample.weight!r}" if sample.weight != 1 else ""
-    return f"{sample.class_index} {sample.sha256}{weight}\n"
 
 
 def _train_files(train: Path) -> dict[str, list[Path]]:
@@ -221,23 +181,8 @@ def _train_files(train: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _check_same_classes(
-    folder: Path, split: str, classes: Sequence[str], found: Iterable[str]
-) -> None:
-    missing = {split: sorted(set(classes) - set(found)), TRAIN: sorted(set(found) - set(classes))}
-    detail = [f"missing in {x}: {', '.join(names)}" for x, names in missing.items() if names]
-    if detail:
-        raise DataError(
-            f"{folder / TRAIN} and {folder / split} hold different classes ({'; '.join(detail)}): "
-            "both need the same folders with at least one image each."
-        )
-
-
 def _check_counts(
-    folder: Path,
-    classes: Sequence[str],
-    samples: Iterable[Sample],
-    minimum: int = MIN_IMAGES_PER_CLASS,
+    folder: Path, classes: Sequence[str], samples: Sequence[Sample], minimum: int
 ) -> None:
     different = {(sample.class_index, sample.sha256) for sample in samples}  # copies do not count
     counts = collections.Counter(class_index for class_index, _ in different)
@@ -249,36 +194,44 @@ def _check_counts(
             )
 
 
-def _check_splits(
-    files: Mapping[str, Mapping[str, list[Path]]], *, quiet: bool
-) -> tuple[dict[str, list[Sample]], list[Reject]]:
-    """Return the samples of each split, near-duplicates found among all, and what is unusable."""
-    listed = {
-        (path, index): split
-        for split, classes in files.items()
-        for index, paths in enumerate(classes.values())
-        for path in paths
-    }
-    with console.progress("checking images", len(listed), quiet=quiet) as advance:
-        found, rejects = check_files(list(listed), advance)
-    split_of = {path: split for (path, _), split in listed.items()}
-    samples: dict[str, list[Sample]] = {split: [] for split in files}
-    for sample in group_near_duplicates(found):
-        samples[split_of[sample.path]].append(sample)
-    return samples, rejects
+def _grouped(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples with their `group`, the least SHA-256 in it.
+
+    An image belongs to the group of every near-duplicate of its class. Between classes there are no
+    groups: two pages of text may look alike to the fingerprint.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = [
+        (one, other)
+        for one, other in fingerprints.near_pairs([sample.fingerprint for sample in samples])
+        if samples[one].class_index == samples[other].class_index
+    ]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    shape = (len(samples), len(samples))
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=shape)
+    numbers = connected_components(graph, directed=False)[1].tolist()
+    groups: dict[int, str] = {}
+    for number, sample in zip(numbers, samples, strict=True):
+        groups[number] = min(sample.sha256, groups.get(number, sample.sha256))
+    return [
+        dataclasses.replace(sample, group=groups[number])
+        for number, sample in zip(numbers, samples, strict=True)
+    ]
 
 
 def _split_by_content(folder: Path, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Set aside whole groups of near-duplicates, in an order that only content decides."""
     remembered = _read_split_file(folder)
-    groups: dict[tuple[int, str], set[str]] = collections.defaultdict(set)
+    groups: dict[int, dict[str, set[str]]] = collections.defaultdict(dict)
     for sample in samples:
-        groups[sample.class_index, sample.group].add(sample.sha256)
-    aside: set[tuple[int, str]] = set()  # an image in two classes takes a side in each
-    for class_index in sorted({sample.class_index for sample in samples}):
-        members = [sorted(group) for (index, _), group in groups.items() if index == class_index]
-        chosen = _choose_aside(sorted(members), remembered)
-        aside |= {(class_index, sha256) for sha256 in chosen}
+        groups[sample.class_index].setdefault(sample.group, set()).add(sample.sha256)
+    aside = {  # an image in two classes takes a side in each
+        (class_index, sha256)
+        for class_index, members in groups.items()
+        for sha256 in _choose_aside(sorted(map(sorted, members.values())), remembered)
+    }
     train = [sample for sample in samples if (sample.class_index, sample.sha256) not in aside]
     validation = [sample for sample in samples if (sample.class_index, sample.sha256) in aside]
     # Images that are away today keep their side for the day they come back.

@@ -9,22 +9,31 @@ What differs from the class it extends (which Keras 3 keeps under `tensorflow.ke
 * hidden and empty folders are no classes, and unreadable files are left out by name.
 """
 
+import contextlib
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from tensorflow.keras.preprocessing import image as keras_image
 
 from imagesieve.class_folders import class_files
+from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError, UsageError
-from imagesieve.learning.data import dataset, warp
-from imagesieve.learning.data.image_iterator import ImageIterator
-
-__all__ = ["FIRST_GENERATION", "ImageDataGenerator", "ImageIterator"]
+from imagesieve.images import decode
+from imagesieve.learning.data import warp
+from imagesieve.learning.data.dataset import Sample, check_files
+from imagesieve.prediction.ahead import map_ahead
 
 FIRST_GENERATION = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
+
+_CLASS_MODES = ("categorical", "sparse", "binary", "input", None)
+
+_Task = tuple[np.ndarray, int, int, int]  # a batch, the position in it, an image and its view
 
 _log = logging.getLogger(__name__)
 
@@ -41,17 +50,15 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.interpolation_order not in warp.RESAMPLING:
-            raise UsageError(
-                f"interpolation_order is {self.interpolation_order}: use 0 (nearest), 1 (bilinear) "
-                "or 3 (bicubic)."
-            )
-        if self.data_format != "channels_last":
-            raise UsageError(f"data_format is {self.data_format}: only channels_last is supported.")
-        if self.fill_mode not in warp.PAD_MODES:
-            raise UsageError(
-                f"fill_mode is {self.fill_mode!r}: use {', '.join(sorted(warp.PAD_MODES))}."
-            )
+        allowed = {
+            "interpolation_order": warp.RESAMPLING.keys(),
+            "data_format": ["channels_last"],
+            "fill_mode": warp.PAD_MODES.keys(),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                choices = ", ".join(map(str, values))
+                raise UsageError(f"{name} is {getattr(self, name)!r}: use one of {choices}.")
 
     def flow_from_directory(
         self,
@@ -99,38 +106,17 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
             raise DataError(f"There is no folder {directory}.")
         files = class_files(Path(directory))
         names = list(classes) if classes else list(files)
-        samples = _list_samples(Path(directory), names, files)
-        augment = True
+        samples = _check(Path(directory), names, files)
         if subset is not None:
             samples = _subset(samples, subset, self._validation_split)
-            augment = subset == "training"
-        return self.flow_from_samples(
-            samples,
-            names,
-            image_size=target_size,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            class_mode=class_mode,
-            augment=augment,
-            **dataset_options,
-        )
+        flow = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, **dataset_options}
+        flow |= {"class_mode": class_mode, "augment": subset != "validation"}
+        return ImageIterator(self, samples, names, image_size=target_size, **flow)
 
     def flow_from_samples(
-        self, samples: Sequence[dataset.Sample], classes: Sequence[str], **options: Any
+        self, samples: Sequence[Sample], classes: Sequence[str], **options: Any
     ) -> "ImageIterator":
-        """Feed samples that `dataset.read_dataset` has checked.
-
-        Args:
-            samples: the images.
-            classes: names in the order of `Sample.class_index`.
-            options: `image_size`: (height, width) in pixels; `batch_size`: images in a batch, the
-                last one may be smaller (32); `shuffle`: whether each epoch has an order of its own
-                (True); `seed`: of order and augmentation, None draws one; `class_mode`: `sparse`
-                (default), `categorical`, `binary`, `input` or None, as in Keras; `augment`: whether
-                the random transformations are applied (True); and Keras's `workers`,
-                `use_multiprocessing`, `max_queue_size`.
-        """
+        """Feed samples that `dataset.read_dataset` has checked; `options` as in `ImageIterator`."""
         return ImageIterator(self, samples, classes, **options)
 
     def get_random_transform(
@@ -188,20 +174,186 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         return x
 
 
-def _list_samples(
+class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """Batches of images, for `fit` or a plain loop, in which several threads fill them.
+
+    A batch depends on seed, epoch and images alone, never on how many threads there are or which of
+    them was first. Every image comes exactly once in an epoch. Do not give `fit` a
+    `steps_per_epoch`: Keras would then drop the rest of an epoch.
+    """
+
+    def __init__(
+        self,
+        generator: ImageDataGenerator,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        *,
+        image_size: tuple[int, int],
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        class_mode: str | None = "sparse",
+        augment: bool = True,
+        **dataset_options: Any,
+    ) -> None:
+        """Feed samples.
+
+        Args:
+            generator: makes the views of an image.
+            samples: the images.
+            classes: names in the order of `Sample.class_index`.
+            image_size: (height, width) in pixels.
+            batch_size, shuffle, seed, class_mode: as in Keras's `flow_from_directory`.
+            augment: whether the random transformations are applied.
+            dataset_options: Keras's `workers`, `use_multiprocessing`, `max_queue_size`.
+        """
+        super().__init__(**dataset_options)
+        if class_mode not in _CLASS_MODES:
+            raise UsageError(f"class_mode is {class_mode!r}: use one of {_CLASS_MODES}.")
+        self._generator = generator
+        self._shuffle = shuffle
+        self._class_mode = class_mode
+        self._augment = augment
+        self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+        self.epoch = 0  # which epoch's chance is in force; `fit` advances it, and so may you
+        self.threads = cpu_count()  # of a plain loop; `fit` and `[index]` use that of the caller
+        self.checked = tuple(samples)
+        self.samples = self.n = len(self.checked)
+        self.batch_size = batch_size
+        self.image_shape = (*image_size, 3)
+        self.class_indices = {name: index for index, name in enumerate(classes)}
+        self.num_classes = len(self.class_indices)
+        # Class index of each image, (samples,) int32.
+        self.classes = self.labels = np.array([x.class_index for x in self.checked], np.int32)
+        # How many times each counts, (samples,) float32. Keras's own `fit` is not told.
+        self.weights = np.array([sample.weight for sample in self.checked], np.float32)
+        self.sha256s = [sample.sha256 for sample in self.checked]
+        self.filepaths = [str(sample.path) for sample in self.checked]
+        self.filenames = [f"{x.path.parent.name}/{x.path.name}" for x in self.checked]
+
+    def __len__(self) -> int:
+        return math.ceil(self.n / self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index`: float32 images (batch, height, width, 3) and, if any, labels."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        # No threads of our own here: when `fit` stops early, Python's garbage collector may run in
+        # one of them and close tf.data's iterator, which waits for Keras's feeding thread, which
+        # would wait for ours. Keras asks ahead by itself.
+        epoch = self.epoch
+        batch, *_ = map(self._fill, self._tasks(epoch, index, index + 1))
+        return self._finished(batch, self._chosen(epoch, index))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of epoch after epoch, without end, as Keras's own iterator does.
+
+        Several threads fill a batch, and the next one of the epoch while you are busy. They end
+        with the epoch, or when the loop is left.
+        """
+        while True:
+            yield from self._one_epoch()
+            self.on_epoch_end()
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+    def reset(self) -> None:
+        self.epoch = 0
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Return how many times each image of batch `index` counts, (batch,) float32."""
+        return np.asarray(self.weights[self._chosen(self.epoch, index)])
+
+    def image(self, number: int, view: int) -> np.ndarray:
+        """Return one image as (height, width, 3) uint8: view 0 as it is, others augmented."""
+        return self.views(number, [view])[0]
+
+    def views(self, number: int, views: Sequence[int]) -> list[np.ndarray]:
+        """Return several views of one image, which is decoded once; see `image`."""
+        sample = self.checked[number]
+        pixels = decode(sample.path, image_size=self.image_shape[:2]).pixels
+        return [self._view(pixels, sample, view) if view else pixels for view in views]
+
+    def view_name(self, view: int) -> str:
+        """Name all that makes a view of an image; equal names stand for equal pixels.
+
+        "" is the image as it is.
+        """
+        if not view:
+            return ""
+        return f"{self._seed} {view} {sorted(vars(self._generator).items())}"
+
+    def _view(self, pixels: np.ndarray, sample: Sample, view: int) -> np.ndarray:
+        # Keyed on content: the same image gets the same views, wherever it stands in the list.
+        seed = (self._seed, view, int(sample.sha256[:16], 16))
+        parameters = self._generator.get_random_transform(self.image_shape, seed)
+        return self._generator.apply_transform(pixels, parameters)
+
+    def _one_epoch(self) -> Iterator[Any]:
+        index = 0
+        while index < len(self):  # again from here if you have set another epoch meanwhile
+            epoch = self.epoch
+            tasks = self._tasks(epoch, index, len(self))
+            ahead = map_ahead(self._fill, tasks, threads=self.threads, ahead=self.batch_size)
+            with contextlib.closing(ahead) as filled:
+                while index < len(self) and self.epoch == epoch:
+                    order = self._chosen(epoch, index)
+                    index += 1
+                    batch, *_ = itertools.islice(filled, len(order))
+                    yield self._finished(batch, order)
+
+    def _tasks(self, epoch: int, start: int, stop: int) -> Iterator[_Task]:
+        view = epoch + 1 if self._augment else 0
+        for index in range(start, stop):
+            order = self._chosen(epoch, index)
+            batch = np.empty((len(order), *self.image_shape), np.float32)
+            for position, number in enumerate(order.tolist()):
+                yield batch, position, number, view
+
+    def _fill(self, task: _Task) -> np.ndarray:
+        """Decode and augment one image into its place in the batch; return the batch."""
+        batch, position, number, view = task
+        batch[position] = self.image(number, view)
+        return batch
+
+    def _chosen(self, epoch: int, index: int) -> np.ndarray:
+        order = np.arange(self.n)
+        if self._shuffle:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self.n)
+        return order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def _finished(self, batch: np.ndarray, order: np.ndarray) -> Any:
+        # Here, not in the threads: a preprocessing function need not bear several of them.
+        for position, image in enumerate(batch):
+            standardised = self._generator.standardize(image)
+            if standardised is not image:  # else there is nothing to do, or it was done in place
+                batch[position] = standardised
+        return batch if self._class_mode is None else (batch, self._targets(order, batch))
+
+    def _targets(self, order: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        if self._class_mode == "input":
+            return batch.copy()
+        labels = self.classes[order]
+        if self._class_mode == "categorical":
+            return np.asarray(np.eye(self.num_classes, dtype=np.float32)[labels])
+        return np.asarray(labels, dtype=np.float32)
+
+
+def _check(
     directory: Path, names: Sequence[str], files: Mapping[str, Sequence[Path]]
-) -> list[dataset.Sample]:
+) -> list[Sample]:
     listed = [(path, index) for index, name in enumerate(names) for path in files.get(name, ())]
-    samples, rejects = dataset.check_files(listed)
-    for reject in rejects:
-        _log.warning("left out %s: %s", reject.path, reject.reason)
+    samples, rejects = check_files(listed, "checking images")
+    for path, reason in rejects.items():
+        _log.warning("left out %s: %s", path, reason)
     if not samples:
         raise DataError(f"{directory} holds no images in class folders.")
     _log.info("Found %d images belonging to %d classes.", len(samples), len(names))
     return samples
 
 
-def _subset(samples: list[dataset.Sample], subset: str, fraction: float) -> list[dataset.Sample]:
+def _subset(samples: list[Sample], subset: str, fraction: float) -> list[Sample]:
     if subset not in ("training", "validation"):
         raise UsageError(f"subset is {subset!r}: use 'training' or 'validation'.")
     if not fraction:

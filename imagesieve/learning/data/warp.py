@@ -2,23 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-RESAMPLING: Mapping[int, Image.Resampling] = MappingProxyType(
-    {
-        0: Image.Resampling.NEAREST,
-        1: Image.Resampling.BILINEAR,
-        3: Image.Resampling.BICUBIC,
-    }
-)
+RESAMPLING = {
+    0: Image.Resampling.NEAREST,
+    1: Image.Resampling.BILINEAR,
+    3: Image.Resampling.BICUBIC,
+}
 # Keras's `fill_mode` -> NumPy's way to pad.
-PAD_MODES: Mapping[str, str] = MappingProxyType(
-    {"nearest": "edge", "reflect": "symmetric", "wrap": "wrap", "constant": "constant"}
-)
+PAD_MODES = {"nearest": "edge", "reflect": "symmetric", "wrap": "wrap", "constant": "constant"}
 
 _IDENTITY = np.eye(3)
 _TOLERANCE = 1e-8 + 1e-5 * _IDENTITY  # as `np.allclose`, which takes longer than a matrix
@@ -54,14 +49,10 @@ def is_identity(matrix: np.ndarray) -> bool:
 def warp(
     x: np.ndarray, matrix: np.ndarray, *, interpolation_order: int, fill_mode: str, cval: float
 ) -> np.ndarray:
-    """Return an image after a warp, of the same shape and type.
+    """Return an image, (height, width, channels) uint8 or a float type, after a warp by `matrix`.
 
-    Args:
-        x: (height, width, channels), uint8 or a float type.
-        matrix: from `matrix`.
-        interpolation_order: a key of `RESAMPLING`.
-        fill_mode: a key of `PAD_MODES`: what lies beyond the edges.
-        cval: the value there when `fill_mode` is `constant`.
+    `interpolation_order` is a key of `RESAMPLING`, `fill_mode` one of `PAD_MODES`; beyond the edges
+    lies `cval` when it is `constant`.
     """
     height, width = x.shape[:2]
     margins = _margins(matrix, height, width)

@@ -26,13 +26,7 @@ _GREY, _BLUE = "#8a8a8a", "#1f6fb2"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(
-    path: Path,
-    name: str,
-    manifest: Manifest,
-    trained: "Trained",
-    dataset: Dataset,
-) -> None:
+def write(path: Path, name: str, manifest: Manifest, trained: "Trained", dataset: Dataset) -> None:
     """Write the report of version `name` as one HTML file, or raise an OutputError.
 
     The manifest is complete but for the files' checksums.
@@ -69,16 +63,15 @@ def _mistakes(dataset: Dataset, probabilities: np.ndarray) -> tuple[list[dict[st
     wrong = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")]
     shown = []
     for number in wrong[:_MAX_MISTAKES].tolist():
-        path = dataset.validation[number].path
-        shown.append(
-            {
-                "path": str(path),
-                "truth": dataset.classes[labels[number]],
-                "label": dataset.classes[called[number]],
-                "probability": float(probabilities[number, called[number]]),
-                "thumbnail": _thumbnail(path),
-            }
-        )
+        path, label = dataset.validation[number].path, called[number]
+        mistake = {
+            "path": str(path),
+            "truth": dataset.classes[labels[number]],
+            "label": dataset.classes[label],
+            "probability": float(probabilities[number, label]),
+            "thumbnail": _thumbnail(path),
+        }
+        shown.append(mistake)
     return shown, len(wrong)
 
 
@@ -105,10 +98,8 @@ def _curves(fits: Sequence["Fit"]) -> str:
     figure = Figure(figsize=(9, 3.2 * len(fits)), layout="constrained")
     parts = figure.subfigures(len(fits), squeeze=False)[:, 0]
     for part, fit in zip(parts, fits, strict=True):
-        if "l2" in fit.history:
-            _draw_sweep(part, fit)
-        else:
-            _draw_epochs(part, fit)
+        draw = _draw_sweep if "l2" in fit.history else _draw_epochs
+        draw(part, fit)
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer)
     svg = buffer.getvalue()
@@ -116,7 +107,6 @@ def _curves(fits: Sequence["Fit"]) -> str:
 
 
 def _draw_epochs(figure: Any, fit: "Fit") -> None:
-    """Draw loss and accuracy over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
     history = fit.history
@@ -132,12 +122,10 @@ def _draw_epochs(figure: Any, fit: "Fit") -> None:
 
 
 def _draw_sweep(figure: Any, fit: "Fit") -> None:
-    """Draw the out-of-fold loss over the strengths of the L2 penalty that were tried."""
     history = fit.history
     axes = figure.subplots(1, 1)
-    axes.semilogx(
-        history["l2"], history["out_of_fold_loss"], ".-", color=_GREY, label="out of fold"
-    )
+    tried, losses = history["l2"], history["out_of_fold_loss"]
+    axes.semilogx(tried, losses, ".-", color=_GREY, label="out of fold")
     axes.axhline(history["val_loss"][-1], color=_BLUE, label="validation, chosen strength")
     axes.axvline(history["chosen_l2"][0], color=_BLUE, linewidth=0.8, linestyle=":")
     axes.set_xlabel("strength of the L2 penalty (dotted: chosen)")

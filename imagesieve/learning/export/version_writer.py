@@ -1,5 +1,6 @@
 """A trained network -> a model version: Keras file, OpenVINO IR, other formats, report."""
 
+import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -47,9 +48,7 @@ def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFA
     """Raise an OutputError before the training when its result cannot be stored."""
     bytes_of_a_parameter = 4 * (2 + len(export.formats)) + (export.int8_max_drop is not None)
     wanted = bytes_of_a_parameter * network.model.count_params() + _SPARE_BYTES
-    existing = next(
-        folder for folder in [model_dir, *model_dir.resolve().parents] if folder.exists()
-    )
+    existing = next(x for x in [model_dir, *model_dir.resolve().parents] if x.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         trouble = "may not be written to" if existing.is_dir() else "is a file, not a folder"
         raise OutputError(f"Cannot write to {model_dir}: {existing} {trouble}.")
@@ -72,20 +71,15 @@ def save_version(
     parent: versions.ModelVersion | None = None,
     export: ExportSettings = DEFAULT_EXPORT,
 ) -> versions.ModelVersion:
-    """Write a version; it is not made the current one.
+    """Write a version, which must not exist; it is not made the current one.
 
     An IR or an export that is not as good as the Keras model is left out, is warned of, and has its
     reason in the manifest's `engines`: the training is worth more than the form it is stored in.
 
     Args:
-        trained: the network, its answers to the validation images and its metrics on them.
-        dataset: what it was trained and measured on.
-        policy: how its label is chosen.
         settings: of the training, JSON values for the manifest.
-        path: the version's folder; must not exist.
         store: has the converted base and features, or will have them.
         parent: the version that was trained further.
-        export: what else the version holds.
 
     Raises:
         DataError: a validation image changed since the data folder was checked.
@@ -93,22 +87,21 @@ def save_version(
     """
     _log.info("Writing %s and checking that every engine gives the same answers.", path)
     network = trained.network
-    height, width = network.model.input_shape[1:3]
     # A fresh model around the same layers: nothing of the training's state is saved.
     model = keras.Model(network.model.input, network.model.output)
-    images = take_golden(model, dataset.validation, trained.probabilities)
+    golden_images = _golden_images(model, dataset.validation, trained.probabilities)
     with new_folder(path) as partial:
-        golden.write(partial / versions.GOLDEN, images)
+        golden.write(partial / versions.GOLDEN, golden_images)
         with _disk_errors(path):
             model.save(partial / versions.KERAS_MODEL)
             xml = partial / versions.OPENVINO_MODEL
-            check = precision_check.PrecisionCheck(network, dataset, store, images, xml)
+            check = precision_check.PrecisionCheck(network, dataset, store, golden_images, xml)
             measured = _write_ir(check, export.int8_max_drop)
             measured |= _write_exports(model, partial, dataset, export.formats)
         manifest = versions.Manifest(
             dataset.classes,
             network.backbone.name,
-            (height, width),
+            model.input_shape[1:3],
             policy,
             metrics=trained.metrics.to_json(),
             engines=measured,
@@ -122,17 +115,13 @@ def save_version(
     return versions.load(path)
 
 
-def take_golden(model: Any, samples: Sequence[Sample], probabilities: np.ndarray) -> golden.Golden:
-    """Return the golden images of a version with their answers; see `imagesieve.model.golden`.
+def _golden_images(
+    model: Any, samples: Sequence[Sample], probabilities: np.ndarray
+) -> golden.Golden:
+    """Return images to check every engine with, and Keras's answers; see `imagesieve.model.golden`.
 
-    Args:
-        model: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
-        samples: for validation.
-        probabilities: (samples, classes) of the training, in the order of the samples, to choose
-            by. They may come from features in half precision, so the model is asked itself.
-
-    Raises:
-        ImageError: an image changed since it was checked.
+    `probabilities` are those of the training, to choose by. They may come from features in half
+    precision, so the model is asked itself.
     """
     chosen = [samples[number] for number in choose_golden(probabilities)]
     pixels = np.stack(precision_check.decode_samples(chosen, model.input_shape[1:3]))
@@ -145,23 +134,20 @@ def take_golden(model: Any, samples: Sequence[Sample], probabilities: np.ndarray
     return golden.Golden(pixels, np.concatenate(answers).astype(np.float32))
 
 
-def choose_golden(probabilities: np.ndarray, count: int = golden.MAX_IMAGES) -> list[int]:
-    """Return the numbers of up to `count` images with clear answers, from each class in turn.
+def choose_golden(probabilities: np.ndarray) -> list[int]:
+    """Return the numbers of up to `MAX_IMAGES` images with clear answers, of each class in turn.
 
     An unclear answer may tip over between two precisions of a sound model; a clear one may not.
-
-    Args:
-        probabilities: (images, classes).
-        count: how many, if there are as many.
+    `probabilities` are (images, classes).
     """
     called = probabilities.argmax(axis=1)
-    clearest_first = np.argsort(-probabilities.max(axis=1), kind="stable")
-    ranked = [
-        (rank, class_index, int(number))
-        for class_index in range(probabilities.shape[1])
-        for rank, number in enumerate(clearest_first[called[clearest_first] == class_index])
-    ]
-    return [number for _, _, number in sorted(ranked)[:count]]
+    clearest_first = np.argsort(-probabilities.max(axis=1), kind="stable").tolist()
+    ranks: collections.Counter[int] = collections.Counter()
+    ranked = []
+    for number in clearest_first:
+        ranked.append((ranks[called[number]], called[number], number))
+        ranks[called[number]] += 1
+    return [number for _, _, number in sorted(ranked)[: golden.MAX_IMAGES]]
 
 
 @contextlib.contextmanager
@@ -201,28 +187,25 @@ def _write_exports(
     for name in formats:
         try:
             found = other_formats.export(model, folder / versions.EXPORTS, name, images)
-            measured[f"export-{name}"] = found
         except EngineError as error:
             _log.warning("The version is without its export: %s", error)
-            measured[f"export-{name}"] = {"passed": False, "reason": str(error)}
+            found = {"passed": False, "reason": str(error)}
+        measured[f"export-{name}"] = found
     return measured
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
+    def by_class(samples: Sequence[Sample]) -> dict[str, int]:
+        return dict(zip(dataset.classes, dataset.counts(samples), strict=True))
+
     return {
         "fingerprint": dataset.fingerprint(),
-        "train": _by_class(dataset, dataset.train),
-        "corrections": _by_class(dataset, dataset.corrections),  # which "train" includes
-        "validation": _by_class(dataset, dataset.validation),
+        "train": by_class(dataset.train),
+        "corrections": by_class(dataset.corrections),  # which "train" includes
+        "validation": by_class(dataset.validation),
         "validation_taken_from_train": dataset.split_by_content,
-        "left_out": [
-            {"path": str(reject.path), "reason": reject.reason} for reject in dataset.rejects
-        ],
+        "left_out": [{"path": str(x), "reason": reason} for x, reason in dataset.rejects.items()],
     }
-
-
-def _by_class(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
-    return dict(zip(dataset.classes, dataset.counts(samples), strict=True))
 
 
 def library_versions() -> dict[str, str]:

@@ -30,7 +30,14 @@ def write_ir(model: Any, xml: Path) -> None:
     xml.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saved-model-", dir=xml.parent) as folder:
         listed.export(folder, format="tf_saved_model", verbose=False)
-        converted = _in_order(openvino, read(Path(folder)))
+        converted = read(Path(folder))
+        # A SavedModel has no order of its outputs.
+        sources = [
+            converted.output(f"output_{number}").get_node().input_value(0)
+            for number in range(len(converted.outputs))
+        ]
+        results = [openvino.opset13.result(source) for source in sources]
+        converted = openvino.Model(results, converted.get_parameters())
         # `save_model` would halve the weights' precision unless told not to.
         openvino.save_model(converted, xml, compress_to_fp16=False)
 
@@ -55,7 +62,6 @@ def write_with_head(base: Any, head: Any, xml: Path) -> None:
     Args:
         base: from `read`; its last output are pooled features (batch, num_features).
         head: Keras model from pooled features to probabilities.
-        xml: as in `write_ir`.
 
     Raises:
         EngineError: the head has a layer that is not known here.
@@ -90,13 +96,3 @@ def _dense(ops: Any, tensor: Any, layer: Any) -> Any:
     kernel, bias = layer.get_weights()
     product = ops.matmul(tensor, ops.constant(kernel), False, False)
     return ops.add(product, ops.constant(bias[np.newaxis]))
-
-
-def _in_order(openvino: Any, converted: Any) -> Any:
-    """Put the outputs of a model in the order of their numbers; a SavedModel has none."""
-    sources = [
-        converted.output(f"output_{number}").get_node().input_value(0)
-        for number in range(len(converted.outputs))
-    ]
-    results = [openvino.opset13.result(source) for source in sources]
-    return openvino.Model(results, converted.get_parameters())

@@ -11,7 +11,6 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,48 +26,26 @@ NUM_CALIBRATION_IMAGES = 100
 def calibration_samples(
     samples: Sequence[Sample], count: int = NUM_CALIBRATION_IMAGES
 ) -> list[Sample]:
-    """Choose up to `count` training samples evenly over the classes.
-
-    By content, so that names and order do not matter.
-    """
-    seen: collections.Counter[int] = collections.Counter()
+    """Return up to `count` training samples evenly over the classes, chosen by content alone."""
+    ranks: collections.Counter[int] = collections.Counter()
     ranked = []
     for sample in sorted(samples, key=lambda sample: sample.sha256):
-        ranked.append((seen[sample.class_index], sample))
-        seen[sample.class_index] += 1
+        ranked.append((ranks[sample.class_index], sample))
+        ranks[sample.class_index] += 1
     ranked.sort(key=lambda entry: entry[0])  # the first of each class, then the second of each
     return [sample for _, sample in ranked[:count]]
 
 
 def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
-    """Write the int8 form of an IR in single precision.
+    """Write the int8 form of an IR in single precision, `target` and its `.bin`.
 
     Args:
-        xml: of the IR.
         images: (height, width, 3), RGB, 0 to 255, of the model's size, to calibrate on.
-        target: the XML file to write; its `.bin` comes beside it.
 
     Raises:
         EngineError: NNCF is not installed, or cannot quantise this network.
     """
     openvino = engines.import_openvino()  # before NNCF, which else loads the telemetry
-    nncf = _import_nncf()
-    # NNCF draws its progress bars on standard output, which is for data.
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            quantised = nncf.quantize(
-                openvino.Core().read_model(xml),
-                nncf.Dataset(images, lambda image: image[np.newaxis].astype(np.float32)),
-                subset_size=len(images),
-            )
-        except Exception as error:  # NNCF raises whatever OpenVINO and its own parts raise
-            raise EngineError(
-                f"NNCF cannot quantise it: {type(error).__name__}: {error}"
-            ) from error
-    openvino.save_model(quantised, target, compress_to_fp16=False)
-
-
-def _import_nncf() -> Any:
     try:
         import nncf
     except ImportError as error:
@@ -78,4 +55,15 @@ def _import_nncf() -> Any:
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.WARNING)
-    return nncf
+    # NNCF draws its progress bars on standard output, which is for data.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            quantised = nncf.quantize(
+                openvino.Core().read_model(xml),
+                nncf.Dataset(images, lambda image: image[np.newaxis].astype(np.float32)),
+                subset_size=len(images),
+            )
+        except Exception as error:  # NNCF raises whatever OpenVINO and its own parts raise
+            reason = f"{type(error).__name__}: {error}"
+            raise EngineError(f"NNCF cannot quantise it: {reason}") from error
+    openvino.save_model(quantised, target, compress_to_fp16=False)
