@@ -28,7 +28,7 @@ from imagesieve.model import decisions
 
 if TYPE_CHECKING:
     from imagesieve.prediction.predictor import Predictor
-    from imagesieve.serving.service import Service
+    from imagesieve.serving.app import Service
 
 EXAMPLES = """\
   python main.py

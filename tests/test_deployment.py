@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.limits import MAX_BATCH_BYTES, MAX_BODY_BYTES, ServingLimits
 
 PROJECT = Path(__file__).resolve().parent.parent
 UNIT = PROJECT / "deploy" / "imagesieve.service"
@@ -112,7 +112,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 def test_nginx_lets_the_server_speak_first() -> None:
     megabytes = int(directive("client_max_body_size").removesuffix("m"))
-    assert megabytes * 2**20 > max(LIMITS.max_body_bytes, LIMITS.max_batch_bytes)
+    assert megabytes * 2**20 > MAX_BATCH_BYTES > MAX_BODY_BYTES
     assert seconds(directive("proxy_read_timeout")) > LIMITS.batch_deadline_seconds
     upstream = joined(NGINX).partition("upstream")[2].partition("}")[0]
     idle = re.search(r"keepalive_timeout (\d+)s;", upstream)

@@ -1,25 +1,37 @@
-"""The Flask application: its blueprints, and what happens before and after every view."""
+"""The Flask application of a service: its components, and what all of its views share.
 
+A view finds the components with `current_service()`, as Flask's own extensions are found.
+"""
+
+import dataclasses
+import functools
 import json
 import logging
 import time
 import uuid
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
+import msgspec
 from werkzeug.exceptions import MethodNotAllowed
 
-from imagesieve.serving.routes import explain, health, legacy, models, oip, pages, predict
-from imagesieve.serving.service import (
-    EXTENSION,
-    Service,
-    current_service,
-    milliseconds,
-    problem_response,
-)
+from imagesieve.serving import errors, schemas
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.limits import Admission, ServingLimits
+from imagesieve.serving.metrics import Metrics
+from imagesieve.serving.models import Models
+from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
+from imagesieve.serving.requests import Fetch
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # their modules import this one
+    from imagesieve.serving.routes.explain import Explainer
+    from imagesieve.serving.routes.feedback import Corrections
 
+DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
+
+_EXTENSION = "imagesieve"  # of Flask: where `current_service` finds it
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -29,17 +41,71 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _STATIC = "static"  # the endpoint of Flask's own view of files
 _NO_ROUTE = "none"  # in metrics, for paths that lead nowhere
 
+_log = logging.getLogger(__name__)
+
+_View = TypeVar("_View", bound=Callable[..., flask.Response])
+
+
+@dataclasses.dataclass(eq=False)
+class Service:
+    """The components of one service."""
+
+    models: Models
+    admission: Admission = dataclasses.field(default_factory=Admission)
+    access: Access = dataclasses.field(default_factory=Access)
+    fetch: Fetch | None = None  # None where URLs are not accepted
+    corrections: "Corrections | None" = None  # None where none are accepted
+    explainer: "Explainer | None" = None  # None where images are not explained
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    pipeline: Pipeline = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pipeline = Pipeline(self.admission, self.metrics, self.fetch)
+        in_flight = "Requests being worked on"
+        self.metrics.watch("in_flight", in_flight, lambda: self.admission.in_flight)
+
+    @property
+    def limits(self) -> ServingLimits:
+        """What requests may cost."""
+        return self.admission.limits
+
+    def remember(self, image_id: str, result: PredictionResult) -> bool:
+        """Keep a predicted image for corrections; return whether its id is enough for one."""
+        return self.corrections is not None and self.corrections.note(image_id, result)
+
+    def deadline(self, *, is_batch: bool = False) -> Deadline:
+        """Return how long the client of the current request waits, from the request's arrival."""
+        limits = self.limits
+        seconds = limits.batch_deadline_seconds if is_batch else limits.deadline_seconds
+        is_gone = flask.request.environ.get("waitress.client_disconnected", lambda: False)
+        return Deadline(flask.g.started + seconds, is_gone)
+
+    def refuse(self, error: Exception, request_id: str) -> schemas.Problem:
+        """Count what went wrong with a request or with one image of it; return its document.
+
+        What is the server's own fault goes to the log, where the document points to.
+        """
+        problem = errors.problem_for(error)
+        self.metrics.note_problem(problem.slug)
+        if errors.is_own_fault(error):
+            _log.error("Request %s failed: %s.", request_id, type(error).__name__)
+            _log.debug("what happened in request %s", request_id, exc_info=error)
+        return errors.document(error, request_id)
+
 
 def create_app(service: Service) -> flask.Flask:
     """Return the application of a service; without corrections, say, it has no routes for them."""
+    from imagesieve.serving.routes import explain, health, legacy, models, oip, pages, predict
+
     app = flask.Flask(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.extensions[EXTENSION] = service
+    app.extensions[_EXTENSION] = service
     for module in (predict, models, health, pages, oip, legacy):
         app.register_blueprint(module.blueprint)
     if service.explainer:
@@ -51,6 +117,84 @@ def create_app(service: Service) -> flask.Flask:
     app.register_error_handler(Exception, problem_response)
     app.register_error_handler(MethodNotAllowed, _method_not_allowed)
     return app
+
+
+def current_service() -> Service:
+    """Return the service of the application that handles the current request."""
+    service: Service = flask.current_app.extensions[_EXTENSION]
+    return service
+
+
+def requires(scope: Scope, *, only_with_keys: bool = False) -> Callable[[_View], _View]:
+    """Return a decorator of views: the caller's key must have the scope.
+
+    Each request takes a token of the caller's rate. The caller is `flask.g.caller` in the view.
+    With `only_with_keys`, the view is open to everyone while the service has no keys.
+    """
+
+    def decorate(view: _View) -> _View:
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> flask.Response:
+            access = current_service().access
+            if needed_scope(guarded, access):
+                flask.g.caller = access.identify(flask.request, scope)
+            return view(*args, **kwargs)
+
+        guarded.__dict__.update(scope=scope, only_with_keys=only_with_keys)
+        return guarded  # type: ignore[return-value]  # it has the view's own signature
+
+    return decorate
+
+
+def needed_scope(view: Callable[..., Any], access: Access) -> Scope | None:
+    """Return the scope that a view requires; None if it is open to everyone."""
+    scope: Scope | None = getattr(view, "scope", None)
+    return None if getattr(view, "only_with_keys", False) and not access.has_keys else scope
+
+
+def json_response(value: msgspec.Struct | Mapping[str, Any], status: int = 200) -> flask.Response:
+    """Return a response of JSON values."""
+    return response_of(msgspec.json.encode(value), status)
+
+
+def response_of(
+    text: str | bytes, status: int = 200, media_type: str = "application/json"
+) -> flask.Response:
+    """Return a response of a text that is ready."""
+    return flask.Response(text, status, mimetype=media_type)
+
+
+def error_response(
+    error: Exception, render: Callable[[schemas.Problem], flask.Response]
+) -> flask.Response:
+    """Count an error and return its response, with the headers that belong to it."""
+    service = current_service()
+    document = service.refuse(error, flask.g.request_id)
+    flask.g.problem = document.type.rpartition("/")[2]
+    seconds = getattr(error, "retry_after", None)
+    if seconds is None and document.status == 503:
+        seconds = service.admission.retry_after()
+    if seconds is not None:
+        document.retry_after = seconds
+    response = render(document)
+    response.headers.update(errors.headers_of(error))
+    if seconds is not None:
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def problem_response(error: Exception) -> flask.Response:
+    """Return an error as a problem document (RFC 9457)."""
+
+    def render(document: schemas.Problem) -> flask.Response:
+        return response_of(msgspec.json.encode(document), document.status, errors.MEDIA_TYPE)
+
+    return error_response(error, render)
+
+
+def milliseconds(seconds: float) -> float:
+    """Return milliseconds as responses and log lines show them."""
+    return round(seconds * 1000, 2)
 
 
 def _start_request() -> flask.Response | None:
@@ -72,14 +216,11 @@ def _start_request() -> flask.Response | None:
 def _finish_response(response: flask.Response) -> flask.Response:
     """Add the headers that every response has, count it, and write one line to the log."""
     service, request, rule = current_service(), flask.request, flask.request.url_rule
-    for name, value in _HEADERS.items():  # `/docs` has a policy of its own
+    for name, value in _HEADERS.items():  # `/docs` has a policy of its own, files are cached
         response.headers.setdefault(name, value)
     response.headers.update(service.access.cors_headers(request))
     response.headers["X-Request-Id"] = flask.g.request_id
-    route = rule.rule if rule else _NO_ROUTE
-    if request.endpoint == _STATIC:
-        route = _STATIC
-    response.headers.setdefault("Cache-Control", "no-store")  # files have one of their own
+    route = _STATIC if request.endpoint == _STATIC else rule.rule if rule else _NO_ROUTE
     seconds = time.monotonic() - flask.g.started
     method = request.method if request.method in _METHODS else "other"
     service.metrics.note_request(route, method, response.status_code, seconds)

@@ -18,11 +18,10 @@ from imagesieve.web import urls
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
     from imagesieve.model.decisions import DecisionPolicy
     from imagesieve.serving.access.checks import Access
-    from imagesieve.serving.access.rates import TokenBuckets
+    from imagesieve.serving.app import Service
     from imagesieve.serving.fetch_image import UrlFetcher
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.routes.feedback import Corrections
-    from imagesieve.serving.service import Service
 
 _MAX_RATE = 1_000_000
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -41,29 +40,6 @@ _log = logging.getLogger(__name__)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `assemble` reads."""
-    add_access_options(parser)
-    add_correction_options(parser)
-    add_url_options(parser)
-    add = parser.add_argument_group("what it may cost").add_argument
-    add(
-        "--max-in-flight",
-        type=console.whole_number(1, 1000),
-        default=16,
-        metavar="N",
-        help="requests worked on at once; some more wait half a second, then they have to "
-        "come back later (16)",
-    )
-    add(
-        "--cache-entries",
-        type=console.whole_number(0, 1_000_000),
-        default=10_000,
-        metavar="N",
-        help="predictions that are cached, for images that come again; 0 for none (10000)",
-    )
-
-
-def add_access_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `access_from_options` reads."""
     add = parser.add_argument_group("who may use the service").add_argument
     add(
         "--keys",
@@ -108,10 +84,6 @@ def add_access_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of them at once after a rest (twice the rate, at least 10)",
     )
-
-
-def add_correction_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `corrections_from_options` reads."""
     add = parser.add_argument_group("corrections").add_argument
     add(
         "--feedback",
@@ -146,10 +118,6 @@ def add_correction_options(parser: argparse.ArgumentParser) -> None:
         help="what the filter is to keep; all else counts as dropped (the fallback class is "
         "what is dropped)",
     )
-
-
-def add_url_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `fetcher_from_options` reads."""
     add = parser.add_argument_group("images by URL").add_argument
     add(
         "--allow-url",
@@ -166,54 +134,60 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
         help="fetch from this host alone, not from those below it; may be repeated (any public "
         "host)",
     )
+    add = parser.add_argument_group("what it may cost").add_argument
+    add(
+        "--max-in-flight",
+        type=console.whole_number(1, 1000),
+        default=16,
+        metavar="N",
+        help="requests worked on at once; some more wait half a second, then they have to "
+        "come back later (16)",
+    )
+    add(
+        "--cache-entries",
+        type=console.whole_number(0, 1_000_000),
+        default=10_000,
+        metavar="N",
+        help="predictions that are cached, for images that come again; 0 for none (10000)",
+    )
 
 
 @contextlib.contextmanager
 def assemble(
     options: argparse.Namespace, policy: "DecisionPolicy | None", bound_address: str
 ) -> Iterator["Service"]:
-    """Yield the service that the options ask for, and close its components in the end.
+    """Yield the service that the options of `main.py` ask for, and close its parts in the end.
 
-    Args:
-        options: of `main.py`.
-        policy: the decision policy; None for the version's own.
-        bound_address: the IP address that the server listens on.
+    The policy is the version's own where it is None. The address is where the server listens.
 
     Raises:
         UsageError: options do not go together, or the network could use the service without a key.
     """
+    from imagesieve.serving.app import Service
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.metrics import Metrics
     from imagesieve.serving.models import Models
     from imagesieve.serving.routes.explain import Explainer
-    from imagesieve.serving.service import Service
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
     admission, metrics = Admission(limits), Metrics()
     models = Models(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
+    access = access_from_options(options, bound_address)
     fetcher = fetcher_from_options(options, limits)
     corrections = corrections_from_options(
         options, lambda: models.get().classes, admission, metrics.note_correction
     )
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
-        service = Service(
-            models,
-            admission,
-            access_from_options(options, bound_address),
-            fetcher.fetch if fetcher else None,
-            corrections,
-            explainer,
-            metrics,
-        )
         if corrections:
             corrections.open()
             stack.callback(corrections.close)
         stack.callback(models.join)
         stack.callback(models.close)
-        yield service
+        fetch = fetcher.fetch if fetcher else None
+        yield Service(models, admission, access, fetch, corrections, explainer, metrics)
 
 
 def access_from_options(
@@ -221,77 +195,70 @@ def access_from_options(
     bound_address: str,
     environment: MutableMapping[str, str] = os.environ,
 ) -> "Access":
-    """Return the checks of callers that the options ask for; see `assemble` and `read_keys`.
-
-    Raises:
-        UsageError: the keys cannot be used, the network could use the service without one, or
-            --rate-burst stands alone.
-    """
+    """Return the checks of callers; raise as `assemble` and `read_keys` do."""
     from imagesieve.serving.access.checks import Access
     from imagesieve.serving.access.keys import read_keys
+    from imagesieve.serving.limits import TokenBuckets
 
     keys = read_keys(options.keys, environment)
-    if not len(keys) and not urls.is_loopback(bound_address):
+    if not keys and not urls.is_loopback(bound_address):
         _refuse_or_warn(options.insecure, bound_address)
-    return Access(
-        keys,
-        allowed_hosts=_allowed_hosts(options, bound_address),
-        allowed_origins=options.allow_origin,
-        buckets=_buckets(options),
-    )
+    if options.rate_burst is not None and options.rate_limit is None:
+        raise UsageError("--rate-burst goes with --rate-limit: give that too.")
+    rate, buckets = options.rate_limit, None
+    if rate is not None:
+        buckets = TokenBuckets(rate, options.rate_burst or max(10, math.ceil(2 * rate)))
+    return Access(keys, allowed_hosts(options, bound_address), options.allow_origin, buckets)
 
 
-def default_hosts(bound_address: str) -> frozenset[str] | None:
-    """Return the names that a server answers to by default; None is any name.
+def allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset[str] | None:
+    """Return the names that the server answers to; None is any name.
 
     A page of a foreign site can have its own name resolved to 127.0.0.1, and then counts as of
     that server's origin (DNS rebinding); but its name stays in the Host header.
     """
-    if not urls.is_loopback(bound_address):
+    if not urls.is_loopback(bound_address) and not options.allow_host:
         return None
-    return _LOOPBACK_NAMES | {str(urls.ip_address(bound_address))}
+    # Its own names are safe: a page under one of them is a page of this machine.
+    own = {urls.parse_host(name) for name in (options.host, bound_address.partition("%")[0])}
+    named = {name for name in own if name and name not in ("0.0.0.0", "::")}  # noqa: S104
+    return _LOOPBACK_NAMES | named | set(options.allow_host)
 
 
 def fetcher_from_options(
     options: argparse.Namespace, limits: "ServingLimits"
 ) -> "UrlFetcher | None":
-    """Return the fetcher of images that the options ask for; None when no URL is accepted."""
+    """Return the fetcher of images; None when no URL is accepted."""
     if not options.allow_url:
         if options.allow_url_host:
             raise UsageError("--allow-url-host goes with --allow-url: give that too.")
         return None
     from imagesieve.serving.fetch_image import UrlFetcher
 
-    allowed_hosts = options.allow_url_host or None
-    return UrlFetcher(limits.images.max_bytes, allowed_hosts, max_at_once=limits.max_fetches)
+    hosts = options.allow_url_host or None
+    return UrlFetcher(limits.images.max_bytes, hosts, max_at_once=limits.max_fetches)
 
 
 def corrections_from_options(
     options: argparse.Namespace,
-    classes: Callable[[], Sequence[str]],
+    classes: Callable[[], Sequence[str]],  # returns those of the model in use
     admission: "Admission",
-    count: Callable[[str], None] = lambda action: None,
+    count: Callable[[str], None] = lambda action: None,  # of each event that was recorded
 ) -> "Corrections | None":
-    """Return the corrections that the command line asks for, or None with --no-feedback.
-
-    Args:
-        options: see `add_correction_options`.
-        classes: returns those of the model in use.
-        admission: limits what is decoded at once, with predictions.
-        count: called with the action of each event that was recorded.
+    """Return the corrections; None with --no-feedback, which goes with no other of their options.
 
     Raises:
-        UsageError: another option does not go with --no-feedback.
+        UsageError: there is another.
     """
+    from imagesieve.serving.feedback.review import Selection
+    from imagesieve.serving.feedback.store import FeedbackLimits
+    from imagesieve.serving.routes.feedback import Corrections
+
     if options.no_feedback:
         for name in _GOING_WITH_FEEDBACK:
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} does not go with --no-feedback.")
         return None
-    from imagesieve.serving.feedback.review import Selection
-    from imagesieve.serving.feedback.store import FeedbackLimits
-    from imagesieve.serving.routes.feedback import Corrections
-
     share = options.audit_share or 0.0
     megabytes = options.feedback_limit or _FEEDBACK_MEGABYTES
     return Corrections(
@@ -317,27 +284,6 @@ def _refuse_or_warn(insecure: bool, bound_address: str) -> None:
         "use the service.",
         bound_address,
     )
-
-
-def _allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset[str] | None:
-    defaults = default_hosts(bound_address)
-    if defaults is None and not options.allow_host:
-        return None
-    # Its own names are safe: a page under one of them is a page of this machine.
-    own = {urls.parse_host(name) for name in (options.host, bound_address.partition("%")[0])}
-    named = {name for name in own if name and name not in ("0.0.0.0", "::")}  # noqa: S104
-    return (defaults or _LOOPBACK_NAMES) | named | set(options.allow_host)
-
-
-def _buckets(options: argparse.Namespace) -> "TokenBuckets | None":
-    from imagesieve.serving.access.rates import TokenBuckets
-
-    if options.rate_limit is None:
-        if options.rate_burst is not None:
-            raise UsageError("--rate-burst goes with --rate-limit: give that too.")
-        return None
-    burst = options.rate_burst or max(10, math.ceil(2 * options.rate_limit))
-    return TokenBuckets(options.rate_limit, burst)
 
 
 def _host(text: str) -> str:

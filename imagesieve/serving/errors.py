@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from msgspec import UNSET
 from werkzeug import exceptions as http
 
 from imagesieve import errors
@@ -61,15 +60,10 @@ PROBLEMS: dict[type[Exception], Problem] = {  # each class below adds itself
 
 
 class ServiceError(ClassifierError):
-    """Base of the service's own errors.
+    """Base of the service's own errors."""
 
-    Attributes:
-        problem: what it becomes; bases have none.
-        headers: names and values that belong to the answer.
-    """
-
-    problem: ClassVar[Problem]
-    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    problem: ClassVar[Problem]  # what it becomes; bases have none
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})  # of the answer
 
     def __init_subclass__(cls) -> None:
         if "problem" in vars(cls):
@@ -142,17 +136,11 @@ class UrlNotAllowedError(RequestError):
 
 
 class RateLimitedError(RequestError):
-    """The caller has used up its share.
-
-    Attributes:
-        retry_after: whole seconds until it has some again, at least 1.
-    """
-
     problem = Problem(429, "rate-limited", "Too many requests")
 
     def __init__(self, sentence: str, retry_after: int) -> None:
         super().__init__(sentence)
-        self.retry_after = retry_after
+        self.retry_after = retry_after  # whole seconds, at least 1
 
 
 class ModelChangeError(ServiceError):
@@ -243,15 +231,13 @@ def is_own_fault(error: Exception) -> bool:
     return problem_for(error).status == 500 or isinstance(error, MemoryError)
 
 
-def document(
-    problem: Problem, detail: str, request_id: str, retry_after_seconds: int | None = None
-) -> schemas.Problem:
-    """Return the problem document, to be sent as `MEDIA_TYPE`."""
+def document(error: Exception, request_id: str) -> schemas.Problem:
+    """Return the problem document of an error, to be sent as `MEDIA_TYPE`."""
+    problem = problem_for(error)
     return schemas.Problem(
         f"/problems/{problem.slug}",
         problem.title,
         problem.status,
-        detail,
+        detail_of(error, request_id),
         f"urn:request:{request_id}",
-        UNSET if retry_after_seconds is None else retry_after_seconds,
     )

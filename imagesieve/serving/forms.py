@@ -22,7 +22,6 @@ from imagesieve.serving.errors import (
     MalformedBodyError,
     TooManyFieldsError,
 )
-from imagesieve.serving.limits import ServingLimits
 
 LEGACY_FIELD = "imageBase64String"
 TEXT_FIELDS = (LEGACY_FIELD, "image")
@@ -30,6 +29,13 @@ TEXT_FIELDS = (LEGACY_FIELD, "image")
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
+
+_MAX_FIELDS = 16  # urlencoded fields, multipart parts, and fields of a query
+_MAX_PART_HEADER_BYTES = 16_384  # of one multipart part; long file names fit
+_MAX_ESCAPES = 1000  # percent escapes in one field, those of Base64's own signs aside
+_MAX_OPTION_BYTES = 1000  # of a form field without an image, before its own check
+_MAX_MARKS = 64  # of each of [ { , and : in a JSON body
+_MARKS_PER_IMAGE = 8  # more of them in the JSON of several images; a data URI has some too
 
 # Spaces were plus signs before a form decoder saw them; - and _ are the URL-safe alphabet.
 _REPAIRS = bytes.maketrans(b" -_", b"++/")
@@ -39,8 +45,6 @@ _LINE_BREAKS = b"\r\n\t"
 # escapes of Base64's own signs are undone in bulk, as millions one by one would take seconds.
 _BASE64_ESCAPES = {code: urllib.parse.unquote_to_bytes(code) for code in (
     b"%2B", b"%2F", b"%3D", b"%2D", b"%5F", b"%20", b"%0D", b"%0A")}  # fmt: skip
-
-_MARKS_PER_IMAGE = 8  # of each sign in the JSON of one image of several; a data URI has some too
 
 
 class Form(NamedTuple):
@@ -63,20 +67,21 @@ def read_body(request: Request, max_bytes: int) -> bytes:
         raise BodyTooLargeError(f"The request has more than {max_bytes:,} bytes.") from error
 
 
-def parse_body(request: Request, body: bytes, limits: ServingLimits, num_images: int = 0) -> Form:
+def parse_body(request: Request, body: bytes, num_images: int = 0) -> Form:
     """Take a form or a JSON object apart; it is in memory and capped already.
 
-    It may hold `num_images` besides the other fields that `limits` allow.
+    It may hold `num_images` besides the other fields.
 
     Raises:
         TooManyFieldsError: it has more parts.
         MalformedBodyError: it is not what the media type says.
     """
     if request.mimetype == URLENCODED:
-        return Form(parse_form(body, limits))
+        return Form(parse_form(body))
     if request.mimetype == MULTIPART:
-        return _parse_multipart(request, body, limits, limits.max_form_fields + num_images)
-    return Form(_parse_json(body, limits.max_json_marks + _MARKS_PER_IMAGE * num_images))
+        boundary = request.mimetype_params.get("boundary", "")
+        return _parse_multipart(boundary, body, _MAX_FIELDS + num_images)
+    return Form(_parse_json(body, _MAX_MARKS + _MARKS_PER_IMAGE * num_images))
 
 
 def decode_base64(text: str) -> bytes:
@@ -105,37 +110,37 @@ def decode_base64(text: str) -> bytes:
         raise BadBase64Error(refusal.format(error)) from error
 
 
-def parse_form(encoded: bytes, limits: ServingLimits) -> list[tuple[str, str]]:
+def parse_form(encoded: bytes) -> list[tuple[str, str]]:
     """Take apart an urlencoded form or query; fields are counted before anything is allocated.
 
     Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not.
 
     Raises:
-        TooManyFieldsError: more fields than `limits.max_form_fields`.
+        TooManyFieldsError: it has too many fields.
         MalformedBodyError: a field has too many percent escapes or is too long.
     """
-    if encoded.count(b"&") >= limits.max_form_fields:
-        raise TooManyFieldsError(f"The form has more than {limits.max_form_fields} fields.")
+    if encoded.count(b"&") >= _MAX_FIELDS:
+        raise TooManyFieldsError(f"The form has more than {_MAX_FIELDS} fields.")
     pairs = (pair.partition(b"=") for pair in encoded.split(b"&") if pair)
-    return [_parse_pair(name, value, limits) for name, _, value in pairs]
+    return [_parse_pair(name, value) for name, _, value in pairs]
 
 
-def _parse_pair(raw_name: bytes, raw_value: bytes, limits: ServingLimits) -> tuple[str, str]:
-    name = _unquote(raw_name, limits)
+def _parse_pair(raw_name: bytes, raw_value: bytes) -> tuple[str, str]:
+    name = _unquote(raw_name)
     if name not in TEXT_FIELDS:
-        return name, _unquote(raw_value, limits)
+        return name, _unquote(raw_value)
     value = raw_value
     for escape, sign in _BASE64_ESCAPES.items():
         value = value.replace(escape, sign).replace(escape.lower(), sign)
-    if value.count(b"%") > limits.max_escapes:
+    if value.count(b"%") > _MAX_ESCAPES:
         raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
     return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
 
 
-def _unquote(raw: bytes, limits: ServingLimits) -> str:
-    if len(raw) > limits.max_option_chars:
+def _unquote(raw: bytes) -> str:
+    if len(raw) > _MAX_OPTION_BYTES:
         raise MalformedBodyError(
-            f"A form field without an image has more than {limits.max_option_chars:,} characters."
+            f"A form field without an image has more than {_MAX_OPTION_BYTES:,} characters."
         )
     return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
 
@@ -152,6 +157,8 @@ def _parse_json(body: bytes, max_marks: int) -> list[tuple[str, Any]]:
             parse_float=_number,
             object_pairs_hook=_unique,
         )
+        if rb"\u" in body:  # which may be half a character, that no answer could repeat
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
     if not isinstance(value, dict):
@@ -185,16 +192,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _parse_multipart(request: Request, body: bytes, limits: ServingLimits, max_parts: int) -> Form:
+def _parse_multipart(boundary: str, body: bytes, max_parts: int) -> Form:
+    if not boundary or not boundary.isascii():
+        raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
+    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), max_parts)
     parser = MultiPartParser(
         stream_factory=lambda *_args, **_kwargs: io.BytesIO(),
         max_form_memory_size=len(body),
         max_form_parts=max_parts,
     )
-    boundary = request.mimetype_params.get("boundary", "")
-    if not boundary or not boundary.isascii():
-        raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
-    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), limits, max_parts)
     try:
         fields, files = parser.parse(io.BytesIO(body), boundary.encode(), len(body))
     except RequestEntityTooLarge as error:
@@ -207,18 +213,18 @@ def _parse_multipart(request: Request, body: bytes, limits: ServingLimits, max_p
     )
 
 
-def _check_parts(body: bytes, delimiter: bytes, limits: ServingLimits, max_parts: int) -> None:
+def _check_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
     """Refuse many parts, long part headers and a long preamble; Werkzeug has no cap for these."""
     if body.count(delimiter) > max_parts + 1:  # one more closes the last part
         raise TooManyFieldsError(f"The form has more than {max_parts} parts.")
-    start = body.find(delimiter, 0, limits.max_part_header_bytes)
+    start = body.find(delimiter, 0, _MAX_PART_HEADER_BYTES)
     if start < 0:
         raise MalformedBodyError("The multipart body does not begin with its boundary.")
     while start >= 0:
         start += len(delimiter)
         if body.startswith(b"--", start):
             return
-        end = body.find(b"\r\n\r\n", start, start + limits.max_part_header_bytes)
+        end = body.find(b"\r\n\r\n", start, start + _MAX_PART_HEADER_BYTES)
         if end < 0:
             raise MalformedBodyError("A part of the multipart body has far too long headers.")
         start = body.find(delimiter, end)

@@ -1,4 +1,4 @@
-"""What one request, and all requests together, may cost."""
+"""What one request, all requests together, and those of one caller may cost."""
 
 import contextlib
 import dataclasses
@@ -6,34 +6,30 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+
+import cachetools
 
 from imagesieve.images import DecodingLimit, Limits
 from imagesieve.serving.errors import OverloadedError
 
 BATCH_PATH = "/v1/predict/batch"  # the HTTP server lets larger bodies through to it
+# The largest image as Base64 with its signs percent-encoded and its lines broken fits.
+MAX_BODY_BYTES = 16 * 2**20
+MAX_BATCH_BYTES = 32 * 2**20
+MAX_OBJECT_BYTES = 65_536  # of a JSON body that carries no image
+
 _IMAGES = Limits(max_bytes=10 * 2**20)  # a good photo at full size
 _NEWEST = 0.1  # weight of the last request in how long they take of late
 
 
 @dataclasses.dataclass(frozen=True)
 class ServingLimits:
-    """The limits of the service, each with its unit."""
+    """The limits of the service at work; those of a request's form are where it is read."""
 
     images: Limits = _IMAGES  # bytes, pixels and sides of one image
-    # Bytes. The largest image as Base64 with its signs percent-encoded and its lines broken fits.
-    max_body_bytes: int = 16 * 2**20
-    max_form_fields: int = 16  # urlencoded fields, multipart parts, and fields of a query
-    max_part_header_bytes: int = 16_384  # of one multipart part; long file names fit
-    max_escapes: int = 1000  # percent escapes in one field, those of Base64's own signs aside
-    max_option_chars: int = 1000  # of a form field without an image, before its own check
-    max_json_marks: int = 64  # of each of [ { , and : in a JSON body
-    max_object_bytes: int = 65_536  # of a JSON body that carries no image
-    max_batch_images: int = 32
-    max_batch_bytes: int = 32 * 2**20
     max_batches: int = 2  # at once: each holds all its images
     max_fetches: int = 4  # images being fetched by URL at once
-    max_frames: int = 8  # of an animation
     max_in_flight: int = 16  # requests being worked on
     max_waiting: int = 48  # requests that wait for one of those places; the next one is refused
     max_waiting_seconds: float = 0.5  # then they are refused too: to come back soon costs more
@@ -135,3 +131,46 @@ def _held(semaphore: threading.BoundedSemaphore, timeout: float, busy: str) -> I
         yield
     finally:
         semaphore.release()
+
+
+class TokenBuckets:
+    """A bucket of tokens for each of the callers seen last; any thread may take from them.
+
+    A bucket that was forgotten comes back full, so a flood of new callers harms none of the old.
+    """
+
+    def __init__(
+        self,
+        rate: float,  # tokens a second, more than 0
+        burst: int,  # tokens at once after a rest, 1 or more
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_callers: int = 10_000,
+    ) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Tokens, and the clock's seconds when they were counted.
+        self._buckets: cachetools.LRUCache[Hashable, tuple[float, float]]
+        self._buckets = cachetools.LRUCache(max_callers)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, caller: Hashable, cost: float = 1, *, at_least: float = 1) -> int:
+        """Take `cost` tokens, or none of them unless `at_least` so many are there.
+
+        A bucket may owe tokens: it gives nothing before they are paid back. So even what costs more
+        than a full bucket can be had, and the rate is kept all the same.
+
+        Returns:
+            0 when they were taken, else the whole seconds to wait for the missing ones.
+        """
+        with self._lock:
+            now = self._clock()
+            tokens, counted_at = self._buckets.get(caller, (self.burst, now))
+            tokens = min(self.burst, tokens + (now - counted_at) * self.rate)
+            missing = at_least - tokens
+            self._buckets[caller] = (tokens if missing > 0 else tokens - cost), now
+        return math.ceil(max(0.0, missing) / self.rate)

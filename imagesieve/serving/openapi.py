@@ -1,34 +1,28 @@
 """The API's description, OpenAPI 3.1, made from the views, their structs and the running service.
 
-A view carries its `Operation`, set by the decorator of that name; the first line of its docstring
-is the summary, the rest the description. Paths, keys and the errors of every route come from the
-routes themselves, schemas from the structs in `schemas`.
+The decorator `operation` describes a view; the first line of its docstring is the summary, the rest
+the description. Paths and keys come from the routes themselves, schemas from the structs in
+`schemas`, the table of problems from `errors`.
 """
 
 import contextlib
-import dataclasses
 import inspect
-import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import flask
 import msgspec
-from werkzeug import exceptions as http
 
 import imagesieve
-from imagesieve import errors as base_errors
-from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access.checks import Access
+from imagesieve.serving.app import Service, needed_scope
 from imagesieve.serving.forms import JSON, MULTIPART, TEXT_FIELDS, URLENCODED
 from imagesieve.serving.requests import FILE_FIELDS
-from imagesieve.serving.service import Service, needed_scope
 
 Json = dict[str, Any]
 Schema = type[msgspec.Struct] | Mapping[str, Any]  # a struct or a JSON Schema
-Errors = tuple[type[Exception], ...]
 View = TypeVar("View", bound=Callable[..., Any])
 
 PREDICT, FEEDBACK, MODELS, MONITORING = "Predict", "Feedback", "Models", "Monitoring"
@@ -42,104 +36,85 @@ _TAGS = {
     FIRST_GENERATION: "The routes of the first generation, for its callers.",
     PAGES: "For people.",
 }
-
-
-def _family(parent: type[Exception]) -> Errors:
-    """Return an error and its children that have a row of their own."""
-    return tuple(kind for kind in errors.PROBLEMS if issubclass(kind, parent))
-
-
-# Errors that views raise; those of a query, a body and every route are added by `_errors`.
-LOADING: Errors = (errors.ModelLoadingError, errors.ShuttingDownError)
-BUSY: Errors = (*LOADING, errors.OverloadedError, errors.DeadlineExceededError)
-IMAGE_ERRORS = tuple(
-    kind
-    for kind in _family(base_errors.ImageError)
-    if kind is not base_errors.UnreadableImageError  # of files
-)
-MODEL_CHANGE_ERRORS: Errors = (*_family(errors.ModelChangeError), *LOADING)
-_FIELD_ERRORS: Errors = (errors.BadParameterError, errors.MalformedBodyError)
-_BODY_ERRORS: Errors = (
-    *_FIELD_ERRORS,
-    errors.BodyTooLargeError,
-    errors.UnsupportedMediaTypeError,
-)
-_URL_ERRORS: Errors = (errors.UrlNotAllowedError, errors.FetchFailedError)
-_ONE_IMAGE_ERRORS: Errors = (
-    errors.MissingImageError,
-    errors.SeveralImagesError,
-    errors.BadBase64Error,
-    *IMAGE_ERRORS,
-    *BUSY,
-    *_URL_ERRORS,  # left out where no URLs are fetched
-)
-_HTTP_SERVER_ERRORS: Errors = (
-    http.BadRequest,
-    http.RequestTimeout,
-    http.RequestHeaderFieldsTooLarge,
-    http.NotImplemented,
-)
+# What their routes answer to what is wrong; all others answer with a problem document.
+_FAILURES: dict[str, type[msgspec.Struct]] = {
+    OIP: schemas.OipError,
+    FIRST_GENERATION: schemas.LegacyFailure,
+}
 
 BINARY: Json = {"type": "string", "format": "binary"}
 TEXT: Json = {"type": "string"}
 _IMAGE: Json = {**BINARY, "contentMediaType": "image/*", "description": "the image, as a file"}
-_ONE_SOURCE = [{"required": ["image"]}, {"required": ["url"]}]
+_BY_URL = {"required": ["url"]}
+_ONE_SOURCE = [{"required": ["image"]}, _BY_URL]
+_REF = "#/components/schemas/{name}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Content:
-    """A body or an answer, in one or more media types."""
-
-    description: str
-    media_types: Mapping[str, Schema]
-    # Other members that OpenAPI has for it, such as `links` or `headers`.
-    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    errors: Errors = ()  # that reading it may raise
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """What a view does, besides what its route and its docstring say."""
-
-    name: str  # what programs made from the description call it
-    tag: str
-    answer: Content  # with status 200
-    created: Content | None = None  # with status 201
-    query: Schema | None = None  # has its options as properties
-    body: Content | None = None
-    errors: Errors = ()  # that the view itself may raise
-    example: str = ""  # CURL stands for curl with its key, URL for the service's URL
-
-
-def operation(name: str, tag: str, answer: Content, **details: Any) -> Callable[[View], View]:
-    """Describe a view for `/openapi.json`; `details` are other fields of `Operation`."""
+def operation(
+    name: str,  # what programs made from the description call it
+    tag: str,
+    says: str,  # what the answer says, with status 200
+    answer: Schema,
+    *,
+    media_type: str = JSON,  # of the answer
+    created: str = "",  # what it says with status 201
+    query: Schema | None = None,  # has the options as properties
+    body: Json | None = None,  # made by one of the functions below
+    example: str = "",  # CURL stands for curl with its key, URL for the service's URL
+    **more: Any,
+) -> Callable[[View], View]:
+    """Describe a view for `/openapi.json`; `more` are other members of its answer: links, say."""
+    refusal = _ref(_FAILURES.get(tag, schemas.Problem).__name__, "responses")
+    answers: Json = {"200": content(says, {media_type: answer}, **more)}
+    if created:
+        answers["201"] = {**answers["200"], "description": created}
+    options = _properties(query) if query else {}
 
     def attach(view: View) -> View:
-        view.operation = Operation(name, tag, answer, **details)  # type: ignore[attr-defined]
+        summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
+        described: Json = {
+            "operationId": name,
+            "tags": [tag],
+            "summary": " ".join(summary.split()).rstrip("."),
+            "description": description,
+            "parameters": [_parameter(option, "query", options[option]) for option in options],
+            "responses": {**answers, "4XX": refusal, "5XX": refusal},
+            **({"requestBody": body} if body else {}),
+        }
+        view.__dict__.update(operation=described, example=example)
         return view
 
     return attach
 
 
-def json_content(description: str, schema: Schema, **more: Any) -> Content:
-    """Return the description of an answer in JSON."""
-    return Content(description, {JSON: schema}, more)
+def link(operation_id: str, **details: Any) -> Json:
+    """Return the link of an answer to another operation, with its parameters or its body."""
+    return {operation_id: {"operationId": operation_id, **details}}
 
 
-def json_body(description: str, schema: Schema, *, required: bool = True) -> Content:
-    """Return the description of a JSON body."""
-    return Content(description, {JSON: schema}, {"required": required}, _BODY_ERRORS)
+def content(description: str, media_types: Mapping[str, Schema], **more: Any) -> Json:
+    """Return the description of a body or an answer; `more` are other members, such as links."""
+    described = {
+        name: {"schema": dict(schema) if isinstance(schema, Mapping) else _ref(schema.__name__)}
+        for name, schema in media_types.items()
+    }
+    return {"description": description, "content": described, **more}
 
 
-def image_body(options: type[msgspec.Struct]) -> Content:
+def json_body(description: str, schema: type[msgspec.Struct], *, required: bool = True) -> Json:
+    """Return the description of a body in JSON."""
+    return content(description, {JSON: schema}, required=required)
+
+
+def image_body(options: type[msgspec.Struct]) -> Json:
     """Return the description of a body with one image, in all its forms, and options."""
     fields, image_fields = _properties(options), _properties(schemas.BatchItem)
     others = ", ".join(f"`{name}`" for name in FILE_FIELDS if name != "image")
     file = {**_IMAGE, "description": f"the image; its field may also be named {others}"}
     texts = dict.fromkeys(TEXT_FIELDS, schemas.BASE64_FIELD)
     base64, url = image_fields["image"], image_fields["url"]
-    ways = [{"required": [name]} for name in (*texts, "url")]
-    return Content(
+    ways = [*({"required": [name]} for name in texts), _BY_URL]
+    return content(
         "exactly one image, in any of these forms; options here or in the query",
         {
             "image/*": _IMAGE,
@@ -148,25 +123,19 @@ def image_body(options: type[msgspec.Struct]) -> Content:
             URLENCODED: _form({**texts, "url": url, **fields}, oneOf=ways),
             JSON: _form({"image": base64, "url": url, **fields}, oneOf=_ONE_SOURCE),
         },
-        {"required": True},
-        (*_BODY_ERRORS, *_ONE_IMAGE_ERRORS),
+        required=True,
     )
 
 
-def batch_body() -> Content:
+def batch_body() -> Json:
     """Return the description of a body with a batch of images."""
     images = _properties(schemas.BatchBody)["images"]
     files = {**images, "items": _IMAGE, "description": "the images, as files of one field"}
     form = _form({"image": files, **_properties(schemas.BatchOptions)}, required=["image"])
-    return Content(
-        "one image or more",
-        {MULTIPART: form, JSON: schemas.BatchBody},
-        {"required": True},
-        (*_BODY_ERRORS, errors.MissingImageError, errors.TooManyImagesError, *BUSY),
-    )
+    return content("one image or more", {MULTIPART: form, JSON: schemas.BatchBody}, required=True)
 
 
-def correction_body() -> Content:
+def correction_body() -> Json:
     """Return the description of a correction."""
     fields = _properties(schemas.Correction)
     form = _form(
@@ -174,232 +143,69 @@ def correction_body() -> Content:
         required=["image", "label"],
         description="A field `reject` with the text `true` may stand instead of `label`.",
     )
-    return Content(
+    return content(
         "which image (`id` or `sha256`, or the image itself), and what it is of (`label`, or "
         "`reject`)",
         {JSON: schemas.Correction, MULTIPART: form},
-        {"required": True},
-        (*_BODY_ERRORS, errors.SeveralImagesError, *IMAGE_ERRORS, *LOADING),
+        required=True,
     )
 
 
-class _Route(NamedTuple):
-    """One URL rule with one method, and its view."""
-
-    path: str
-    method: str
-    endpoint: str
-    view: Callable[..., Any]
-    scope: Scope | None  # that the key must have; None where there is no key
-
-    @property
-    def operation(self) -> Operation:
-        described: Operation = self.view.operation  # type: ignore[attr-defined]
-        return described
-
-
 def document(app: flask.Flask, service: Service, url: str) -> Json:
-    """Return the description of all routes whose views have an `Operation`.
+    """Return the description of all routes whose views have one.
 
     The examples have the service's `url`, which has no slash at its end.
     """
-    has_keys = service.access.has_keys
-    model = _served(service)
     paths: dict[str, Json] = {}
-    routes = _routes(app, service)
-    for route in routes:
-        paths.setdefault(route.path, {})[route.method] = _operation(route, service, model, url)
-    tags = {route.operation.tag for route in routes}
-    value = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Image sorter",
-            "version": imagesieve.__version__,
-            "description": _DESCRIPTION + (_KEYS if has_keys else _NO_KEYS),
-        },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": _TAGS[name]} for name in _TAGS if name in tags],
-        "paths": paths,
-        "components": {
-            "schemas": _components(model),
-            "headers": _HEADERS,
-            **({"securitySchemes": _SECURITY_SCHEMES} if has_keys else {}),
-        },
-    }
-    fitted: Json = _fit(value, service)
-    return fitted
-
-
-_DESCRIPTION = """\
-Classifies images with the model that was trained for it, and learns from corrections.
-
-Errors are problem documents (`application/problem+json`, RFC 9457) with the status of HTTP, a \
-`type` that stays the same, and a `detail` for people. Unknown paths get `not-found`, and wrong \
-methods `method-not-allowed`. Every answer carries an `X-Request-Id`, under which the server's log \
-has the request."""
-_KEYS = """
-
-Send your key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."""
-_NO_KEYS = """
-
-This server has no keys: every caller may predict and correct, and none may administrate."""
-_SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
-_HEADERS = {
-    "RequestId": {
-        "description": "names the request in the server's log",
-        "schema": {"type": "string", "format": "uuid"},
-    },
-    "RetryAfter": {
-        "description": "seconds to wait before trying again",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-}
-
-
-def _served(service: Service) -> Predictor | None:
-    with contextlib.suppress(errors.UnavailableError):
-        return service.models.get()
-    return None
-
-
-def _routes(app: flask.Flask, service: Service) -> list[_Route]:
-    routes = []
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         if hasattr(view, "operation"):
             (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
             path = re.sub("<(.+?)>", "{\\1}", rule.rule)
-            scope = needed_scope(view, service.access)
-            routes.append(_Route(path, method.lower(), rule.endpoint, view, scope))
-    return routes
-
-
-def _operation(route: _Route, service: Service, model: Predictor | None, url: str) -> Json:
-    described = route.operation
-    needs_key = route.scope is not None and service.access.has_keys
-    curl = "curl -H 'X-API-Key: KEY'" if needs_key else "curl"
-    example = described.example or f"CURL URL{route.path}"
-    command = example.replace("CURL", curl).replace("URL", url)
-    summary, _, description = (inspect.getdoc(route.view) or "").partition("\n\n")
+            described = _operation(method, path, view, service.access, url)
+            paths.setdefault(path, {})[method.lower()] = described
+    used = {tag for item in paths.values() for one in item.values() for tag in one["tags"]}
+    has_keys = service.access.has_keys
     value: Json = {
-        "operationId": described.name,
-        "tags": [described.tag],
-        "summary": " ".join(summary.split()).rstrip("."),
-        "description": f"{description}\n\n```sh\n{command}\n```".strip(),
-        "parameters": _parameters(route, model),
-        "responses": _responses(route, service),
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Image sorter",
+            "version": imagesieve.__version__,
+            "description": "".join((_DESCRIPTION, _KEYS if has_keys else _NO_KEYS, _PROBLEMS)),
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": _TAGS[name]} for name in _TAGS if name in used],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(service),
+            "responses": _RESPONSES,
+            **({"securitySchemes": _SECURITY_SCHEMES} if has_keys else {}),
+        },
     }
-    if described.body:
-        value["requestBody"] = _content(described.body)
-    if route.scope and needs_key:
-        value["security"] = [{name: [route.scope.value]} for name in _SECURITY_SCHEMES]
-    return value
+    return value if service.fetch else _without_urls(value)
 
 
-def _parameters(route: _Route, model: Predictor | None) -> list[Json]:
-    names = [schemas.MODEL_ALIAS, *([model.version.name] if model else [])]
-    alias = f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served"
-    in_path: Json = {
-        "sha256": _properties(schemas.ImageInfo)["sha256"],
-        "name": {**_one_of(names if model else ()), "description": alias},
-    }
-    query = _properties(route.operation.query) if route.operation.query else {}
-    return [
-        *(
-            _parameter(name, "path", in_path[name], required=True)
-            for name in re.findall("{(.+?)}", route.path)
-        ),
-        *(_parameter(name, "query", schema) for name, schema in query.items()),
+def _operation(method: str, path: str, view: Any, access: Access, url: str) -> Json:
+    """Return the description of a view, with what depends on the service."""
+    scope = needed_scope(view, access)
+    needs_key = scope is not None and access.has_keys
+    curl = "curl -H 'X-API-Key: KEY'" if needs_key else "curl"
+    example = view.example or f"CURL {'' if method == 'GET' else f'-X {method} '}URL{path}"
+    command = example.replace("CURL", curl).replace("URL", url)
+    described: Json = view.operation
+    in_path = [
+        _parameter(name, "path", _PATH_PARAMETERS[name], required=True)
+        for name in re.findall("{(.+?)}", path)
     ]
-
-
-def _parameter(name: str, place: str, schema: Json, **more: bool) -> Json:
-    # Without its default: Swagger UI would send it beside that of a form, hence twice.
-    bare = {key: value for key, value in schema.items() if key not in ("description", "default")}
-    words = {"description": schema["description"]} if "description" in schema else {}
-    return {"name": name, "in": place, **words, "schema": bare, **more}
-
-
-def _content(content: Content) -> Json:
-    media_types = {
-        name: {"schema": dict(schema) if isinstance(schema, Mapping) else _ref(schema.__name__)}
-        for name, schema in content.media_types.items()
-    }
-    return {"description": content.description, "content": media_types, **content.more}
-
-
-def _responses(route: _Route, service: Service) -> Json:
-    answers = {"200": route.operation.answer, "201": route.operation.created}
-    good = {
-        status: {
-            **_content(answer),
-            "headers": {**_headers(int(status)), **answer.more.get("headers", {})},
-        }
-        for status, answer in answers.items()
-        if answer
-    }
-    return {**good, **_refusals(route, _errors(route, service))}
-
-
-def _errors(route: _Route, service: Service) -> set[type[Exception]]:
-    """Return all that may go wrong at a route."""
-    described = route.operation
-    found = {*described.errors, errors.BadHostError, *_HTTP_SERVER_ERRORS, Exception}
-    if described.query:
-        found |= {*_FIELD_ERRORS, errors.TooManyFieldsError}
-    if described.body:
-        found |= set(described.body.errors)
-        if MULTIPART in described.body.media_types:
-            found.add(errors.TooManyFieldsError)
-    if not service.fetch:
-        found -= set(_URL_ERRORS)
-    if route.method != "get" or route.scope is Scope.ADMIN:
-        found.add(errors.ForbiddenError)
-    if route.scope:
-        found.add(errors.RateLimitedError)
-        if service.access.has_keys:
-            found |= {errors.UnauthorizedError, errors.ForbiddenError}
-    return found
-
-
-def _refusals(route: _Route, kinds: set[type[Exception]]) -> Json:
-    """Return the answers when something is wrong, by status."""
-    problems = {errors.PROBLEMS[kind] for kind in kinds}
-    rows = sorted((row.status, row.slug, row.title[:1].lower() + row.title[1:]) for row in problems)
-    if route.endpoint == "legacy.detect":
-        rows = [row for row in rows if row[0] in schemas.LEGACY_STATUSES]
     return {
-        str(status): {
-            "description": "; ".join(f"`{slug}`: {title}" for _, slug, title in group),
-            "headers": _headers(status),
-            "content": {
-                name: {"schema": _ref(schema.__name__)}
-                for name, schema in _refusal_schemas(route, status).items()
-            },
-        }
-        for status, group in itertools.groupby(rows, key=lambda row: row[0])
+        **described,
+        "description": f"{described['description']}\n\n```sh\n{command}\n```".strip(),
+        "parameters": in_path + described["parameters"],
+        **({"security": [{name: [scope]} for name in _SECURITY_SCHEMES]} if needs_key else {}),
     }
 
 
-def _refusal_schemas(route: _Route, status: int) -> dict[str, type[msgspec.Struct]]:
-    problem: dict[str, type[msgspec.Struct]] = {errors.MEDIA_TYPE: schemas.Problem}
-    if route.endpoint == "legacy.detect":
-        return {JSON: schemas.LegacyFailure}
-    if route.endpoint.startswith("oip."):
-        # The HTTP server refuses some requests before it is known which route they are for.
-        return {JSON: schemas.OipError, **(problem if status in (400, 413, 431, 501) else {})}
-    return problem
-
-
-def _headers(status: int) -> Json:
-    waits = {"Retry-After": _ref("RetryAfter", "headers")} if status in (429, 503) else {}
-    return {"X-Request-Id": _ref("RequestId", "headers"), **waits}
-
-
-def _components(model: Predictor | None) -> Json:
+def _schemas(service: Service) -> Json:
     """Return the schemas of all structs, and those that depend on the model in use."""
     structs = [
         kind
@@ -409,78 +215,41 @@ def _components(model: Predictor | None) -> Json:
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
     components["BatchItem"]["oneOf"] = _ONE_SOURCE
     components["Correction"]["allOf"] = _CORRECTION_RULES
-    classes = model.classes if model else ()
-    # A caller's own threshold may bring the fallback class in, whatever the policy.
-    fallback = (model.policy.fallback_class,) if model else ()
-    share: Json = {"type": "number", "minimum": 0, "maximum": 1}
-    each: Json = {"properties": dict.fromkeys(classes, share), "minProperties": 1}
-    slugs = {
-        f"/problems/{row.slug}"
-        for kind, row in errors.PROBLEMS.items()
-        if kind is not errors.ClientGoneError  # has no reader
-    }
+    classes, models = {}, {}  # any text, before the model is loaded
+    with contextlib.suppress(errors.UnavailableError):
+        model = service.models.get()
+        classes = {"enum": list(model.classes)}
+        models = {"enum": [schemas.MODEL_ALIAS, model.version.name]}
     return {
         **components,
-        "ClassName": {"description": "a class of the model", **_one_of(classes)},
-        "Decision": {
-            "description": "a class, or the fallback class of the policy",
-            **_one_of(list(dict.fromkeys((*classes, *fallback)))),
-        },
-        "Probabilities": {
-            "type": "object",
-            "description": "class -> probability; those of all classes sum to 1",
-            **(each if model else {}),
-            "additionalProperties": False if model else share,
-        },
-        "ProblemType": _one_of(sorted(slugs)),
+        "ClassName": {**TEXT, "description": "a class of the model", **classes},
+        "ModelAlias": {**TEXT, **models},
+        "ProblemType": {**TEXT, "enum": [f"/problems/{row.slug}" for row in _ROWS]},
     }
 
 
-# Which image is meant: exactly one of two names. What it is: a class, or none with `reject`.
-_CORRECTION_RULES = [
-    {"oneOf": [{"required": ["id"]}, {"required": ["sha256"]}]},
-    {
-        "oneOf": [
-            {"required": ["label"], "properties": {"reject": {"const": False}}},
-            {"required": ["reject"], "properties": {"reject": {"const": True}, "label": False}},
-        ]
-    },
-]
-
-
-def _fit(value: Any, service: Service) -> Any:
-    """Fill limits in, and leave `url` out where no URLs are fetched."""
+def _without_urls(value: Any) -> Any:
+    """Leave out the ways to send an image by URL, where none is fetched."""
     if isinstance(value, list):
-        return [_fit(one, service) for one in value]
-    if not isinstance(value, Mapping):
+        return [_without_urls(one) for one in value if one != _BY_URL]
+    if not isinstance(value, dict):
         return value
-    if "$ref" in value:  # the type beside it says nothing more
-        return {name: value[name] for name in ("$ref", "description") if name in value}
-    fitted = {name: _fit(one, service) for name, one in value.items() if name != "x-limit"}
-    if "x-limit" in value:
-        bound = "maxItems" if value["type"] == "array" else "maximum"
-        fitted[bound] = getattr(service.limits, value["x-limit"])
-    if isinstance(pattern := value.get("pattern"), str):
-        # Python's own signs, which regular expressions of JSON Schema do not have.
-        bare = pattern.replace(schemas.SURROGATES, "").replace("[^]", "[\\s\\S]")
-        fitted["pattern"] = bare.replace(r"\A", "^").replace(r"\Z", "$")
-    if "url" in fitted.get("properties", ()) and not service.fetch:
-        fitted["properties"].pop("url")
-        ways = [one for one in fitted.pop("oneOf") if one["required"] != ["url"]]
-        fitted |= {"oneOf": ways} if len(ways) > 1 else ways[0]
-    return fitted
+    return {
+        name: _without_urls(one)
+        for name, one in value.items()
+        if name != "url" or isinstance(one, str)  # of the server itself
+    }
 
 
-_REF = "#/components/schemas/{name}"
+def _parameter(name: str, place: str, schema: Json, **more: bool) -> Json:
+    # Without its default: Swagger UI would send it beside that of a form, hence twice.
+    bare = {key: value for key, value in schema.items() if key not in ("description", "default")}
+    words = {"description": schema["description"]} if "description" in schema else {}
+    return {"name": name, "in": place, **words, "schema": bare, **more}
 
 
 def _ref(name: str, kind: str = "schemas") -> Json:
     return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _one_of(names: Sequence[str]) -> Json:
-    """Return the schema of one of some texts; of any text where they are not known yet."""
-    return {"type": "string", **({"enum": list(names)} if names else {})}
 
 
 def _properties(schema: Schema) -> Json:
@@ -493,3 +262,74 @@ def _properties(schema: Schema) -> Json:
 
 def _form(properties: Json, **more: Any) -> Json:
     return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
+_DESCRIPTION = """\
+Classifies images with the model that was trained for it, and learns from corrections.
+
+Every answer carries an `X-Request-Id`, under which the server's log has the request."""
+_KEYS = """
+
+Send your key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."""
+_NO_KEYS = """
+
+This server has no keys: every caller may predict and correct, and none may administrate."""
+# Without that of a caller who has hung up: nobody reads it.
+_ROWS = sorted(
+    set(errors.PROBLEMS.values()) - {errors.ClientGoneError.problem},
+    key=lambda row: (row.status, row.slug),
+)
+_PROBLEMS = """
+
+Errors are problem documents (`application/problem+json`, RFC 9457) with the status of HTTP, a \
+`type` that stays the same, and a `detail` for people.
+
+<details>
+<summary>All types of problems</summary>
+
+| Status | Type | Title |
+|---|---|---|
+{}
+
+</details>
+""".format("\n".join(f"| {row.status} | `/problems/{row.slug}` | {row.title} |" for row in _ROWS))
+_RETRY_AFTER = {
+    "description": "seconds to wait before trying again, with 429 and 503",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+def _refusal(own: Mapping[str, Schema]) -> Json:
+    # The HTTP server itself may refuse a request for any route, with a problem document.
+    return content(
+        "what was wrong; the table of problems says why",
+        {**own, errors.MEDIA_TYPE: schemas.Problem},
+        headers={"Retry-After": _RETRY_AFTER},
+    )
+
+
+_RESPONSES = {
+    "Problem": _refusal({}),
+    **{failure.__name__: _refusal({JSON: failure}) for failure in _FAILURES.values()},
+}
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_PATH_PARAMETERS: Json = {
+    "sha256": _properties(schemas.ImageInfo)["sha256"],
+    "name": {
+        **_ref("ModelAlias"),
+        "description": f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served",
+    },
+}
+# Which image is meant: exactly one of two names. What it is: a class, or none with `reject`.
+_CORRECTION_RULES = [
+    {"oneOf": [{"required": ["id"]}, {"required": ["sha256"]}]},
+    {
+        "oneOf": [
+            {"required": ["label"], "properties": {"reject": {"const": False}}},
+            {"required": ["reject"], "properties": {"reject": {"const": True}, "label": False}},
+        ]
+    },
+]

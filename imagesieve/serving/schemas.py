@@ -1,9 +1,7 @@
 """What requests may hold and what answers hold: validation and the API's description use these.
 
-A field that may be missing is `UNSET` then, so that `null` is refused as a value. Some metadata is
-read elsewhere: `x-limit` names the field of `ServingLimits` that bounds a number or a list, a
-`$ref` leads to a schema of `openapi` that depends on the model in use, and `expected` is
-the words of errors, see `validation`.
+A field that may be missing is `UNSET` then, so that `null` is refused as a value. A `$ref` leads to
+a schema of `openapi` that depends on the model in use.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,6 +11,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 MODEL_ALIAS = "default"  # names the model in use in the Open Inference Protocol
 MAX_TOP_K = 1000
+MAX_FRAMES = 8  # of an animation
+MAX_BATCH_IMAGES = 32
 
 
 class RequestSchema(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,12 +33,10 @@ def refer(name: str) -> Meta:
     return Meta(extra_json_schema={"$ref": f"#/components/schemas/{name}"})
 
 
-# Halves of a character are no text that could be encoded; `openapi` leaves them out.
-SURROGATES = r"\ud800-\udfff"
-ENCODABLE = Meta(pattern=rf"\A[^{SURROGATES}]*\Z")
-# No control characters; a note may have line breaks and tabs.
-PRINTABLE = Meta(pattern=rf"\A[^\x00-\x1f\x7f-\x9f{SURROGATES}]*\Z")
-PRINTABLE_LINES = Meta(pattern=rf"\A[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{SURROGATES}]*\Z")
+# No control characters; a note may have line breaks and tabs. Python's `$` also matches before a
+# line break at the end.
+PRINTABLE = Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")
+PRINTABLE_LINES = Meta(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")
 _BASE64 = {
     "description": "the image as Base64; a `data:` prefix, line breaks, the URL-safe alphabet and "
     "missing padding are accepted too",
@@ -50,21 +48,18 @@ BASE64_FIELD = {"type": "string", **_BASE64}
 
 Base64 = Annotated[
     str,
-    Meta(
-        extra_json_schema={**_BASE64, "contentEncoding": "base64", "contentMediaType": "image/*"},
-        extra={"expected": "a Base64 text"},
-    ),
+    Meta(extra_json_schema={**_BASE64, "contentEncoding": "base64", "contentMediaType": "image/*"}),
 ]
 Url = Annotated[str, doc("the URL of the image", format="uri")]
-ClassName = Annotated[str, refer("ClassName"), Meta(extra={"expected": "the name of a class"})]
-Decision = Annotated[str, refer("Decision")]
+ClassName = Annotated[str, refer("ClassName")]
+Decision = Annotated[str, doc("a class, or the fallback class of the policy")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$"), doc("SHA-256 of its manifest")]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$"), doc("of the encoded image")]
 Time = Annotated[str, doc("ISO 8601, UTC")]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
-Probabilities = Annotated[dict[str, Probability], refer("Probabilities")]
+Probabilities = Annotated[dict[str, Probability], doc("of each class; all of them sum to 1")]
 Milliseconds = Annotated[float, Meta(ge=0)]
 DataId = Annotated[
     str,
@@ -83,11 +78,9 @@ Threshold = Annotated[
     doc("below this probability the fallback class is answered (as the model says)"),
 ]
 Frames = Annotated[
-    Positive,
-    doc(
-        "how many frames of an animation to look at; the riskiest of them counts",
-        **{"x-limit": "max_frames"},
-    ),
+    int,
+    Meta(ge=1, le=MAX_FRAMES),
+    doc("how many frames of an animation to look at; the riskiest of them counts"),
 ]
 
 
@@ -125,22 +118,13 @@ class BatchItem(RequestSchema):
 class BatchBody(BatchOptions, kw_only=True):
     """A batch of images as JSON, and the options for all of them."""
 
-    images: Annotated[
-        list[BatchItem],
-        doc("the images", minItems=1, **{"x-limit": "max_batch_images"}),
-        Meta(extra={"expected": 'a list such as [{"image": "<Base64>"}]'}),
-    ]
+    # Described only: whoever sends none or too many gets an error of its own.
+    images: Annotated[list[BatchItem], doc("the images", minItems=1, maxItems=MAX_BATCH_IMAGES)]
 
 
-PredictionId = Annotated[
-    str,
-    Meta(min_length=1, max_length=100, description="of the prediction"),
-    Meta(extra={"expected": "the id that came with the prediction"}),
-]
+PredictionId = Annotated[str, Meta(min_length=1, max_length=100), doc("of the prediction")]
 AnySha256 = Annotated[
-    str,
-    Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64, description="of the encoded image"),
-    Meta(extra={"expected": "64 hexadecimal digits"}),
+    str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64), doc("of the encoded image")
 ]
 Reject = Annotated[bool, doc("true: it belongs to no class; keep it out of the training")]
 Note = Annotated[str, Meta(max_length=500), PRINTABLE_LINES, doc("your words")]
@@ -172,9 +156,7 @@ class Activation(RequestSchema):
     """Which version of the model to serve."""
 
     version: Annotated[
-        str,
-        Meta(min_length=1, description="a folder's name, or `sha256:` and a digest"),
-        Meta(extra={"expected": "a version's folder name or sha256: and its digest"}),
+        str, Meta(min_length=1, description="a folder's name, or `sha256:` and a digest")
     ]
     allow_other_classes: Annotated[
         bool, doc("accept a version whose classes differ from those served")
@@ -397,13 +379,13 @@ class LegacyFailure(AnswerSchema):
 # The Open Inference Protocol.
 
 Parameters = Annotated[dict[str, Any], doc("none has a meaning here")]
-TensorText = Annotated[
-    Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)],
-    Meta(extra={"expected": "a Base64 text"}),
-]
+TensorText = Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)]
 _SHAPE = {
     "type": "array",
-    "prefixItems": [{"type": "integer", "minimum": 1, "x-limit": "max_batch_images"}, {"const": 1}],
+    "prefixItems": [
+        {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_IMAGES},
+        {"const": 1},
+    ],
     "minItems": 1,
     "maxItems": 2,
 }
@@ -418,8 +400,7 @@ class OipInput(RequestSchema):
     datatype: Literal["BYTES"]
     data: Annotated[
         list[TensorText],
-        Meta(min_length=1, extra_json_schema={"x-limit": "max_batch_images"}),
-        Meta(extra={"expected": "a list of Base64 texts"}),
+        Meta(min_length=1, extra_json_schema={"maxItems": MAX_BATCH_IMAGES}),
     ]
     parameters: Parameters | UnsetType = UNSET
 
@@ -437,18 +418,10 @@ class OipRequestedOutput(RequestSchema):
 class OipRequest(RequestSchema):
     """One tensor of images, and what to answer of them."""
 
-    inputs: Annotated[
-        list[OipInput],
-        Meta(min_length=1, max_length=1),
-        Meta(extra={"expected": "a list of one tensor, named image"}),
-    ]
-    id: (
-        Annotated[str, Meta(max_length=128), ENCODABLE, doc("repeated in the answer")] | UnsetType
-    ) = UNSET
+    inputs: Annotated[list[OipInput], Meta(min_length=1, max_length=1)]
+    id: Annotated[str, Meta(max_length=128), doc("repeated in the answer")] | UnsetType = UNSET
     outputs: Annotated[
-        list[OipRequestedOutput],
-        Meta(max_length=3, description="what to answer (all)"),
-        Meta(extra={"expected": "a list of at most 3 tensors"}),
+        list[OipRequestedOutput], Meta(max_length=3, description="what to answer (all)")
     ] = []
     parameters: Parameters | UnsetType = UNSET
 

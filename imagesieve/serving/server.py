@@ -17,7 +17,7 @@ import waitress
 from waitress import wasyncore
 
 from imagesieve.errors import PortError
-from imagesieve.serving.limits import ServingLimits
+from imagesieve.serving.limits import MAX_BATCH_BYTES, MAX_BODY_BYTES, ServingLimits
 from imagesieve.serving.waitress_parts import Bodies, Connection, Dispatcher
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Server:
             connection_limit=_possible_connections(limits.max_connections),
             channel_timeout=limits.idle_seconds,
             cleanup_interval=5,
-            max_request_body_size=limits.max_body_bytes + _MARGIN_BYTES,
+            max_request_body_size=MAX_BODY_BYTES + _MARGIN_BYTES,
             inbuf_overflow=2 * 2**20,  # bytes; larger bodies wait in a temporary file
             recv_bytes=_RECEIVE_BYTES,
             channel_request_lookahead=1,
@@ -116,9 +116,7 @@ class Server:
         self._waitress.is_leaving = False  # for `AnswerTask`
         self._waitress.adj.bodies = Bodies(limits.max_waiting_bytes)  # for `RequestParser`
         self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `RequestParser`
-        self._waitress.adj.for_batches.max_request_body_size = (
-            limits.max_batch_bytes + _MARGIN_BYTES
-        )
+        self._waitress.adj.for_batches.max_request_body_size = MAX_BATCH_BYTES + _MARGIN_BYTES
         self._error: Exception | None = None
         self._interrupted = False
         self._stopping = False

@@ -243,11 +243,10 @@ def refusal(path: str, code: int, request_id: str) -> tuple[str, str, bytes]:
     """Return media type, status line and body for a request that the HTTP server itself refuses."""
     kind = default_exceptions.get(code, default_exceptions[400])
     error = kind(_FULL if code == _FullError.code else None)
-    problem = errors.problem_for(error)
-    detail = errors.detail_of(error, request_id)
+    document = errors.document(error, request_id)
     if path == legacy.PATH:
         status = f"{code} {error.name}" if code == _FullError.code else "200 OK"
-        return "application/json", status, legacy.failure(legacy.failure_message(detail)).encode()
-    seconds = _FULL_RETRY_SECONDS if code == _FullError.code else None
-    body = msgspec.json.encode(errors.document(problem, detail, request_id, seconds))
-    return errors.MEDIA_TYPE, f"{problem.status} {error.name}", body
+        return "application/json", status, legacy.failure(document.detail).encode()
+    if code == _FullError.code:
+        document.retry_after = _FULL_RETRY_SECONDS
+    return errors.MEDIA_TYPE, f"{document.status} {error.name}", msgspec.json.encode(document)

@@ -5,10 +5,9 @@ from typing import Any
 import flask
 
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving.app import create_app
+from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.models import Models
-from imagesieve.serving.service import Service
 
 
 def app_of(

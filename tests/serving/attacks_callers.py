@@ -43,7 +43,10 @@ def foreign_hosts(target: Target) -> None:
     assert ask("GET /v1/model", own, own) == 400
     assert ask("GET http://evil.example/v1/model", own) == 400
     assert ask("GET http://[/v1/model", own) == 400
-    assert ask("GET /v1/model") == 400
+    assert ask("GET http://a@localhost/v1/model", own) == 400
+    assert ask("GET http://localhost/v1/model", own.upper()) == 200
+    for host in ((), ("Host:",), ("Host: user@localhost",)):
+        assert ask("GET /v1/model", *host) == 400
     forwarded = ("X-Forwarded-For: <b>, 1.2.3.4", "X-Forwarded-Host: evil.example", "Forwarded: x")
     assert ask("GET /v1/model", own, *forwarded) == 200
     assert "1.2.3.4" not in target.server.log()
@@ -60,6 +63,18 @@ def wrong_keys(target: Target) -> None:
         refused = target.predict(RED_JPEG, headers={"X-API-Key": None, **headers})
         assert_refused(refused, 401, "unauthorized")
         assert refused.headers["WWW-Authenticate"] == "Bearer"
+
+    def on_the_wire(*lines: str) -> int:
+        text = "\r\n".join(["GET /v1/model HTTP/1.1", "Host: localhost", *lines, "", ""])
+        return target.raw(text.encode("latin-1")).status
+
+    good, bearer = f"X-API-Key: {key}", f"Authorization: Bearer {key}"
+    assert on_the_wire(good) == on_the_wire("x-ApI-Key:", f" {key}") == 200  # the last one folded
+    for lines in ((good, good), (bearer, bearer), (good, f"{bearer}x"), (good.replace("-", "_"),),
+                  ("X-API-Key: \xe9\xff0123456789abcdef",)):  # fmt: skip
+        assert on_the_wire(*lines) == 401, lines
+    assert on_the_wire("X-API-Key: x\rHost: evil") == 400
+    assert on_the_wire(f"X-API-Key: {'k' * MEGABYTE}") == 431
     for query in (f"?key={key}", f"?api_key={key}", f"?X-API-Key={key}"):
         assert target.predict(RED_JPEG, query, headers={"X-API-Key": None}).status_code == 401
     assert key not in target.server.log() + target.server.printed()
@@ -90,6 +105,9 @@ def pages_of_other_sites(target: Target) -> None:
     allowed = target.ask("OPTIONS", "/v1/predict", headers=shop).headers
     assert allowed["Access-Control-Allow-Origin"] == "https://shop.example"
     assert "Access-Control-Allow-Credentials" not in allowed
+    listed, cross = f"Origin: {shop['Origin']}", "Sec-Fetch-Site: cross-site"
+    for lines in ((listed, listed), (cross,), ("Sec-Fetch-Site: same-origin",) * 2):
+        assert target.raw(target.head("/v1/predict", *lines)).status == 403
 
 
 @attack(35, guarded=True)

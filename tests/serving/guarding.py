@@ -1,13 +1,15 @@
-"""A small Flask application behind the checks of access, and what its tests ask it."""
+"""Views behind the checks of access, and what their tests ask them."""
+
+from pathlib import Path
 
 import flask
-import msgspec
 from flask.testing import FlaskClient
 
-from imagesieve.serving import errors
 from imagesieve.serving.access import keys
 from imagesieve.serving.access.checks import Access, Caller
 from imagesieve.serving.access.keys import Keyring, Scope, read_keys
+from imagesieve.serving.app import Service, create_app, requires
+from imagesieve.serving.models import Models
 
 SHOP = "shop-key-0123456789"
 DESK = "desk-key-0123456789"
@@ -31,40 +33,16 @@ VIEWS: dict[str, tuple[str, Scope | None]] = {
 
 
 def app_with(access: Access) -> flask.Flask:
-    """Return an application that uses the checks as the service does."""
-    app = flask.Flask(__name__)
-
-    def check() -> flask.Response | None:
-        answer = access.preflight(flask.request)
-        if answer is None:
-            access.check_site(flask.request)
-            scope = VIEWS.get(flask.request.path, ("", None))[1]
-            anyone = Caller(None, frozenset(), flask.request.remote_addr or "")
-            flask.g.caller = access.identify(flask.request, scope) if scope else anyone
-        return answer
+    """Return the service's application with views that answer who asks; it has no model."""
+    app = create_app(Service(Models(Path("nowhere")), access=access))
 
     def tell() -> dict[str, object]:
-        caller: Caller = flask.g.caller
+        caller = flask.g.get("caller") or Caller(None, frozenset(), flask.request.remote_addr or "")
         access.take(caller, flask.request.args.get("n", 1, type=int) - 1)
         return {"name": caller.name, "scopes": sorted(caller.scopes), "address": caller.address}
 
-    def refuse(error: errors.ServiceError) -> flask.Response:
-        problem = errors.problem_for(error)
-        text = msgspec.json.encode(errors.document(problem, str(error), "x"))
-        answer = flask.Response(text, problem.status, dict(error.headers))
-        if isinstance(error, errors.RateLimitedError):
-            answer.headers["Retry-After"] = str(error.retry_after)
-        return answer
-
-    def finish(response: flask.Response) -> flask.Response:
-        response.headers.update(access.cors_headers(flask.request))
-        return response
-
-    for path, (method, _) in VIEWS.items():
-        app.add_url_rule(path, path, tell, methods=[method], provide_automatic_options=False)
-    app.before_request(check)
-    app.after_request(finish)
-    app.register_error_handler(errors.ServiceError, refuse)
+    for path, (method, scope) in VIEWS.items():
+        app.add_url_rule(path, path, requires(scope)(tell) if scope else tell, methods=[method])
     return app
 
 

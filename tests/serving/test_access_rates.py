@@ -6,11 +6,11 @@ import time
 
 import pytest
 from flask.testing import FlaskClient
-from guarding import DESK, SHOP, app_with, assert_refused, bearer, client_of, ring
+from guarding import DESK, SHOP, assert_refused, bearer, client_of, ring
 
 from imagesieve.serving import errors
 from imagesieve.serving.access.checks import Access, Caller
-from imagesieve.serving.access.rates import TokenBuckets
+from imagesieve.serving.limits import TokenBuckets
 
 
 class Clock:
@@ -166,16 +166,3 @@ def test_threads_together_get_the_burst_and_not_one_more() -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(work, range(8))) == 100
     assert len(buckets) == 25
-
-
-def test_one_access_serves_many_threads() -> None:
-    app = app_with(Access(ring(), buckets=TokenBuckets(1, 40, clock=Clock())))
-
-    def work(key: str) -> list[str | int]:
-        responses = [app.test_client().post("/predict", headers=bearer(key)) for _ in range(25)]
-        return [r.get_json()["name"] if r.status_code == 200 else r.status_code for r in responses]
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        first, second, third, fourth = pool.map(work, (SHOP, DESK, SHOP, DESK))
-    assert sorted(map(str, first + third)) == ["429"] * 10 + ["shop"] * 40
-    assert sorted(map(str, second + fourth)) == ["429"] * 10 + ["desk"] * 40

@@ -28,14 +28,12 @@ from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import read_keys
-from imagesieve.serving.access.rates import TokenBuckets
-from imagesieve.serving.app import create_app
-from imagesieve.serving.config import add_correction_options, corrections_from_options
+from imagesieve.serving.app import Service, create_app
+from imagesieve.serving.config import add_options, corrections_from_options
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
-from imagesieve.serving.limits import Admission, ServingLimits
+from imagesieve.serving.limits import Admission, ServingLimits, TokenBuckets
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.routes.feedback import Corrections
-from imagesieve.serving.service import Service
 
 RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
 MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
@@ -62,7 +60,7 @@ def predictor(version_path: Path) -> Predictor:
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = console.argument_parser("", "")
-    add_correction_options(parser)
+    add_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -213,8 +211,8 @@ def test_a_class_that_cannot_name_a_folder_is_refused(
         ({"sha256": RED_KEY}, "either label or reject"),
         ({"sha256": RED_KEY, "label": "red", "reject": True}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": False}, "either label or reject"),
-        ({"sha256": RED_KEY, "reject": "true"}, "true or false"),
-        ({"sha256": RED_KEY, "reject": 1}, "true or false"),
+        ({"sha256": RED_KEY, "reject": "true"}, "bool"),
+        ({"sha256": RED_KEY, "reject": 1}, "bool"),
         ({"sha256": RED_KEY, "label": 3}, "label"),
         ({"sha256": RED_KEY, "label": ["red"]}, "label"),
         ({"sha256": RED_KEY, "label": None}, "label"),
@@ -227,7 +225,6 @@ def test_a_class_that_cannot_name_a_folder_is_refused(
         ({"sha256": RED_KEY, "label": "red", "note": "x" * 501}, "500"),
         ({"sha256": RED_KEY, "label": "red", "note": "bell \a"}, "printed"),
         ({"sha256": RED_KEY, "label": "red", "note": 1}, "note"),
-        ({"sha256": RED_KEY, "label": "red", "note": "\ud800"}, "printed"),
         ({"sha256": RED_KEY, "label": "red", "reviewer": "x" * 65}, "64"),
         ({"sha256": RED_KEY, "label": "red", "reviewer": "Ann\nBen"}, "printed"),
         ({"sha256": RED_KEY, "label": "red", "lable": "x"}, "lable"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from browsing import RED, heard
+from browsing import RED, heard, sideways_pixels
 from playwright.sync_api import Locator, Page, expect
 from running import serving
 
@@ -90,6 +90,8 @@ def test_image_is_classified_from_the_page(page: Page, media_type: str, tmp_path
     part.locator("input[type=file]").first.set_input_files(str(image))
     expect(execute(part)).to_contain_text("200")
     expect(part.locator(".live-responses-table")).to_contain_text('"label": "red"')
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert sideways_pixels(page) <= 0
 
 
 def test_options_are_checked_and_sent(page: Page, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from imagesieve.learning.openvino import convert
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving.app import create_app
+from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.errors import (
     DeadlineExceededError,
     ExplainingUnavailableError,
@@ -33,7 +33,6 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
 )
 from imagesieve.serving.routes.explain import Explainer
-from imagesieve.serving.service import Service
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE_SIZE = (48, 64)

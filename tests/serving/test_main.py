@@ -1,6 +1,5 @@
 """`main.py` as a real process, spoken to over HTTP."""
 
-import base64
 import concurrent.futures
 import contextlib
 import http.client
@@ -9,8 +8,6 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from painted import COLOURS, encode, paint
-from running import REPOSITORY, SECONDS, RunningServer, running, serving
+from running import SECONDS, RunningServer, running, serving
 
 from imagesieve.errors import PortError
 from imagesieve.model import versions
@@ -65,63 +62,6 @@ def test_raw_body_as_curl_sends_it_is_judged(server: RunningServer) -> None:
     assert "Server" not in response.headers
 
 
-def test_sixteen_threads_get_each_image_its_own_answer(server: RunningServer) -> None:
-    names = [list(COLOURS)[i % 3] for i in range(48)]
-    images = [encode(paint(COLOURS[name], seed=i)) for i, name in enumerate(names)]
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda data: predict(server, data).json()["label"], images))
-    assert answers == names
-
-
-def test_megabytes_of_base64_pass_as_form_and_as_text_part(server: RunningServer) -> None:
-    text = base64.b64encode(RED + bytes(5_000_000))
-    form = predict(server, data={"imageBase64String": text})
-    part = predict(server, data=None, files={"imageBase64String": (None, text)})
-    assert form.json()["label"] == part.json()["label"] == "red"
-    old = requests.post(
-        f"{server.url}/image/detection", data={"imageBase64String": text}, timeout=SECONDS
-    )
-    assert old.json()["predictedClass"] == "red"
-
-
-def test_body_just_over_the_limit_is_a_clean_413(server: RunningServer) -> None:
-    body = bytes(16 * 2**20 + 1)
-    with_length = predict(server, body)
-    chunked = predict(server, (body[i : i + 2**20] for i in range(0, len(body), 2**20)))
-    for response in (with_length, chunked):
-        assert response.status_code == 413
-        assert response.json()["type"] == "/problems/body-too-large"
-
-
-def test_body_far_over_the_limit_is_refused_before_it_is_sent(server: RunningServer) -> None:
-    head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2147483648\r\n\r\n"
-    refused = raw(server, head.format("/v1/predict").encode())
-    assert refused.status == 413
-    assert refused.getheader("Content-Type") == "application/problem+json"
-    assert json.loads(refused.body)["type"] == "/problems/body-too-large"
-    old = raw(server, head.format("/image/detection").encode())
-    assert old.status == 200
-    assert json.loads(old.body)["code"] == "98"
-
-
-def test_lying_content_length_hangs_nobody(server: RunningServer) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
-    head += b"Content-Length: "
-    short = raw(server, head + b"100\r\n\r\n" + RED)
-    assert short.status == 422
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname, address.port), SECONDS) as long:
-        long.sendall(head + b"9999999\r\n\r\n" + RED)
-        assert predict(server).json()["label"] == "red"
-
-
-def test_malformed_request_line_and_lengths_are_problems(server: RunningServer) -> None:
-    assert raw(server, b"POST /v1/predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n").status == 400
-    both = b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: gzip\r\nHost: localhost\r\n\r\n"
-    assert raw(server, both).status in (400, 501)
-    assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"y" * 300_000 + b"\r\n\r\n").status == 431
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -138,21 +78,6 @@ def test_a_first_line_that_is_none_is_answered_and_the_connection_ended(
     answer = raw(server, line)
     assert (answer.status, answer.getheader("Connection")) == (400, "close")
     assert json.loads(answer.body)["type"] == "/problems/malformed-request"
-
-
-def test_sixty_slow_senders_do_not_delay_health_or_prediction(server: RunningServer) -> None:
-    address = urlsplit(server.url)
-    slow = [socket.create_connection((address.hostname, address.port)) for _ in range(60)]
-    try:
-        for connection in slow:
-            connection.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
-            )
-        assert requests.get(f"{server.url}/healthz", timeout=SECONDS).ok  # they stay for 30 s
-        assert predict(server).json()["label"] == "red"
-    finally:
-        for connection in slow:
-            connection.close()
 
 
 def test_requests_are_json_lines_in_the_log_file_and_not_on_the_console(
@@ -172,30 +97,6 @@ def test_openvino_serves_without_tensorflow(server: RunningServer) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "openvino" in maps
     assert "site-packages/tensorflow/" not in maps
-    script = (
-        "import sys; from pathlib import Path; from imagesieve.serving import app, server\n"
-        "from imagesieve.serving.models import Models\n"
-        "from imagesieve.prediction.predictor import Predictor\n"
-        "from imagesieve.serving.service import Service\n"
-        f"judge = Predictor.load(Path({str(server.process.args[-3])!r}))\n"
-        "models = Models(judge.version.path)\n"
-        "models._current = judge\n"
-        "app.create_app(Service(models))\n"
-        "heavy = {'tensorflow', 'keras', 'nncf', 'ray', 'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
-    assert done.returncode == 0
-
-
-def test_help_shows_examples() -> None:
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "main.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "examples:" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import base64
 import json
 import subprocess
 import sys
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -108,36 +107,10 @@ def test_the_script_says_what_the_keras_model_says(
     same(json.loads(result.stdout)["probabilities"], expected)
 
 
-def _raw(url: str, data: bytes) -> requests.Response:
-    return requests.post(url, data=data, headers={"Content-Type": "image/jpeg"}, timeout=30)
-
-
-def _file(url: str, data: bytes) -> requests.Response:
-    return requests.post(url, files={"image": ("x.jpg", data, "image/jpeg")}, timeout=30)
-
-
-def _form(url: str, data: bytes) -> requests.Response:
-    field = {"imageBase64String": base64.b64encode(data).decode()}
-    return requests.post(url, data=field, timeout=30)
-
-
-def _json(url: str, data: bytes) -> requests.Response:
-    return requests.post(url, json={"image": base64.b64encode(data).decode()}, timeout=30)
-
-
-def _data_url(url: str, data: bytes) -> requests.Response:
-    text = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-    return requests.post(url, json={"image": text}, timeout=30)
-
-
-@pytest.mark.parametrize("send", [_raw, _file, _form, _json, _data_url])
-def test_every_request_form_says_what_the_keras_model_says(
-    send: Callable[[str, bytes], requests.Response],
-    server: RunningServer,
-    image: Path,
-    expected: dict[str, float],
+def test_the_server_says_what_the_keras_model_says(
+    server: RunningServer, image: Path, expected: dict[str, float]
 ) -> None:
-    response = send(f"{server.url}/v1/predict", image.read_bytes())
+    response = requests.post(f"{server.url}/v1/predict", data=image.read_bytes(), timeout=30)
     assert response.status_code == 200, response.text
     same(response.json()["probabilities"], expected)
 
@@ -145,14 +118,8 @@ def test_every_request_form_says_what_the_keras_model_says(
 def test_the_old_route_says_what_the_keras_model_says(
     server: RunningServer, image: Path, expected: dict[str, float]
 ) -> None:
-    text = urllib.parse.quote(base64.b64encode(image.read_bytes()).decode(), safe="")
-    response = requests.post(
-        f"{server.url}/image/detection",
-        data=f"imageBase64String={text}",
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-        timeout=30,
-    )
-    answer = response.json()
+    form = {"imageBase64String": base64.b64encode(image.read_bytes())}
+    answer = requests.post(f"{server.url}/image/detection", data=form, timeout=30).json()
     assert answer["code"] == "00"
     assert float(answer["probability"]) == pytest.approx(max(expected.values()), abs=TOLERANCE)
     assert answer["predictedClass"] == max(expected, key=expected.__getitem__)

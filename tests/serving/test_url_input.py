@@ -231,7 +231,7 @@ def test_log_tells_the_reason_in_one_plain_line(
 
 def options(*arguments: str) -> argparse.Namespace:
     parser = console.argument_parser("Serve.", "examples")
-    config.add_url_options(parser)
+    config.add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -9,13 +9,13 @@ from types import MappingProxyType
 import flask
 
 from imagesieve.serving.access.keys import Key, Keyring, Scope
-from imagesieve.serving.access.rates import TokenBuckets
 from imagesieve.serving.errors import (
     BadHostError,
     ForbiddenError,
     RateLimitedError,
     UnauthorizedError,
 )
+from imagesieve.serving.limits import TokenBuckets
 from imagesieve.web import urls
 
 SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})
@@ -68,13 +68,9 @@ class Access:
         return bool(self.keys)
 
     def check_site(self, request: flask.Request) -> None:
-        """Refuse requests for other hosts, and those that pages of other sites send.
+        """Raise BadHostError for another host, ForbiddenError for a page of another site.
 
         Programs send no header that names a site.
-
-        Raises:
-            BadHostError: it is for another host, or does not say clearly which.
-            ForbiddenError: a page of another site sent it.
         """
         own = self._own_authority(request)
         origin = request.headers.get("Origin")
@@ -100,18 +96,20 @@ class Access:
         """
         caller = self._caller(request)
         self._spend(caller, 1, at_least=1)
-        if scope not in caller.scopes:
-            raise ForbiddenError(self._missing(scope))
-        return caller
+        if scope in caller.scopes:
+            return caller
+        if self.has_keys:
+            raise ForbiddenError(f"The key does not allow this: it needs the scope {scope}.")
+        raise ForbiddenError(
+            f"This address needs a key with the scope {scope}, and the service has no keys: start "
+            "it with --keys FILE or with CLASSIFIER_KEYS in its environment."
+        )
 
     def take(self, caller: Caller, cost: int) -> None:
         """Take more from a caller than the one token that `identify` took.
 
-        A batch of n images costs `take(caller, n - 1)`. It may leave the caller in debt, which
-        the next requests wait for.
-
-        Raises:
-            RateLimitedError: the caller is in debt already.
+        It may leave the caller in debt, which the next requests wait for; a caller who is in debt
+        already gets a RateLimitedError.
         """
         if cost > 0:
             self._spend(caller, cost, at_least=0)
@@ -119,10 +117,7 @@ class Access:
     def preflight(self, request: flask.Request) -> flask.Response | None:
         """Answer a browser that asks on behalf of a page of a listed origin; else return None.
 
-        The headers that tell what is allowed come from `cors_headers`.
-
-        Raises:
-            BadHostError: as for `check_site`.
+        What is allowed is told by `cors_headers`. Raises BadHostError as `check_site` does.
         """
         if not self._is_preflight(request):
             return None
@@ -183,14 +178,6 @@ class Access:
         if key is None:
             raise UnauthorizedError("This key is not known to the service.")
         return key
-
-    def _missing(self, scope: Scope) -> str:
-        if self.has_keys:
-            return f"The key does not allow this: it needs the scope {scope}."
-        return (
-            f"This address needs a key with the scope {scope}, and the service has no keys: start "
-            "it with --keys FILE or with CLASSIFIER_KEYS in its environment."
-        )
 
     def _spend(self, caller: Caller, cost: int, *, at_least: int) -> None:
         if self.buckets is None:

@@ -70,8 +70,7 @@ def read_keys(path: Path | None, environment: MutableMapping[str, str]) -> Keyri
     process inherits it.
 
     Raises:
-        UsageError: something is wrong with a line, or there is no key.
-            The message names the place, and nothing that stands there: it may be a key.
+        UsageError: about a place, never with what stands there: it may be a key.
     """
     lines: list[tuple[str, str]] = []
     if path is not None:

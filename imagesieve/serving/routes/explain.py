@@ -21,6 +21,7 @@ from imagesieve.model import versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.app import current_service, requires, response_of
 from imagesieve.serving.errors import (
     BadParameterError,
     DeadlineExceededError,
@@ -29,7 +30,6 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
 )
 from imagesieve.serving.requests import ImageInput, ImageRequest, read_image
-from imagesieve.serving.service import current_service, requires, response_of
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
@@ -37,11 +37,6 @@ _LABEL_HEADER = {
     "description": "the class that it is about, percent-encoded UTF-8",
     "schema": openapi.TEXT,
 }
-_EXPLANATION = openapi.Content(
-    "the image with a heat map",
-    {"image/png": openapi.BINARY},
-    {"headers": {"X-Label": _LABEL_HEADER}},
-)
 
 blueprint = flask.Blueprint("explain", __name__)
 
@@ -51,10 +46,12 @@ blueprint = flask.Blueprint("explain", __name__)
 @openapi.operation(
     "explain",
     openapi.PREDICT,
-    _EXPLANATION,
+    "the image with a heat map",
+    openapi.BINARY,
+    media_type="image/png",
+    headers={"X-Label": _LABEL_HEADER},
     query=schemas.ExplainOptions,
     body=openapi.image_body(schemas.ExplainOptions),
-    errors=(ExplainingUnavailableError,),
     example="CURL --data-binary @image.jpg -o explanation.png URL/v1/explain",
 )
 def explain() -> flask.Response:
@@ -70,7 +67,7 @@ def explain() -> flask.Response:
     with service.admission.place():
         predictor = service.models.get()
         explainer.check(predictor.version)
-        sent, options = read_image(flask.request, service.limits, schemas.ExplainOptions)
+        sent, options = read_image(flask.request, schemas.ExplainOptions)
         deadline = service.deadline()
         data = sent.read(service.fetch)
         label = options.label

@@ -17,9 +17,9 @@ from imagesieve.class_folders import is_class_name
 from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
-from imagesieve.serving import errors, openapi, schemas
+from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.access.rates import TokenBuckets
+from imagesieve.serving.app import json_response, requires
 from imagesieve.serving.errors import (
     BadParameterError,
     FeedbackUnavailableError,
@@ -36,10 +36,9 @@ from imagesieve.serving.feedback.store import (
     ImageNeededError,
     to_jpeg,
 )
-from imagesieve.serving.limits import Admission
+from imagesieve.serving.limits import Admission, TokenBuckets
 from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.requests import read_correction, read_options
-from imagesieve.serving.service import json_response, requires
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 _RATE, _BURST = 2.0, 120
@@ -48,20 +47,8 @@ _MAX_NAMED = 50  # classes in a message
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GONE = "The server does not have this image any more"
 
-_UNDO_LINK = {
-    "undo": {
-        "operationId": "undo_correction",
-        "parameters": {"sha256": "$response.body#/sha256"},
-        "description": "take it back",
-    }
-}
-_IMAGE_LINK = {
-    "image": {
-        "operationId": "review_image",
-        "parameters": {"sha256": "$response.body#/images/0/sha256"},
-        "description": "look at the first image",
-    }
-}
+_UNDO = openapi.link("undo_correction", parameters={"sha256": "$response.body#/sha256"})
+_LOOK = openapi.link("review_image", parameters={"sha256": "$response.body#/images/0/sha256"})
 
 _log = logging.getLogger(__name__)
 
@@ -161,18 +148,11 @@ class Corrections:
     @openapi.operation(
         "correct",
         openapi.FEEDBACK,
-        openapi.json_content(
-            "it is the same as before, or replaces it", schemas.Corrected, links=_UNDO_LINK
-        ),
-        created=openapi.json_content("it is stored", schemas.Corrected, links=_UNDO_LINK),
+        "it is the same as before, or replaces it",
+        schemas.Corrected,
+        created="it is stored",
+        links=_UNDO,
         body=openapi.correction_body(),
-        errors=(
-            errors.UnknownImageError,
-            errors.UnknownLabelError,
-            errors.FeedbackFullError,
-            errors.FeedbackUnavailableError,
-            errors.OverloadedError,
-        ),
         example="""CURL --json '{"id": "PREDICTION-ID", "label": "CLASS"}' URL/v1/feedback""",
     )
     def correct(self) -> flask.Response:
@@ -182,7 +162,7 @@ class Corrections:
         with the image itself. The next training learns from it.
         """
         with self._admission.place():  # it decodes: no more at once than predictions
-            asked, encoded = read_correction(flask.request, self._admission.limits)
+            asked, encoded = read_correction(flask.request)
             label = None if asked.label is UNSET else asked.label
             if label is not None:
                 self._check_label(label)
@@ -206,20 +186,14 @@ class Corrections:
     @openapi.operation(
         "undo_correction",
         openapi.FEEDBACK,
-        openapi.json_content("what is in force now", schemas.Corrected),
-        errors=(
-            errors.UnknownImageError,
-            errors.FeedbackFullError,
-            errors.FeedbackUnavailableError,
-            errors.OverloadedError,
-            *openapi.IMAGE_ERRORS,
-        ),
+        "what is in force now",
+        schemas.Corrected,
         query=schemas.Nothing,
         example="CURL -X DELETE URL/v1/feedback/SHA256-OF-THE-IMAGE",
     )
     def undo(self, sha256: str) -> flask.Response:
         """Take back the last correction of an image."""
-        read_options(flask.request, self._admission.limits, schemas.Nothing)
+        read_options(flask.request, schemas.Nothing)
         if not _SHA256.fullmatch(sha256):
             raise UnknownImageError("There is no correction of this image.")
         self._slow_down()
@@ -233,14 +207,15 @@ class Corrections:
     @openapi.operation(
         "review",
         openapi.FEEDBACK,
-        openapi.json_content("the review queue", schemas.Review, links=_IMAGE_LINK),
+        "the review queue",
+        schemas.Review,
+        links=_LOOK,
         query=schemas.ReviewOptions,
-        errors=(errors.FeedbackUnavailableError, *openapi.LOADING),
         example="CURL 'URL/v1/review?limit=5'",
     )
     def review(self) -> flask.Response:
         """List the images that should be reviewed."""
-        limit = read_options(flask.request, self._admission.limits, schemas.ReviewOptions).limit
+        limit = read_options(flask.request, schemas.ReviewOptions).limit
         return json_response(
             review(self._recent, self._store, self._selection, self._classes(), limit)
         )
@@ -248,19 +223,15 @@ class Corrections:
     @openapi.operation(
         "review_image",
         openapi.FEEDBACK,
-        openapi.Content("the image, encoded anew", {"image/jpeg": openapi.BINARY}),
-        errors=(
-            errors.UnknownImageError,
-            errors.FeedbackUnavailableError,
-            errors.OverloadedError,
-            *openapi.IMAGE_ERRORS,
-        ),
+        "the image, encoded anew",
+        openapi.BINARY,
+        media_type="image/jpeg",
         query=schemas.Nothing,
         example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
     )
     def image(self, sha256: str) -> flask.Response:
         """Return an image that should be reviewed."""
-        read_options(flask.request, self._admission.limits, schemas.Nothing)
+        read_options(flask.request, schemas.Nothing)
         if not _SHA256.fullmatch(sha256):
             raise UnknownImageError(f"{_GONE}.")
         data = self._recent.data(sha256)
@@ -276,14 +247,15 @@ class Corrections:
     @openapi.operation(
         "export_corrections",
         openapi.FEEDBACK,
-        openapi.Content("one JSON object a line", {"application/x-ndjson": openapi.TEXT}),
+        "one JSON object a line",
+        openapi.TEXT,
+        media_type="application/x-ndjson",
         query=schemas.Nothing,
-        errors=(errors.FeedbackUnavailableError,),
         example="CURL -o feedback.jsonl URL/v1/feedback/export",
     )
     def export(self) -> flask.Response:
         """Return the history of all corrections."""
-        read_options(flask.request, self._admission.limits, schemas.Nothing)
+        read_options(flask.request, schemas.Nothing)
         lines = (json.dumps(event.to_json()) + "\n" for event in self._store.events())
         first = list(itertools.islice(lines, 1))  # an error is answered before the body begins
         response = flask.Response(_chunks(first, lines), mimetype="application/x-ndjson")

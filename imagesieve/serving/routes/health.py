@@ -6,39 +6,33 @@ import flask
 
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import OverloadedError, UnavailableError
+from imagesieve.serving.app import current_service, json_response, requires
+from imagesieve.serving.errors import UnavailableError
 from imagesieve.serving.metrics import MEDIA_TYPE
 from imagesieve.serving.models import served_model
-from imagesieve.serving.service import current_service, json_response, requires
+
+_LIVES = "the process answers"
+_READY = "the model is loaded and its engine answers"
 
 blueprint = flask.Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-@openapi.operation(
-    "health", openapi.MONITORING, openapi.json_content("the process answers", schemas.Status)
-)
+@openapi.operation("health", openapi.MONITORING, _LIVES, schemas.Status)
 def health() -> flask.Response:
     """Return whether the process answers."""
     return json_response({"status": "ok"})
 
 
 @blueprint.get("/livez")
-@openapi.operation(
-    "liveness", openapi.MONITORING, openapi.json_content("the process answers", schemas.Status)
-)
+@openapi.operation("liveness", openapi.MONITORING, _LIVES, schemas.Status)
 def liveness() -> flask.Response:
     """Return whether the process answers, under the name that Kubernetes uses."""
     return health()
 
 
 @blueprint.get("/readyz")
-@openapi.operation(
-    "readiness",
-    openapi.MONITORING,
-    openapi.json_content("the model is loaded and its engine answers", schemas.Status),
-    errors=(*openapi.LOADING, OverloadedError),
-)
+@openapi.operation("readiness", openapi.MONITORING, _READY, schemas.Status)
 def readiness() -> flask.Response:
     """Return whether images can be classified."""
     service = current_service()
@@ -51,7 +45,9 @@ def readiness() -> flask.Response:
 @openapi.operation(
     "metrics",
     openapi.MONITORING,
-    openapi.Content("in the text format of Prometheus", {"text/plain": openapi.TEXT}),
+    "in the text format of Prometheus",
+    openapi.TEXT,
+    media_type="text/plain",
 )
 def metrics() -> flask.Response:
     """Return all metrics."""

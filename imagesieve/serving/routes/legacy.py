@@ -6,30 +6,24 @@ same body.
 """
 
 import json
-from typing import Final
 
 import flask
-import msgspec
 
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import Problem
-from imagesieve.serving.forms import MULTIPART, URLENCODED
-from imagesieve.serving.requests import ImageRequest, read_legacy_image
-from imagesieve.serving.service import (
+from imagesieve.serving.app import (
     current_service,
     error_response,
     problem_response,
     requires,
     response_of,
 )
+from imagesieve.serving.forms import MULTIPART, URLENCODED
+from imagesieve.serving.requests import ImageRequest, read_legacy_image
 
 PATH = "/image/detection"
-SUCCESS: Final = "00"
-FAILURE: Final = "98"
-MISSING_MESSAGE = "缺少必要传入参数"
 
 _ANSWER = {
     "oneOf": [
@@ -50,12 +44,10 @@ blueprint = flask.Blueprint("legacy", __name__)
 @openapi.operation(
     "detect",
     openapi.FIRST_GENERATION,
-    openapi.json_content("what the model says, or what was wrong: look at `code`", _ANSWER),
+    "what the model says, or what was wrong: look at `code`",
+    _ANSWER,
     query=_FORM,
-    body=openapi.Content(
-        "other fields are ignored", {URLENCODED: _FORM, MULTIPART: _FORM}, {"required": False}
-    ),
-    errors=openapi.BUSY,
+    body=openapi.content("other fields are ignored", {URLENCODED: _FORM, MULTIPART: _FORM}),
     example="base64 < image.jpg | CURL --data-urlencode imageBase64String@- URL/image/detection",
 )
 def detect() -> flask.Response:
@@ -67,25 +59,21 @@ def detect() -> flask.Response:
     service = current_service()
     with service.admission.place():
         predictor = service.models.get()
-        image = read_legacy_image(flask.request, service.limits)
+        image = read_legacy_image(flask.request)
         if image is None:
-            return response_of(failure(MISSING_MESSAGE))
+            return response_of(_encode("98", "缺少必要传入参数"))
         result = service.pipeline.predict(predictor, ImageRequest(image), service.deadline())
     prediction = result.prediction
     flask.g.label = prediction.label
-    label = label_of(prediction, result.policy)
-    return response_of(
-        _encode(
-            schemas.LegacySuccess(
-                SUCCESS, success_message(label), label, str(prediction.probability)
-            )
-        )
-    )
+    label = _label_of(prediction, result.policy)
+    message = f"图片检测成功，类别是：{label}"
+    probability = str(prediction.probability)
+    return response_of(_encode("00", message, predictedClass=label, probability=probability))
 
 
 @blueprint.get("/helloWorld")
 @openapi.operation(
-    "greet", openapi.FIRST_GENERATION, openapi.Content("a greeting", {"text/plain": openapi.TEXT})
+    "greet", openapi.FIRST_GENERATION, "a greeting", openapi.TEXT, media_type="text/plain"
 )
 def greet() -> flask.Response:
     """Say hello."""
@@ -99,22 +87,16 @@ def fail(error: Exception) -> flask.Response:
     return error_response(error, _render) if is_detection else problem_response(error)
 
 
-def success_message(label: str) -> str:
-    """Return the text for an image."""
-    return f"图片检测成功，类别是：{label}"
+def failure(reason: str) -> str:
+    """Return the answer when an image could not be classified, as JSON text."""
+    return _encode("98", f"图片检测失败，原因是：{reason}")
 
 
-def failure_message(reason: str) -> str:
-    """Return the text for an image that could not be classified."""
-    return f"图片检测失败，原因是：{reason}"
+def _encode(code: str, message: str, **more: str) -> str:
+    return json.dumps({"code": code, "message": message, **more})  # in ASCII, as it was
 
 
-def failure(message: str) -> str:
-    """Return the answer when something was wrong, as JSON text."""
-    return _encode(schemas.LegacyFailure(FAILURE, message))
-
-
-def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
+def _label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Return the decision; where a class is `neutral`, it is that class below the confidence.
 
     The first generation had no policies: below 0.75 it meant to answer `neutral`, always.
@@ -124,10 +106,6 @@ def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
     return policy.decide(prediction.probabilities).decision
 
 
-def _encode(answer: schemas.LegacySuccess | schemas.LegacyFailure) -> str:
-    return json.dumps(msgspec.structs.asdict(answer))  # in ASCII, as it was
-
-
-def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
+def _render(problem: schemas.Problem) -> flask.Response:
     status = problem.status if problem.status in schemas.LEGACY_STATUSES else 200
-    return response_of(failure(failure_message(detail)), status)
+    return response_of(failure(problem.detail), status)

@@ -4,22 +4,12 @@ import flask
 
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.models import describe
 from imagesieve.serving.requests import read_object
-from imagesieve.serving.service import current_service, json_response, requires
 
-_VERSIONS = openapi.json_content(
-    "the versions, by name",
-    schemas.Models,
-    links={
-        "activate": {
-            "operationId": "activate",
-            "requestBody": {"version": "$response.body#/models/0/name"},
-            "description": "serve the first of them",
-        }
-    },
-)
-_CHANGE = openapi.json_content("what is served now", schemas.ModelChange)
+_ACTIVATE_FIRST = openapi.link("activate", requestBody={"version": "$response.body#/models/0/name"})
+_NOW = "what is served now"
 _NO_BODY = openapi.json_body("none, or an empty object", schemas.Nothing, required=False)
 
 blueprint = flask.Blueprint("models", __name__)
@@ -27,12 +17,7 @@ blueprint = flask.Blueprint("models", __name__)
 
 @blueprint.get("/v1/model")
 @requires(Scope.PREDICT)
-@openapi.operation(
-    "model",
-    openapi.PREDICT,
-    openapi.json_content("the model", schemas.Model),
-    errors=openapi.LOADING,
-)
+@openapi.operation("model", openapi.PREDICT, "the model", schemas.Model)
 def model() -> flask.Response:
     """Describe the model version that is served."""
     return json_response(describe(current_service().models.get()))
@@ -40,7 +25,9 @@ def model() -> flask.Response:
 
 @blueprint.get("/v1/models")
 @requires(Scope.PREDICT)
-@openapi.operation("models", openapi.MODELS, _VERSIONS, errors=openapi.LOADING)
+@openapi.operation(
+    "models", openapi.MODELS, "the versions, by name", schemas.Models, links=_ACTIVATE_FIRST
+)
 def list_models() -> flask.Response:
     """List all versions of the model folder."""
     return json_response({"models": current_service().models.describe_all()})
@@ -48,22 +35,14 @@ def list_models() -> flask.Response:
 
 @blueprint.post("/v1/admin/reload")
 @requires(Scope.ADMIN)
-@openapi.operation(
-    "reload",
-    openapi.MODELS,
-    _CHANGE,
-    body=_NO_BODY,
-    errors=openapi.MODEL_CHANGE_ERRORS,
-    example="CURL -X POST URL/v1/admin/reload",
-)
+@openapi.operation("reload", openapi.MODELS, _NOW, schemas.ModelChange, body=_NO_BODY)
 def reload() -> flask.Response:
     """Serve the version that is current on disk.
 
     When it cannot be served, the version that is served now stays.
     """
-    service = current_service()
-    read_object(flask.request, service.limits, schemas.Nothing)
-    return json_response(service.models.reload())
+    read_object(flask.request, schemas.Nothing)
+    return json_response(current_service().models.reload())
 
 
 @blueprint.post("/v1/admin/activate")
@@ -71,9 +50,9 @@ def reload() -> flask.Response:
 @openapi.operation(
     "activate",
     openapi.MODELS,
-    _CHANGE,
+    _NOW,
+    schemas.ModelChange,
     body=openapi.json_body("which version", schemas.Activation),
-    errors=openapi.MODEL_CHANGE_ERRORS,
     example="""CURL --json '{"version": "NAME-OR-DIGEST"}' URL/v1/admin/activate""",
 )
 def activate() -> flask.Response:
@@ -82,24 +61,17 @@ def activate() -> flask.Response:
     It becomes the current one for the next start, too. When it cannot be served, the version that
     is served now stays.
     """
-    service = current_service()
-    asked = read_object(flask.request, service.limits, schemas.Activation)
-    change = service.models.activate(asked.version, allow_other_classes=asked.allow_other_classes)
-    return json_response(change)
+    asked = read_object(flask.request, schemas.Activation)
+    models = current_service().models
+    return json_response(
+        models.activate(asked.version, allow_other_classes=asked.allow_other_classes)
+    )
 
 
 @blueprint.post("/v1/admin/rollback")
 @requires(Scope.ADMIN)
-@openapi.operation(
-    "rollback",
-    openapi.MODELS,
-    _CHANGE,
-    body=_NO_BODY,
-    errors=openapi.MODEL_CHANGE_ERRORS,
-    example="CURL -X POST URL/v1/admin/rollback",
-)
+@openapi.operation("rollback", openapi.MODELS, _NOW, schemas.ModelChange, body=_NO_BODY)
 def rollback() -> flask.Response:
     """Serve the version that was served before."""
-    service = current_service()
-    read_object(flask.request, service.limits, schemas.Nothing)
-    return json_response(service.models.rollback())
+    read_object(flask.request, schemas.Nothing)
+    return json_response(current_service().models.rollback())

@@ -15,21 +15,7 @@ from imagesieve.errors import ImageError
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.errors import (
-    BadParameterError,
-    OverloadedError,
-    Problem,
-    RequestError,
-    TooManyImagesError,
-    UnknownModelError,
-)
-from imagesieve.serving.forms import JSON
-from imagesieve.serving.limits import ServingLimits
-from imagesieve.serving.models import served_model
-from imagesieve.serving.pipeline import PredictionResult
-from imagesieve.serving.requests import ImageInput, ImageRequest, read_object
-from imagesieve.serving.schemas import MODEL_ALIAS, OipTensor, OutputName
-from imagesieve.serving.service import (
+from imagesieve.serving.app import (
     DECIMALS,
     Service,
     current_service,
@@ -37,6 +23,18 @@ from imagesieve.serving.service import (
     json_response,
     requires,
 )
+from imagesieve.serving.errors import (
+    BadParameterError,
+    RequestError,
+    TooManyImagesError,
+    UnknownModelError,
+)
+from imagesieve.serving.forms import JSON
+from imagesieve.serving.limits import MAX_BODY_BYTES
+from imagesieve.serving.models import served_model
+from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.requests import ImageInput, ImageRequest, read_object
+from imagesieve.serving.schemas import MAX_BATCH_IMAGES, MODEL_ALIAS, OipTensor, OutputName
 
 SERVER_NAME = "imagesieve"
 PLATFORM = "image-classifier"
@@ -54,28 +52,21 @@ def fail(error: Exception) -> flask.Response:
 
 @blueprint.get("")
 @requires(Scope.PREDICT)
-@openapi.operation("oip_server", openapi.OIP, openapi.json_content("its name", schemas.OipServer))
+@openapi.operation("oip_server", openapi.OIP, "its name", schemas.OipServer)
 def server() -> flask.Response:
     """Describe this server."""
     return json_response(schemas.OipServer(SERVER_NAME, imagesieve.__version__))
 
 
 @blueprint.get("/health/live")
-@openapi.operation(
-    "oip_live", openapi.OIP, openapi.json_content("the process answers", {"type": "object"})
-)
+@openapi.operation("oip_live", openapi.OIP, "the process answers", {"type": "object"})
 def live() -> flask.Response:
     """Return whether the process answers."""
     return json_response({"live": True})
 
 
 @blueprint.get("/health/ready")
-@openapi.operation(
-    "oip_ready",
-    openapi.OIP,
-    openapi.json_content("a model can predict", {"type": "object"}),
-    errors=(*openapi.LOADING, OverloadedError),
-)
+@openapi.operation("oip_ready", openapi.OIP, "a model can predict", {"type": "object"})
 def ready() -> flask.Response:
     """Return whether a model can predict."""
     service = current_service()
@@ -88,8 +79,8 @@ def ready() -> flask.Response:
 @openapi.operation(
     "oip_model",
     openapi.OIP,
-    openapi.json_content("its tensors", schemas.OipModel),
-    errors=(UnknownModelError, *openapi.LOADING),
+    "its tensors",
+    schemas.OipModel,
     example="CURL URL/v2/models/default",
 )
 def model(name: str) -> flask.Response:
@@ -116,8 +107,8 @@ def model(name: str) -> flask.Response:
 @openapi.operation(
     "oip_model_ready",
     openapi.OIP,
-    openapi.json_content("it can", schemas.OipModelReady),
-    errors=(UnknownModelError, OverloadedError, *openapi.LOADING),
+    "it can",
+    schemas.OipModelReady,
     example="CURL URL/v2/models/default/ready",
 )
 def model_ready(name: str) -> flask.Response:
@@ -131,9 +122,9 @@ def model_ready(name: str) -> flask.Response:
 @openapi.operation(
     "oip_infer",
     openapi.OIP,
-    openapi.json_content("label, probabilities and decision of each", schemas.OipAnswer),
+    "label, probabilities and decision of each",
+    schemas.OipAnswer,
     body=openapi.json_body("one tensor of images", schemas.OipRequest),
-    errors=(UnknownModelError, TooManyImagesError, *openapi.BUSY),
     # An image is too long for an argument.
     example="{ printf '"
     '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'
@@ -150,7 +141,7 @@ def infer(name: str) -> flask.Response:
     with contextlib.ExitStack() as places:
         places.enter_context(service.admission.place())
         predictor = _find(name)
-        asked = _read(flask.request, service.limits)
+        asked = _read(flask.request)
         images = [text if isinstance(text, str) else text[0] for text in asked.inputs[0].data]
         if len(images) > 1:
             places.enter_context(service.admission.batch_place())
@@ -177,21 +168,18 @@ def _find(name: str) -> Predictor:
     return predictor
 
 
-def _read(request: flask.Request, limits: ServingLimits) -> schemas.OipRequest:
+def _read(request: flask.Request) -> schemas.OipRequest:
     """Read the body of `infer`; `parameters` may stand in it, and none has a meaning here."""
     asked = read_object(
         request,
-        limits,
         schemas.OipRequest,
-        max_bytes=limits.max_body_bytes,
-        num_images=limits.max_batch_images,
+        max_bytes=MAX_BODY_BYTES,
+        num_images=MAX_BATCH_IMAGES,
         kinds=(JSON, ""),  # Triton's own client names no type
     )
     shape, num_images = asked.inputs[0].shape, len(asked.inputs[0].data)
-    if num_images > limits.max_batch_images:
-        raise TooManyImagesError(
-            f"{num_images} images were sent: send at most {limits.max_batch_images}."
-        )
+    if num_images > MAX_BATCH_IMAGES:
+        raise TooManyImagesError(f"{num_images} images were sent: send at most {MAX_BATCH_IMAGES}.")
     if shape not in ([num_images], [num_images, 1]) or any(type(size) is not int for size in shape):
         raise BadParameterError(
             f"The shape of image must be [{num_images}] or [{num_images}, 1], as there are "
@@ -222,8 +210,8 @@ def _predict_all(
         return list(pool.map(predict, range(len(images))))
 
 
-def _render(problem: Problem, detail: str, _seconds: int | None) -> flask.Response:
-    return json_response(schemas.OipError(detail), problem.status)
+def _render(problem: schemas.Problem) -> flask.Response:
+    return json_response(schemas.OipError(problem.detail), problem.status)
 
 
 def _output(name: OutputName, results: Sequence[PredictionResult]) -> schemas.OipOutput:

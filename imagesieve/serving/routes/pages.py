@@ -6,7 +6,7 @@ from pathlib import Path
 import flask
 
 from imagesieve.serving import openapi
-from imagesieve.serving.service import current_service, json_response
+from imagesieve.serving.app import current_service, json_response
 
 # The pages' modules run only as this type, and some systems' tables call them plain text.
 mimetypes.add_type("text/javascript", ".js")
@@ -16,28 +16,29 @@ _DOCS_SECURITY_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_PAGE = openapi.Content("a page for people", {"text/html": openapi.TEXT})
+
+_PAGE, _HTML = "a page for people", "text/html"
 
 # Pages hold no data: what they show, their scripts ask the API for, with the user's key.
 blueprint = flask.Blueprint("pages", __name__)
 
 
 @blueprint.get("/")
-@openapi.operation("page", openapi.PAGES, _PAGE)
+@openapi.operation("page", openapi.PAGES, _PAGE, openapi.TEXT, media_type=_HTML)
 def home() -> str:
     """Try the model."""
     return flask.render_template("index.html", page="/")
 
 
 @blueprint.get("/review")
-@openapi.operation("review_page", openapi.PAGES, _PAGE)
+@openapi.operation("review_page", openapi.PAGES, _PAGE, openapi.TEXT, media_type=_HTML)
 def review() -> str:
     """Correct what the model was unsure of."""
     return flask.render_template("review.html", page="/review")
 
 
 @blueprint.get("/docs")
-@openapi.operation("docs_page", openapi.PAGES, _PAGE)
+@openapi.operation("docs_page", openapi.PAGES, _PAGE, openapi.TEXT, media_type=_HTML)
 def docs() -> flask.Response:
     """Read this description."""
     response = flask.make_response(flask.render_template("docs.html"))
@@ -54,11 +55,7 @@ def docs_file(name: str) -> flask.Response:
 
 
 @blueprint.get("/openapi.json")
-@openapi.operation(
-    "openapi",
-    openapi.MONITORING,
-    openapi.json_content("OpenAPI 3.1", {"type": "object", "required": ["openapi"]}),
-)
+@openapi.operation("openapi", openapi.MONITORING, "OpenAPI 3.1", {"type": "object"})
 def description() -> flask.Response:
     """Return this description."""
     url = flask.request.host_url.rstrip("/")

@@ -1,6 +1,7 @@
 """POST /v1/predict and /v1/predict/batch: classes of one image or of several."""
 
 import concurrent.futures
+import functools
 import time
 from collections.abc import Mapping
 
@@ -9,12 +10,9 @@ from msgspec import UNSET, UnsetType
 
 from imagesieve.errors import ClassifierError
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import errors, openapi, schemas
+from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.limits import BATCH_PATH
-from imagesieve.serving.pipeline import Deadline
-from imagesieve.serving.requests import ImageRequest, read_image, read_images
-from imagesieve.serving.service import (
+from imagesieve.serving.app import (
     DECIMALS,
     Service,
     current_service,
@@ -22,18 +20,11 @@ from imagesieve.serving.service import (
     milliseconds,
     requires,
 )
+from imagesieve.serving.limits import BATCH_PATH
+from imagesieve.serving.pipeline import Deadline
+from imagesieve.serving.requests import ImageRequest, read_image, read_images
 
-PREDICTION = openapi.json_content(
-    "what the model says",
-    schemas.Prediction,
-    links={
-        "correct": {
-            "operationId": "correct",
-            "requestBody": {"id": "$response.body#/id", "reject": True},
-            "description": "say that the image belongs to no class",
-        }
-    },
-)
+_REJECT = openapi.link("correct", requestBody={"id": "$response.body#/id", "reject": True})
 
 blueprint = flask.Blueprint("predict", __name__)
 
@@ -43,7 +34,9 @@ blueprint = flask.Blueprint("predict", __name__)
 @openapi.operation(
     "predict",
     openapi.PREDICT,
-    PREDICTION,
+    "what the model says",
+    schemas.Prediction,
+    links=_REJECT,
     query=schemas.PredictOptions,
     body=openapi.image_body(schemas.PredictOptions),
     example="CURL --data-binary @image.jpg URL/v1/predict",
@@ -57,9 +50,9 @@ def predict() -> flask.Response:
     service = current_service()
     with service.admission.place():
         predictor = service.models.get()
-        image, options = read_image(flask.request, service.limits, schemas.PredictOptions)
+        image, options = read_image(flask.request, schemas.PredictOptions)
         requested = ImageRequest(image, options)
-        value = _predict(service, predictor, requested, service.deadline(), flask.g.request_id)
+        value = _predict(service, predictor, service.deadline(), requested, flask.g.request_id)
     flask.g.label = value.label
     return json_response(value)
 
@@ -69,7 +62,8 @@ def predict() -> flask.Response:
 @openapi.operation(
     "predict_batch",
     openapi.PREDICT,
-    openapi.json_content("a prediction or a problem for each, in the order sent", schemas.Batch),
+    "a prediction or a problem for each, in the order sent",
+    schemas.Batch,
     query=schemas.BatchOptions,
     body=openapi.batch_body(),
     example="CURL -F image=@one.jpg -F image=@two.jpg URL/v1/predict/batch",
@@ -83,20 +77,16 @@ def predict_batch() -> flask.Response:
     service, request_id = current_service(), flask.g.request_id
     with service.admission.place(), service.admission.batch_place():
         predictor = service.models.get()
-        requested = read_images(flask.request, service.limits)
+        requested = read_images(flask.request)
         service.access.take(flask.g.caller, len(requested) - 1)
         deadline = service.deadline(is_batch=True)
         num_threads = predictor.engine.num_streams + 1  # one image is decoded meanwhile
         if any(one.image.is_url for one in requested):  # more would be refused instead of waiting
             num_threads = min(num_threads, service.limits.max_fetches)
+        ids = [f"{request_id}-{number}" for number in range(len(requested))]
+        predict_one = functools.partial(_predict_or_refuse, service, predictor, deadline)
         with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-            futures = [
-                pool.submit(
-                    _predict_or_refuse, service, predictor, one, deadline, f"{request_id}-{number}"
-                )
-                for number, one in enumerate(requested)
-            ]
-            results = [future.result() for future in futures]
+            results = list(pool.map(predict_one, requested, ids))
     failed = sum(isinstance(result, schemas.Failure) for result in results)
     return json_response(schemas.Batch(request_id, results, len(results) - failed, failed))
 
@@ -104,8 +94,8 @@ def predict_batch() -> flask.Response:
 def _predict(
     service: Service,
     predictor: Predictor,
-    requested: ImageRequest,
     deadline: Deadline,
+    requested: ImageRequest,
     image_id: str,
 ) -> schemas.Prediction:
     begun = time.perf_counter()
@@ -135,17 +125,15 @@ def _predict(
 def _predict_or_refuse(
     service: Service,
     predictor: Predictor,
-    requested: ImageRequest,
     deadline: Deadline,
+    requested: ImageRequest,
     image_id: str,
 ) -> schemas.Prediction | schemas.Failure:
     """Return the answer or the error of one image of a batch."""
     try:
-        return _predict(service, predictor, requested, deadline, image_id)
+        return _predict(service, predictor, deadline, requested, image_id)
     except (ClassifierError, MemoryError) as error:
-        problem = service.note(error, image_id)
-        document = errors.document(problem, errors.detail_of(error, image_id), image_id)
-        return schemas.Failure(document, requested.options.data_id)
+        return schemas.Failure(service.refuse(error, image_id), requested.options.data_id)
 
 
 def _most_probable(probabilities: Mapping[str, float], top_k: int | UnsetType) -> dict[str, float]:
