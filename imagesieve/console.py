@@ -86,18 +86,15 @@ def number(
         bounds += f" and below {below:,}"
     elif most < math.inf:
         bounds += f" to {most:,}" if above is None else f" and at most {most:,}"
+    above = -math.inf if above is None else above
+    below = math.inf if below is None else below
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        is_inside = (
-            least <= value <= most
-            and value < (math.inf if below is None else below)
-            and value > (-math.inf if above is None else above)
-        )
-        if not is_inside:
+        if not (least <= value <= most and above < value < below):
             raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {bounds}")
         return value
 
@@ -134,12 +131,11 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         if is_disk_error(error):
             _print_error(f"error: {output_error('the output', error)}")
             sys.exit(EXIT_FAILED)
-        where = log_file()
+        where = _log_file()
         if where:
             logging.getLogger().exception("unexpected error")
-        _print_error(
-            f"error: Unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        )
+        told = " ".join(str(error).split())[:300]
+        _print_error(f"error: Unexpected {type(error).__name__}: {told}")
         _print_error(
             f"This is a bug; the details are in {where}." if where else traceback.format_exc()
         )
@@ -147,8 +143,7 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     sys.exit(code)
 
 
-def log_file() -> str | None:
-    """Return the path of the log file in use, or None if logging has not been started."""
+def _log_file() -> str | None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             return os.path.relpath(handler.baseFilename)
@@ -186,55 +181,40 @@ def _print_error(line: str) -> None:
 
 @contextlib.contextmanager
 def progress(
-    what: str,
-    total: int | None,
-    *,
-    quiet: bool = False,
-    status: Status | None = None,
+    what: str, total: int, *, quiet: bool = False, status: Status | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Show how far a long step is: a line with a bar on a terminal, else a log line now and then.
 
-    Args:
-        what: the step in a few words.
-        total: the number of items, or None when it is unknown.
-        quiet: show nothing.
-        status: for a step that counts by itself; it is called from another thread.
-
-    Yields:
-        a function to call with the number of items just finished; any thread may call it.
+    Yields a function to call with the number of items just finished, from any thread. A step that
+    counts by itself passes its `status` instead, which is called from another thread.
     """
-    step = _Step(total)
+    start = time.monotonic()
+    lock = threading.Lock()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+
+    def own_status() -> tuple[int, str]:
+        seconds = time.monotonic() - start
+        text = f"{done:,} of {total:,}, {seconds:.0f} s"
+        if 0 < done < total:
+            text += f", about {seconds * (total - done) / done:.0f} s left"
+        return done, text
+
     if quiet:
-        yield step.advance
+        yield advance
         return
     is_terminal = sys.stderr and sys.stderr.isatty()  # None when the caller closed it
     show = _live_line if is_terminal else _log_lines
-    with show(what, total, status or step.status):
-        yield step.advance
-
-
-class _Step:
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._done = 0
-        self._lock = threading.Lock()
-        self._start = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-
-    def status(self) -> tuple[int, str]:
-        done, total = self._done, self._total
-        seconds = time.monotonic() - self._start
-        parts = [f"{done:,} of {total:,}" if total else f"{done:,}", f"{seconds:.0f} s"]
-        if total and 0 < done < total:
-            parts.append(f"about {seconds * (total - done) / done:.0f} s left")
-        return done, ", ".join(parts)
+    with show(what, total, status or own_status):
+        yield advance
 
 
 @contextlib.contextmanager
-def _live_line(what: str, total: int | None, status: Status) -> Iterator[None]:
+def _live_line(what: str, total: int, status: Status) -> Iterator[None]:
     from rich import console, live
 
     screen = console.Console(stderr=True, highlight=False)
@@ -246,17 +226,15 @@ def _live_line(what: str, total: int | None, status: Status) -> Iterator[None]:
         yield
 
 
-def _line(what: str, total: int | None, status: Status, width: int) -> Any:
-    """Return the line: name, bar and text; a long name gives way to the numbers, which change."""
+def _line(what: str, total: int, status: Status, width: int) -> Any:
+    """Return name, bar and text; a long name gives way to the numbers, which change."""
     from rich import progress_bar, table, text
 
     done, shown = status()
     name, counts = text.Text(what), text.Text(shown)
     space = width - counts.cell_len - 2
     name.truncate(max(1, min(_MAX_NAME, space - _BAR)), overflow="ellipsis")
-    bar = progress_bar.ProgressBar(
-        total=total, completed=min(done, total or 0), width=_BAR, pulse=total is None
-    )
+    bar = progress_bar.ProgressBar(total=total, completed=min(done, total), width=_BAR)
     grid = table.Table.grid(padding=(0, 1))
     for _ in range(3):
         grid.add_column(no_wrap=True, overflow="ellipsis")
@@ -265,7 +243,7 @@ def _line(what: str, total: int | None, status: Status, width: int) -> Any:
 
 
 @contextlib.contextmanager
-def _log_lines(what: str, _total: int | None, status: Status) -> Iterator[None]:
+def _log_lines(what: str, _total: int, status: Status) -> Iterator[None]:
     over = threading.Event()
 
     def report() -> None:

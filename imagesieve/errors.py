@@ -1,7 +1,7 @@
 """Every error that is shown to a user.
 
-ClassifierError                      exit code 1
-├── UsageError                       a wrong option or value; exit code 2
+ClassifierError                      the message is for the user as it stands; exit code 1
+├── UsageError                       a wrong option or value, and nothing was done; exit code 2
 ├── OutputError                      something could not be written
 ├── PortError                        the server cannot listen on that address
 ├── DataError                        the data folder cannot be trained on
@@ -31,72 +31,60 @@ from typing import ClassVar
 
 
 class ClassifierError(Exception):
-    """Base of all: the message is meant for the user as it stands."""
-
     exit_code = 1
 
 
 class UsageError(ClassifierError):
-    """An option or value that cannot work; nothing was done."""
-
     exit_code = 2
 
 
 class OutputError(ClassifierError):
-    """A file or folder could not be written."""
+    pass
 
 
 class PortError(ClassifierError):
-    """The address is taken or not allowed."""
+    pass
 
 
 class DataError(ClassifierError):
-    """The data folder lacks what training needs."""
+    pass
 
 
 class WeightsError(ClassifierError):
-    """Weights could not be loaded, or are not for this network."""
+    pass
 
 
 class EngineError(ClassifierError):
-    """The model could not be compiled or run."""
+    pass
 
 
 class ModelError(ClassifierError):
-    """A model version cannot be used."""
+    pass
 
 
 class ModelNotFoundError(ModelError):
-    """There is no model version at the path."""
+    pass
 
 
 class ModelDamagedError(ModelError):
-    """A model version is incomplete, altered or inconsistent."""
+    pass
 
 
 class ModelTooNewError(ModelError):
-    """A model version follows a schema this release does not know."""
+    pass
 
 
 class SearchError(ClassifierError):
-    """The image search was blocked, changed or unreachable."""
+    pass
 
 
 class ImageError(ClassifierError):
-    """One image cannot be used.
-
-    Attributes:
-        source: the path or name of the image, or None for bare bytes.
-        reason: the sentence without the source, for lists that print the source beside it.
-        slug: the kind of error in answers and tables, such as `truncated-image`.
-    """
-
-    slug: ClassVar[str] = "undecodable-image"
+    slug: ClassVar[str] = "undecodable-image"  # the kind of error in answers and tables
 
     def __init__(self, reason: str, source: str | None = None) -> None:
         super().__init__(f"{source}: {reason}" if source else reason)
-        self.reason = reason
-        self.source = source
+        self.reason = reason  # without the source, for lists that print the source beside it
+        self.source = source  # path or name of the image, or None for bare bytes
 
 
 class UnreadableImageError(ImageError):
@@ -128,4 +116,4 @@ class TruncatedImageError(ImageError):
 
 
 class UndecodableImageError(ImageError):
-    """The file is damaged."""
+    pass

@@ -53,9 +53,8 @@ def reporting_output_errors(path: Path | str) -> Iterator[None]:
 def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one.
 
-    Args:
-        must_outlive_power: wait until the disk has stored the new name too. Without that, a power
-            failure within the next seconds may bring the old state back; never a half file.
+    Unless it `must_outlive_power`, a power failure within the next seconds may bring the old state
+    back; never a half file.
 
     Raises:
         OutputError: the file could not be written; an old one is untouched.
@@ -113,13 +112,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield a hidden folder that is removed after the block.
-
-    What a killed process left is removed by the next call, or `new_folder`, in the same parent.
-
-    Raises:
-        OutputError: it could not be made.
-    """
+    """Yield a hidden folder that is removed after the block; see `new_folder` for killed ones."""
     with reporting_output_errors(parent / name):
         parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(parent)
@@ -165,18 +158,12 @@ def locked(
 ) -> Iterator[IO[bytes]]:
     """Lock a file for the length of the block; the system releases it if the process dies.
 
-    Args:
-        path: the file, which stays when the block ends. A symbolic link is refused.
-        wait: wait until other processes have released it.
-        shared: several processes may lock it at once, but none exclusively.
-        create: create the file if it does not exist.
-
-    Yields:
-        the file, open for reading and writing at its start, unbuffered.
+    Yields the file, open for reading and writing at its start, unbuffered; it stays when the block
+    ends. `shared`: several processes may lock it at once, but none exclusively.
 
     Raises:
         BlockingIOError: another process has locked it, and `wait` is False.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a symbolic link.
     """
     import fcntl
 

@@ -23,18 +23,12 @@ COLUMNS = (
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 # What can be wrong with a class folder, in the order of the table.
-MISSING = "missing"
-CHANGED = "changed"
-UNUSABLE = "unusable"
-SAME_BYTES = "same bytes"
-LEFTOVER = "leftover"
-PROBLEMS = (MISSING, CHANGED, UNUSABLE, SAME_BYTES, LEFTOVER)
+PROBLEMS = ("missing", "changed", "unusable", "same bytes", "leftover")
+MISSING, CHANGED, UNUSABLE, SAME_BYTES, LEFTOVER = PROBLEMS
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One file that is not as it should be."""
-
     kind: str  # one of `PROBLEMS`
     path: Path  # there or missing
     detail: str  # why, in a few words
@@ -45,8 +39,6 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class FolderCheck:
-    """What was found in one class folder."""
-
     folder: Path
     num_good: int  # images that can be used and are what the journal says, if it says anything
     num_unknown: int  # files that are not in the journal, such as the user's own images
@@ -54,11 +46,7 @@ class FolderCheck:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Return every journal in a folder and at any depth below, in order.
-
-    Raises:
-        UsageError: there is no such folder, or no journal in it.
-    """
+    """Return every journal in a folder and at any depth below, in order; there must be one."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name the one that was passed as --output.")
     found = sorted(path for path in folder.rglob(JOURNAL_NAME) if path.is_file())
@@ -68,21 +56,17 @@ def journals(folder: Path) -> list[Path]:
 
 
 def export(folder: Path, form: str, out: TextIO) -> None:
-    """Write what the journals in `folder` and below say.
+    """Write what the journals in `folder` and below say, to UTF-8 text with `newline=""`.
 
-    Args:
-        folder: a class folder, or one above several.
-        form: `csv`: the last entry of each journal about each URL, whatever came of it, under
-            `COLUMNS`; a text that a spreadsheet would take for a formula gets an apostrophe in
-            front. `urls`: the URL of each image that is on disk now, one on a line.
-        out: where to; an open file should be UTF-8 with `newline=""`.
+    `csv` has the last entry of each journal about each URL, whatever came of it; a text that a
+    spreadsheet would take for a formula gets an apostrophe in front. `urls` has the URL of each
+    image that is on disk now, one on a line.
     """
     sources = journals(folder)
     if form == "urls":
         for journal in sources:
-            out.writelines(
-                f"{_cell(e['url'])}\n" for e in last_entries(journal) if _file(journal, e)
-            )
+            kept = (e for e in last_entries(journal) if _is_on_disk(journal, e))
+            out.writelines(f"{_cell(entry['url'])}\n" for entry in kept)
         return
     table = csv.writer(out, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -100,7 +84,6 @@ def verify(folder: Path, limits: images.Limits = images.DEFAULT_LIMITS) -> list[
 
 
 def verify_table(checks: Sequence[FolderCheck]) -> str:
-    """Return a table of how many files of each folder are good, not in the journal, or wrong."""
     rows = [
         [check.folder, check.num_good, check.num_unknown]
         + [[problem.kind for problem in check.problems].count(kind) for kind in PROBLEMS]
@@ -147,12 +130,6 @@ def _recorded_files(journal: Path) -> dict[str, str]:
     return files
 
 
-def _file(journal: Path, entry: Entry) -> Path | None:
-    name = _file_name(entry)
-    path = journal.parent / name
-    return path if name and path.is_file() else None
-
-
 def _file_name(entry: Entry) -> str:
     """Return the name of the file that an entry says was kept, or ""."""
     name = entry.get("path")
@@ -163,13 +140,16 @@ def _file_name(entry: Entry) -> str:
     return name if is_plain and not name.startswith(".") else ""
 
 
+def _is_on_disk(journal: Path, entry: Entry) -> bool:
+    return bool(name := _file_name(entry)) and (journal.parent / name).is_file()
+
+
 def _row(entry: Entry, journal: Path, folder: Path) -> list[str]:
     name = _file_name(entry)
-    own = {
-        "file": (journal.parent / name).relative_to(folder).as_posix() if name else "",
-        "on_disk": "yes" if _file(journal, entry) else "no",
-    }
-    return [_cell(value) for value in (own.get(name, entry.get(name)) for name in COLUMNS)]
+    file = (journal.parent / name).relative_to(folder).as_posix() if name else ""
+    on_disk = "yes" if _is_on_disk(journal, entry) else "no"
+    values = {**entry, "file": file, "on_disk": on_disk}
+    return [_cell(values.get(column)) for column in COLUMNS]
 
 
 def _cell(value: object) -> str:

@@ -1,10 +1,12 @@
 """The downloader's command line: its options, and what they ask for."""
 
 import argparse
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import FILTERS, SAFE_SEARCH, Query, SearchOptions
@@ -22,10 +24,7 @@ _IN_PLAN = ("limit", "validation_fraction", "market", "filters", *FILTERS)
 
 
 def read_options(arguments: Sequence[str], documentation: str) -> argparse.Namespace:
-    """Read the command line.
-
-    The documentation is one line, the examples, and the rest of `--help`, each in a paragraph.
-    """
+    """Read the command line; the documentation is a line, the examples, and other paragraphs."""
     head, examples, notes = documentation.strip().split("\n\n", 2)
     parser = argument_parser(f"{head}\n\n{notes}", examples)
     _add_tasks(parser)
@@ -38,12 +37,11 @@ def read_options(arguments: Sequence[str], documentation: str) -> argparse.Names
 
 
 def read_targets(options: argparse.Namespace) -> list["Target"]:
-    """Return what shall be filled."""
     if options.plan is not None:
         from imagesieve.collecting.plan import read_plan
 
         return read_plan(options.plan, options.output)
-    search = search_options(options)
+    search = SearchOptions(**_fields(SearchOptions, options))
     output = options.output or Path("data")
     if options.search_file is None:
         query = Query(options.search_string.strip(), search)
@@ -52,14 +50,7 @@ def read_targets(options: argparse.Namespace) -> list["Target"]:
     return [_target(Query(text, search), output, options) for text in queries]
 
 
-def search_options(options: argparse.Namespace) -> SearchOptions:
-    """Return the options that every query has."""
-    names = ("safe_search", "market", "filters", *FILTERS)
-    return SearchOptions(**{name: getattr(options, name) for name in names})
-
-
 def open_search(options: argparse.Namespace) -> "ImageSearch | SavedPages":
-    """Return the search: of Bing, or of pages that were saved."""
     from imagesieve.collecting.bing.search import BASE_URL, ImageSearch, SavedPages
 
     if options.page_file is not None:
@@ -69,30 +60,22 @@ def open_search(options: argparse.Namespace) -> "ImageSearch | SavedPages":
 
 
 def collect_settings(options: argparse.Namespace) -> "CollectSettings":
-    """Return how the run works."""
     from imagesieve.collecting.politeness import PolitenessSettings
     from imagesieve.collecting.targets import CollectSettings
     from imagesieve.web.fetch import FetchSettings
 
+    max_bytes = round(options.max_megabytes * 2**20)
     return CollectSettings(
-        threads=options.threads,
-        min_side=options.min_side,
-        max_side=options.max_side,
-        file_format=options.format,
-        keeps_near_duplicates=options.keep_near_duplicates,
-        retries_failed=options.retry_failed,
-        follows_robots=not options.ignore_robots,
-        fetch=FetchSettings(
-            total_seconds=options.timeout,
-            max_bytes=round(options.max_megabytes * 2**20),
-            allow_private_hosts=options.allow_private_hosts,
-        ),
-        politeness=PolitenessSettings(
-            max_connections=options.per_host, seconds_between_requests=options.host_interval
-        ),
-        seconds=options.time_limit,
-        quiet=options.quiet,
+        **_fields(CollectSettings, options),
+        fetch=FetchSettings(**_fields(FetchSettings, options), max_bytes=max_bytes),
+        politeness=PolitenessSettings(**_fields(PolitenessSettings, options)),
     )
+
+
+def _fields(kind: type, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options whose `dest` is a field of a settings class."""
+    names = (field.name for field in dataclasses.fields(kind))
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def _target(
@@ -104,12 +87,9 @@ def _target(
     if options.validation_fraction is not None:
         return split_target(name, (query,), output, options.limit, options.validation_fraction)
     folder = output if is_folder else output / name
-    return Target(_printable(query.text), (query,), Side(folder, options.limit))
-
-
-def _printable(text: str) -> str:
-    """Replace what would command a terminal rather than be shown by it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    # What would command a terminal rather than be shown by it is replaced.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in query.text)
+    return Target(shown, (query,), Side(folder, options.limit))
 
 
 def _read_queries(path: Path) -> list[str]:
@@ -187,9 +167,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     text = "scale larger images down to it"
     add("--max-side", type=whole_number(), metavar="PIXELS", help=text)
     text = "keep each file as it came, or write all as RGB JPEG (default: keep)"
-    add("--format", choices=("keep", "jpg"), default="keep", help=text)
+    add("--format", dest="file_format", choices=("keep", "jpg"), default="keep", help=text)
     text = "keep images that differ in size or encoding only, on one side of the split"
-    add("--keep-near-duplicates", action="store_true", help=text)
+    add("--keep-near-duplicates", dest="keeps_near_duplicates", action="store_true", help=text)
     add("--json", action="store_true", help="print one summary object")
 
 
@@ -213,28 +193,33 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
-    def add(*names: str, kind: Callable[[str], float], default: float | None, text: str) -> None:
+    # Where `dest` is given, it is a field of the settings; see `collect_settings`.
+    def add(name: str, dest: str, kind: Callable[[str], float], default: Any, text: str) -> None:
         shown = "" if default is None else f" (default: {default:g})"
-        group.add_argument(*names, type=kind, default=default, metavar="N", help=text + shown)
+        names = ("-t", name) if name == "--threads" else (name,)
+        group.add_argument(
+            *names, dest=dest, type=kind, default=default, metavar="N", help=text + shown
+        )
 
     some, none_or_some = number(above=0), number()
     text = f"downloads at the same time, up to {MAX_THREADS}"
-    add("-t", "--threads", kind=whole_number(1, MAX_THREADS), default=32, text=text)
+    add("--threads", "threads", whole_number(1, MAX_THREADS), 32, text)
     text = "downloads at the same time from one host"
-    add("--per-host", kind=whole_number(), default=2, text=text)
+    add("--per-host", "max_connections", whole_number(), 2, text)
     text = "seconds between two requests to one host"
-    add("--host-interval", kind=none_or_some, default=0.1, text=text)
+    add("--host-interval", "seconds_between_requests", none_or_some, 0.1, text)
     text = "seconds between two result pages (default: 1; 0 if --base-url is on this machine)"
-    add("--page-interval", kind=none_or_some, default=None, text=text)
-    add("--timeout", kind=some, default=20, text="seconds for one image, all in all")
-    add("--time-limit", kind=some, default=None, text="seconds for the whole run")
-    add("--max-megabytes", kind=some, default=20, text="the largest file to download")
-    for name, text in (
-        ("--retry-failed", "first try those again that failed for good in earlier runs"),
-        ("--ignore-robots", "fetch what a host's robots.txt forbids too; the journal says so"),
-        ("--allow-private-hosts", "fetch from this machine and the local network too"),
-    ):
-        group.add_argument(name, action="store_true", help=text)
+    add("--page-interval", "page_interval", none_or_some, None, text)
+    add("--timeout", "total_seconds", some, 20, "seconds for one image, all in all")
+    add("--time-limit", "seconds", some, None, "seconds for the whole run")
+    add("--max-megabytes", "max_megabytes", some, 20, "the largest file to download")
+    add_switch = functools.partial(group.add_argument, action="store_true")
+    text = "first try those again that failed for good in earlier runs"
+    add_switch("--retry-failed", dest="retries_failed", help=text)
+    text = "fetch what a host's robots.txt forbids too; the journal says so"
+    add_switch("--ignore-robots", dest="follows_robots", action="store_false", help=text)
+    text = "fetch from this machine and the local network too"
+    add_switch("--allow-private-hosts", help=text)
     text = "search there instead of Bing (or set BING_BASE_URL)"
     group.add_argument("--base-url", metavar="URL", help=text)
 

@@ -29,11 +29,11 @@ _UNUSED = frozenset(
 
 
 def read_urls(path: Path) -> tuple[str, ...]:
-    """Return every URL that the original tried, once each, in the order of the file.
+    """Return every URL that the original tried, once each and normalised, in the order of the file.
 
-    They come in the form of `SearchResult.url`. The file is two pickles in a row: the URLs (a list,
-    a tuple, a set or the keys of a dict), then MD5 -> file name, which is read but not needed and
-    may be missing. What follows is ignored, and so is every item that is not an http or https URL.
+    The file is two pickles in a row: the URLs (a list, a tuple, a set or the keys of a dict), then
+    MD5 -> file name, which is read but not needed and may be missing. What follows is ignored, and
+    so is every item that is not an http or https URL.
 
     Raises:
         UsageError: the file cannot be read, is over `MAX_BYTES`, damaged or cut off, does not begin
@@ -42,24 +42,20 @@ def read_urls(path: Path) -> tuple[str, ...]:
     data = _read(path)
     file = io.BytesIO(data)
     machine = _Machine()
+    away = "Move it away to go on without it."
     try:
         found = machine.run(file)
         if file.tell() < len(data):
             machine.run(file)
     except _RefusedError as error:
-        raise UsageError(
-            f"{path} is not imported, because it {error}: a download history contains nothing but "
-            "URLs, MD5s and file names. Move it away to go on without it."
-        ) from error
+        raise UsageError(f"{path} is not imported, because it {error}. {away}") from error
     except ValueError as error:
+        reason = str(error)[:200]
         raise UsageError(
-            f"{path} is not a download history, or damaged or cut off: {str(error)[:200]}. "
-            "Move it away to go on without it."
+            f"{path} is not a download history, or damaged or cut off: {reason}. {away}"
         ) from error
     if not isinstance(found, list | dict):
-        raise UsageError(
-            f"{path} does not begin with a list of URLs as a history does. Move it away."
-        )
+        raise UsageError(f"{path} does not begin with a list of URLs as a history does. {away}")
     # `&amp;` stays: the original requested just that, so the real URL is still untried.
     texts = (text for text in found if isinstance(text, str) and text.isprintable())
     return tuple(dict.fromkeys(url for url in map(urls.normalize, texts) if url))
@@ -80,6 +76,11 @@ def _read(path: Path) -> bytes:
 
 class _RefusedError(Exception):
     """The pickle does something that no history does; the message follows "because it"."""
+
+
+def _require(is_so: bool, problem: str) -> None:
+    if not is_so:
+        raise ValueError(f"it {problem}")
 
 
 class _Machine:
@@ -191,11 +192,6 @@ class _Machine:
         self._top().update((key, value) for key, value in pairs if isinstance(key, str))
 
 
-def _require(is_so: bool, problem: str) -> None:
-    if not is_so:
-        raise ValueError(f"it {problem}")
-
-
 def _find(*parts: object) -> object:
     """Return what stands for a global name; `GLOBAL` has module and name in one text."""
     texts = [part for part in parts if isinstance(part, str)]
@@ -208,12 +204,12 @@ def _find(*parts: object) -> object:
 
 def _call(called: object, arguments: object) -> list[Any]:
     """Return the items of a set: older pickles call `set` with a list. All else is refused."""
-    if called is not _SET or not isinstance(arguments, list) or len(arguments) > 1:
-        raise _RefusedError("calls a function")
-    items = arguments[0] if arguments else []
-    if not isinstance(items, list):
-        raise _RefusedError("makes a set of something else than a list")
-    return items
+    match arguments:
+        case [] if called is _SET:
+            return []
+        case [list() as items] if called is _SET:
+            return items
+    raise _RefusedError("calls a function")
 
 
 def _text(value: str) -> str:

@@ -13,18 +13,12 @@ EXIT_SHORT = 3  # all went well, but there are no more images, or no more time
 
 _MAX_COLUMNS = 4  # side by side on a terminal of 80 columns
 
-# Field of an outcome, and its name in JSON -> its line in the table.
-_COUNTS = {
-    "before": "there before",
-    "found": "found",
-    "kept": "kept",
-    "enlarged": "enlarged",
-    "known": "seen before",
-    "duplicates": "duplicates",
-    "near_duplicates": "near duplicates",
-    "in_another_split": "in another split",
-}
 _ALWAYS_SHOWN = ("limit", "there before", "found", "kept", "duplicates")
+
+
+def _count(line: str) -> int:
+    """Return a field that counts, with its line in the table; its name is that in JSON, too."""
+    return dataclasses.field(default=0, metadata={"line": line})
 
 
 @dataclasses.dataclass
@@ -32,15 +26,15 @@ class Outcome:
     """What a run did for one target."""
 
     target: Target
-    before: int = 0  # good images that were there before, up to each side's limit
+    before: int = _count("there before")  # good images, up to each side's limit
     surplus: int = 0  # those over it
-    found: int = 0  # results that the search gave
-    known: int = 0  # of them, those that an earlier run has dealt with
-    kept: int = 0  # images added
-    enlarged: int = 0  # images replaced by a larger copy
-    duplicates: int = 0  # results that were there, byte for byte or by Bing's own digest
-    near_duplicates: int = 0  # results that were there in another size or encoding
-    in_another_split: int = 0  # results left out because another split has them
+    found: int = _count("found")  # results that the search gave
+    kept: int = _count("kept")  # images added
+    enlarged: int = _count("enlarged")  # images replaced by a larger copy
+    known: int = _count("seen before")  # results that an earlier run has dealt with
+    duplicates: int = _count("duplicates")  # there byte for byte, or by Bing's own digest
+    near_duplicates: int = _count("near duplicates")  # there in another size or encoding
+    in_another_split: int = _count("in another split")  # left out because another split has them
     # Reason -> number of results that were of no use.
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     # Path of a kept image -> the same or nearly the same image in other classes.
@@ -53,22 +47,18 @@ class Outcome:
 
     @property
     def num_images(self) -> int:
-        """Good images that are there now."""
         return self.before + self.surplus + self.kept
 
     @property
     def num_duplicates(self) -> int:
-        """Results that were there already, in any way and in any split."""
         return self.duplicates + self.near_duplicates + self.in_another_split
 
     @property
     def is_filled(self) -> bool:
-        """Whether the folders have as many images as they should."""
         return self.before + self.kept >= self.target.limit
 
     @property
     def exit_code(self) -> int:
-        """0 filled, 3 when there are no more images, else the code of the error."""
         if self.is_filled:
             return console.EXIT_OK
         return self.error.exit_code if self.error else EXIT_SHORT
@@ -86,7 +76,6 @@ class Outcome:
         return f"{missing}: no more were found. Add queries, or loosen the filters."
 
     def progress(self, seconds: float) -> str:
-        """Return the counts as one line, with the images kept a second since the start."""
         return (
             f"{self.num_images}/{self.target.limit} kept · {self.found} found · "
             f"{self.num_duplicates} dup · {self.failed.total()} failed · "
@@ -101,17 +90,20 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     return errors[0] if errors else max(codes, default=console.EXIT_OK)
 
 
+_COUNTS = {
+    field.name: field.metadata["line"]
+    for field in dataclasses.fields(Outcome)
+    if "line" in field.metadata
+}
+
+
 def summary(outcomes: Sequence[Outcome], *, is_interrupted: bool = False) -> dict[str, object]:
-    """Return everything that was counted, ready for JSON."""
-    failed: collections.Counter[str] = collections.Counter()
-    for outcome in outcomes:
-        failed += outcome.failed
+    failed = sum((outcome.failed for outcome in outcomes), collections.Counter[str]())
     return {
         "images": sum(outcome.num_images for outcome in outcomes),
-        **{
-            name: sum(getattr(outcome, name) for outcome in outcomes)
-            for name in ("kept", "duplicates", "near_duplicates")
-        },
+        "kept": sum(outcome.kept for outcome in outcomes),
+        "duplicates": sum(outcome.duplicates for outcome in outcomes),
+        "near_duplicates": sum(outcome.near_duplicates for outcome in outcomes),
         "failed": dict(failed.most_common()),
         "exit_code": console.EXIT_INTERRUPTED if is_interrupted else exit_code(outcomes),
         "classes": [_summary_of(outcome) for outcome in outcomes],
@@ -136,7 +128,6 @@ def _summary_of(outcome: Outcome) -> dict[str, object]:
 
 
 def summary_table(outcomes: Sequence[Outcome]) -> str:
-    """Return a table of what was found, what was kept, and what was of no use for which reason."""
     rows = _rows(outcomes)
     if len(outcomes) <= _MAX_COLUMNS:
         names = [outcome.target.name for outcome in outcomes]
@@ -145,11 +136,8 @@ def summary_table(outcomes: Sequence[Outcome]) -> str:
     in_all = console.table(["", "in all"], [[name, sum(counts)] for name, counts in rows])
     header = ["", "limit", "before", "found", "kept", "duplicates", "failed"]
     lines = [
-        [
-            *(o.target.name, o.target.limit, o.before, o.found),
-            *(o.kept, o.num_duplicates, o.failed.total()),
-        ]
-        for o in outcomes
+        (o.target.name, o.target.limit, o.before, o.found, o.kept, o.num_duplicates, failed)
+        for o, failed in ((outcome, outcome.failed.total()) for outcome in outcomes)
     ]
     return f"{console.table(header, lines)}\n\n{in_all}"
 

@@ -25,8 +25,6 @@ _VISIT_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class PolitenessSettings:
-    """What one host has to bear."""
-
     max_connections: int = 2
     seconds_between_requests: float = 0.1
     max_failures: int = 5  # in a row, without an answer; then the host counts as down
@@ -45,7 +43,7 @@ class _HostState(Generic[Job]):
         self.num_visitors = 0  # that wait; they hold up another host meanwhile, so they go first
         self.free_at = 0.0  # by the clock, when the next request may start
         self.num_failures = 0
-        self.is_scheduled = False  # whether `_ready` has an entry for it; more would cost time
+        self.is_scheduled = False  # whether it has an event; more would cost time
 
 
 class HostThrottle(Generic[Job]):
@@ -59,10 +57,8 @@ class HostThrottle(Generic[Job]):
         self.settings = settings or PolitenessSettings()
         self._clock = clock
         self._hosts: dict[Host, _HostState[Job]] = {}
-        self._ready: list[
-            tuple[float, int, _HostState[Job]]
-        ] = []  # heap: when a first job may start
-        self._delayed: list[tuple[float, int, Job, str]] = []  # heap: jobs to be put back
+        # Heap of moments at which the first job of a host may start, or a delayed one is put back.
+        self._events: list[tuple[float, int, _HostState[Job], tuple[Job, str] | None]] = []
         self._order = itertools.count()
         lock = threading.RLock()
         self._jobs_changed = threading.Condition(lock)  # wakes one worker at a time
@@ -73,11 +69,12 @@ class HostThrottle(Generic[Job]):
     def put(self, job: Job, url: str, delay: float = 0.0) -> None:
         """Have `job`, a request to `url`, wait for its host, but at least `delay` seconds."""
         with self._jobs_changed:
+            host = self._host(url)
             if delay > 0:
-                entry = (self._clock() + delay, next(self._order), job, url)
-                heapq.heappush(self._delayed, entry)
+                self._add_event(self._clock() + delay, host, (job, url))
             else:
-                self._enqueue(job, url)
+                host.jobs.append((job, url))
+                self._schedule(host)
             self._jobs_changed.notify()
 
     def take(self) -> tuple[Job, str] | None:
@@ -88,7 +85,6 @@ class HostThrottle(Generic[Job]):
         with self._jobs_changed:
             while not self._is_closed:
                 now = self._clock()
-                self._put_back_delayed(now)
                 if (found := self._pop_ready(now)) is not None:
                     self._jobs_changed.notify()  # another one must look after the next moment
                     return found
@@ -166,46 +162,43 @@ class HostThrottle(Generic[Job]):
         self._jobs_changed.notify()
         self._hosts_changed.notify_all()
 
-    def _enqueue(self, job: Job, url: str) -> None:
-        host = self._host(url)
-        host.jobs.append((job, url))
-        self._schedule(host)
+    def _add_event(
+        self, moment: float, host: _HostState[Job], delayed: tuple[Job, str] | None = None
+    ) -> None:
+        heapq.heappush(self._events, (moment, next(self._order), host, delayed))
 
     def _schedule(self, host: _HostState[Job]) -> None:
         """Note when the first job of a host may start; that may turn out to be later."""
         if host.jobs and self._is_free(host) and not host.is_scheduled:
             host.is_scheduled = True
-            heapq.heappush(self._ready, (host.free_at, next(self._order), host))
+            self._add_event(host.free_at, host)
 
     def _is_free(self, host: _HostState[Job]) -> bool:
         return host.num_busy + host.num_visitors < self.settings.max_connections
 
     def _pop_ready(self, now: float) -> tuple[Job, str] | None:
-        while self._ready and self._ready[0][0] <= now:
-            _, _, host = heapq.heappop(self._ready)
-            host.is_scheduled = False
-            if not host.jobs or not self._is_free(host):
-                continue
-            if host.free_at > now:  # an older entry; the host has had a request since
-                self._schedule(host)
-                continue
-            host.num_busy += 1
-            host.free_at = now + self.settings.seconds_between_requests
-            found = host.jobs.popleft()
+        while self._events and self._events[0][0] <= now:
+            _, _, host, delayed = heapq.heappop(self._events)
+            if delayed is None:
+                host.is_scheduled = False
+            else:
+                host.jobs.append(delayed)
+            found = self._start_first(host, now)
             self._schedule(host)
-            return found
+            if found is not None:
+                return found
         return None
 
-    def _put_back_delayed(self, now: float) -> None:
-        while self._delayed and self._delayed[0][0] <= now:
-            _, _, job, url = heapq.heappop(self._delayed)
-            self._enqueue(job, url)
+    def _start_first(self, host: _HostState[Job], now: float) -> tuple[Job, str] | None:
+        if not host.jobs or not self._is_free(host) or host.free_at > now:
+            return None
+        host.num_busy += 1
+        host.free_at = now + self.settings.seconds_between_requests
+        return host.jobs.popleft()
 
     def _wait_for_jobs(self, now: float) -> None:
         """Wait to be woken, or for the next moment if no other worker wakes for it already."""
-        moment = min(
-            (heap[0][0] for heap in (self._ready, self._delayed) if heap), default=math.inf
-        )
+        moment = self._events[0][0] if self._events else math.inf
         if moment >= self._alarm:
             self._jobs_changed.wait()
             return

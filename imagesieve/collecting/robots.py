@@ -1,7 +1,6 @@
 """What sites forbid: images by a header of their response, and paths by robots.txt."""
 
 import collections
-import dataclasses
 import re
 import threading
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from protego import Protego
 
 from imagesieve.web import urls
 from imagesieve.web.connections import AGENT_TOKEN
-from imagesieve.web.fetch import Fetcher, FetchError
+from imagesieve.web.fetch import Fetcher, FetchError, FetchSettings
 from imagesieve.web.urls import Origin
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
@@ -22,6 +21,7 @@ _WITH_VALUE = frozenset(
 _AGENT = re.compile(r"\s*([a-z][\w.-]*|\*)(?:/[\w.]+)?\s*:", re.IGNORECASE)
 
 _AGENT_LINE = re.compile(r"\s*user[\s-]*agent\b\s*:?(?P<agent>[^#]*)", re.IGNORECASE)
+_MAX_BYTES = 512 * 1024  # RFC 9309 asks to read at least so many
 _MAX_OPT_OUTS = 3  # images of one host; then nothing more is requested from it
 _REFUSAL = b"User-agent: *\nDisallow: /\n"
 
@@ -67,31 +67,21 @@ class RobotsPolicy:
     robots.txt of each origin is fetched once, however many threads need it.
     """
 
-    def __init__(self, *, robots_seconds: float = 5.0, robots_bytes: int = 512 * 1024) -> None:
+    def __init__(self, *, robots_seconds: float = 5.0) -> None:
         self._seconds = robots_seconds  # for one robots.txt, redirects included
-        self._bytes = robots_bytes  # RFC 9309 asks to read at least the default
         self._lock = threading.Lock()
         self._opt_outs: dict[str, list[str]] = collections.defaultdict(list)  # by host
         self._rules: dict[Origin, Future[Protego]] = {}
 
     def check_headers(self, url: str, headers: Sequence[tuple[str, str]]) -> None:
-        """Check the header of a response; made for `Fetcher.fetch`.
-
-        Raises:
-            FetchError: "opted out", with the directive that says so.
-        """
-        directive = opt_out(headers, AGENT_TOKEN)
-        if directive:
+        """Raise FetchError if the header of a response forbids the use of its image."""
+        if directive := opt_out(headers, AGENT_TOKEN):
             with self._lock:
                 self._opt_outs[urls.parse(url).host].append(directive)
             raise FetchError(url, "opted out", directive)
 
     def check_host(self, url: str) -> None:
-        """Check whether the host has forbidden the use of several images.
-
-        Raises:
-            FetchError: "opted out", with its last directive; or not a valid URL.
-        """
+        """Raise FetchError if the host has forbidden the use of several images."""
         with self._lock:
             found = self._opt_outs.get(urls.parse(url).host, [])
             if len(found) >= _MAX_OPT_OUTS:
@@ -101,9 +91,7 @@ class RobotsPolicy:
         """Return whether robots.txt allows us to fetch `url`.
 
         A file that is missing (4xx) forbids nothing; one that cannot be fetched for now (5xx, 429,
-        a timeout) forbids everything.
-
-        `fetcher` fetches robots.txt, with a deadline of its own, and can be stopped.
+        a timeout) forbids everything. `fetcher` fetches it, with a deadline of its own.
 
         Raises:
             FetchError: the host cannot be reached at all, or the fetcher was stopped. That is not
@@ -129,28 +117,24 @@ class RobotsPolicy:
             rules.set_exception(error)
 
     def _read(self, url: str, fetcher: Fetcher) -> bytes:
-        settings = dataclasses.replace(
-            fetcher.settings,
+        settings = FetchSettings(
             # Not the whole, so that a host without connection differs from one without answer.
             connect_seconds=min(fetcher.settings.connect_seconds, self._seconds / 2),
             total_seconds=min(fetcher.settings.total_seconds, self._seconds),
-            max_bytes=self._bytes,
+            max_bytes=_MAX_BYTES,
+            keeps_start=True,
+            allow_private_hosts=fetcher.settings.allow_private_hosts,
         )
         try:
-            body = fetcher.fetch(url, settings=settings, keep_start=True).body
+            body = fetcher.fetch(url, settings=settings).body
         except FetchError as error:
             if error.reason == "stopped" or (error.url == url and error.reason in _NO_HOST):
                 raise
-            return b"" if _means_no_rules(error) else _REFUSAL
-        if len(body) == self._bytes:
+            is_lasting = error.status is not None and error.status < 500 and error.status != 429
+            return b"" if is_lasting or error.reason in _NO_RULES else _REFUSAL
+        if len(body) == _MAX_BYTES:
             return body[: body.rfind(b"\n") + 1]  # half a path would forbid too much
         return body
-
-
-def _means_no_rules(error: FetchError) -> bool:
-    if error.reason in _NO_RULES:
-        return True
-    return error.status is not None and error.status < 500 and error.status != 429
 
 
 def parse_robots(body: bytes) -> Protego:

@@ -6,6 +6,7 @@ download, validate and write. An image counts once it is whole, decodable, large
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import random
 import threading
@@ -14,16 +15,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from imagesieve import console, cores, files
-from imagesieve.collecting import class_folder
+from imagesieve import console, cores
+from imagesieve.collecting import class_folder, journal
 from imagesieve.collecting.bing.errors import BlockedError, NetworkDownError
 from imagesieve.collecting.bing.result_page import SearchResult
 from imagesieve.collecting.bing.search import ImageSearch, SavedPages
-from imagesieve.collecting.candidates import TOO_SMALL, Candidate, reason_of, validate
-from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal, StoredImage
-from imagesieve.collecting.download_history import DownloadHistory
-from imagesieve.collecting.journal import open_journal
+from imagesieve.collecting.class_folder import Candidate, ClassFolder, Destination, Refusal
+from imagesieve.collecting.journal import DUPLICATE, FAILED, KEPT, TOO_SMALL, Entry
 from imagesieve.collecting.outcome import Outcome
 from imagesieve.collecting.politeness import Host, HostThrottle, host_of
 from imagesieve.collecting.robots import RobotsPolicy
@@ -41,15 +41,25 @@ _BACKOFF_SECONDS = 0.5  # before the second attempt; doubled for each further on
 _MAX_RETRY_SECONDS = 30.0  # a host that asks for a longer wait is left alone
 _MAX_ATTEMPTS = 3  # requests for one image while the failure may pass
 _MAX_LARGE = 3  # images over `LARGE_BYTES` that may be in memory at the same time
+_STOP_SECONDS = 1.5  # how long a stopped run waits for its workers
+_RESULTS_IN_TURN = 35  # that a query gives before the next one goes on
+
 _COUNTERS = {
     class_folder.DUPLICATE: "duplicates",
     class_folder.NEAR_DUPLICATE: "near_duplicates",
     class_folder.OTHER_SPLIT: "in_another_split",
 }
+UNUSABLE_REASONS = {  # slug of an ImageError -> the reason that is counted
+    "empty-image": "empty",
+    "image-too-large": "too many bytes",
+    "unsupported-image-format": "not an image",
+    "too-many-pixels": "too many pixels",
+    "image-too-small": TOO_SMALL,
+    "truncated-image": "truncated",
+    "undecodable-image": "damaged",
+}
 _NO_ANSWER = frozenset({"timeout", "no connection", "connection lost", "unknown host"})
 _NOT_ASKED = frozenset({HOST_DOWN, "opted out", "robots.txt", "private address", "stopped"})
-_STOP_SECONDS = 1.5  # how long a stopped run waits for its workers
-_RESULTS_IN_TURN = 35  # that a query gives before the next one goes on
 
 Search = ImageSearch | SavedPages
 
@@ -64,8 +74,7 @@ def collect_all(
 ) -> list[Outcome]:
     """Fill one target after another; a search that fails does not stop the next target.
 
-    A caller who may be interrupted passes an empty list of `outcomes` to fill: there is one for
-    each target from the start.
+    A caller who may be interrupted passes an empty list of `outcomes`: it is filled at the start.
 
     Raises:
         OutputError: an image or the journal could not be written.
@@ -75,7 +84,7 @@ def collect_all(
     end = None if settings.seconds is None else time.monotonic() + settings.seconds
     robots = RobotsPolicy()
     folders = [side.folder for target in targets for side in target.sides]
-    scanned: dict[Path, list[StoredImage]] = {}
+    scanned: dict[Path, list[class_folder.StoredImage]] = {}
     outcomes += map(Outcome, targets)
     for outcome in outcomes:
         _collect(outcome, search, settings, robots, folders, scanned, end)
@@ -110,14 +119,15 @@ def _collect(
     settings: CollectSettings,
     robots: RobotsPolicy,
     folders: Iterable[Path],
-    scanned: dict[Path, list[StoredImage]],
+    scanned: dict[Path, list[class_folder.StoredImage]],
     end: float | None,
 ) -> None:
     start = time.monotonic()
     target = outcome.target
     with contextlib.ExitStack() as stack:
         journals = {
-            side.folder: stack.enter_context(open_journal(side.folder)) for side in target.sides
+            side.folder: stack.enter_context(journal.open_journal(side.folder))
+            for side in target.sides
         }
         folder = ClassFolder(
             target,
@@ -131,44 +141,34 @@ def _collect(
         outcome.unusable = folder.unusable
         if not folder.num_missing:
             return
-        history = DownloadHistory(target, journals, folder, settings)
+        history = journal.History(target, settings, journals, folder.has, folder.has_anywhere)
         workers = Workers(outcome, folder, history, robots, settings, when_over=search.cut)
-        stack.enter_context(_progress(outcome, quiet=settings.quiet))
+
+        def status() -> tuple[int, str]:
+            return outcome.num_images, outcome.progress(time.monotonic() - start)
+
+        stack.enter_context(
+            console.progress(target.name, target.limit, quiet=settings.quiet, status=status)
+        )
         if end is not None:
             # A timer, since the main thread may be waiting for a result page.
             alarm = threading.Timer(max(0.0, end - time.monotonic()), workers.run_out_of_time)
             alarm.daemon = True
             alarm.start()
             stack.callback(alarm.cancel)
-        with _working(workers, settings.threads):
-            _offer_results(search, workers, history)
+        with workers.working():
+            try:
+                for result in _results(search, workers, history):
+                    if not workers.offer(result):
+                        break
+            except SearchError as error:
+                outcome.error = error
+            workers.wait_until_idle()
         outcome.seconds = time.monotonic() - start
 
 
-def _progress(
-    outcome: Outcome, *, quiet: bool
-) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    start = time.monotonic()
-    target = outcome.target
-
-    def status() -> tuple[int, str]:
-        return outcome.num_images, outcome.progress(time.monotonic() - start)
-
-    return console.progress(target.name, target.limit, quiet=quiet, status=status)
-
-
-def _offer_results(search: Search, workers: "Workers", history: DownloadHistory) -> None:
-    try:
-        for result in _results(search, workers, history):
-            if not workers.offer(result):
-                return
-    except SearchError as error:
-        workers.outcome.error = error
-    workers.wait_until_idle()
-
-
 def _results(
-    search: Search, workers: "Workers", history: DownloadHistory
+    search: Search, workers: "Workers", history: journal.History
 ) -> Iterator[SearchResult]:
     """Yield what is to be tried again, then what the queries find, each in its turn."""
     yield from history.to_be_retried()
@@ -194,33 +194,12 @@ def _results(
         raise problem
 
 
-@contextlib.contextmanager
-def _working(workers: "Workers", num_threads: int) -> Iterator[None]:
-    threads = [
-        threading.Thread(target=workers.work, name=f"fetch-{number}", daemon=True)
-        for number in range(num_threads)
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        yield
-    finally:
-        workers.finish()
-        end = time.monotonic() + _STOP_SECONDS
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(max(0.0, end - time.monotonic()))
-    if workers.failure is not None:
-        raise workers.failure
-
-
 @dataclasses.dataclass(eq=False)
 class _Job:
     result: SearchResult
     num_attempts: int = 0  # requests made so far
     started: float | None = None  # when a worker took it, by `time.monotonic`; None while it waits
     waits_for_retry: bool = False  # it failed and will be tried again later
-    has_large: bool = False  # a large body of it may be in memory
 
 
 class Workers:
@@ -230,34 +209,59 @@ class Workers:
         self,
         outcome: Outcome,
         folder: ClassFolder,
-        history: DownloadHistory,
+        history: journal.History,
         robots: RobotsPolicy,
         settings: CollectSettings,
         when_over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare to `work`; `when_over` is called once, by the thread that ends the run."""
+        """Prepare to work; `when_over` is called once, by the thread that ends the run."""
         self.outcome = outcome
         self.over = threading.Event()  # all is full, or something failed, or Ctrl-C
-        self.failure: Exception | None = None  # what ended the run, if it must be raised
+        self._failure: Exception | None = None  # what ended the run, if it must be raised
         self._folder = folder
         self._history = history
         self._robots = robots
         self._settings = settings
         self._when_over = when_over
-        self._fetcher = Fetcher(settings.fetch)
+        self._fetcher = Fetcher(
+            dataclasses.replace(
+                settings.fetch,
+                check=robots.check_headers,
+                hop=self._hop,
+                before_large=self._await_memory,
+            )
+        )
         self._throttle: HostThrottle[_Job] = HostThrottle(settings.politeness)
         self._large = threading.Semaphore(_MAX_LARGE)
+        self._own = threading.local()  # `has_large`: a large body of the thread may be in memory
         # Dozens of threads that compute at the same time spend a third of it on handing Python's
         # lock around; the other cores have enough to do with the connections.
         self._computing = threading.Semaphore(max(1, cores.cpu_count() // 2))
-        self._counting = threading.Lock()  # guards the outcome
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the outcome and all that follows
         self._jobs: set[_Job] = set()  # offered, and not dealt with
-        self._max_jobs = 4 * settings.threads
-        self._wake_at = 2 * settings.threads
         self._same: dict[str, list[SearchResult]] = {}  # Bing's digest of a job -> its other copies
         self._seen: set[str] = set()  # URLs that were offered
         self._robots_read: set[Host] = set()  # hosts whose robots.txt was requested
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Have threads deal with what is offered during the block."""
+        threads = [
+            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            for number in range(self._settings.threads)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            yield
+        finally:
+            self._finish()
+            last = time.monotonic() + _STOP_SECONDS
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join(max(0.0, last - time.monotonic()))
+        if self._failure is not None:
+            raise self._failure
 
     def offer(self, result: SearchResult) -> bool:
         """Add a job for a result once one more is needed; False when the run is over."""
@@ -280,24 +284,22 @@ class Workers:
         """Return when every offered result has been dealt with, or the run is over."""
         self._wait(lambda: not self._jobs)
 
-    def work(self) -> None:
-        """Deal with results until the run is over."""
+    def _work(self) -> None:
         while (taken := self._throttle.take()) is not None:
             job, url = taken
             job.started = time.monotonic()
-            answered = None
+            answered, self._own.has_large = None, False
             try:
                 answered = self._deal_with(job)
             except Exception as error:
-                self.failure = self.failure or error  # raised again by the main thread
-                self.finish()
+                self._failure = self._failure or error  # raised again by the main thread
+                self._finish()
             finally:
                 self._throttle.leave(url, answered=answered)
-                if job.has_large:
-                    job.has_large = False
+                if self._own.has_large:
                     self._large.release()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """End the run: stop the downloads, and end every wait of the workers."""
         with self._changed:
             is_first = not self.over.is_set()
@@ -312,7 +314,7 @@ class Workers:
         """End the run because its time is over."""
         if not self.over.is_set():
             self.outcome.is_out_of_time = True
-            self.finish()
+            self._finish()
 
     def _wait(self, is_reached: Callable[[], bool]) -> bool:
         with self._changed:
@@ -330,7 +332,7 @@ class Workers:
             not job.waits_for_retry and (job.started is None or job.started > slow)
             for job in self._jobs
         )
-        return missing > 0 and num_running < min(self._max_jobs, missing * 3 // 2 + 1)
+        return missing > 0 and num_running < min(4 * self._settings.threads, missing * 3 // 2 + 1)
 
     def _needs_no_request(self, result: SearchResult) -> bool:
         if self._history.is_settled(result):
@@ -338,8 +340,7 @@ class Workers:
         elif self._history.has_md5(result.md5):
             self._count("duplicates")
         elif 0 < min(result.width, result.height) < self._settings.min_side:
-            self._count_failure(TOO_SMALL)
-            self._history.add_failure(result, TOO_SMALL, detail="says Bing")
+            self._fail(result, TOO_SMALL, detail="says Bing")
         else:
             with self._changed:
                 copies = self._same.get(result.md5)
@@ -357,37 +358,37 @@ class Workers:
         """Try a job once; returns whether its host answered, None when there was no request."""
         job.num_attempts += 1
         job.waits_for_retry = False
-        fetched = None
+        status: int | None = 200
+        answered: bool | None = True
         try:
             fetched = self._download(job)
             placed = self._place(fetched.body)
-        except FetchError as error:
-            if not self._retry(job, error):
-                self._fail(job, error.reason, error.status)
-            return _has_answered(error, job.result.url)
         except ImageError as error:
-            self._fail(job, reason_of(error), 200)
+            reason = UNUSABLE_REASONS[error.slug]
+        except FetchError as error:
+            answered = _has_answered(error, job.result.url)
+            if self._retry(job, error):
+                return answered
+            reason, status = error.reason, error.status
         else:
             if placed is not None:
                 self._keep(job, fetched, *placed)
-        return True
+            return True
+        if not self.over.is_set():  # else it was cut by us
+            self._fail(job.result, reason, http_status=status, attempts=job.num_attempts)
+        self._end_job(job, is_there=False)
+        return answered
 
     def _download(self, job: _Job) -> Fetched:
         url = job.result.url
         if self._throttle.is_down(url):
             raise FetchError(url, HOST_DOWN)
         self._require_permission(url)
-        return self._fetcher.fetch(
-            url,
-            _ACCEPT,
-            check=self._robots.check_headers,
-            hop=self._hop,
-            before_large=lambda: self._await_memory(job),
-        )
+        return self._fetcher.fetch(url, _ACCEPT)
 
-    def _await_memory(self, job: _Job) -> None:
-        while not job.has_large and not self.over.is_set():
-            job.has_large = self._large.acquire(timeout=_LOOK_SECONDS)
+    def _await_memory(self) -> None:
+        while not self._own.has_large and not self.over.is_set():
+            self._own.has_large = self._large.acquire(timeout=_LOOK_SECONDS)
 
     @contextlib.contextmanager
     def _hop(self, url: str) -> Iterator[None]:
@@ -423,57 +424,48 @@ class Workers:
         return True
 
     def _place(self, data: bytes) -> tuple[Candidate, Destination | Refusal] | None:
+        """Return the image and where it goes; None when the run is over."""
         with self._computing:
             if self.over.is_set():
                 return None
-            candidate = validate(
-                data,
-                self._settings.limits,
-                max_side=self._settings.max_side,
-                file_format=self._settings.file_format,
-            )
+            one = self._settings
+            candidate = class_folder.validate(data, one.limits, one.max_side, one.file_format)
             return None if self.over.is_set() else (candidate, self._folder.place(candidate))
 
     def _keep(
         self, job: _Job, fetched: Fetched, candidate: Candidate, placed: Destination | Refusal
     ) -> None:
+        milliseconds = round(1000 * fetched.seconds)
+        fields: Entry = {"final_url": fetched.url, "elapsed_ms": milliseconds, "http_status": 200}
+        fields |= candidate.journal_fields()
         if isinstance(placed, Destination):
-            self._write(job.result, fetched, candidate, placed)
+            self._write(job.result, fields, candidate, placed)
         elif placed.reason in _COUNTERS:
             self._count(_COUNTERS[placed.reason])
-            self._history.add(job.result, fetched, candidate, placed)
+            fields |= {"reason": placed.reason, "same_as": placed.twin and placed.twin.sha256}
+            self._history.add(job.result, DUPLICATE, **fields)
         self._end_job(job, is_there=True)
         if self.outcome.is_filled:
-            self.finish()
+            self._finish()
 
     def _write(
-        self, result: SearchResult, fetched: Fetched, candidate: Candidate, place: Destination
+        self, result: SearchResult, fields: Entry, candidate: Candidate, place: Destination
     ) -> None:
-        path = place.folder / candidate.file_name
-        try:
-            self._history.add(result, fetched, candidate, place)
-            # After a power failure the journal says what is missing.
-            files.write_bytes(path, candidate.data, must_outlive_power=False)
-        except BaseException:
-            self._folder.release(candidate, place)
-            raise
-        self._folder.settle(candidate)
-        if place.replaces is not None:
-            place.replaces.path.unlink(missing_ok=True)
-        self._count("kept" if place.replaces is None else "enlarged")
-        with self._counting:
+        path, replaced = place.path, place.replaces
+        fields |= {"path": path.name, "replaces": replaced and replaced.path.name}
+        note = functools.partial(self._history.add, result, KEPT, folder=path.parent, **fields)
+        self._folder.write(candidate, place, note)
+        self._count("enlarged" if replaced else "kept")
+        with self._changed:
             if place.also_in:
                 self.outcome.also_in[path] = place.also_in
             if path in self.outcome.unusable:  # a damaged copy of it has been replaced
                 self.outcome.unusable.remove(path)
 
-    def _fail(self, job: _Job, reason: str, status: int | None) -> None:
-        if not self.over.is_set():  # else it was cut by us
-            self._count_failure(reason)
-            self._history.add_failure(
-                job.result, reason, http_status=status, attempts=job.num_attempts
-            )
-        self._end_job(job, is_there=False)
+    def _fail(self, result: SearchResult, reason: str, **fields: Any) -> None:
+        with self._changed:
+            self.outcome.failed[reason] += 1
+        self._history.add(result, FAILED, reason=reason, **fields)
 
     def _end_job(self, job: _Job, *, is_there: bool) -> None:
         """Forget a job, and deal with the other copies of its image."""
@@ -484,18 +476,14 @@ class Workers:
                 self._start(copies[0])
             self._jobs.discard(job)
             # The main thread is not woken for every single one: it offers many at a time.
-            if len(self._jobs) <= self._wake_at:
+            if len(self._jobs) <= 2 * self._settings.threads:
                 self._changed.notify_all()
         if copies and is_there:
             self._count("duplicates", len(copies))
 
     def _count(self, name: str, count: int = 1) -> None:
-        with self._counting:
+        with self._changed:
             setattr(self.outcome, name, getattr(self.outcome, name) + count)
-
-    def _count_failure(self, reason: str) -> None:
-        with self._counting:
-            self.outcome.failed[reason] += 1
 
 
 def _has_answered(error: FetchError, url: str) -> bool | None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from imagesieve.class_folders import is_class_folder
 from imagesieve.collecting.bing.queries import Query
-from imagesieve.collecting.candidates import KEEP
 from imagesieve.collecting.politeness import PolitenessSettings
 from imagesieve.images import DEFAULT_LIMITS, Limits
 from imagesieve.web.fetch import FetchSettings
@@ -13,6 +12,8 @@ from imagesieve.web.fetch import FetchSettings
 TRAIN = "train"
 VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION, "test")
+
+KEEP, JPEG = "keep", "jpg"  # file formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,10 @@ class Target:
 
     @property
     def limit(self) -> int:
-        """Good images in all."""
         return sum(side.limit for side in self.sides)
 
     @property
     def validation_fraction(self) -> float:
-        """The part of `limit` that is for validation, 0 to 1."""
         return self.validation.limit / self.limit if self.validation else 0.0
 
 
@@ -55,7 +54,7 @@ class CollectSettings:
     threads: int = 32  # downloads at the same time
     min_side: int = 64  # pixels that both sides of an image must have
     max_side: int | None = None  # pixels; larger images are scaled down to it
-    file_format: str = KEEP  # one of `candidates.FILE_FORMATS`
+    file_format: str = KEEP
     keeps_near_duplicates: bool = False
     retries_failed: bool = False  # also URLs that failed for good in an earlier run
     follows_robots: bool = True  # leaves out what a host's robots.txt forbids
@@ -66,7 +65,6 @@ class CollectSettings:
 
     @property
     def limits(self) -> Limits:
-        """The caps that an image must keep to."""
         return dataclasses.replace(
             DEFAULT_LIMITS, min_side=self.min_side, max_bytes=self.fetch.max_bytes
         )
@@ -75,24 +73,19 @@ class CollectSettings:
 def split_target(
     name: str, queries: tuple[Query, ...], output: Path, limit: int, validation_fraction: float
 ) -> Target:
-    """Return a target that fills `output/train/name` and `output/validation/name`.
+    """Return a target that fills both sides; the limit, at least 2, is of both together."""
+    num_validation = validation_share(limit, validation_fraction)
+    train = Side(output / TRAIN / name, limit - num_validation)
+    return Target(name, queries, train, Side(output / VALIDATION / name, num_validation))
 
-    The limit is of both sides together, at least 2, and the fraction over 0 and under 1.
-    """
-    num_validation = min(limit - 1, max(1, round(limit * validation_fraction)))
-    return Target(
-        name,
-        queries,
-        train=Side(output / TRAIN / name, limit - num_validation),
-        validation=Side(output / VALIDATION / name, num_validation),
-    )
+
+def validation_share(limit: int, fraction: float) -> int:
+    """Return the images for validation among `limit`, so that each side has one if it can."""
+    return min(limit - 1, max(1, round(limit * fraction)))
 
 
 def split_of(folder: Path) -> str:
-    """Return the split that a class folder belongs to, or "" outside a data set.
-
-    A data set is recognised by its splits: `<data>/<split>/<class>`.
-    """
+    """Return the split of a class folder `<data>/<split>/<class>`, or "" outside a data set."""
     name = folder.absolute().parent.name
     return name if name in SPLITS else ""
 

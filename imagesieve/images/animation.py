@@ -38,7 +38,11 @@ def further_frames(
         at_once(first.width * first.height),
         Image.open(io.BytesIO(data), formats=[first.format]) as image,
     ):
-        numbers = _spread(_num_frames(image, data), count)
+        if image.format == "GIF":  # which Pillow would decode to count its frames
+            num_frames = containers.num_gif_frames(data, _FIRST_FRAMES)
+        else:
+            num_frames = min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
+        numbers = _spread(num_frames, count)
         for number in range(1, numbers[-1] + 1 if numbers else 0):
             if time.monotonic() > end:
                 break
@@ -58,13 +62,6 @@ def further_frames(
                     f"frame {number} of the {first.format} is damaged ({type(error).__name__})"
                 ) from error
     return found
-
-
-def _num_frames(image: Image.Image, data: bytes) -> int:
-    """Count the frames, up to as many as are looked at: Pillow would decode a GIF to count them."""
-    if image.format == "GIF":
-        return containers.num_gif_frames(data, _FIRST_FRAMES)
-    return min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
 
 
 def _spread(num_frames: int, count: int) -> list[int]:

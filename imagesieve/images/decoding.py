@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -85,7 +85,6 @@ _SWAPS_SIDES = frozenset({5, 6, 7, 8})
 # trained with another one is refused.
 PIXEL_CONTRACT = "rgb-uint8 exif-oriented white-matte frame-0 pillow-bilinear-antialias draft-2x v1"
 
-
 ImageSize = tuple[int, int]  # (height, width) in pixels
 # From the original's width and height, after orientation, to the size wanted; None keeps it.
 ChooseSize = Callable[[int, int], ImageSize | None]
@@ -109,8 +108,6 @@ DEFAULT_LIMITS = Limits()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image that passed every check."""
-
     pixels: np.ndarray  # (height, width, 3) uint8, RGB, 0 to 255
     format: str  # one of `FORMATS`
     width: int  # pixels of the original, after orientation
@@ -134,15 +131,13 @@ def decode(
     sha256: str | None = None,
     at_once: DecodingLimit = large_images_take_turns,
 ) -> DecodedImage:
-    """Return an encoded image as RGB pixels.
+    """Return an encoded image, or the file at a path, as RGB pixels.
 
     The format is sniffed from the first bytes and only that decoder is opened; size is capped from
     the header before any pixel is decoded; EXIF orientation is applied; transparency lies on white;
     16-bit grey is scaled; of an animation the first frame counts; a truncated file is refused.
 
     Args:
-        source: the encoded bytes, or a path to them.
-        limits: the caps.
         image_size: (height, width) in pixels to stretch to with an antialiased bilinear filter; a
             JPEG is then decoded at no more than needed for twice that. None keeps the size. A
             function chooses it from the original's width and height.
@@ -154,12 +149,32 @@ def decode(
         ImageError: the subclass for what is wrong, with the path if there is one.
         ClassifierError: what `at_once` raises.
     """
+    path = None if isinstance(source, bytes) else Path(source)
     try:
         data = source if isinstance(source, bytes) else _read(Path(source), limits)
-        return _decode(data, limits, image_size, sha256, at_once)
+        image_format = _format_of(data, limits)
+        with _named_failures(image_format, limits):
+            containers.check(image_format, data)
+            # A phone's JPEG with a second frame opens as MPO; it is opened by the same plugin.
+            with Image.open(io.BytesIO(data), formats=[image_format]) as image:
+                width, height = image.size
+                mode = image.mode
+                _check_size(image_format, width, height, limits)
+                with at_once(width * height):
+                    pixels, orientation = _pixels(image, image_size)
     except ImageError as error:
-        name = None if isinstance(source, bytes) else os.fspath(source)
-        raise type(error)(error.reason, name) from error.__cause__
+        raise type(error)(error.reason, None if path is None else str(path)) from error.__cause__
+    swaps = orientation in _SWAPS_SIDES
+    return DecodedImage(
+        pixels=np.asarray(pixels, dtype=np.uint8),
+        format=image_format,
+        width=height if swaps else width,
+        height=width if swaps else height,
+        orientation=orientation,
+        mode=mode,
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
+        num_bytes=len(data),
+    )
 
 
 def sniff(data: bytes) -> str | None:
@@ -196,103 +211,71 @@ def _read(path: Path, limits: Limits) -> bytes:
         raise UnreadableImageError(f"the file cannot be read ({reason})") from error
 
 
-def _decode(
-    data: bytes,
-    limits: Limits,
-    image_size: ImageSize | ChooseSize | None,
-    sha256: str | None,
-    at_once: DecodingLimit,
-) -> DecodedImage:
+def _format_of(data: bytes, limits: Limits) -> str:
     if not data:
         raise EmptyImageError("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
         raise ImageTooLargeError(f"the image has more than {limits.max_bytes:,} bytes")
-    image_format = sniff(data)
-    if image_format is None:
+    if (image_format := sniff(data)) is None:
         raise UnsupportedImageFormatError(
             f"{_describe(data)}, which is not accepted: use {', '.join(FORMATS)}"
         )
+    return image_format
+
+
+@contextlib.contextmanager
+def _named_failures(image_format: str, limits: Limits) -> Iterator[None]:
     try:
-        return _decode_as(image_format, data, limits, image_size, sha256, at_once)
+        yield
     # Those of this program are named already; memory is the machine's trouble, not the image's.
     except (ClassifierError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own words name a limit that is not ours.
+        most = f"{_max_pixels(image_format, limits):,}"
         raise TooManyPixelsError(
-            f"far too many pixels: a {image_format} may have at most "
-            f"{_max_pixels(image_format, limits):,}"
+            f"far too many pixels: a {image_format} may have at most {most}"
         ) from error
+    except UnidentifiedImageError as error:
+        raise UndecodableImageError(f"the {image_format} has a damaged header") from error
     except Exception as error:
         # Hostile files make decoders raise nearly anything: OSError, SyntaxError, ValueError,
         # struct.error, IndexError, EOFError and more. All of them mean the same to the caller.
-        if isinstance(error, UnidentifiedImageError):
-            raise UndecodableImageError(f"the {image_format} has a damaged header") from error
-        if _is_truncation(error):
+        text = str(error).lower()
+        if isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text:
             raise TruncatedImageError(f"the {image_format} ends early ({error})") from error
         raise UndecodableImageError(
             f"the {image_format} is damaged ({type(error).__name__}: {error})"
         ) from error
 
 
-def _decode_as(
-    image_format: str,
-    data: bytes,
-    limits: Limits,
-    image_size: ImageSize | ChooseSize | None,
-    sha256: str | None,
-    at_once: DecodingLimit,
-) -> DecodedImage:
-    containers.check(image_format, data)
-    with _open(image_format, data) as image:
-        width, height = image.size
-        mode = image.mode
-        _check_size(image_format, width, height, limits)
-        with at_once(width * height):
-            pixels, orientation = _pixels(image, image_size)
-    swaps = orientation in _SWAPS_SIDES
-    return DecodedImage(
-        pixels=np.asarray(pixels, dtype=np.uint8),
-        format=image_format,
-        width=height if swaps else width,
-        height=width if swaps else height,
-        orientation=orientation,
-        mode=mode,
-        sha256=sha256 or hashlib.sha256(data).hexdigest(),
-        num_bytes=len(data),
-    )
-
-
 def _pixels(
     image: Image.Image, image_size: ImageSize | ChooseSize | None
 ) -> tuple[Image.Image, int]:
     """Return the RGB image as it is meant to be seen, and the orientation that was applied."""
-    box = None
     original_size = image.size  # a draft changes it
     is_jpeg = image.format in _JPEG_FORMATS
     if not is_jpeg:  # a PNG may carry its EXIF block behind the pixels
         image.load()
     orientation = _orientation(image)
+    swaps = orientation in _SWAPS_SIDES
     if callable(image_size):
-        swaps = orientation in _SWAPS_SIDES
         image_size = image_size(*(original_size[::-1] if swaps else original_size))
-    if is_jpeg:
-        if image_size is not None:
-            box = _draft(image, image_size, orientation)
-        image.load()
-    pixels = to_rgb(image)
+    size = box = None
     if image_size is not None:
         height, width = image_size
-        size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
+        size = (height, width) if swaps else (width, height)
+        # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but never below twice the target:
+        # scaling straight to it alters fine lines such as small print.
+        if is_jpeg and (drafted := image.draft(None, (2 * size[0], 2 * size[1]))):
+            box = drafted[1]
+    image.load()
+    pixels = to_rgb(image)
+    if size is not None:
         pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
     if orientation in _TRANSPOSE:
         pixels = pixels.transpose(_TRANSPOSE[orientation])
     return pixels, orientation
-
-
-def _open(image_format: str, data: bytes) -> Image.Image:
-    # A phone's JPEG with a second frame opens as MPO; it is opened by the same plugin.
-    return Image.open(io.BytesIO(data), formats=[image_format])
 
 
 def _check_size(image_format: str, width: int, height: int, limits: Limits) -> None:
@@ -322,20 +305,6 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _draft(
-    image: Image.Image, image_size: tuple[int, int], orientation: int
-) -> tuple[float, float, float, float] | None:
-    """Let the JPEG decoder scale by 1/2, 1/4 or 1/8, never below twice the target.
-
-    Twice, because scaling straight to the target alters fine lines such as small print.
-    """
-    height, width = image_size
-    if orientation in _SWAPS_SIDES:
-        height, width = width, height
-    drafted = image.draft(None, (2 * width, 2 * height))
-    return drafted[1] if drafted else None
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a loaded image as RGB: transparency on white, 16-bit grey scaled."""
     if image.mode.startswith("I"):
@@ -347,8 +316,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _is_truncation(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text

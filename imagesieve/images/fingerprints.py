@@ -26,8 +26,7 @@ _BLOCK = 256  # rows compared at once, so that their distances stay within the c
 def fingerprint(pixels: np.ndarray) -> bytes:
     """Return `NUM_BYTES` bytes: the hash, the colours, and how many edges the hash saw (up to 255).
 
-    Args:
-        pixels: (height, width, 3) uint8, RGB; `CHECK_SIZE` where fingerprints are to be compared.
+    `pixels` are (height, width, 3) uint8, RGB; of `CHECK_SIZE` where fingerprints are compared.
     """
     from PIL import Image
 
@@ -78,21 +77,13 @@ class FingerprintIndex:
 def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
     """Return pairs of positions, the smaller first, whose images are the same or nearly so."""
     rows = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, NUM_BYTES)
+    words = np.ascontiguousarray(rows[:, :_HASH_BYTES]).view(np.uint64)
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(rows), _BLOCK):
-        found = zip(*_near(rows[start : start + _BLOCK], rows[start:]), strict=True)
+        candidates = _candidates(words[start : start + _BLOCK], words[start:])
+        found = zip(*_confirm(rows[start:], rows[start:], *candidates), strict=True)
         pairs += [(int(one) + start, int(other) + start) for one, other in found if one < other]
     return pairs
-
-
-def _words(rows: np.ndarray) -> np.ndarray:
-    """Return the hashes of fingerprints, (count, 4) uint64."""
-    return np.ascontiguousarray(rows[:, :_HASH_BYTES]).view(np.uint64)
-
-
-def _near(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row numbers in `one` and `other` of every near pair of fingerprints."""
-    return _confirm(one, other, *_candidates(_words(one), _words(other)))
 
 
 def _candidates(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,7 @@ class UrlFetcher:
                 max_redirects=0,
                 accepts_compressed=False,
                 allow_private_hosts=allow_private,
+                check_start=lambda start: images.sniff(start) is not None,
             )
         )
 
@@ -118,11 +119,7 @@ class UrlFetcher:
     def _work(self, url: str, fetched: "Future[bytes]") -> None:
         try:
             try:
-                body = self._fetcher.fetch(
-                    url,
-                    {"Accept": "image/*"},
-                    check_start=lambda start: images.sniff(start) is not None,
-                ).body
+                body = self._fetcher.fetch(url, {"Accept": "image/*"}).body
             finally:
                 self._places.release()  # before the caller goes on, who may fetch another
             fetched.set_result(body)

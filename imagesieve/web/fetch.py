@@ -7,9 +7,9 @@ that changes its IP address between check and use gains nothing.
 Each request has a connection of its own: nearly every image lives on another host, and one that
 does not waits longer for its turn at the host than a new connection takes.
 
-What is not covered: the system's name resolution has its own time limit, which nothing can cut
-short (a caller who cannot wait for it calls `fetch` in a thread of its own); and proxies from the
-environment are not used, since a proxy would look names up by itself.
+The system's name resolution has its own time limit, which nothing can cut short: a caller who
+cannot wait for it calls `fetch` in a thread of its own. Proxies from the environment are not used,
+since a proxy would look names up by itself.
 """
 
 import contextlib
@@ -29,18 +29,10 @@ import urllib3
 from imagesieve.errors import UsageError
 from imagesieve.files import output_error
 from imagesieve.web import connections, urls
-from imagesieve.web.connections import USER_AGENT, Connection, Deadlines
+from imagesieve.web.connections import USER_AGENT, Connection
 from imagesieve.web.urls import FetchError, ParsedUrl, RefusedHostError
 
 __all__ = ["FetchError", "FetchSettings", "Fetched", "Fetcher", "RefusedHostError"]
-
-Headers = Sequence[tuple[str, str]]
-Check = Callable[[str, Headers], None]
-Hop = Callable[[str], contextlib.AbstractContextManager[None]]
-OpenResponse = Callable[
-    [ParsedUrl, dict[str, str], Connection, float],
-    contextlib.AbstractContextManager[urllib3.BaseHTTPResponse],
-]
 
 LARGE_BYTES = 2**20
 START_BYTES = 16  # enough to recognise any file format
@@ -59,12 +51,16 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 )
 _FAILURES = tuple(kind for kinds, _ in _REASONS for kind in kinds)
 
-_deadlines = Deadlines()
+Headers = Sequence[tuple[str, str]]
+OpenResponse = Callable[
+    [ParsedUrl, dict[str, str], Connection],
+    contextlib.AbstractContextManager[urllib3.BaseHTTPResponse],
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchSettings:
-    """What one download may cost, and where it may go.
+    """What a download may cost, where it may go, and what its caller does meanwhile.
 
     Raises:
         UsageError: the user agent cannot be sent.
@@ -74,6 +70,7 @@ class FetchSettings:
     read_seconds: float = 10.0  # longest silence
     total_seconds: float = 20.0  # by the clock on the wall, redirects included
     max_bytes: int = 20 * 2**20  # after inflating
+    keeps_start: bool = False  # return the first `max_bytes` of a body that has more
     memory_bytes: int = LARGE_BYTES  # a body beyond fills a temporary file while it arrives
     min_bytes_per_second: int = 2_000  # 0: any speed
     grace_seconds: float = 5.0  # the speed of a body counts only after this
@@ -81,6 +78,21 @@ class FetchSettings:
     accepts_compressed: bool = True  # a body with a Content-Encoding, though none is asked for
     allow_private_hosts: bool = False
     user_agent: str = USER_AGENT
+    # Called with the URL and the header lines of a response with status 200, before one byte of its
+    # body is read; refuses it by raising FetchError.
+    check: Callable[[str, Headers], None] = lambda url, headers: None
+    # Called once with the first `START_BYTES` of the body, or all if it has fewer; where it returns
+    # False the rest is not read.
+    check_start: Callable[[bytes], bool] = lambda start: True
+    # Called with each redirect target on another origin than the first; what it returns is entered
+    # before the request (a TimeoutError there is a timeout of the download) and left when that hop
+    # is over. Waiting there counts like waiting for a server.
+    hop: Callable[[str], contextlib.AbstractContextManager[None]] = lambda url: (
+        contextlib.nullcontext()
+    )
+    # Called when a body of more than `memory_bytes` has arrived and is to be read into memory; may
+    # wait until there is room.
+    before_large: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         if not (self.user_agent.isascii() and self.user_agent.isprintable()):
@@ -91,8 +103,6 @@ class FetchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """A response with status 200."""
-
     url: str  # where it came from after all redirects
     body: bytes  # inflated if it was sent compressed
     seconds: float  # from the call to the last byte
@@ -118,31 +128,9 @@ class Fetcher:
         self,
         url: str,
         headers: Mapping[str, str] | None = None,
-        *,
-        check: Check | None = None,
-        check_start: Callable[[bytes], bool] | None = None,
-        hop: Hop | None = None,
-        keep_start: bool = False,
-        before_large: Callable[[], None] | None = None,
         settings: FetchSettings | None = None,
     ) -> Fetched:
-        """Download `url`, following redirects.
-
-        Args:
-            url: http or https.
-            headers: of the request, besides the usual ones.
-            check: called with the URL and the header lines of a response with status 200, before
-                one byte of its body is read; refuses it by raising FetchError.
-            check_start: called once with the first `START_BYTES` of the body (with fewer if there
-                are no more); where it returns False the rest is not read.
-            hop: called with each redirect target on another origin than the first; the context
-                manager that it returns is entered before the request (a TimeoutError there is a
-                timeout of the download) and left when that hop is over. Waiting there counts like
-                waiting for a server.
-            keep_start: of a body over `max_bytes`, return the first `max_bytes`.
-            before_large: called when a body of more than `memory_bytes` has arrived and is to be
-                read into memory; may wait until there is room.
-            settings: for this download, in place of the fetcher's own.
+        """Download `url`, following redirects; with `settings` in place of the fetcher's own.
 
         Raises:
             RefusedHostError: the host of the URL, or of a redirect, does not exist or is private.
@@ -153,17 +141,7 @@ class Fetcher:
         start = time.monotonic()
         settings = settings or self.settings
         with self._connection(settings) as connection:
-            download = _Download(
-                settings,
-                connection,
-                self._open_response,
-                dict(headers or {}),
-                check,
-                check_start,
-                hop,
-                keep_start,
-                before_large,
-            )
+            download = _Download(settings, connection, self._open_response, dict(headers or {}))
             final_url, body = download.follow(url)
         return Fetched(final_url, body, time.monotonic() - start)
 
@@ -172,20 +150,22 @@ class Fetcher:
         with self._lock:
             self.stopped.set()
             for connection in self._connections:
-                connection.cut("stopped")
+                connection.cut()
 
     @contextlib.contextmanager
     def _connection(self, settings: FetchSettings) -> Iterator[Connection]:
         connection = Connection(
-            settings.connect_seconds, allow_private=settings.allow_private_hosts
+            connect_seconds=settings.connect_seconds,
+            read_seconds=settings.read_seconds,
+            total_seconds=settings.total_seconds,
+            allow_private=settings.allow_private_hosts,
         )
         with self._lock:
             self._connections.add(connection)
             if self.stopped.is_set():
-                connection.cut("stopped")
+                connection.cut()
         try:
-            with _deadlines.limit(connection, settings.total_seconds):
-                yield connection
+            yield connection
         finally:
             with self._lock:
                 self._connections.remove(connection)
@@ -193,17 +173,10 @@ class Fetcher:
 
 @dataclasses.dataclass(frozen=True)
 class _Download:
-    """One call of `Fetcher.fetch`; its arguments."""
-
     settings: FetchSettings
     connection: Connection
     open_response: OpenResponse
     headers: dict[str, str]
-    check: Check | None
-    check_start: Callable[[bytes], bool] | None
-    hop: Hop | None
-    keep_start: bool
-    before_large: Callable[[], None] | None
 
     def follow(self, text: str) -> tuple[str, bytes]:
         """Return the final URL and the body."""
@@ -215,29 +188,27 @@ class _Download:
             visited.append(url)
             with contextlib.ExitStack() as hop:
                 if url.origin != visited[0].origin:
-                    self._enter_hop(text, hop)
+                    try:
+                        hop.enter_context(self.settings.hop(text))
+                    except TimeoutError as error:
+                        raise FetchError(text, "timeout", str(error)) from error
                 found = self._visit(url, num_redirects=len(visited) - 1)
             if isinstance(found, bytes):
                 return text, found
             text = found
 
-    def _enter_hop(self, url: str, stack: contextlib.ExitStack) -> None:
-        if self.hop is None:
-            return
-        try:
-            stack.enter_context(self.hop(url))
-        except TimeoutError as error:
-            raise FetchError(url, "timeout", str(error)) from error
-
     def _visit(self, url: ParsedUrl, num_redirects: int) -> bytes | str:
         """Return the body, or the URL to which the response redirects."""
+        headers = {
+            "User-Agent": self.settings.user_agent,
+            "Accept-Encoding": "identity",  # images are compressed already
+            "Connection": "close",
+            **self.headers,
+        }
         with contextlib.ExitStack() as stack:
             with self._named_failures(url):
                 self.connection.check(url)
-                opened = self.open_response(
-                    url, self._headers(), self.connection, self.settings.read_seconds
-                )
-                response = stack.enter_context(opened)
+                response = stack.enter_context(self.open_response(url, headers, self.connection))
                 self.connection.check(url)  # one that was cut can look like the end of the headers
             if response.status in _REDIRECTS:
                 if num_redirects == self.settings.max_redirects:
@@ -249,14 +220,6 @@ class _Download:
             with self._named_failures(url):
                 return self._read(url, response)
 
-    def _headers(self) -> dict[str, str]:
-        return {
-            "User-Agent": self.settings.user_agent,
-            "Accept-Encoding": "identity",  # images are compressed already
-            "Connection": "close",
-            **self.headers,
-        }
-
     def _check_head(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse) -> None:
         status = response.status
         if status != 200:
@@ -265,29 +228,28 @@ class _Download:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding != "identity" and not self.settings.accepts_compressed:
             raise FetchError(url.text, "compressed", encoding)
-        if self.check is not None:
-            self.check(url.text, list(response.headers.iteritems()))
-        announced = response.length_remaining or 0
-        if announced > self.settings.max_bytes and not self.keep_start:
-            raise FetchError(url.text, "too many bytes", f"{announced} announced")
+        self.settings.check(url.text, list(response.headers.iteritems()))
+        self._check_size(url, response.length_remaining or 0, "announced")
+
+    def _check_size(self, url: ParsedUrl, num_bytes: int, what: str) -> None:
+        if num_bytes > self.settings.max_bytes and not self.settings.keeps_start:
+            raise FetchError(url.text, "too many bytes", f"{num_bytes} {what}")
 
     def _read(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse) -> bytes:
-        most = self.settings.max_bytes
         # A body without end fills a nameless file, and not the memory.
         with tempfile.SpooledTemporaryFile(self.settings.memory_bytes) as body:
             num_bytes = self._receive(url, response, body)
-            if num_bytes > most and not self.keep_start:
-                raise FetchError(url.text, "too many bytes", f"more than {most}")
-            if num_bytes > self.settings.memory_bytes and self.before_large is not None:
-                self.before_large()
+            self._check_size(url, num_bytes, "or more")
+            if num_bytes > self.settings.memory_bytes:
+                self.settings.before_large()
             body.seek(0)
-            return body.read(most)
+            return body.read(self.settings.max_bytes)
 
     def _receive(self, url: ParsedUrl, response: urllib3.BaseHTTPResponse, body: IO[bytes]) -> int:
         """Write the body to a file until it ends or is too much; returns the number of bytes."""
         num_bytes = 0
-        is_start_checked = self.check_start is None
-        start = time.monotonic()
+        start = b""
+        began = time.monotonic()
         # `read1` returns what one receive brought, so that the speed is checked while it drips.
         while num_bytes <= self.settings.max_bytes and (
             chunk := response.read1(_CHUNK_BYTES, decode_content=True)
@@ -296,20 +258,16 @@ class _Download:
                 num_bytes += body.write(chunk)
             except OSError as error:  # which is not the network's
                 raise output_error(tempfile.gettempdir(), error) from error
-            if not is_start_checked and num_bytes >= START_BYTES:
-                self._check_start(url, body)
-                is_start_checked = True
-            self._check_speed(url, num_bytes, time.monotonic() - start)
+            if len(start) < START_BYTES:
+                start += chunk[: START_BYTES - len(start)]
+                self._check_start(url, start, is_whole=len(start) == START_BYTES)
+            self._check_speed(url, num_bytes, time.monotonic() - began)
         self.connection.check(url)  # one that was cut can look like the end of the body
-        if not is_start_checked:
-            self._check_start(url, body)
+        self._check_start(url, start, is_whole=len(start) < START_BYTES)
         return num_bytes
 
-    def _check_start(self, url: ParsedUrl, body: IO[bytes]) -> None:
-        body.seek(0)
-        start = body.read(START_BYTES)
-        body.seek(0, 2)
-        if self.check_start is not None and not self.check_start(start):
+    def _check_start(self, url: ParsedUrl, start: bytes, *, is_whole: bool) -> None:
+        if is_whole and not self.settings.check_start(start):
             raise FetchError(url.text, "unexpected content", f"it starts with {start!r}")
 
     def _check_speed(self, url: ParsedUrl, num_bytes: int, seconds: float) -> None:
@@ -322,12 +280,9 @@ class _Download:
         try:
             yield
         except _FAILURES as error:
-            reason = self.connection.cut_reason or _reason(error)
+            reason = next(reason for kinds, reason in _REASONS if isinstance(error, kinds))
+            reason = "stopped" if self.connection.is_cut else reason
             raise FetchError(url.text, reason, str(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return next(reason for kinds, reason in _REASONS if isinstance(error, kinds))
 
 
 def _retry_after(text: str) -> float | None:

@@ -47,14 +47,7 @@ _NO_HOSTS = _networks(
 
 
 class FetchError(ClassifierError):
-    """A URL gave nothing usable.
-
-    Attributes:
-        url: where it failed, after the redirects that were followed.
-        reason: a few words that are the same for all such failures, for counting.
-        status: the HTTP status when the server sent one other than 200, else None.
-        retry_after: seconds, up to a day, that the server asks us to wait, or None.
-    """
+    """A URL gave nothing usable."""
 
     def __init__(
         self,
@@ -65,10 +58,10 @@ class FetchError(ClassifierError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{url}: {reason}{f' ({detail})' if detail else ''}")
-        self.url = url
-        self.reason = reason
-        self.status = status
-        self.retry_after = retry_after
+        self.url = url  # where it failed, after the redirects that were followed
+        self.reason = reason  # a few words that are the same for all such failures, for counting
+        self.status = status  # of HTTP, where the server sent one other than 200
+        self.retry_after = retry_after  # seconds, up to a day, that the server asks us to wait
 
     @property
     def is_passing(self) -> bool:
@@ -81,9 +74,7 @@ class RefusedHostError(FetchError):
 
 
 class Authority(NamedTuple):
-    """A host in lower case, without brackets and last dot, and the port if there was one."""
-
-    host: str
+    host: str  # in lower case, without brackets and last dot
     port: int | None
 
 
@@ -102,8 +93,6 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ParsedUrl:
-    """The parts of a URL."""
-
     scheme: str  # http or https
     host: str  # lower case; a name in ASCII, or an IP address without brackets
     port: int  # 0 to 65535
@@ -113,7 +102,6 @@ class ParsedUrl:
 
     @property
     def origin(self) -> Origin:
-        """Scheme, host and port."""
         return Origin(self.scheme, self.host, self.port)
 
 
@@ -130,7 +118,8 @@ def parse(url: str) -> ParsedUrl:
             raise FetchError(url, "not http or https")
         host = _ascii_host(parts.hostname or "")
         port = PORTS[parts.scheme] if parts.port is None else parts.port
-        target = _quote(parts.path or "/") + (f"?{_quote(parts.query)}" if parts.query else "")
+        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        target = urllib.parse.quote(target, safe=_SAFE)
     except ValueError as error:
         raise FetchError(url, "not a valid URL", str(error)) from error
     return ParsedUrl(parts.scheme, host, port, target, url)
@@ -153,20 +142,15 @@ def normalize(text: object) -> str | None:
 
 def parse_authority(text: str) -> Authority | None:
     """Return host and port of a Host header or of a URL's authority; None for anything else."""
-    if len(text) > _MAX_AUTHORITY or not text.isascii():  # a Kelvin sign is k in lower case
-        return None
-    match = _AUTHORITY.fullmatch(text.lower())
-    if match is None:
+    is_plain = len(text) <= _MAX_AUTHORITY and text.isascii()  # a Kelvin sign is k in lower case
+    if not is_plain or (match := _AUTHORITY.fullmatch(text.lower())) is None:
         return None
     port = int(match["port"]) if match["port"] else None
-    if port is not None and port > 65535:
-        return None
-    if match["name"] is not None:
-        return Authority(match["name"], port)
     try:
-        return Authority(str(ipaddress.IPv6Address(match["six"])), port)
+        host = match["name"] or str(ipaddress.IPv6Address(match["six"]))
     except ValueError:
         return None
+    return None if port is not None and port > 65535 else Authority(host, port)
 
 
 def parse_host(text: str) -> str | None:
@@ -188,9 +172,8 @@ def parse_origin(text: str) -> Origin | None:
     authority = parse_authority(rest)
     if authority is None or scheme not in PORTS:
         return None
-    return Origin(
-        scheme, authority.host, PORTS[scheme] if authority.port is None else authority.port
-    )
+    port = PORTS[scheme] if authority.port is None else authority.port
+    return Origin(scheme, authority.host, port)
 
 
 def is_disguised_ip(host: str) -> bool:
@@ -238,8 +221,7 @@ def resolve(
         passes = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
         kind = FetchError if passes else RefusedHostError
         raise kind(url.text, "unknown host", str(error)) from error
-    for *_, place in found:
-        ip = str(place[0])
+    for ip in [str(place[0]) for *_, place in found]:
         if is_link_local(ip) or (not allow_private and is_private(ip)):
             raise RefusedHostError(url.text, "private address", ip)
     return [(family, place) for family, _, _, _, place in found]
@@ -297,7 +279,3 @@ def _ascii_host(name: str) -> str:
     if host is None:
         raise ValueError(f"{name!r} is not a host")
     return host
-
-
-def _quote(text: str) -> str:
-    return urllib.parse.quote(text, safe=_SAFE)

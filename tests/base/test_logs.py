@@ -21,6 +21,8 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, shown: str
 ) -> None:
     path = logs.start_logging("train", quiet=quiet, folder=tmp_path / "log")
+    assert path.parent == tmp_path / "log"
+    assert re.fullmatch(r"train-\d{8}-\d{6}\.log", path.name)
     log = logging.getLogger("imagesieve.part")
     log.debug("one")
     log.info("two")
@@ -32,12 +34,6 @@ def test_the_terminal_gets_short_lines_and_the_file_every_detail(
     lines = path.read_text().splitlines()
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["one", "two", "three"]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG imagesieve\.part ", lines[0])
-
-
-def test_the_log_file_carries_script_and_time(tmp_path: Path) -> None:
-    path = logs.start_logging("train", folder=tmp_path)
-    assert path.parent == tmp_path
-    assert re.fullmatch(r"train-\d{8}-\d{6}\.log", path.name)
 
 
 def test_other_libraries_are_logged_only_when_something_went_wrong(

@@ -11,13 +11,16 @@ from PIL import Image
 from imagesieve import images
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.candidates import Candidate, validate
-from imagesieve.collecting.class_folder import ClassFolder, Destination, Refusal
-from imagesieve.collecting.download_history import DownloadHistory
-from imagesieve.collecting.journal import Journal
+from imagesieve.collecting.class_folder import (
+    Candidate,
+    ClassFolder,
+    Destination,
+    Refusal,
+    validate,
+)
+from imagesieve.collecting.journal import DUPLICATE, KEPT, History, Journal
 from imagesieve.collecting.targets import CollectSettings, Side, Target, split_target
 from imagesieve.images import fingerprints
-from imagesieve.web.fetch import Fetched
 
 LIMITS = images.Limits(min_side=16)
 MANY = 1_000_000
@@ -53,27 +56,31 @@ class Run:
     """A run as `collect` starts it, into which a test puts images by hand."""
 
     def __init__(self, target: Target, journals: dict[Path, Journal], **options: object) -> None:
-        self.folder = ClassFolder(target, **{"limits": LIMITS, **options})
-        self.history = DownloadHistory(target, journals, self.folder, CollectSettings())
+        self.folder = folder = ClassFolder(target, **{"limits": LIMITS, **options})
+        self.history = History(target, CollectSettings(), journals, folder.has, folder.has_anywhere)
 
     def note(self, candidate: Candidate) -> Destination | Refusal:
         """Place an image and write its line, but not its file."""
-        place = self.folder.place(candidate)
+        placed = self.folder.place(candidate)
         result = SearchResult(f"http://h/{candidate.sha256}", query="x")
-        fetched = Fetched(result.url, candidate.data, 0.1)
-        self.history.add(result, fetched, candidate, place)
-        return place
+        fields = candidate.journal_fields()
+        if isinstance(placed, Refusal):
+            twin = placed.twin and placed.twin.sha256
+            self.history.add(result, DUPLICATE, **fields, reason=placed.reason, same_as=twin)
+            return placed
+        fields |= {
+            "path": placed.path.name,
+            "replaces": placed.replaces and placed.replaces.path.name,
+        }
+        self.history.add(result, KEPT, folder=placed.path.parent, **fields)
+        return placed
 
     def keep(self, candidate: Candidate) -> Destination | Refusal:
         """Place an image, and write it unless it is refused."""
-        place = self.note(candidate)
-        if isinstance(place, Destination):
-            # Quicker than `files.write_bytes`, which waits for the disk.
-            (place.folder / candidate.file_name).write_bytes(candidate.data)
-            self.folder.settle(candidate)
-            if place.replaces is not None:
-                place.replaces.path.unlink()
-        return place
+        placed = self.note(candidate)
+        if isinstance(placed, Destination):
+            self.folder.write(candidate, placed, lambda: None)
+        return placed
 
 
 Start = Callable[..., Run]
@@ -81,7 +88,7 @@ Start = Callable[..., Run]
 
 def folder_of(decision: Destination | Refusal) -> Path:
     assert isinstance(decision, Destination), decision
-    return decision.folder
+    return decision.path.parent
 
 
 def reason_of(decision: Destination | Refusal) -> str:

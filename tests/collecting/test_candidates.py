@@ -16,8 +16,10 @@ from painted import encode, paint
 from PIL import Image
 
 from imagesieve import images
-from imagesieve.collecting.candidates import JPEG, KEEP, Candidate, reason_of, validate
-from imagesieve.errors import ImageError
+from imagesieve.collecting.class_folder import Candidate, validate
+from imagesieve.collecting.run import UNUSABLE_REASONS
+from imagesieve.collecting.targets import JPEG, KEEP
+from imagesieve.errors import ImageError, UnreadableImageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = images.Limits(min_side=32, max_bytes=2**20)
@@ -26,7 +28,7 @@ LIMITS = images.Limits(min_side=32, max_bytes=2**20)
 def reason_for(data: bytes, **options: object) -> str:
     with pytest.raises(ImageError) as caught:
         validate(data, LIMITS, **options)
-    return reason_of(caught.value)
+    return UNUSABLE_REASONS[caught.value.slug]
 
 
 def opened(candidate: Candidate) -> Image.Image:
@@ -82,7 +84,7 @@ def test_extension_is_that_of_the_content(image_format: str) -> None:
     assert candidate.file_name == candidate.sha256[:16] + images.EXTENSIONS[image_format]
     assert candidate.sha256 == hashlib.sha256(data).hexdigest()
     assert (candidate.data, candidate.source_sha256) == (data, "")
-    assert (candidate.width, candidate.height, candidate.num_pixels) == (96, 80, 7680)
+    assert (candidate.width, candidate.height) == (96, 80)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,8 @@ def test_bombs_and_large_photos_take_little_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from imagesieve import images
-from imagesieve.collecting.candidates import validate
-from imagesieve.errors import ImageError
+from imagesieve.collecting.class_folder import validate
+from imagesieve.errors import ImageError, UnreadableImageError
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 paths = sorted(Path(sys.argv[1]).iterdir())
@@ -166,13 +168,8 @@ print(peak() - before)
     [
         encode(Image.new("I;16", (90, 70), 40_000), "PNG"),
         encode(paint((10, 200, 30), size=(90, 70)).convert("CMYK")),
-        encode(paint((10, 200, 30), size=(90, 70)).convert("L")),
         encode(paint((10, 200, 30), size=(90, 70)).quantize(16), "PNG", transparency=0),
-        encode(Image.new("RGBA", (90, 70), (255, 0, 0, 0)), "PNG"),
-        encode(Image.new("LA", (90, 70), (5, 0)), "PNG"),
         encode(Image.new("RGBA", (90, 70), (255, 0, 0, 128)), "WEBP"),
-        encode(Image.new("1", (90, 70), 1), "PNG"),
-        draw(5, "BMP", (90, 70)),
     ],
 )
 @pytest.mark.parametrize("max_side", [None, 45])
@@ -193,22 +190,7 @@ def test_every_kind_of_pixels_is_kept_and_can_become_a_jpeg(
     assert np.abs(source - copy).mean() < 10  # of 255; noise is what a JPEG keeps least
 
 
-def test_transparency_becomes_white_in_a_jpeg() -> None:
-    data = encode(Image.new("RGBA", (90, 70), (255, 0, 0, 0)), "PNG")
-    assert opened(validate(data, LIMITS, file_format=JPEG)).getpixel((40, 40)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_counts(image_format: str) -> None:
-    frames = [Image.new("RGB", (60, 50), colour) for colour in ("red", "lime", "blue")]
-    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
-    kept = validate(data, LIMITS)
-    assert (kept.data, kept.format) == (data, image_format)
-    red, green, blue = opened(validate(data, LIMITS, file_format=JPEG)).getpixel((30, 25))
-    assert red > 200 > 50 > max(green, blue)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -226,27 +208,6 @@ def test_a_turned_photo_has_the_size_that_is_seen(orientation: int) -> None:
         seen = images.decode(data, image_size=(40, 40)).pixels.astype(int)
         again = images.decode(written.data, image_size=(40, 40)).pixels.astype(int)
         assert np.abs(seen - again).mean() < 8
-
-
-@pytest.mark.parametrize(
-    ("size", "max_side", "expected"),
-    [
-        ((400, 300), 200, (200, 150)),
-        ((300, 400), 200, (150, 200)),
-        ((200, 150), 200, (200, 150)),
-        ((201, 150), 200, (200, 149)),
-        ((1000, 333), 100, (100, 33)),
-    ],
-)
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
-def test_no_side_is_longer_than_asked_for(
-    size: tuple[int, int], max_side: int, expected: tuple[int, int], image_format: str
-) -> None:
-    candidate = validate(draw(2, image_format, size), LIMITS, max_side=max_side)
-    assert (candidate.width, candidate.height) == opened(candidate).size == expected
-    is_scaled = size != expected
-    assert candidate.format == ("JPEG" if is_scaled else image_format)
-    assert bool(candidate.source_sha256) == is_scaled
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
@@ -279,9 +240,7 @@ def test_the_fingerprint_is_that_of_what_came() -> None:
     assert validate(draw(5), LIMITS).fingerprint != kept.fingerprint
 
 
-def test_every_error_has_a_reason_of_its_own() -> None:
-    class NewError(ImageError):
-        pass
-
-    assert reason_of(NewError("x")) == "damaged"
-    assert reason_of(ImageError("x", "a.jpg")) == "damaged"
+def test_every_error_of_decoding_has_a_reason_of_its_own() -> None:
+    slugs = {kind.slug for kind in ImageError.__subclasses__()} - {UnreadableImageError.slug}
+    assert slugs == UNUSABLE_REASONS.keys()
+    assert len(set(UNUSABLE_REASONS.values())) == len(slugs)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fake_bing import FakeBing, draw
 from filling import images_in
 from PIL import Image
@@ -111,31 +110,3 @@ def test_a_fraction_splits_and_a_rerun_moves_nothing(
     assert (len(images_in(train)), len(images_in(validation))) == (42, 14)
     assert all(path.read_bytes() == data for path, data in before.items())
     assert fingerprints.near_pairs(prints_of(train) + prints_of(validation)) == []
-
-
-def test_an_image_of_another_split_is_left_out_of_any_class(
-    bing: FakeBing, start: Start, tmp_path: Path
-) -> None:
-    bing.add("/a.jpg", draw(0))
-    assert start("-s", "x", "-o", "data/train/menu", "--limit", "1") == 0
-    bing.items.clear()
-    bing.add("/again.jpg", draw(0))
-    bing.add("/copy.png", copy_of(0))
-    bing.add("/b.jpg", draw(1))
-    assert start("-s", "x", "-o", "data/validation/not-menu", "--limit", "2") == 3
-    (kept,) = images_in(tmp_path / "data/validation/not-menu")
-    assert kept.read_bytes() == draw(1)
-
-
-def test_an_image_of_another_class_is_kept_with_a_warning(
-    bing: FakeBing,
-    start: Start,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    bing.add("/a.jpg", draw(0))
-    assert start("-s", "x", "-o", "data/train/menu", "--limit", "1") == 0
-    capsys.readouterr()
-    bing.items[0]["murl"] = bing.add("/copy.png", copy_of(0))
-    assert start("-s", "x", "-o", "data/train/not-menu", "--limit", "1") == 0
-    assert "other classes" in capsys.readouterr().err

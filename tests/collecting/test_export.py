@@ -13,9 +13,7 @@ from fake_bing import draw
 from imagesieve import images
 from imagesieve.collecting import export
 from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.download_history import failed_results
-from imagesieve.collecting.journal import JOURNAL_NAME, last_entries
-from imagesieve.errors import UsageError
+from imagesieve.collecting.journal import JOURNAL_NAME, failed_results, last_entries
 
 URL = "http://images.example/{}.jpg"
 
@@ -73,13 +71,6 @@ def test_journals_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
         tmp_path / name / JOURNAL_NAME for name in ("a/train/y", "b", "b/validation/x")
     ]
     assert export.journals(tmp_path / "b/validation/x") == [folders[1] / JOURNAL_NAME]
-
-
-def test_a_folder_without_journal_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no journal"):
-        export.journals(tmp_path)
-    with pytest.raises(UsageError, match="is not a folder"):
-        export.journals(tmp_path / "none")
 
 
 def test_the_last_line_about_a_url_counts(downloaded: Downloaded) -> None:

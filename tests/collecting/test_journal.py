@@ -93,10 +93,6 @@ def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
     assert urls_of(tmp_path) == ["http://h/1", "http://h/3"]
 
 
-def test_no_journal_has_no_lines(tmp_path: Path) -> None:
-    assert entries_of(tmp_path / "nowhere") == []
-
-
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     with open_journal(tmp_path) as one:
 
@@ -115,12 +111,6 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     for thread in range(16):  # and each thread's lines in its order
         own = [url for url in urls if url.startswith(f"{thread} ")]
         assert own == [f"{thread} {number}" for number in range(100)]
-
-
-def test_a_line_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
-    with open_journal(tmp_path) as one:
-        one.add({"url": "http://h/1", "status": KEPT})
-        assert urls_of(tmp_path) == ["http://h/1"]
 
 
 def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
@@ -203,13 +193,6 @@ def test_nothing_tried_leaves_what_others_put_there(
     assert [path.name for path in folder.glob("*")] == left
 
 
-def test_an_old_journal_stays_though_nothing_was_added(tmp_path: Path) -> None:
-    keep(tmp_path, "http://h/1")
-    with open_journal(tmp_path):
-        pass
-    assert urls_of(tmp_path) == ["http://h/1"]
-
-
 def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
     keep(tmp_path, "http://h/1")
     with pytest.raises(TypeError), open_journal(tmp_path) as one:
@@ -233,12 +216,6 @@ def test_a_folder_that_opening_fails_for_is_not_locked(
         with pytest.raises(OutputError, match="permission is denied"), failing:
             pass
     with open_journal(tmp_path):
-        pass
-
-
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
-    (tmp_path / "class").write_text("a file")
-    with pytest.raises(OutputError, match="class"), open_journal(tmp_path / "class"):
         pass
 
 

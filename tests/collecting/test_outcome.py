@@ -148,10 +148,6 @@ def test_table_fits_a_terminal(count: int) -> None:
     assert numbers, "no number is broken in two"
 
 
-def test_names_in_the_table_are_text_not_markup() -> None:
-    assert "[red]x[/red]_:smile:" in summary_table([done(NAMES[3])])
-
-
 def test_progress_is_shown_in_counts_and_a_rate() -> None:
     outcome = done(
         kept=250, before=3, found=1200, duplicates=100, near_duplicates=20, failed=FAILED

@@ -129,13 +129,6 @@ def test_a_busy_host_delays_no_other() -> None:
     assert waiting.take() == ("three", "http://slow/")
 
 
-def test_two_ports_are_two_hosts() -> None:
-    waiting = throttle(1, 60.0)
-    waiting.put(1, "http://h:1/")
-    waiting.put(2, "http://h:2/")
-    assert {waiting.take(), waiting.take()} == {(1, "http://h:1/"), (2, "http://h:2/")}
-
-
 def test_many_jobs_of_one_host_cost_little_time() -> None:
     waiting = throttle(2, 1e-4)
     for number in range(4000):
@@ -301,15 +294,6 @@ def test_a_visit_keeps_the_pause() -> None:
     waiting.put(1, "http://a/")
     waiting.take()
     assert time.monotonic() - start >= 0.15
-
-
-def test_a_failed_visit_gives_the_host_back() -> None:
-    waiting = throttle(1, 0.0)
-    for _ in range(3):
-        with pytest.raises(KeyError), waiting.visit("http://a/"):
-            raise KeyError
-    waiting.put(7, "http://a/")
-    assert waiting.take() == (7, "http://a/")
 
 
 def test_one_more_request_keeps_the_pause_without_another_place() -> None:

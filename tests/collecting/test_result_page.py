@@ -332,7 +332,7 @@ def noise(dice: random.Random) -> str:
     return "".join([*parts, letters])
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_text_never_makes_the_reader_fail(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(50):
@@ -341,7 +341,7 @@ def test_random_text_never_makes_the_reader_fail(seed: int) -> None:
             assert urls.normalize(result.url) == result.url
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_good_items_survive_random_text_between_them(seed: int) -> None:
     dice = random.Random(seed)
     urls = [f"http://h.example/{number}.jpg?a=1&b={number}" for number in range(5)]
@@ -351,7 +351,7 @@ def test_good_items_survive_random_text_between_them(seed: int) -> None:
         assert set(urls) <= set(urls_of(page + noise(dice)))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_page_cut_or_overwritten_anywhere_gives_what_is_whole(seed: int) -> None:
     dice = random.Random(seed)
     urls = [f"http://h.example/{number}.jpg" for number in range(6)]
@@ -365,7 +365,7 @@ def test_page_cut_or_overwritten_anywhere_gives_what_is_whole(seed: int) -> None
         assert len(set(urls) & set(urls_of(overwritten))) >= len(urls) - 2
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_bytes_never_make_the_reader_fail(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(20):

@@ -86,9 +86,11 @@ def test_body_that_is_opted_out_is_not_read(
     bing: FakeBing, fetcher: Fetcher, lines: list[tuple[str, str]]
 ) -> None:
     bing.routes["/a"] = send_in_parts(LARGE, lines)
-    settings = FetchSettings(allow_private_hosts=True, max_bytes=2 * len(LARGE))
+    settings = FetchSettings(
+        allow_private_hosts=True, max_bytes=2 * len(LARGE), check=RobotsPolicy().check_headers
+    )
     with pytest.raises(FetchError) as caught:
-        fetcher.fetch(f"{bing.url}/a", check=RobotsPolicy().check_headers, settings=settings)
+        fetcher.fetch(f"{bing.url}/a", settings=settings)
     assert (caught.value.reason, caught.value.is_passing) == ("opted out", False)
     end = time.monotonic() + 5.0
     while not bing.visits[0].ended and time.monotonic() < end:
@@ -98,7 +100,8 @@ def test_body_that_is_opted_out_is_not_read(
 
 def test_body_that_only_another_agent_may_not_use_is_read(bing: FakeBing, fetcher: Fetcher) -> None:
     bing.routes["/a"] = send_in_parts(bytes(2**20), [("X-Robots-Tag", "otherbot: noai")])
-    assert len(fetcher.fetch(f"{bing.url}/a", check=RobotsPolicy().check_headers).body) == 2**20
+    settings = FetchSettings(allow_private_hosts=True, check=RobotsPolicy().check_headers)
+    assert len(fetcher.fetch(f"{bing.url}/a", settings=settings).body) == 2**20
 
 
 def test_host_is_left_alone_after_three_opt_outs() -> None:
@@ -184,15 +187,18 @@ def test_five_redirects_to_robots_are_followed(
     assert RobotsPolicy().allows(f"{bing.url}/a", fetcher) == is_allowed
 
 
-def test_of_a_huge_file_the_start_counts(bing: FakeBing, fetcher: Fetcher) -> None:
+def test_of_a_huge_file_the_start_counts(
+    bing: FakeBing, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = b"User-agent: *\nDisallow: /first\nDisallow: /cut-here\n"
     bing.robots["127.0.0.1"] = send(start + b"# more\n" * 10**6 + b"Disallow: /last\n")
-    robots = RobotsPolicy(robots_bytes=start.index(b"-here"))
-    assert not robots.allows(f"{bing.url}/first", fetcher)
-    assert robots.allows(f"{bing.url}/cut-and-dried", fetcher)  # no half of a line
     whole = RobotsPolicy()
     assert not whole.allows(f"{bing.url}/cut-here", fetcher)
     assert whole.allows(f"{bing.url}/last", fetcher)
+    monkeypatch.setattr("imagesieve.collecting.robots._MAX_BYTES", start.index(b"-here"))
+    robots = RobotsPolicy()
+    assert not robots.allows(f"{bing.url}/first", fetcher)
+    assert robots.allows(f"{bing.url}/cut-and-dried", fetcher)  # no half of a line
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\xe2\x80\xa8"], ids=["LF", "CR", "LS"])

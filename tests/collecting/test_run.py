@@ -50,7 +50,7 @@ def journal_of(folder: Path) -> list[Entry]:
     return list(read_entries(folder / JOURNAL_NAME))
 
 
-@pytest.mark.parametrize("limit", [1, 7, 35, 36, 50, 1000])
+@pytest.mark.parametrize("limit", [1, 7, 35, 36, 120])
 def test_limit_is_exact(bing: FakeBing, run: Run, tmp_path: Path, limit: int) -> None:
     bing.add_images(limit + 30)
     done = run(limit)
@@ -166,13 +166,6 @@ def test_rerun_with_a_larger_limit_fetches_only_the_rest(bing: FakeBing, run: Ru
     assert sorted(bing.image_requests) == sorted(f"/{number}.jpg" for number in range(20, 30))
 
 
-def test_lower_limit_deletes_nothing(bing: FakeBing, run: Run, tmp_path: Path) -> None:
-    bing.add_images(5)
-    run(5)
-    assert run(2).exit_code == 0
-    assert len(images_in(tmp_path / "class")) == 5
-
-
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x" * 99)])
 def test_lost_or_damaged_file_is_fetched_again(
     bing: FakeBing, run: Run, tmp_path: Path, damage: Callable[[Path], object]
@@ -195,14 +188,6 @@ def test_files_that_are_no_images_are_named_and_left_alone(
     bing.add_images(2)
     assert run(2).unusable == [note]
     assert note.read_text() == "mine"
-
-
-def test_image_on_disk_is_not_saved_again(bing: FakeBing, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "class").mkdir()
-    (tmp_path / "class" / "holiday.jpg").write_bytes(draw(0))
-    bing.add_images(3)
-    done = run(3)
-    assert (done.before, done.kept, done.duplicates) == (1, 2, 1)
 
 
 def test_images_found_before_a_block_are_kept(bing: FakeBing, run: Run) -> None:
@@ -228,20 +213,6 @@ def test_unwritable_folder_ends_the_run_with_its_name(
     bing.add_images(3)
     with pytest.raises(OutputError, match="class"):
         run(3)
-
-
-def test_number_of_threads_is_fixed(bing: FakeBing, run: Run) -> None:
-    seen: list[int] = []
-
-    def watch(handler: object) -> None:
-        seen.append(sum(thread.name.startswith("fetch-") for thread in threading.enumerate()))
-        send(b"", 404)(handler)
-
-    for number in range(60):
-        bing.add(f"/{number}", watch)
-    run(60, threads=4)
-    assert max(seen) == 4
-    assert not [name for name in threading.enumerate() if name.name.startswith("fetch-")]
 
 
 def test_every_later_url_of_a_digest_is_tried_until_one_is_good(bing: FakeBing, run: Run) -> None:
@@ -439,9 +410,10 @@ def test_many_downloads_run_at_once_on_few_threads(bing: FakeBing, run: Run) -> 
     ours = {name for name in names if "process_request_thread" not in name}
     servers = {name for name in ours if "serve_forever" in name}
     assert len(ours - servers - before) <= 32 + 4
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch-")]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_bytes_are_never_kept(bing: FakeBing, run: Run, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     for number in range(40):

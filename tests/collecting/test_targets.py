@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from filling import one_folder, split
+from filling import split
 
 from imagesieve.collecting.options import _distinct
-from imagesieve.collecting.targets import Side, neighbours
+from imagesieve.collecting.targets import neighbours
 from imagesieve.errors import UsageError
 
 
@@ -32,12 +32,6 @@ def test_a_limit_is_shared_out(
         tmp_path / "validation" / "x",
     ]
     assert target.validation_fraction == sizes[1] / limit
-
-
-def test_one_folder_has_no_validation(tmp_path: Path) -> None:
-    target = one_folder(tmp_path, 7)
-    assert (target.limit, target.validation_fraction) == (7, 0.0)
-    assert target.sides == (Side(tmp_path, 7),)
 
 
 def test_neighbours_are_the_other_classes_of_every_split(

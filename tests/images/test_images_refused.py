@@ -82,11 +82,6 @@ def test_an_image_cut_anywhere_before_its_last_pixels_is_refused(image_format: s
             images.decode(data[: len(data) * part // 20])
 
 
-def test_bytes_have_no_name_in_errors() -> None:
-    with pytest.raises(errors.EmptyImageError, match=r"^the image is empty"):
-        images.decode(b"")
-
-
 def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "missing.jpg", "No such file"),
@@ -165,11 +160,3 @@ def test_random_bytes_behind_any_magic_raise_nothing_but_image_errors() -> None:
         start = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF1234WEBP", b"BM"]
         with pytest.raises(ImageError):
             images.decode(start[turn % 6] + random.bytes(int(random.integers(1, 400))))
-
-
-def test_pillow_is_never_told_to_accept_truncated_files() -> None:
-    from PIL import ImageFile
-
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
-    with pytest.raises(errors.TruncatedImageError):
-        images.decode(JPEG[:-2], image_size=(8, 8))

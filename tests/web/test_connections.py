@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,28 @@ from typing import Any
 import pytest
 import urllib3
 from tls_host import LOCALHOST, speaking_tls, trusting
-from web_host import WebHost, later, send
+from web_host import WebHost, send
 
 from imagesieve.web import urls
-from imagesieve.web.connections import Connection, Deadlines, open_response
+from imagesieve.web.connections import Connection, open_response
 from imagesieve.web.urls import FetchError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 
-deadlines = Deadlines()
+
+def new_connection(connect_seconds: float = 5.0, total_seconds: float = 5.0) -> Connection:
+    return Connection(
+        connect_seconds=connect_seconds,
+        read_seconds=10.0,
+        total_seconds=total_seconds,
+        allow_private=True,
+    )
 
 
 def fetch(url: str, connect_seconds: float = 5.0, total_seconds: float = 5.0) -> bytes:
-    connection = Connection(connect_seconds, allow_private=True)
+    connection = new_connection(connect_seconds, total_seconds)
     try:
-        with (
-            deadlines.limit(connection, total_seconds),
-            open_response(urls.parse(url), {}, connection, read_seconds=10.0) as answer,
-        ):
+        with open_response(urls.parse(url), {}, connection) as answer:
             return answer.read()
     except (OSError, urllib3.exceptions.HTTPError):
         connection.check(urls.parse(url))  # raises FetchError if the deadline was the cause
@@ -137,74 +140,10 @@ def test_connection_that_was_cut_during_a_slow_look_up_connects_to_nothing(
     look_up, mine = socket.getaddrinfo, new_connection()
 
     def slow(*arguments: Any, **options: Any) -> Any:
-        mine.cut("timeout")
+        mine.cut()
         return look_up(*arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it connected"))
-    with pytest.raises(FetchError, match="timeout"):
+    with pytest.raises(FetchError, match="stopped"):
         mine.open(urls.parse(host.url))
-
-
-def num_deadline_threads() -> int:
-    return [thread.name for thread in threading.enumerate()].count("deadlines")
-
-
-def test_many_downloads_share_one_deadline_thread(host: WebHost) -> None:
-    host.routes["/a"] = later(send(b"yes"), 0.2)
-    fetch(f"{host.url}/a")
-    num_before = num_deadline_threads()
-    bodies: list[bytes] = []
-    workers = [
-        threading.Thread(target=lambda: bodies.append(fetch(f"{host.url}/a"))) for _ in range(12)
-    ]
-    for worker in workers:
-        worker.start()
-    num_meanwhile = num_deadline_threads()
-    for worker in workers:
-        worker.join()
-    assert num_meanwhile == num_before
-    assert bodies == [b"yes"] * 12
-
-
-def new_connection() -> Connection:
-    return Connection(1.0, allow_private=True)
-
-
-def wait_for_cut(cut: Connection) -> str:
-    end = time.monotonic() + 5.0
-    while not cut.cut_reason and time.monotonic() < end:
-        time.sleep(0.005)
-    return cut.cut_reason
-
-
-def test_each_connection_is_cut_at_its_own_deadline() -> None:
-    deadlines = Deadlines()
-    late, soon = new_connection(), new_connection()
-    with deadlines.limit(late, 60.0), deadlines.limit(soon, 0.05):
-        assert (wait_for_cut(soon), late.cut_reason) == ("timeout", "")
-
-
-def test_connection_whose_download_has_ended_is_left_alone() -> None:
-    deadlines = Deadlines()
-    ended, other = new_connection(), new_connection()
-    with deadlines.limit(ended, 0.05):
-        pass
-    with deadlines.limit(other, 0.1):
-        assert wait_for_cut(other) == "timeout"
-    assert ended.cut_reason == ""
-
-
-def test_sleeping_deadlines_wake_for_a_new_connection() -> None:
-    deadlines = Deadlines()
-    for _ in range(2):
-        mine = new_connection()
-        with deadlines.limit(mine, 0.02):
-            assert wait_for_cut(mine) == "timeout"
-
-
-def test_first_reason_for_a_cut_stays() -> None:
-    mine = new_connection()
-    mine.cut("stopped")
-    mine.cut("timeout")
-    assert mine.cut_reason == "stopped"

@@ -58,11 +58,7 @@ _DEFAULT_LANGUAGE = "en-US"
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """The options of a query besides its words. Empty text leaves the choice to Bing.
-
-    Raises:
-        UsageError: a value is not one of the choices.
-    """
+    """The options of a query besides its words. Empty text leaves the choice to Bing."""
 
     safe_search: str = "moderate"  # a key of `SAFE_SEARCH`
     market: str = ""  # language and country, such as "de-AT"
@@ -89,24 +85,14 @@ class SearchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """Search words with their options.
-
-    Raises:
-        UsageError: there are no words, or they are not text.
-    """
-
     text: str
     options: SearchOptions = dataclasses.field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise UsageError("The search words are empty: write some words to search for.")
-        try:
-            self.text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"The search words {self.text!a} are not valid UTF-8: use that encoding."
-            ) from error
+        if "\0" in self.text or self.text != self.text.encode(errors="replace").decode():
+            raise UsageError(f"The search words {self.text!a} are not text: write them in UTF-8.")
 
 
 def page_url(base_url: str, query: Query, first: int) -> str:

@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
@@ -25,7 +25,7 @@ from imagesieve.collecting.bing.queries import Query, page_headers, page_url
 from imagesieve.collecting.bing.result_page import ResultPage, SearchResult, decode_page, parse_page
 from imagesieve.errors import UsageError
 from imagesieve.web import urls
-from imagesieve.web.connections import Connection, http_connection
+from imagesieve.web.connections import CheckedConnection, Connection
 from imagesieve.web.fetch import Fetched, Fetcher, FetchError, FetchSettings
 from imagesieve.web.urls import ParsedUrl
 
@@ -44,7 +44,6 @@ _MAX_IDLE_PAGES = 2  # pages in a row without a new image; Bing repeats its last
 _MAX_PAGE_BYTES = 8 * 2**20
 _MAX_RETRY_AFTER = 30.0  # seconds; a server may ask for hours
 _PAGE_SECONDS = 1.0
-_PAGE_SUFFIXES = (".html", ".htm")
 _DICE = random.SystemRandom()  # for pauses only, which no result depends on
 
 _log = logging.getLogger(__name__)
@@ -61,18 +60,11 @@ class ImageSearch:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Build a search.
+        """Prepare to ask the server at `base_url`; UsageError if it cannot be one.
 
-        Args:
-            base_url: the server, before `/images/async`.
-            seconds_between_pages: least time from the end of one page to the request of the next,
-                to which chance adds up to a half; a retry waits 2, then 4 times as long. None: 1,
-                or 0 on this machine.
-            clock: returns the time in seconds.
-            wait: waits for an event, for at most so many seconds of `clock`.
-
-        Raises:
-            UsageError: `base_url` cannot be one.
+        From the end of one page to the request of the next, `seconds_between_pages` go by (1 if it
+        is None, or 0 on this machine), to which chance adds up to a half; before a retry 2, then 4
+        times as many. `wait` waits for an event, at most so many seconds of `clock`.
         """
         host = _base_host(base_url)
         if not host:
@@ -84,7 +76,6 @@ class ImageSearch:
         self._clock = clock
         self._wait_for = wait
         self._last_page_at = float("-inf")
-        self._lock = threading.Lock()  # guards `_fetcher`
         self._fetcher = self._new_fetcher()  # of all `results` until the next `cut`
 
     def results(self, query: Query) -> Iterator[SearchResult]:
@@ -96,13 +87,11 @@ class ImageSearch:
             BlockedError, MarkupChangedError, NetworkDownError: see there.
             SearchError: there was no result page for another reason.
         """
-        with self._lock:
-            return self._results(query, self._fetcher)
+        return self._results(query, self._fetcher)
 
     def cut(self) -> None:
         """End every `results` that was called so far, without an error, amid a page if need be."""
-        with self._lock:
-            fetcher, self._fetcher = self._fetcher, self._new_fetcher()
+        fetcher, self._fetcher = self._fetcher, self._new_fetcher()
         fetcher.stop()
 
     def _new_fetcher(self) -> Fetcher:
@@ -114,16 +103,17 @@ class ImageSearch:
         return Fetcher(settings, _open_response)
 
     def _results(self, query: Query, fetcher: Fetcher) -> Iterator[SearchResult]:
-        deduplicator = _Deduplicator(query)
+        seen: set[str] = set()
         first, num_idle = 1, 0
         for _ in range(_MAX_PAGES):
             page = self._read_page(query, first, fetcher)
             if page is None:
                 return
-            new = deduplicator.new(page.results)
+            new = _new_results(page, query, seen)
             yield from itertools.takewhile(lambda _: not fetcher.stopped.is_set(), new)
             num_idle = 0 if new else num_idle + 1
-            first = _next_first(page, first)
+            ahead = page.next_first or 0  # as the page says
+            first = ahead if ahead > first else first + page.num_items
             if not page.num_items or num_idle == _MAX_IDLE_PAGES or first > _MAX_FIRST:
                 return
 
@@ -170,96 +160,80 @@ class SavedPages:
     """Result pages that were saved from a browser, for people whom Bing does not answer."""
 
     def __init__(self, path: Path) -> None:
-        """Find the pages: one file, or all *.html and *.htm of a folder in the order of names.
-
-        Raises:
-            UsageError: there are none.
-        """
+        """Find the pages: one file, or all *.html and *.htm of a folder in the order of names."""
         self._path = path
-        self._files = _page_files(path)
-        self._is_cut = threading.Event()
+        pages = [file for file in path.glob("*") if file.suffix.lower() in (".html", ".htm")]
+        self._files = sorted(file for file in (*pages, path) if file.is_file())
+        if not self._files:
+            raise UsageError(
+                f"{path} is neither a saved result page nor a folder of them (*.html or *.htm)"
+            )
 
     def results(self, query: Query) -> Iterator[SearchResult]:
-        """Yield each image of all pages once, whatever the query, until `cut` is called.
+        """Yield each image of all pages once, whatever the query.
 
         Raises:
             MarkupChangedError: nothing can be read in any page.
-            UsageError: a file cannot be opened.
         """
-        return self._results(query, self._is_cut)
-
-    def cut(self) -> None:
-        self._is_cut.set()
-        self._is_cut = threading.Event()
-
-    def _results(self, query: Query, is_cut: threading.Event) -> Iterator[SearchResult]:
-        deduplicator = _Deduplicator(query)
+        seen: set[str] = set()
         for file in self._files:
-            new = deduplicator.new(parse_page(_read_file(file)).results)
-            yield from itertools.takewhile(lambda _: not is_cut.is_set(), new)
-            if is_cut.is_set():
-                return
-        if not deduplicator.num_passed:
+            yield from _new_results(parse_page(_read_file(file)), query, seen)
+        if not seen:
             raise MarkupChangedError(
                 f"Nothing can be read in {self._path}: save pages of Bing's image search there, "
                 "from a browser and as HTML.",
                 _read_file(self._files[0]),
             )
 
+    def cut(self) -> None:
+        """Do nothing, as `results` never waits; see `ImageSearch.cut`."""
 
-class _Deduplicator:
-    """Lets each image of a query through once, and numbers them."""
 
-    def __init__(self, query: Query) -> None:
-        self.num_passed = 0
-        self._words = query.text
-        self._seen: set[str] = set()
-
-    def new(self, results: Iterable[SearchResult]) -> list[SearchResult]:
-        """Return those whose URL is new; another one of the same image may be of use too."""
-        new = []
-        for result in results:
-            if result.url not in self._seen:
-                self.num_passed += 1
-                new.append(dataclasses.replace(result, query=self._words, rank=self.num_passed))
-            self._seen.add(result.url)
-        return new
+def _new_results(page: ResultPage, query: Query, seen: set[str]) -> list[SearchResult]:
+    """Return what has a new URL, numbered; another URL of the same image may be of use too."""
+    new = []
+    for result in page.results:
+        if result.url not in seen:
+            seen.add(result.url)
+            new.append(dataclasses.replace(result, query=query.text, rank=len(seen)))
+    return new
 
 
 class _Adapter(HTTPAdapter):
     """Has `requests` send over a connection that is checked, pinned and can be cut."""
 
-    def __init__(self, url: ParsedUrl, connection: Connection, read_seconds: float) -> None:
+    def __init__(self, pool: urllib3.HTTPConnectionPool) -> None:
         super().__init__()
-        self._pool = urllib3.HTTPConnectionPool(url.host, url.port)
-        # urllib3 makes its connections by this class alone; ours is opened and checked already.
-        self._pool.ConnectionCls = lambda **_: http_connection(  # type: ignore[assignment]
-            url, connection, read_seconds
-        )
+        self._pool = pool
 
     def get_connection_with_tls_context(
         self, *_: object, **__: object
     ) -> urllib3.HTTPConnectionPool:
         return self._pool  # whose connections take care of TLS by themselves
 
-    def close(self) -> None:
-        self._pool.close()
-        super().close()
-
 
 @contextlib.contextmanager
 def _open_response(
-    url: ParsedUrl, headers: dict[str, str], connection: Connection, read_seconds: float
+    url: ParsedUrl, headers: dict[str, str], connection: Connection
 ) -> Iterator[urllib3.BaseHTTPResponse]:
     """Send a GET request through `requests`; as `web.connections.open_response`."""
     with contextlib.ExitStack() as stack:
         stack.callback(connection.release)
+        pool = stack.enter_context(urllib3.HTTPConnectionPool(url.host, url.port))
+        # urllib3 makes its connections by this class alone; ours is opened and checked already.
+        pool.ConnectionCls = lambda **_: CheckedConnection(  # type: ignore[assignment]
+            url, connection
+        )
         session = stack.enter_context(requests.Session())
         session.trust_env = False  # a proxy from the environment would look names up by itself
-        session.mount(f"{url.scheme}://", _Adapter(url, connection, read_seconds))
+        session.mount(f"{url.scheme}://", _Adapter(pool))
         try:
             response = session.get(
-                url.text, headers=headers, stream=True, allow_redirects=False, timeout=read_seconds
+                url.text,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=connection.read_seconds,
             )
         except requests.RequestException as error:
             raise _innermost(error) from error
@@ -274,12 +248,6 @@ def _innermost(error: Exception) -> Exception:
     return error if inner is None else _innermost(inner)
 
 
-def _next_first(page: ResultPage, first: int) -> int:
-    if page.next_first is not None and page.next_first > first:
-        return page.next_first
-    return first + page.num_items
-
-
 def _base_host(url: str) -> str:
     """Return the host of a base URL, "" if it cannot be one."""
     try:
@@ -287,17 +255,6 @@ def _base_host(url: str) -> str:
     except FetchError:
         return ""
     return "" if "?" in parsed.target or not parsed.port else parsed.host
-
-
-def _page_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    pages = (file for file in path.glob("*") if file.suffix.lower() in _PAGE_SUFFIXES)
-    if files := sorted(file for file in pages if file.is_file()):
-        return files
-    raise UsageError(
-        f"{path} is neither a saved result page nor a folder of them (*.html or *.htm)"
-    )
 
 
 def _read_file(path: Path) -> str:
