@@ -25,14 +25,11 @@ def timestamp() -> str:
 
 
 def start_logging(script: str, *, quiet: bool = False, folder: Path = LOG_FOLDER) -> Path:
-    """Send the package's log lines to standard error and to a new file.
+    """Send the package's log lines to standard error and to a new file, and return its path.
 
     The file gets everything from DEBUG up with times; standard error gets INFO and above, or
-    WARNING and above when `quiet`. Standard output is left to data. A file that has grown to
-    `MAX_FILE_BYTES` is put aside as `.log.1` and so on, of which `NUM_OLDER_FILES` are kept.
-
-    Returns:
-        the path of the log file.
+    WARNING and above when `quiet`. A file that has grown to `MAX_FILE_BYTES` is put aside as
+    `.log.1` and so on, of which `NUM_OLDER_FILES` are kept.
 
     Raises:
         OutputError: the folder or the file cannot be written.

@@ -60,7 +60,6 @@ def open_search(options: argparse.Namespace) -> "ImageSearch | SavedPages":
 
 
 def collect_settings(options: argparse.Namespace) -> "CollectSettings":
-    from imagesieve.collecting.politeness import PolitenessSettings
     from imagesieve.collecting.targets import CollectSettings
     from imagesieve.web.fetch import FetchSettings
 
@@ -68,7 +67,6 @@ def collect_settings(options: argparse.Namespace) -> "CollectSettings":
     return CollectSettings(
         **_fields(CollectSettings, options),
         fetch=FetchSettings(**_fields(FetchSettings, options), max_bytes=max_bytes),
-        politeness=PolitenessSettings(**_fields(PolitenessSettings, options)),
     )
 
 

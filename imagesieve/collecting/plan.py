@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -24,8 +24,6 @@ from imagesieve.collecting.bing.queries import Query, SearchOptions
 from imagesieve.collecting.targets import TRAIN, VALIDATION, Side, Target, validation_share
 from imagesieve.errors import UsageError
 
-DEFAULT_LIMIT = 100  # images of a class, unless the plan says otherwise
-
 _MAX_BYTES = 2**20
 
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -34,7 +32,7 @@ _Kind = TypeVar("_Kind")
 
 
 class _Sizes(msgspec.Struct, kw_only=True):
-    limit: _Count | None = None
+    limit: _Count = 100  # images of a class
     train_limit: _Count | None = None
     validation_limit: _Count | None = None
     validation_fraction: Annotated[float, Meta(gt=0, lt=1)] | None = None
@@ -50,15 +48,10 @@ class _Class(_Sizes, kw_only=True):
     validation_queries: Annotated[list[_Text], Meta(min_length=1)] = []
 
 
+_ALTERNATIVES = (("limit", "train_limit"), ("validation_limit", "validation_fraction"))
 _OPTIONS = [field.name for field in dataclasses.fields(SearchOptions)]
 _TOP_KEYS = [*_Top.__struct_encode_fields__, *_OPTIONS]
 _CLASS_KEYS = [*_Class.__struct_encode_fields__, *_OPTIONS]
-
-
-class _Size(NamedTuple):
-    key: str
-    value: Any
-    text: str  # as errors show it
 
 
 def read_plan(path: Path, output: Path | None = None) -> list[Target]:
@@ -76,7 +69,6 @@ def read_plan(path: Path, output: Path | None = None) -> list[Target]:
     with _at(str(path)):
         _check_keys(values, _TOP_KEYS, _CLASS_KEYS, "belongs to a class: write it in [class.NAME]")
         top = _convert(values, _Top)
-        _only_one_size(top)
         _convert(values, SearchOptions)
         folder = output or _folder(top.output)
         if not top.classes:
@@ -89,8 +81,9 @@ def read_plan(path: Path, output: Path | None = None) -> list[Target]:
             if not isinstance(fields, dict):
                 raise UsageError(f"it is not a table: write [class.{name}], its queries below.")
             _check_keys(fields, _CLASS_KEYS, _TOP_KEYS, "belongs at the top, above the classes")
-            options = _convert({**values, **fields}, SearchOptions)
-            targets += _targets(name, _convert(fields, _Class), top, options, folder)
+            merged = {**_inherited(values, fields), **fields}
+            options = _convert(merged, SearchOptions)
+            targets += _targets(name, _convert(merged, _Class), options, folder)
     return targets
 
 
@@ -136,6 +129,15 @@ def _check_keys(
         near = difflib.get_close_matches(key.replace("-", "_").lower(), keys, n=1)
         known = f"{near[0]} is the nearest one." if near else f"the keys are {', '.join(keys)}."
         raise UsageError(f"unknown key {key!r}: {known}")
+    for pair in _ALTERNATIVES:
+        if values.keys() >= set(pair):
+            raise UsageError(f"{' and '.join(pair)} contradict each other: keep one of them.")
+
+
+def _inherited(top: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands at the top, save the alternatives to what the class says."""
+    replaced = {key for pair in _ALTERNATIVES if fields.keys() & set(pair) for key in pair}
+    return {key: value for key, value in top.items() if key not in replaced}
 
 
 def _convert(values: Mapping[str, Any], kind: type[_Kind]) -> _Kind:
@@ -171,12 +173,10 @@ def _check_name(name: str, taken: dict[str, str]) -> None:
         raise UsageError(f"it differs from {other!r} only in case, so both may be one folder.")
 
 
-def _targets(
-    name: str, values: _Class, top: _Top, options: SearchOptions, output: Path
-) -> Iterator[Target]:
+def _targets(name: str, values: _Class, options: SearchOptions, output: Path) -> Iterator[Target]:
     queries = _queries("queries", values.queries, options)
     own_queries = _queries("validation_queries", values.validation_queries, options)
-    num_train, num_validation = _sizes(values, top)
+    num_train, num_validation = _sizes(values)
     train = Side(output / TRAIN / name, num_train)
     validation = Side(output / VALIDATION / name, num_validation)
     if both := set(queries) & set(own_queries):
@@ -201,35 +201,18 @@ def _queries(key: str, texts: list[str], options: SearchOptions) -> tuple[Query,
     return queries
 
 
-def _sizes(values: _Class, top: _Top) -> tuple[int, int]:
+def _sizes(values: _Class) -> tuple[int, int]:
     """Return the images for training and those for validation; 0 if these are not mentioned."""
-    own, above = _only_one_size(values), _only_one_size(top)
-    total = own[0] or above[0] or _Size("limit", DEFAULT_LIMIT, f"limit = {DEFAULT_LIMIT}")
-    share = own[1] or above[1]
-    if share is None:
-        return total.value, 0
-    is_fraction = share.key == "validation_fraction"
-    if total.key == "train_limit":
-        if is_fraction:
+    limit, share, fraction = values.limit, values.validation_limit, values.validation_fraction
+    if values.train_limit is not None:
+        if fraction is not None:
             raise UsageError(
-                f"{share.text} does not go with {total.text}: write validation_limit instead of "
-                "the fraction, or limit instead of train_limit."
+                "validation_fraction does not go with train_limit: write validation_limit instead "
+                "of the fraction, or limit instead of train_limit."
             )
-        return total.value, share.value
-    num_validation = validation_share(total.value, share.value) if is_fraction else share.value
-    if not 0 < num_validation < total.value:
-        raise UsageError(f"{total.text} is too few for {share.text}: none is left for one side.")
-    return total.value - num_validation, num_validation
-
-
-def _only_one_size(values: _Sizes) -> list[_Size | None]:
-    """Return the total and the share of validation that a table names."""
-    origin = " (at the top)" if isinstance(values, _Top) else ""
-    found: list[_Size | None] = []
-    for keys in (("limit", "train_limit"), ("validation_limit", "validation_fraction")):
-        named = {key: value for key in keys if (value := getattr(values, key)) is not None}
-        if len(named) > 1:
-            raise UsageError(f"{' and '.join(keys)} contradict each other: keep one of them.")
-        sizes = (_Size(key, value, f"{key} = {value}{origin}") for key, value in named.items())
-        found.append(next(sizes, None))
-    return found
+        return values.train_limit, share or 0
+    if fraction is not None:
+        share = validation_share(limit, fraction)
+    if share is not None and not 0 < share < limit:
+        raise UsageError(f"limit = {limit} is too few: validation takes {share} of them.")
+    return limit - (share or 0), share or 0

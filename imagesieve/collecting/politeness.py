@@ -6,7 +6,6 @@ never a worker.
 
 import collections
 import contextlib
-import dataclasses
 import heapq
 import itertools
 import math
@@ -21,13 +20,7 @@ Job = TypeVar("Job")
 Host = tuple[str, int]  # name and port; two ports are two hosts
 
 _VISIT_SECONDS = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class PolitenessSettings:
-    max_connections: int = 2
-    seconds_between_requests: float = 0.1
-    max_failures: int = 5  # in a row, without an answer; then the host counts as down
+_MAX_FAILURES = 5  # in a row, without an answer; then the host counts as down
 
 
 def host_of(url: str) -> Host:
@@ -51,10 +44,13 @@ class HostThrottle(Generic[Job]):
 
     def __init__(
         self,
-        settings: PolitenessSettings | None = None,
+        max_connections: int = 2,
+        seconds_between_requests: float = 0.1,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings = settings or PolitenessSettings()
+        self._max_connections = max_connections
+        self._pause = seconds_between_requests
         self._clock = clock
         self._hosts: dict[Host, _HostState[Job]] = {}
         # Heap of moments at which the first job of a host may start, or a delayed one is put back.
@@ -105,7 +101,7 @@ class HostThrottle(Generic[Job]):
     def is_down(self, url: str) -> bool:
         """Return whether the last requests to the host of `url` all came to nothing."""
         with self._jobs_changed:
-            return self._host(url).num_failures >= self.settings.max_failures
+            return self._host(url).num_failures >= _MAX_FAILURES
 
     def pause(self, url: str) -> None:
         """Wait before one more request to a host that the caller has taken already."""
@@ -113,7 +109,7 @@ class HostThrottle(Generic[Job]):
             host = self._host(url)
             now = self._clock()
             start = max(now, host.free_at)
-            host.free_at = start + self.settings.seconds_between_requests
+            host.free_at = start + self._pause
             self._hosts_changed.wait_for(lambda: self._is_closed, start - now)
 
     @contextlib.contextmanager
@@ -144,7 +140,7 @@ class HostThrottle(Generic[Job]):
         return self._hosts.setdefault(host_of(url), _HostState())
 
     def _enter(self, host: _HostState[Job]) -> bool:
-        most = self.settings.max_connections
+        most = self._max_connections
         with self._hosts_changed:
             host.num_visitors += 1
             is_free = self._hosts_changed.wait_for(
@@ -174,7 +170,7 @@ class HostThrottle(Generic[Job]):
             self._add_event(host.free_at, host)
 
     def _is_free(self, host: _HostState[Job]) -> bool:
-        return host.num_busy + host.num_visitors < self.settings.max_connections
+        return host.num_busy + host.num_visitors < self._max_connections
 
     def _pop_ready(self, now: float) -> tuple[Job, str] | None:
         while self._events and self._events[0][0] <= now:
@@ -193,7 +189,7 @@ class HostThrottle(Generic[Job]):
         if not host.jobs or not self._is_free(host) or host.free_at > now:
             return None
         host.num_busy += 1
-        host.free_at = now + self.settings.seconds_between_requests
+        host.free_at = now + self._pause
         return host.jobs.popleft()
 
     def _wait_for_jobs(self, now: float) -> None:

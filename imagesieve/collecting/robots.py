@@ -15,9 +15,7 @@ from imagesieve.web.urls import Origin
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 # Their values follow a colon, which elsewhere ends the name of the agent that is meant.
-_WITH_VALUE = frozenset(
-    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
-)
+_WITH_VALUE = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 _AGENT = re.compile(r"\s*([a-z][\w.-]*|\*)(?:/[\w.]+)?\s*:", re.IGNORECASE)
 
 _AGENT_LINE = re.compile(r"\s*user[\s-]*agent\b\s*:?(?P<agent>[^#]*)", re.IGNORECASE)
@@ -35,10 +33,7 @@ _NO_RULES = frozenset(
 
 
 def opt_out(headers: Sequence[tuple[str, str]], token: str) -> str:
-    """Return the directive of a header that forbids the agent `token` to use the image, or "".
-
-    A name may come more than once among the headers.
-    """
+    """Return the directive of a header that forbids the agent `token` to use the image, or ""."""
     for name, value in headers:
         if name.lower() == "tdm-reservation" and value.strip() == "1":
             return "tdm-reservation"

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import random
 import threading
 import time
@@ -198,8 +199,7 @@ def _results(
 class _Job:
     result: SearchResult
     num_attempts: int = 0  # requests made so far
-    started: float | None = None  # when a worker took it, by `time.monotonic`; None while it waits
-    waits_for_retry: bool = False  # it failed and will be tried again later
+    counts_until: float = math.inf  # by `time.monotonic`; then it is no help with what is missing
 
 
 class Workers:
@@ -231,7 +231,9 @@ class Workers:
                 before_large=self._await_memory,
             )
         )
-        self._throttle: HostThrottle[_Job] = HostThrottle(settings.politeness)
+        self._throttle: HostThrottle[_Job] = HostThrottle(
+            settings.max_connections, settings.seconds_between_requests
+        )
         self._large = threading.Semaphore(_MAX_LARGE)
         self._own = threading.local()  # `has_large`: a large body of the thread may be in memory
         # Dozens of threads that compute at the same time spend a third of it on handing Python's
@@ -287,7 +289,7 @@ class Workers:
     def _work(self) -> None:
         while (taken := self._throttle.take()) is not None:
             job, url = taken
-            job.started = time.monotonic()
+            job.counts_until = time.monotonic() + _SLOW_SECONDS
             answered, self._own.has_large = None, False
             try:
                 answered = self._deal_with(job)
@@ -327,11 +329,8 @@ class Workers:
         # Half as many again as are missing, since about a third of all links fail; more would
         # only be thrown away. An image that is just being written is not missing any more.
         missing = self._folder.num_missing
-        slow = time.monotonic() - _SLOW_SECONDS
-        num_running = sum(
-            not job.waits_for_retry and (job.started is None or job.started > slow)
-            for job in self._jobs
-        )
+        now = time.monotonic()
+        num_running = sum(job.counts_until > now for job in self._jobs)
         return missing > 0 and num_running < min(4 * self._settings.threads, missing * 3 // 2 + 1)
 
     def _needs_no_request(self, result: SearchResult) -> bool:
@@ -357,7 +356,6 @@ class Workers:
     def _deal_with(self, job: _Job) -> bool | None:
         """Try a job once; returns whether its host answered, None when there was no request."""
         job.num_attempts += 1
-        job.waits_for_retry = False
         status: int | None = 200
         answered: bool | None = True
         try:
@@ -417,8 +415,7 @@ class Workers:
         if not may_pass or pause > _MAX_RETRY_SECONDS or self.over.is_set():
             return False
         with self._changed:
-            job.waits_for_retry = True
-            job.started = None
+            job.counts_until = 0.0
             self._changed.notify_all()
         self._throttle.put(job, job.result.url, pause)
         return True

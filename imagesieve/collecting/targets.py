@@ -5,7 +5,6 @@ from pathlib import Path
 
 from imagesieve.class_folders import is_class_folder
 from imagesieve.collecting.bing.queries import Query
-from imagesieve.collecting.politeness import PolitenessSettings
 from imagesieve.images import DEFAULT_LIMITS, Limits
 from imagesieve.web.fetch import FetchSettings
 
@@ -59,7 +58,8 @@ class CollectSettings:
     retries_failed: bool = False  # also URLs that failed for good in an earlier run
     follows_robots: bool = True  # leaves out what a host's robots.txt forbids
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
-    politeness: PolitenessSettings = dataclasses.field(default_factory=PolitenessSettings)
+    max_connections: int = 2  # to one host
+    seconds_between_requests: float = 0.1  # to one host
     seconds: float | None = None  # what the whole run may take
     quiet: bool = False  # no progress is shown
 

@@ -22,9 +22,8 @@ def further_frames(
 ) -> list[np.ndarray]:
     """Return frames of an animation besides the first, spread evenly over its first 64.
 
-    Returns:
-        at most `count` (height, width, 3) uint8 arrays of the shape of `first`, which
-        `images.decode` made; none when the image does not move, and fewer when decoding takes long.
+    At most `count` (height, width, 3) uint8 arrays of the shape of `first`, which `images.decode`
+    made; none when the image does not move, and fewer when decoding takes long.
 
     Raises:
         UndecodableImageError: one of them is damaged.

@@ -34,13 +34,8 @@ _JPEG_BARE = frozenset(bytes([0xFF, code]) for code in (0x01, *range(0xD0, 0xDA)
 
 
 def check(image_format: str, data: bytes) -> None:
-    """Check that an image has no more blocks than any program writes; see `images.FORMATS`.
-
-    Raises:
-        UndecodableImageError: there are too many.
-    """
-    checker = _CHECKERS.get(image_format)
-    if checker:
+    """Raise UndecodableImageError if an image has more blocks than any program writes."""
+    if checker := _CHECKERS.get(image_format):
         checker(data)
 
 

@@ -1,7 +1,6 @@
 """A fake Bing for each test, settings without pauses, and runs that fill a class folder."""
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,21 +29,8 @@ def image_search(bing: FakeBing) -> ImageSearch:
 
 
 @pytest.fixture
-def _closed_logs() -> Iterator[None]:
-    """Undo what `start_logging` does to the process."""
-    root, ours = logging.getLogger(), logging.getLogger("imagesieve")
-    before = (root.handlers[:], ours.handlers[:], root.level, ours.level)
-    yield
-    for handler in {*root.handlers, *ours.handlers} - {*before[0], *before[1]}:
-        handler.close()
-    root.handlers[:], ours.handlers[:] = before[0], before[1]
-    root.setLevel(before[2])
-    ours.setLevel(before[3])
-
-
-@pytest.fixture
 def start(
-    bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _closed_logs: None
+    bing: FakeBing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _loggers_restored: None
 ) -> Callable[..., int]:
     """Return a function that runs the script against the fake Bing, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from filling import LIMITS, Start, made_up, one_folder, photo, real
 from painted import encode
 
-from imagesieve import files, images
+from imagesieve import images
 from imagesieve.collecting import class_folder
 from imagesieve.collecting.class_folder import Destination, StoredImage, scan
 from imagesieve.collecting.journal import DUPLICATE as NOTED_DUPLICATE
@@ -81,7 +81,7 @@ def test_a_copy_beside_it_does_not_count_twice(start_run: Start, tmp_path: Path)
 
 
 def test_only_files_that_show_are_looked_at(tmp_path: Path) -> None:
-    for name in (".hidden.jpg", "sub/a.jpg", "a.jpg", ".sub/b.jpg"):
+    for name in (".hidden.jpg", ".partial-x", "sub/a.jpg", "a.jpg", ".sub/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encode(photo(1)))
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone")
@@ -142,11 +142,3 @@ def test_a_file_that_has_gone_meanwhile_is_one_image_less(start_run: Start, tmp_
     for line in (entry, None):
         with pytest.raises(ImageError, match=r"gone\.jpg"):
             class_folder._read(tmp_path / "gone.jpg", line, LIMITS, trusting=False)
-
-
-def test_files_of_the_run_are_no_images(start_run: Start, tmp_path: Path) -> None:
-    run = start_run(one_folder(tmp_path))
-    run.keep(real(1))
-    files.write_bytes(tmp_path / ".partial-x", b"half")
-    good, unusable = scanned(tmp_path, LIMITS)
-    assert (len(good), unusable) == (1, [])

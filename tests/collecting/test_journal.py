@@ -126,15 +126,6 @@ def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
     assert urls_of(tmp_path) == ["http://h/1", "http://h/2"]
 
 
-def test_busy_folder_keeps_the_unfinished_files_of_its_writer(tmp_path: Path) -> None:
-    with open_journal(tmp_path):
-        unfinished = tmp_path / f"{PARTIAL_PREFIX}image"
-        unfinished.touch()
-        with pytest.raises(BusyError), open_journal(tmp_path):
-            pass
-        assert unfinished.exists()
-
-
 def test_another_process_is_refused_and_a_killed_one_releases_the_folder(tmp_path: Path) -> None:
     code = """
 import sys

@@ -180,16 +180,11 @@ CONTRADICTIONS = [
     (
         "validation_fraction = 0.2",
         "train_limit = 9",
-        "class 'x': validation_fraction = 0.2 (at the top) does not go with train_limit = 9: write "
-        "validation_limit instead",
+        "class 'x': validation_fraction does not go with train_limit: write validation_limit",
     ),
-    (
-        "limit = 50",
-        "validation_limit = 50",
-        "class 'x': limit = 50 (at the top) is too few for validation_limit = 50",
-    ),
-    ("", "validation_limit = 100", "limit = 100 is too few for validation_limit = 100"),
-    ("limit = 1", "validation_fraction = 0.5", "limit = 1 (at the top) is too few for"),
+    ("limit = 50", "validation_limit = 50", "class 'x': limit = 50 is too few: validation takes"),
+    ("", "validation_limit = 100", "limit = 100 is too few"),
+    ("limit = 1", "validation_fraction = 0.5", "limit = 1 is too few"),
     ("", 'validation_queries = ["b"]', "class 'x': validation_queries needs a validation_limit"),
     (
         "validation_limit = 3",

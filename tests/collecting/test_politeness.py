@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imagesieve.collecting import politeness
-from imagesieve.collecting.politeness import HostThrottle, PolitenessSettings, host_of
+from imagesieve.collecting.politeness import HostThrottle, host_of
 
 SOON = 10.0  # seconds; long enough for a busy machine, and nothing that works takes as long
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 def throttle(max_connections: int, seconds: float = 0.1) -> HostThrottle[Any]:
-    return HostThrottle(PolitenessSettings(max_connections, seconds))
+    return HostThrottle(max_connections, seconds)
 
 
 class Crowd:
@@ -91,7 +91,7 @@ def test_host_is_name_and_port(url: str, name: tuple[str, int]) -> None:
 def test_a_host_bears_few_requests_at_once_with_a_pause_between(seed: int, most: int) -> None:
     dice = random.Random(seed)
     clock = Clock()
-    waiting = HostThrottle[int](PolitenessSettings(most, seconds_between_requests=1.0), clock)
+    waiting = HostThrottle[int](most, 1.0, clock=clock)
     left = collections.Counter({f"http://{name}/": 10 for name in "abc"})
     for url, count in left.items():
         for number in range(count):
@@ -203,7 +203,7 @@ def test_a_job_starts_after_its_pause_without_a_notification(crowd: Crowd) -> No
 
 
 def test_a_host_that_never_answers_is_down_until_it_does() -> None:
-    waiting = HostThrottle[int](PolitenessSettings(2, 0.0, max_failures=3))
+    waiting = throttle(2, 0.0)
 
     def ask(*, answered: bool) -> bool:
         waiting.put(0, "http://a/1")
@@ -213,7 +213,7 @@ def test_a_host_that_never_answers_is_down_until_it_does() -> None:
         return waiting.is_down("http://a/2")
 
     assert [ask(answered=answered) for answered in (False, False, True)] == [False] * 3
-    assert [ask(answered=False) for _ in range(4)] == [False, False, True, True]
+    assert [ask(answered=False) for _ in range(6)] == [False] * 4 + [True] * 2
     assert not waiting.is_down("http://b/")
     assert not ask(answered=True)
 

@@ -134,10 +134,6 @@ def test_item_is_found_in_changed_markup(rung: str, markup: str) -> None:
     assert (page.rung, page.num_items) == (rung, 1)
 
 
-def test_page_in_which_nothing_is_found_has_no_rung() -> None:
-    assert parse_page("<html><a href='/'>x</a></html>") == ResultPage([], 0, None, "")
-
-
 def test_deepest_rung_is_recorded() -> None:
     page = page_of([item("http://h.example/1.jpg")]) + link_of(mediaurl=URL)
     assert (urls_of(page), parse_page(page).rung) == (["http://h.example/1.jpg", URL], "link")

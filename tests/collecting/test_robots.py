@@ -115,13 +115,6 @@ def test_host_is_left_alone_after_three_opt_outs() -> None:
     robots.check_host("http://other.example/")
 
 
-def test_images_that_may_be_used_are_no_opt_outs_of_a_host() -> None:
-    robots = RobotsPolicy()
-    for _ in range(5):
-        robots.check_headers("http://h.example/", [("X-Robots-Tag", "all")])
-    robots.check_host("http://h.example/")
-
-
 def test_rules_are_those_for_us(bing: FakeBing, fetcher: Fetcher) -> None:
     bing.robots["127.0.0.1"] = send(
         b"\xef\xbb\xbfUser-agent: otherbot\r\nDisallow: /\r\n\r\n"

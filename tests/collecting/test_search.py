@@ -198,13 +198,6 @@ def test_captcha_is_reported_as_blocked(
     assert len(bing.requests) == 1
 
 
-def test_captcha_in_a_page_with_results_is_no_block(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
-    bing.search_answer = pages(f"<script>captcha</script>{page_of([item(URL)])}", "")
-    assert urls_found(image_search) == [URL]
-
-
 NEW_GRID = "<div class='newGrid'><img src='//h.example/a.jpg'></div>"
 # What comes instead of a result page, its error, words of that, and the number of requests.
 FAILURES = {
@@ -256,13 +249,6 @@ def test_redirect_to_another_bing_is_followed(bing: FakeBing, image_search: Imag
         redirect(f"{bing.host(7)}/images/async?q=x&first=1"), page_of([item(URL)]), ""
     )
     assert urls_found(image_search) == [URL]
-
-
-def test_closed_port_is_reported_as_network_down() -> None:
-    with FakeBing() as gone:
-        pass
-    with pytest.raises(NetworkDownError, match="cannot be reached"):
-        urls_found(ImageSearch(gone.url))
 
 
 def test_unknown_host_is_reported_as_network_down() -> None:
