@@ -93,7 +93,17 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         with reporting_output_errors(path):
             was_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(_open(path))
+            try:
+                stack.enter_context(locked(path, wait=False))
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"Another bing_downloader.py fills {folder}: wait until it has ended."
+                ) from error
+            file = stack.enter_context(open(path, "ab+", buffering=0))
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash tore the last line: do not glue ours to it
+                    file.write(b"\n")
             for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
                 if partial.is_file():
                     partial.unlink()
@@ -106,25 +116,6 @@ def open_journal(folder: Path) -> Iterator[Journal]:
                     os.fsync(file.fileno())
                 else:
                     _remove_traces(path, was_new=was_new)
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    import fcntl
-
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(locked(path, wait=False))
-        except BlockingIOError as error:
-            raise BusyError(
-                f"Another bing_downloader.py fills {path.parent}: wait until it has ended."
-            ) from error
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a crash tore the last line: do not glue ours to it
-                file.write(b"\n")
-        fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
-        yield file
 
 
 def _finish_replacements(folder: Path) -> None:
