@@ -1,20 +1,17 @@
 """Corrections of predictions: the service writes them, training reads them.
 
-A feedback folder holds the corrected images, `<class>/<key>.jpg`, and one SQLite database with the
-history (who said what, when) and what is in force for each image. A change writes the image first,
-then commits the event that names it, then removes the image's former file; a file that no event
-names, since a process was killed in between, is removed when the folder is opened again.
+A feedback folder holds the corrected images, `<class>/<SHA-256 of what was sent>.jpg`, and one
+SQLite database with the history (who said what, when) and what is in force for each image. A change
+writes the image first, then commits the event that names it, then removes the image's former file.
 
     python -m imagesieve.feedback export data/feedback > history.jsonl
     python -m imagesieve.feedback copy data/feedback backup/feedback
 """
 
-import collections
 import contextlib
 import dataclasses
 import datetime
 import hashlib
-import json
 import logging
 import os
 import re
@@ -22,7 +19,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -32,7 +29,7 @@ from imagesieve import console, files
 from imagesieve.class_folders import is_class_name
 from imagesieve.errors import OutputError, UsageError
 
-DATABASE_NAME = ".feedback.sqlite"
+DATABASE_NAME = ".corrections.sqlite"
 JOURNAL_NAME = ".feedback.jsonl"  # the history as it was stored before there was a database
 
 CORRECT: Final = "correct"
@@ -45,227 +42,181 @@ RECENT: Final = "recent"
 SENT = "sent"
 RECOVERED = "recovered"  # a file without an event: moved there by hand, or the database was lost
 
-KEY_DIGITS = 16  # of an image's SHA-256, in the name of its file
-
-_STORED = re.compile(f"([^/]+)/([0-9a-f]{{{KEY_DIGITS}}}|[0-9a-f]{{64}})\\.jpg", re.DOTALL)
+# Earlier releases named a file by the first 16 digits.
+_STORED = re.compile(r"([^/]+)/([0-9a-f]{16}|[0-9a-f]{64})\.jpg", re.DOTALL)
 
 LOCK_SECONDS = 5.0  # for other processes; a change takes them some milliseconds
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL,
-    previous INTEGER,  -- id of what is in force again when this event is undone
+    id INTEGER PRIMARY KEY, previous INTEGER,
     time TEXT NOT NULL, action TEXT NOT NULL, sha256 TEXT NOT NULL, label TEXT, stored TEXT,
-    predicted TEXT, model TEXT, reason TEXT NOT NULL, reviewer TEXT, caller TEXT, note TEXT
+    predicted TEXT NOT NULL,  -- as JSON
+    model TEXT, reason TEXT NOT NULL, reviewer TEXT, caller TEXT, note TEXT
 );
 CREATE TABLE IF NOT EXISTS images (
-    key TEXT PRIMARY KEY, sha256 TEXT NOT NULL,
+    sha256 TEXT PRIMARY KEY,
     event INTEGER,  -- id of what is in force, NULL when nothing is
     num_bytes INTEGER NOT NULL DEFAULT 0  -- of the stored file, 0 when there is none
 );
-CREATE INDEX IF NOT EXISTS images_sha256 ON images (sha256);
-CREATE TABLE IF NOT EXISTS removed (key TEXT PRIMARY KEY, jpeg BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS journals (num_bytes INTEGER NOT NULL, sha256 TEXT NOT NULL)
+CREATE TABLE IF NOT EXISTS removed (sha256 TEXT PRIMARY KEY, jpeg BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS journals (sha256 TEXT PRIMARY KEY)  -- those that were taken over
 """
+_IN_FORCE = "SELECT events.* FROM images JOIN events ON events.id = images.event"
 
 _log = logging.getLogger(__name__)
 
 
-def stored_name(label: str, key: str) -> str:
-    """Return the path of a stored image in the feedback folder."""
-    return f"{label}/{key}.jpg"
-
-
-def parse_stored_name(name: str) -> tuple[str, str]:
-    """Return label and key of a stored image; raise ValueError for any other path."""
-    match = _STORED.fullmatch(name)
-    if match is None or not is_class_name(match[1]):
-        raise ValueError(f"{name!r} is not the path of a stored image")
-    return match[1], match[2]
-
-
 @dataclasses.dataclass(frozen=True)
 class FeedbackEvent:
-    """One entry of the history.
+    """One entry of the history."""
 
-    Attributes:
-        action: what was done.
-        sha256: of the image as it was sent, 64 hexadecimal digits; of the stored one when it was
-            `RECOVERED`.
-        label: the class in force from now on; None when the image is rejected, or nothing is.
-        stored: path of the image in the feedback folder; None when there is none.
-        predicted: label, probability and decision of the model; None when it was not asked.
-        model: digest of the model.
-        reason: why the image was reviewed.
-        reviewer: who corrected it, as they say.
-        caller: name of the API key.
-        note: the reviewer's words.
-        time: with its zone.
-    """
-
-    action: Literal["correct", "reject", "undo"]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
-    label: str | None = None
-    stored: str | None = None
-    predicted: Mapping[str, Any] | None = None
-    model: str | None = None
-    reason: str = SENT
-    reviewer: str | None = None
-    caller: str | None = None
-    note: str | None = None
     time: Annotated[datetime.datetime, msgspec.Meta(tz=True)] = dataclasses.field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+        kw_only=True,
+    )
+    action: Literal["correct", "reject", "undo"]
+    # Of the image as it was sent; of the stored one where only that is known.
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+    label: str | None = None  # in force from now on; None when it is rejected, or nothing is
+    stored: str | None = None  # path of the image in the feedback folder
+    predicted: Mapping[str, Any] | None = None  # the model's label, probability and decision
+    model: str | None = None  # its digest
+    reason: str = SENT  # why the image was reviewed
+    reviewer: str | None = None  # who corrected it, as they say
+    caller: str | None = None  # name of the API key
+    note: str | None = None  # the reviewer's words
+    # In the database alone: its number, and that of what is in force again when it is undone.
+    id: int | None = dataclasses.field(default=None, compare=False)
+    previous: int | None = dataclasses.field(default=None, compare=False)
+
+
+_FIELDS = [field.name for field in dataclasses.fields(FeedbackEvent) if field.compare]
+
+
+def stored_name(label: str, sha256: str) -> str:
+    """Return the path of a stored image in the feedback folder."""
+    return f"{label}/{sha256}.jpg"
+
+
+def parse_stored_name(name: str) -> tuple[str, str] | None:
+    """Return the class and the digits of the SHA-256 in a stored image's path; None for others."""
+    match = _STORED.fullmatch(name)
+    return (match[1], match[2]) if match and is_class_name(match[1]) else None
+
+
+def corrections(database: sqlite3.Connection, reason: str | None = None) -> list[FeedbackEvent]:
+    """Return what is in force, for each image; with a `reason` only where it is so."""
+    return _events(database, f"{_IN_FORCE} WHERE reason = coalesce(?, reason)", reason)
+
+
+def in_force(database: sqlite3.Connection, sha256: str) -> FeedbackEvent | None:
+    """Return what is in force for an image, or None."""
+    return next(iter(_events(database, f"{_IN_FORCE} WHERE images.sha256 = ?", sha256)), None)
+
+
+def before(database: sqlite3.Connection, event: FeedbackEvent | None) -> FeedbackEvent | None:
+    """Return what is in force again when an event is undone, or None."""
+    previous = event and event.previous
+    return next(iter(_events(database, "SELECT * FROM events WHERE id = ?", previous)), None)
+
+
+def append(database: sqlite3.Connection, event: FeedbackEvent) -> None:
+    """Add an event to the history, and set what is in force for its image from now on."""
+    now = in_force(database, event.sha256)
+    former = before(database, now)
+    values = msgspec.to_builtins(event) | {"id": None, "previous": None}
+    values["predicted"] = msgspec.json.encode(event.predicted).decode()
+    if now is not None and event.action != UNDO:
+        # Said twice, it is undone at once.
+        values["previous"] = now.previous if now.label == event.label else now.id
+    number = database.execute(
+        f"INSERT INTO events ({', '.join(values)}) "  # noqa: S608 (names of our own fields)
+        f"VALUES ({', '.join('?' * len(values))})",
+        tuple(values.values()),
+    ).lastrowid
+    # An undo to another label: events before it were lost, and what it says is in force.
+    if event.action == UNDO and event.label in (None, former and former.label):
+        number = former and former.id
+    database.execute(
+        "INSERT INTO images (sha256, event) VALUES (?, ?) "
+        "ON CONFLICT DO UPDATE SET event = excluded.event",
+        (event.sha256, number),
     )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the event as JSON values."""
-        values: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: values[name] for name in _FIELDS}
+
+def image_of(database: sqlite3.Connection, digits: str) -> str | None:
+    """Return the SHA-256 of a known image by its digits in a file's name; None if it is unknown."""
+    query = "SELECT sha256 FROM images WHERE sha256 GLOB ? || '*'"
+    row = database.execute(query, (digits,)).fetchone()
+    return str(row["sha256"]) if row else None
 
 
-_FIELDS = ("time", *(name for name in FeedbackEvent.__dataclass_fields__ if name != "time"))
+def export(database: sqlite3.Connection, after: int = 0, limit: int = -1) -> tuple[bytes, int]:
+    """Return events as lines of JSON, the oldest first, and the number of the last one.
+
+    There are at most `limit`, those after the number `after`.
+    """
+    rows = database.execute(_EXPORT, (after, limit)).fetchall()
+    return "".join(row["line"] for row in rows).encode(), rows[-1]["id"] if rows else after
 
 
-def _parse_event(line: bytes) -> FeedbackEvent:
-    value = json.loads(line)
+# SQLite writes the JSON: to make an object of each row takes several times as long.
+_MEMBERS = (f"'{name}', {'json(predicted)' if name == 'predicted' else name}" for name in _FIELDS)
+_EXPORT = (
+    f"SELECT id, json_object({', '.join(_MEMBERS)}) || char(10) AS line "  # noqa: S608
+    "FROM events WHERE id > ? ORDER BY id LIMIT ?"
+)
+
+
+def take_over(database: sqlite3.Connection, journal: Path) -> str | None:
+    """Append the events of a journal, one JSON object a line, unless that was done before.
+
+    Damaged lines are left out with a warning. Return its SHA-256; None when there is none.
+    """
+    try:
+        data = read_file(journal)
+    except FileNotFoundError:
+        return None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if database.execute("SELECT 1 FROM journals WHERE sha256 = ?", (sha256,)).fetchone():
+        return sha256
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    num_damaged = 0
+    for line in lines:
+        try:
+            append(database, _parse_event(database, line))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            num_damaged += 1
+    if num_damaged:
+        damage = f"{num_damaged} of {len(lines)} lines of {journal} are damaged"
+        _log.warning("note: %s; the others count.", damage)
+    database.execute("INSERT INTO journals VALUES (?)", (sha256,))
+    return sha256
+
+
+def _parse_event(database: sqlite3.Connection, line: bytes) -> FeedbackEvent:
+    value = msgspec.json.decode(line)
     event = msgspec.convert({name: value[name] for name in _FIELDS}, FeedbackEvent)
-    label = None if event.stored is None else parse_stored_name(event.stored)[0]
+    label, digits = (event.stored and parse_stored_name(event.stored)) or (None, event.sha256)
     is_reject = event.action == REJECT
     if label != event.label or (event.action != UNDO and (label is None) != is_reject):
         raise ValueError("stored in another class than it was corrected to")
+    if not event.sha256.startswith(digits):  # it was recovered, and has the SHA-256 of its file
+        sent = image_of(database, digits)
+        event = dataclasses.replace(event, sha256=sent or event.sha256)
     return event
 
 
-class History:
-    """The events of a feedback folder, and what is in force for each image.
-
-    An image is stored under its key, the first digits of its SHA-256. Methods that write are to be
-    called inside a `transaction`. The database has the tables of `SCHEMA`.
-    """
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        database.row_factory = sqlite3.Row
-        self.database = database
-
-    def row(self, query: str, *values: object) -> sqlite3.Row | None:
-        """Return the first row of a query, or None."""
-        row: sqlite3.Row | None = self.database.execute(query, values).fetchone()
-        return row
-
-    def key_of(self, sha256: str) -> str:
-        """Return the key of an image, registered or not."""
-        known = self.row("SELECT key FROM images WHERE sha256 = ?", sha256)
-        if known is not None:
-            return str(known["key"])
-        key = sha256[:KEY_DIGITS]
-        other = self.row("SELECT sha256 FROM images WHERE key = ?", key)
-        # A recovered file is registered by its own SHA-256: it may be of the image that was sent.
-        return sha256 if other is not None and other["sha256"].startswith(key) else key
-
-    def register(self, key: str, sha256: str) -> None:
-        """Add an image for which nothing is in force, unless it is there already."""
-        self.database.execute(
-            "INSERT INTO images (key, sha256) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "
-            "SET sha256 = excluded.sha256 WHERE instr(excluded.sha256, key) = 1",
-            (key, sha256),
-        )
-
-    def in_force(self, key: str) -> FeedbackEvent | None:
-        """Return the event in force for an image, or None."""
-        row = self._in_force(key)
-        return _event(row) if row else None
-
-    def before(self, key: str) -> FeedbackEvent | None:
-        """Return the event that is in force again when the one in force is undone, or None."""
-        row = self._previous(self._in_force(key))
-        return _event(row) if row else None
-
-    def corrections(self, reason: str | None = None) -> dict[str, FeedbackEvent]:
-        """Return what is in force, by the key of the image; with a `reason` only where it is so."""
-        rows = self.database.execute(
-            "SELECT events.*, images.sha256 AS sent FROM images JOIN events ON events.id = event "
-            "WHERE reason = coalesce(?, reason)",
-            (reason,),
-        )
-        return {row["key"]: dataclasses.replace(_event(row), sha256=row["sent"]) for row in rows}
-
-    def events(self, after: int = 0, limit: int = -1) -> dict[int, FeedbackEvent]:
-        """Return the events, oldest first, by their number; only those with one above `after`."""
-        query = "SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?"
-        rows = self.database.execute(query, (after, limit))
-        return {row["id"]: _event(row) for row in rows}
-
-    def append(self, key: str, event: FeedbackEvent) -> None:
-        """Add an event, and set what is in force for its image from now on."""
-        before = self._in_force(key)
-        previous = None
-        if before is not None and event.action != UNDO:
-            is_same = before["label"] == event.label  # said twice, it is undone at once
-            previous = before["previous"] if is_same else before["id"]
-        values = {**event.to_json(), "key": key, "previous": previous}
-        if event.predicted is not None:
-            values["predicted"] = json.dumps(event.predicted, allow_nan=False)
-        in_force = self.database.execute(
-            f"INSERT INTO events ({', '.join(values)}) "  # noqa: S608 (names of our own fields)
-            f"VALUES ({', '.join('?' * len(values))})",
-            tuple(values.values()),
-        ).lastrowid
-        if event.action == UNDO:
-            after = self._previous(before)
-            # Otherwise events before this one were lost, and what it says is in force.
-            if event.label is None or (after is not None and after["label"] == event.label):
-                in_force = after["id"] if after is not None else None
-        self.database.execute("UPDATE images SET event = ? WHERE key = ?", (in_force, key))
-
-    def take_over(self, journal: Path) -> bool:
-        """Append the events of a journal, one JSON object a line, that are not here yet.
-
-        Lines that are damaged are left out with a warning. Return whether there is a journal.
-        """
-        try:
-            data = read_image(journal)
-        except FileNotFoundError:
-            return False
-        done = 0
-        for num_bytes, sha256 in self.database.execute("SELECT num_bytes, sha256 FROM journals"):
-            if hashlib.sha256(data[:num_bytes]).hexdigest() == sha256:
-                done = max(done, num_bytes)
-        lines = [line for line in data[done:].split(b"\n") if line.strip()]
-        num_damaged = 0
-        for line in lines:
-            try:
-                self._append_line(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                num_damaged += 1
-        if num_damaged:
-            damage = f"{num_damaged} of {len(lines)} lines of {journal} are damaged"
-            _log.warning("note: %s; the others count.", damage)
-        seen = (len(data), hashlib.sha256(data).hexdigest())
-        self.database.execute("INSERT INTO journals VALUES (?, ?)", seen)
-        return True
-
-    def _append_line(self, line: bytes) -> None:
-        event = _parse_event(line)
-        key = self.key_of(event.sha256)
-        if event.stored is not None:
-            key = parse_stored_name(event.stored)[1]
-        self.register(key, event.sha256)
-        self.append(key, event)
-
-    def _in_force(self, key: str) -> sqlite3.Row | None:
-        return self.row(
-            "SELECT events.* FROM images JOIN events ON events.id = event WHERE images.key = ?", key
-        )
-
-    def _previous(self, row: sqlite3.Row | None) -> sqlite3.Row | None:
-        return self.row("SELECT * FROM events WHERE id = ?", row["previous"]) if row else None
-
-
-def _event(row: sqlite3.Row) -> FeedbackEvent:
-    values = {name: row[name] for name in _FIELDS}
-    if values["predicted"] is not None:
-        values["predicted"] = json.loads(values["predicted"])
-    return msgspec.convert(values, FeedbackEvent)
+def _events(
+    database: sqlite3.Connection, query: str, value: str | int | None
+) -> list[FeedbackEvent]:
+    rows = map(dict, database.execute(query, (value,)))
+    decode = msgspec.json.decode
+    return [
+        msgspec.convert({**row, "predicted": decode(row["predicted"])}, FeedbackEvent)
+        for row in rows
+    ]
 
 
 @contextlib.contextmanager
@@ -304,6 +255,7 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqli
                 f"Cannot use {path.parent}: its file system has no file locks or shared memory, "
                 "which SQLite needs; choose a folder on a local disk."
             )
+        database.row_factory = sqlite3.Row
         database.execute(f"PRAGMA synchronous={synchronous}")
         with transaction(database):
             for statement in schema.split(";\n"):
@@ -312,48 +264,67 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqli
     return database
 
 
+def remove_oldest(
+    database: sqlite3.Connection, table: str, blob: str, max_bytes: int, max_rows: int = 2**31
+) -> None:
+    """Delete the rows of a table that were written first, as far as there are too many."""
+    database.execute(
+        f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER "  # noqa: S608
+        f"newest AS place, sum(length({blob})) OVER newest AS num_bytes FROM {table} "
+        "WINDOW newest AS (ORDER BY rowid DESC)) WHERE place > ? OR num_bytes > ?)",
+        (max_rows, max_bytes),
+    )
+
+
 @contextlib.contextmanager
-def read_history(folder: Path) -> Iterator[History]:
+def empty_history() -> Iterator[sqlite3.Connection]:
+    """Yield a database in memory with the tables of a history."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as memory:
+        memory.row_factory = sqlite3.Row
+        memory.executescript(SCHEMA)
+        yield memory
+
+
+@contextlib.contextmanager
+def read_history(folder: Path) -> Iterator[sqlite3.Connection]:
     """Yield a copy, in memory, of a folder's history; the folder is not changed."""
     path = folder / DATABASE_NAME
-    with contextlib.closing(sqlite3.connect(":memory:")) as memory:
+    with empty_history() as memory:
         if path.exists():
             # Of a database that no process uses, SQLite would leave files that are the reader's.
             is_used = path.with_name(f"{path.name}-wal").exists()
-            address = f"file:{quote(str(path.absolute()))}"
-            options = "mode=ro" if is_used else "immutable=1"
-            with contextlib.closing(sqlite3.connect(f"{address}?{options}", uri=True)) as source:
+            url = f"file:{quote(str(path.absolute()))}?{'mode=ro' if is_used else 'immutable=1'}"
+            with contextlib.closing(sqlite3.connect(url, uri=True)) as source:
                 source.backup(memory)
-        memory.executescript(SCHEMA)
-        history = History(memory)
-        history.take_over(folder / JOURNAL_NAME)
+            memory.executescript(SCHEMA)
+        take_over(memory, folder / JOURNAL_NAME)
         memory.commit()
-        yield history
+        yield memory
 
 
 def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
-    """Return what is in force in a folder, by the key of the image.
+    """Return what is in force in a folder, by the name of the image's file without its suffix.
 
     A history that cannot be read is logged and empty: the images are worth more than what is known
     about them.
     """
     try:
         with read_history(folder) as history:
-            return history.corrections()
+            events = corrections(history)
     except (OSError, sqlite3.Error) as error:
         _log.warning("note: the history of %s cannot be read (%s).", folder, error)
         return {}
+    return {PurePath(event.stored or event.sha256).stem: event for event in events}
 
 
-def find_images(folder: Path) -> Mapping[str, Mapping[str, int]]:
-    """Return key -> path -> size of all stored images; other files and links are left out."""
-    found: dict[str, dict[str, int]] = collections.defaultdict(dict)
-    for path in sorted(folder.glob("*/*.jpg")):
+def find_images(folder: Path) -> dict[str, int]:
+    """Return path -> bytes of all stored images; other files and links are left out."""
+    found = {}
+    for path in folder.glob("*/*.jpg"):
         name, status = path.relative_to(folder).as_posix(), path.lstat()
-        if _STORED.fullmatch(name) and stat.S_ISREG(status.st_mode):
-            label, key = name.split("/")[0], path.stem
-            if is_class_name(label) and not path.parent.is_symlink():
-                found[key][name] = status.st_size
+        is_file = stat.S_ISREG(status.st_mode) and not path.parent.is_symlink()
+        if is_file and parse_stored_name(name):
+            found[name] = status.st_size
     return found
 
 
@@ -365,7 +336,7 @@ def image_path(folder: Path, stored: str) -> Path:
     return path
 
 
-def read_image(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """Return the bytes of a file; links are not followed."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(handle, "rb") as file:
@@ -394,28 +365,24 @@ def copy_folder(source: Path, target: Path) -> int:
     with read_history(source) as history:
         names = _stored_names(history)
         missing = set()
-        for name in names - _all_paths(target):
+        for name in names - find_images(target).keys():
             try:
-                write_image(target, name, read_image(source / name))
+                write_image(target, name, read_file(source / name))
             except FileNotFoundError:
                 missing.add(name)
         with read_history(source) as now:
             if missing - _stored_names(now):
                 raise OutputError(f"{source} changed meanwhile: copy it again.")
         with contextlib.closing(sqlite3.connect(target / DATABASE_NAME)) as database:
-            history.database.backup(database)
+            history.backup(database)
             database.execute("PRAGMA journal_mode=DELETE")  # one plain file, for rsync and scp
-    for name in _all_paths(target) - names:
+    for name in find_images(target).keys() - names:
         image_path(target, name).unlink()
     return len(names - missing)
 
 
-def _stored_names(history: History) -> set[str]:
-    return {event.stored for event in history.corrections().values() if event.stored is not None}
-
-
-def _all_paths(folder: Path) -> set[str]:
-    return {path for paths in find_images(folder).values() for path in paths}
+def _stored_names(history: sqlite3.Connection) -> set[str]:
+    return {event.stored for event in corrections(history) if event.stored is not None}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -439,8 +406,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{options.target} has {count} corrected images and their history.")
         else:
             with read_history(options.folder) as history:
-                for event in history.events().values():
-                    print(json.dumps(event.to_json()))
+                sys.stdout.buffer.write(export(history)[0])
     except (OSError, sqlite3.Error) as error:
         raise OutputError(f"Cannot read or copy {options.folder}: {error}.") from error
     return console.EXIT_OK

@@ -2,11 +2,12 @@
 
 import contextlib
 import datetime
-import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from imagesieve.feedback import (
     JOURNAL_NAME,
     FeedbackEvent,
     copy_folder,
+    export,
     main,
     read_corrections,
     read_history,
@@ -23,19 +25,39 @@ from imagesieve.feedback import (
 from imagesieve.serving.feedback.store import FeedbackStore
 
 PROGRAM = Path(__file__).parent / "serving" / "correcting.py"
-FIRST, SECOND = (hashlib.sha256(data).hexdigest() for data in (b"one image", b"another"))
-
 # As the release before the database wrote it.
-JOURNAL = """\
-{"time": "2026-11-20T08:00:00Z", "action": "correct", "sha256": "1a79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": "red", "stored": "red/1a79a4d60de6718e.jpg", "predicted": {"label": "blue", "probability": 0.75, "decision": "blue"}, "model": "sha256:77", "reason": "uncertain", "reviewer": "Ann", "caller": "desk", "note": "two\\nlines"}
-{"time": "2026-11-20T08:00:01Z", "action": "correct", "sha256": "2b79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": "blue", "stored": "blue/2b79a4d60de6718e.jpg", "predicted": null, "model": null, "reason": "sent", "reviewer": null, "caller": null, "note": null}
-{"time": "2026-11-20T08:00:02Z", "action": "correct", "sha256": "2b79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": "red", "stored": "red/2b79a4d60de6718e.jpg", "predicted": null, "model": null, "reason": "sent", "reviewer": null, "caller": null, "note": null}
-{"time": "2026-11-20T08:00:03Z", "action": "reject", "sha256": "3c79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": null, "stored": null, "predicted": null, "model": null, "reason": "audit", "reviewer": null, "caller": null, "note": null}
-{"time": "2026-11-20T08:00:04Z", "action": "correct", "sha256": "4d79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": "red", "stored": "red/4d79a4d60de6718e.jpg", "predicted": null, "model": null, "reason": "sent", "reviewer": null, "caller": null, "note": null}
-{"time": "2026-11-20T08:00:05Z", "action": "undo", "sha256": "4d79a4d60de6718e8e5b326e338ae53300000000000000000000000000000000", "label": null, "stored": null, "predicted": null, "model": null, "reason": "sent", "reviewer": null, "caller": null, "note": null}
-"""  # noqa: E501
-ONE, TWO, THREE = (f"{digits}79a4d60de6718e" for digits in ("1a", "2b", "3c"))
-IN_FORCE = {ONE: "red", TWO: "red", THREE: None}
+REST = "8e5b326e338ae53300000000000000000000000000000000"
+ONE, TWO, THREE, FOUR = (f"{digits}79a4d60de6718e" for digits in ("1a", "2b", "3c", "4d"))
+PREDICTED = {"label": "blue", "probability": 0.75, "decision": "blue"}
+NAMES = ("predicted", "model", "reason", "reviewer", "caller", "note")
+SENT = (None, None, "sent", None, None, None)
+
+
+def journal_line(
+    second: int, action: str, name: str, label: str | None = None, more: tuple[Any, ...] = SENT
+) -> dict[str, Any]:
+    return {
+        "time": f"2026-11-20T08:00:0{second}Z", "action": action, "sha256": name + REST,
+        "label": label, "stored": label and f"{label}/{name}.jpg",
+        **dict(zip(NAMES, more, strict=True)),
+    }  # fmt: skip
+
+
+JOURNAL = [
+    journal_line(0, "correct", ONE, "red",
+                 (PREDICTED, "sha256:77", "uncertain", "Ann", "desk", "two\nlines")),
+    journal_line(1, "correct", TWO, "blue"),
+    journal_line(2, "correct", TWO, "red"),
+    journal_line(3, "reject", THREE, None, (None, None, "audit", None, None, None)),
+    journal_line(4, "correct", FOUR, "red"),
+    journal_line(5, "undo", FOUR),
+]  # fmt: skip
+IN_FORCE = {ONE: "red", TWO: "red", THREE + REST: None}
+
+
+def write_lines(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
+    with open(folder / JOURNAL_NAME, "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 @pytest.fixture
@@ -45,18 +67,18 @@ def former(tmp_path: Path) -> Path:
     for name in (f"red/{ONE}.jpg", f"red/{TWO}.jpg", f"blue/{TWO}.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name[-20:].encode())
-    (folder / JOURNAL_NAME).write_text(JOURNAL)
+    write_lines(folder, JOURNAL)
     (folder / ".feedback.lock").write_text('{"entry": {}, "removes": null}')
     return folder
 
 
 def labels(folder: Path) -> dict[str, str | None]:
-    return {key: event.label for key, event in read_corrections(folder).items()}
+    return {name: event.label for name, event in read_corrections(folder).items()}
 
 
-def lines(folder: Path) -> list[dict[str, object]]:
+def lines(folder: Path) -> list[dict[str, Any]]:
     with read_history(folder) as history:
-        return [event.to_json() for event in history.events().values()]
+        return list(map(json.loads, export(history)[0].splitlines()))
 
 
 def take_over(folder: Path) -> None:
@@ -65,18 +87,22 @@ def take_over(folder: Path) -> None:
 
 
 def test_a_journal_is_taken_over_once_with_every_event(former: Path) -> None:
-    expected = list(map(json.loads, JOURNAL.splitlines()))
+    journal = (former / JOURNAL_NAME).read_bytes()
     for _ in range(3):
         take_over(former)
-        assert lines(former) == expected
+        assert lines(former) == JOURNAL
         assert labels(former) == IN_FORCE
     assert sorted(path.name for path in former.glob("*/*")) == [f"{ONE}.jpg", f"{TWO}.jpg"]
-    (journal,) = former.glob(".feedback-*.jsonl")
-    assert journal.read_text() == JOURNAL
+    (renamed,) = former.glob(".feedback-*.jsonl")
+    assert renamed.read_bytes() == journal
     with contextlib.closing(FeedbackStore(former)) as store:
-        sha256 = TWO + "8e5b326e338ae53300000000000000000000000000000000"
-        assert store.record(FeedbackEvent("undo", sha256)).after.label == "blue"
-        assert store.image(sha256) == f"{TWO}.jpg".encode()
+        again = store.record(FeedbackEvent("correct", TWO + REST, "red"))  # under its short name
+        assert again.before == again.after
+        for label, image in (("blue", f"{TWO}.jpg".encode()), (None, None)):
+            done = store.record(FeedbackEvent("undo", TWO + REST))
+            assert (done.after.label if done.after else None) == label
+            assert store.image(TWO + REST) == image
+    assert [path.name for path in former.glob("*/*")] == [f"{ONE}.jpg"]
 
 
 def test_a_journal_is_taken_over_whenever_the_process_is_killed(former: Path) -> None:
@@ -85,20 +111,18 @@ def test_a_journal_is_taken_over_whenever_the_process_is_killed(former: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["calls"] > 20
-    assert lines(former) == list(map(json.loads, JOURNAL.splitlines()))
+    assert lines(former) == JOURNAL
     assert labels(former) == IN_FORCE
     assert sorted(path.name for path in former.glob("*/*")) == [f"{ONE}.jpg", f"{TWO}.jpg"]
     assert len(list(former.glob(".feedback-*.jsonl"))) == 1
 
 
-def test_what_an_earlier_release_adds_to_its_journal_is_taken_over_too(former: Path) -> None:
+def test_what_an_earlier_release_adds_in_a_journal_is_taken_over_too(former: Path) -> None:
     take_over(former)
-    extra = json.loads(JOURNAL.splitlines()[0]) | {"action": "reject", "label": None}
-    line = json.dumps(extra | {"stored": None, "note": "later"}) + "\n"
-    (former / JOURNAL_NAME).write_text(JOURNAL + line)
+    write_lines(former, [journal_line(6, "reject", ONE)])
     take_over(former)
     assert len(lines(former)) == 7
-    assert labels(former) == IN_FORCE | {ONE: None}
+    assert labels(former) == {TWO: "red", THREE + REST: None, ONE + REST: None}
 
 
 @pytest.mark.parametrize("is_taken_over", [False, True])
@@ -106,27 +130,11 @@ def test_reading_a_folder_changes_nothing(former: Path, is_taken_over: bool) -> 
     if is_taken_over:
         take_over(former)
     before = sorted(former.rglob("*"))
-    assert labels(former) == IN_FORCE
-    assert sorted(former.rglob("*")) == before
-
-
-def test_an_image_has_the_sha256_of_what_was_sent_and_what_was_predicted(former: Path) -> None:
     found = read_corrections(former)
-    assert found[ONE].sha256.startswith(ONE)
-    assert found[ONE].predicted == {"label": "blue", "probability": 0.75, "decision": "blue"}
+    assert sorted(former.rglob("*")) == before
+    assert {name: event.label for name, event in found.items()} == IN_FORCE
+    assert (found[ONE].sha256, found[ONE].predicted) == (ONE + REST, PREDICTED)
     assert found[ONE].time == datetime.datetime(2026, 11, 20, 8, tzinfo=datetime.UTC)
-
-
-def write_journal(folder: Path, said: list[str]) -> None:
-    """Write events of one image: a class, `reject`, `undo`, or `undo to` a class."""
-    with open(folder / JOURNAL_NAME, "a") as file:
-        for word in said:
-            action, _, label = word.partition(" to ")
-            if word not in ("undo", "reject") and not label:
-                action, label = "correct", word
-            stored = f"{label}/{FIRST[:16]}.jpg" if label else None
-            event = FeedbackEvent(action, FIRST, label or None, stored)
-            file.write(json.dumps(event.to_json()) + "\n")
 
 
 @pytest.mark.parametrize(
@@ -151,22 +159,23 @@ def write_journal(folder: Path, said: list[str]) -> None:
 def test_the_last_event_that_was_not_undone_is_in_force(
     tmp_path: Path, said: list[str], in_force: list[str | None]
 ) -> None:
-    write_journal(tmp_path, said)
+    for word in said:
+        action, _, label = word.partition(" to ")
+        if word not in ("undo", "reject") and not label:
+            action, label = "correct", word
+        write_lines(tmp_path, [journal_line(0, action, ONE, label or None)])
     assert list(labels(tmp_path).values()) == in_force
 
 
 def test_a_recovered_file_is_found_by_its_name_and_by_what_was_sent(tmp_path: Path) -> None:
     """Of a file that was moved by hand, an event has that file's SHA-256."""
-    write_journal(tmp_path, ["red"])
-    for key in (FIRST[:16], "0123456789abcdef"):
-        event = FeedbackEvent("correct", SECOND, "blue", f"blue/{key}.jpg", reason="recovered")
-        with open(tmp_path / JOURNAL_NAME, "a") as file:
-            file.write(json.dumps(event.to_json()) + "\n")
-    assert labels(tmp_path) == {FIRST[:16]: "blue", "0123456789abcdef": "blue"}
-    assert read_corrections(tmp_path)[FIRST[:16]].sha256 == FIRST
+    unknown = journal_line(2, "correct", FOUR, "blue") | {"reason": "recovered"}
+    moved = unknown | {"stored": f"blue/{ONE}.jpg", "sha256": THREE + REST}
+    write_lines(tmp_path, [journal_line(0, "correct", ONE, "red"), moved, unknown])
+    assert labels(tmp_path) == {ONE: "blue", FOUR: "blue"}
+    assert read_corrections(tmp_path)[ONE].sha256 == ONE + REST
 
 
-GOOD = json.loads(JOURNAL.splitlines()[0])
 WRONG = {
     "predicted": (5, ["red"]),
     "action": ("delete", 3),
@@ -185,7 +194,7 @@ DAMAGED = {
     "deep": b"[" * 100_000,
     "no time": json.dumps({"action": "reject", "sha256": "0" * 64, "label": None}).encode(),
     **{
-        f"{field} {number}": json.dumps({**GOOD, field: value}).encode()
+        f"{field} {number}": json.dumps({**JOURNAL[0], field: value}).encode()
         for field, values in WRONG.items()
         for number, value in enumerate(values)
     },
@@ -196,10 +205,9 @@ DAMAGED = {
 def test_a_damaged_line_is_reported_and_the_others_count(
     tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_journal(tmp_path, ["red"])
-    journal = tmp_path / JOURNAL_NAME
-    journal.write_bytes(line + b"\n" + journal.read_bytes() + line)
-    assert labels(tmp_path) == {FIRST[:16]: "red"}
+    good = json.dumps(journal_line(0, "correct", TWO, "red")).encode()
+    (tmp_path / JOURNAL_NAME).write_bytes(b"\n".join([line, good, line]))
+    assert labels(tmp_path) == {TWO: "red"}
     assert "2 of 3 lines of" in caplog.text
 
 
@@ -221,16 +229,15 @@ def test_a_copy_is_made_while_the_service_corrects_and_is_one_plain_folder(
     with contextlib.closing(FeedbackStore(former)) as store:
         store.open()
         assert main(["copy", str(former), str(target)]) == 0
-        sent = TWO + "8e5b326e338ae53300000000000000000000000000000000"
-        store.record(FeedbackEvent("correct", sent, "blue"))
+        store.record(FeedbackEvent("correct", TWO + REST, "blue"))
         assert labels(target) == IN_FORCE
         assert main(["copy", str(former), str(target)]) == 0  # again, over the former copy
     assert capsys.readouterr().out.count("has 2 corrected images and their history") == 2
-    assert labels(target) == IN_FORCE | {TWO: "blue"}
+    assert labels(target) == {ONE: "red", THREE + REST: None, TWO + REST: "blue"}
     assert lines(target) == lines(former)
     assert sorted(
         path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()
-    ) == [DATABASE_NAME, f"blue/{TWO}.jpg", f"red/{ONE}.jpg"]
+    ) == [DATABASE_NAME, f"blue/{TWO + REST}.jpg", f"red/{ONE}.jpg"]
 
 
 def test_a_copy_passes_over_images_that_were_removed_by_hand(former: Path, tmp_path: Path) -> None:
@@ -244,23 +251,21 @@ def test_a_copy_of_what_changes_meanwhile_says_so(
 ) -> None:
     def correct_meanwhile(path: Path) -> bytes:
         if path.suffix == ".jpg":
-            (former / JOURNAL_NAME).write_text(JOURNAL.replace("red", "green"))
+            write_lines(former, [journal_line(6, "correct", name, "green") for name in (ONE, TWO)])
             raise FileNotFoundError(path)
         return path.read_bytes()
 
-    monkeypatch.setattr("imagesieve.feedback.read_image", correct_meanwhile)
+    monkeypatch.setattr("imagesieve.feedback.read_file", correct_meanwhile)
     with pytest.raises(OutputError, match="changed meanwhile: copy it again"):
         copy_folder(former, tmp_path / "copy")
 
 
 def test_the_history_is_exported_as_json_lines(
-    former: Path, capsys: pytest.CaptureFixture[str]
+    former: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     for _ in range(2):
         assert main(["export", str(former)]) == 0
-        assert list(map(json.loads, capsys.readouterr().out.splitlines())) == list(
-            map(json.loads, JOURNAL.splitlines())
-        )
+        assert list(map(json.loads, capsysbinary.readouterr().out.splitlines())) == JOURNAL
         take_over(former)
 
 

@@ -101,7 +101,16 @@ class Service:
 
 def create_app(service: Service) -> flask.Flask:
     """Return the application of a service; without corrections, say, it has no routes for them."""
-    from imagesieve.serving.routes import explain, health, legacy, models, oip, pages, predict
+    from imagesieve.serving.routes import (
+        explain,
+        feedback,
+        health,
+        legacy,
+        models,
+        oip,
+        pages,
+        predict,
+    )
 
     app = flask.Flask(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -111,7 +120,7 @@ def create_app(service: Service) -> flask.Flask:
     if service.explainer:
         app.register_blueprint(explain.blueprint)
     if service.corrections:
-        app.register_blueprint(service.corrections.blueprint())
+        app.register_blueprint(feedback.blueprint)
     app.before_request(_start_request)
     app.after_request(_finish_response)
     app.register_error_handler(Exception, problem_response)

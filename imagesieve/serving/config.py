@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from imagesieve.serving.access.checks import Access
     from imagesieve.serving.app import Service
     from imagesieve.serving.fetch_image import UrlFetcher
-    from imagesieve.serving.limits import Admission, ServingLimits
+    from imagesieve.serving.limits import ServingLimits
     from imagesieve.serving.routes.feedback import Corrections
 
 _MAX_RATE = 1_000_000
@@ -165,20 +165,16 @@ def assemble(
     """
     from imagesieve.serving.app import Service
     from imagesieve.serving.limits import Admission, ServingLimits
-    from imagesieve.serving.metrics import Metrics
     from imagesieve.serving.models import Models
     from imagesieve.serving.routes.explain import Explainer
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
-    admission, metrics = Admission(limits), Metrics()
     models = Models(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
     access = access_from_options(options, bound_address)
     fetcher = fetcher_from_options(options, limits)
-    corrections = corrections_from_options(
-        options, lambda: models.get().classes, admission, metrics.note_correction
-    )
+    corrections = corrections_from_options(options)
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
         if corrections:
@@ -187,7 +183,7 @@ def assemble(
         stack.callback(models.join)
         stack.callback(models.close)
         fetch = fetcher.fetch if fetcher else None
-        yield Service(models, admission, access, fetch, corrections, explainer, metrics)
+        yield Service(models, Admission(limits), access, fetch, corrections, explainer)
 
 
 def access_from_options(
@@ -239,19 +235,13 @@ def fetcher_from_options(
     return UrlFetcher(limits.images.max_bytes, hosts, max_at_once=limits.max_fetches)
 
 
-def corrections_from_options(
-    options: argparse.Namespace,
-    classes: Callable[[], Sequence[str]],  # returns those of the model in use
-    admission: "Admission",
-    count: Callable[[str], None] = lambda action: None,  # of each event that was recorded
-) -> "Corrections | None":
+def corrections_from_options(options: argparse.Namespace) -> "Corrections | None":
     """Return the corrections; None with --no-feedback, which goes with no other of their options.
 
     Raises:
         UsageError: there is another.
     """
     from imagesieve.serving.feedback.review import Selection
-    from imagesieve.serving.feedback.store import FeedbackLimits
     from imagesieve.serving.routes.feedback import Corrections
 
     if options.no_feedback:
@@ -263,12 +253,9 @@ def corrections_from_options(
     megabytes = options.feedback_limit or _FEEDBACK_MEGABYTES
     return Corrections(
         options.feedback or _FEEDBACK_FOLDER,
-        classes,
-        admission,
-        limits=FeedbackLimits(max_bytes=megabytes * 2**20),
-        selection=Selection(audit_share=share, class_of_interest=options.class_of_interest),
-        reasons_to_store=_KEEP[options.keep] if options.keep else ((AUDIT,) if share else ()),
-        count=count,
+        megabytes * 2**20,
+        Selection(audit_share=share, class_of_interest=options.class_of_interest),
+        _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ()),
     )
 
 

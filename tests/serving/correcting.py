@@ -8,6 +8,7 @@ python correcting.py each-open FOLDER     be killed at each call while a store i
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,17 +28,18 @@ from painted import COLOURS, encode, paint  # noqa: E402
 from imagesieve import images  # noqa: E402
 from imagesieve.feedback import (  # noqa: E402
     CORRECT,
+    RECENT,
     REJECT,
     UNDO,
     FeedbackEvent,
+    export,
     read_history,
 )
+from imagesieve.prediction.predictor import Prediction  # noqa: E402
 from imagesieve.serving.errors import FeedbackUnavailableError, UnknownImageError  # noqa: E402
-from imagesieve.serving.feedback.store import (  # noqa: E402
-    Correction,
-    FeedbackStore,
-    to_jpeg,
-)
+from imagesieve.serving.feedback.recent import RecentImage  # noqa: E402
+from imagesieve.serving.feedback.store import Correction, FeedbackStore, to_jpeg  # noqa: E402
+from imagesieve.serving.schemas import ReviewImage  # noqa: E402
 
 IMAGES = [encode(paint(colour, size=(20, 16))) for colour in COLOURS.values()]
 JPEGS = [to_jpeg(data, images.DEFAULT_LIMITS) for data in IMAGES]
@@ -59,6 +61,14 @@ def undo(store: FeedbackStore, number: int = 0, jpeg: bytes | None = None) -> Co
     return store.record(event(UNDO, KEYS[number]), jpeg)
 
 
+def recent_image(
+    sha256: str, image_id: str, prediction: Prediction, reason: str = RECENT
+) -> RecentImage:
+    values = dataclasses.asdict(prediction)
+    shown = ReviewImage(sha256, image_id, reason=reason, created="2026-11-20T08:00:00Z", **values)
+    return RecentImage(shown, "sha256:1")
+
+
 @contextlib.contextmanager
 def opened(folder: Path, **options: object) -> Iterator[FeedbackStore]:
     with contextlib.closing(FeedbackStore(folder, **options)) as store:
@@ -69,7 +79,7 @@ def opened(folder: Path, **options: object) -> Iterator[FeedbackStore]:
 def read_lines(folder: Path) -> list[dict[str, object]]:
     """Return the history as JSON values."""
     with read_history(folder) as history:
-        return [entry.to_json() for entry in history.events().values()]
+        return list(map(json.loads, export(history)[0].splitlines()))
 
 
 def holding(folder: Path) -> dict[str, str | None]:
@@ -88,7 +98,7 @@ def holding(folder: Path) -> dict[str, str | None]:
 def check(folder: Path) -> dict[str, str | None]:
     """Check that history and images agree; return what is in force."""
     in_force = holding(folder)
-    expected = {f"{label}/{sha256[:16]}.jpg" for sha256, label in in_force.items() if label}
+    expected = {f"{label}/{sha256}.jpg" for sha256, label in in_force.items() if label}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith(".")} == expected
     for name in expected:

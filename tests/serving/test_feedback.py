@@ -36,17 +36,11 @@ from imagesieve.serving.errors import (
     FeedbackUnavailableError,
     UnknownImageError,
 )
-from imagesieve.serving.feedback.store import (
-    MAX_SIDE,
-    FeedbackLimits,
-    FeedbackStore,
-    ImageNeededError,
-    to_jpeg,
-)
+from imagesieve.serving.feedback import store as store_module
+from imagesieve.serving.feedback.store import MAX_SIDE, FeedbackStore, ImageNeededError, to_jpeg
 
 PROGRAM = Path(correcting.__file__)
 KEY = KEYS[0]
-NAME = KEY[:16]
 PREDICTED = {"label": "blue", "probability": 0.75, "decision": "neutral"}
 
 
@@ -94,12 +88,12 @@ def test_a_correction_is_an_image_in_its_class_and_an_event(
     )
     done = store.record(entry, JPEGS[0])
     assert done.before is None
-    assert done.after == dataclasses.replace(entry, stored=f"red/{NAME}.jpg")
+    assert done.after == dataclasses.replace(entry, stored=f"red/{KEY}.jpg")
     assert (folder / done.after.stored).read_bytes() == store.image(KEY) == JPEGS[0]
     (line,) = read_lines(folder)
     assert line.pop("time").endswith("Z")
     assert line == {
-        "action": "correct", "sha256": KEY, "label": "red", "stored": f"red/{NAME}.jpg",
+        "action": "correct", "sha256": KEY, "label": "red", "stored": f"red/{KEY}.jpg",
         "predicted": PREDICTED, "model": "sha256:1", "reason": "uncertain", "reviewer": "Ann",
         "caller": "page", "note": "a\nb",
     }  # fmt: skip
@@ -109,7 +103,7 @@ def test_a_correction_is_an_image_in_its_class_and_an_event(
 def test_nothing_is_made_before_the_first_correction(folder: Path, store: FeedbackStore) -> None:
     assert store.num_corrected() == 0
     assert store.image(KEY) is store.in_force(KEY) is None
-    assert list(store.events()) == []
+    assert b"".join(store.export()) == b""
     for label in ("red", None):
         with pytest.raises(ImageNeededError):
             correct(store, 0, label)
@@ -137,7 +131,7 @@ def test_another_label_moves_the_image_and_undo_brings_all_back(
     with opened(folder) as store:
         correct(store, 0, "red", JPEGS[0])
         correct(store, 0, "blue")  # no image: it is stored already
-        assert stored_in(folder) == [f"blue/{NAME}.jpg"]
+        assert stored_in(folder) == [f"blue/{KEY}.jpg"]
         done = correct(store, 0, None)
         assert (done.before.label, done.after.label, done.after.stored) == ("blue", None, None)
         assert stored_in(folder) == []
@@ -155,8 +149,9 @@ def test_another_label_moves_the_image_and_undo_brings_all_back(
     ]  # fmt: skip
 
 
-def test_an_undo_says_when_the_image_is_gone(folder: Path) -> None:
-    with opened(folder, limits=FeedbackLimits(max_removed_bytes=len(JPEGS[1]))) as store:
+def test_an_undo_says_when_the_image_is_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_REMOVED_BYTES", len(JPEGS[1]))
+    with opened(folder) as store:
         for number in (0, 1):
             correct(store, number, "red", JPEGS[number])
             correct(store, number, None)
@@ -170,7 +165,7 @@ def test_an_undo_says_when_the_image_is_gone(folder: Path) -> None:
 def test_a_stored_image_that_somebody_removed_comes_back(folder: Path) -> None:
     with opened(folder) as store:
         correct(store, 0, "red", JPEGS[0])
-    (folder / "red" / f"{NAME}.jpg").unlink()
+    (folder / "red" / f"{KEY}.jpg").unlink()
     with opened(folder) as store:
         assert store.corrected_among([KEY]) == {KEY}  # the event counts all the same
         with pytest.raises(ImageNeededError):
@@ -192,8 +187,11 @@ def test_what_was_drawn_for_the_audit_stays_in_it(folder: Path, store: FeedbackS
     assert [entry.label for entry in store.audited()] == ["green"]
 
 
-def test_each_limit_refuses_with_nothing_changed(folder: Path) -> None:
-    with opened(folder, limits=FeedbackLimits(max_images=1)) as store:
+def test_each_limit_refuses_with_nothing_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, opened(folder) as store:
+        patched.setattr(store_module, "MAX_IMAGES", 1)
         correct(store, 0, "red", JPEGS[0])
         with pytest.raises(FeedbackFullError, match="1 images"):
             correct(store, 1, "red", JPEGS[1])
@@ -204,27 +202,14 @@ def test_each_limit_refuses_with_nothing_changed(folder: Path) -> None:
         undo(store)
         correct(store, 1, "red", JPEGS[1])  # there is room again
         assert check(folder) == {KEYS[1]: "red"}
-    limits = FeedbackLimits(max_bytes=len(JPEGS[1]) + 1)  # counted at the start
-    with opened(folder, limits=limits) as store, pytest.raises(FeedbackFullError, match="MB"):
-        correct(store, 0, "red", JPEGS[0])
-    limits = FeedbackLimits(max_history_bytes=4096)
-    with opened(folder, limits=limits) as store, pytest.raises(FeedbackFullError, match="history"):
-        correct(store, 0, "red", JPEGS[0])
+    with opened(folder, max_bytes=len(JPEGS[1]) + 1) as store:  # counted at the start
+        with pytest.raises(FeedbackFullError, match="MB"):
+            correct(store, 0, "red", JPEGS[0])
+        monkeypatch.setattr(store_module, "MAX_HISTORY_BYTES", 4096)
+        with pytest.raises(FeedbackFullError, match="history"):
+            correct(store, 0, "red", JPEGS[0])
     assert check(folder) == {KEYS[1]: "red"}
-    assert stored_in(folder) == [f"red/{KEYS[1][:16]}.jpg"]
-
-
-def test_images_with_the_same_first_digits_are_not_mixed_up(
-    folder: Path, store: FeedbackStore
-) -> None:
-    twin = NAME + "0" * 48
-    correct(store, 0, "red", JPEGS[0])
-    assert store.image(twin) is None
-    store.record(event(CORRECT, twin, "red"), JPEGS[1])
-    assert (store.image(KEY), store.image(twin)) == (JPEGS[0], JPEGS[1])
-    assert stored_in(folder) == [f"red/{NAME}.jpg", f"red/{twin}.jpg"]
-    store.close()
-    assert (store.image(KEY), store.image(twin)) == (JPEGS[0], JPEGS[1])
+    assert stored_in(folder) == [f"red/{KEYS[1]}.jpg"]
 
 
 def test_a_class_folder_that_leads_elsewhere_is_refused(
@@ -240,7 +225,7 @@ def test_a_class_folder_that_leads_elsewhere_is_refused(
     assert store.num_corrected() == 1
 
 
-@pytest.mark.parametrize("name", [f"red/{NAME}.jpg", DATABASE_NAME, JOURNAL_NAME])
+@pytest.mark.parametrize("name", [f"red/{KEY}.jpg", DATABASE_NAME, JOURNAL_NAME])
 def test_a_link_is_not_followed_and_the_log_has_the_reason(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -265,28 +250,30 @@ def test_images_that_are_not_in_the_history_are_added_to_it(folder: Path) -> Non
         correct(store, 0, "red", JPEGS[0])
         correct(store, 1, "green", JPEGS[1])
     (folder / "blue").mkdir()
-    (folder / "red" / f"{NAME}.jpg").rename(folder / "blue" / f"{NAME}.jpg")  # by hand
-    unknown = folder / "blue" / f"{KEYS[2][:16]}.jpg"
-    unknown.write_bytes(JPEGS[2])
+    (folder / f"red/{KEY}.jpg").rename(folder / f"blue/{KEY}.jpg")  # by hand
+    (folder / f"blue/{KEYS[2]}.jpg").write_bytes(JPEGS[2])
+    short = folder / "blue/0123456789abcdef.jpg"  # of an earlier release
+    short.write_bytes(b"short")
     own = ["blue/holiday.jpg", "blue/.hidden.jpg", "notes.txt"]
     for name in own:
         (folder / name).write_bytes(b"not ours")
-    digest = files.sha256_of(unknown)
+    digest = files.sha256_of(short)
     for _ in range(2):  # the second time there is nothing left to add
         with opened(folder) as store:
-            assert store.num_corrected() == 3
+            assert store.num_corrected() == 4
         recovered = [line for line in read_lines(folder) if line["reason"] == "recovered"]
-        assert {(line["sha256"], line["stored"]) for line in recovered} == {
-            (KEY, f"blue/{NAME}.jpg"),
-            (digest, f"blue/{KEYS[2][:16]}.jpg"),
+        assert {line["sha256"]: line["stored"] for line in recovered} == {
+            KEY: f"blue/{KEY}.jpg",
+            KEYS[2]: f"blue/{KEYS[2]}.jpg",
+            digest: "blue/0123456789abcdef.jpg",
         }
-        assert len(recovered) == 2
+        assert len(recovered) == 3
     assert all((folder / name).exists() for name in own)
     with opened(folder) as store:
         assert store.record(event(CORRECT, digest, "red")).before.label == "blue"
-        # Now the image itself is sent, which was stored under that name.
-        assert correct(store, 2, "green", JPEGS[2]).before.label == "red"
-        assert undo(store, 2).after.label == "red"
+        assert not short.exists()
+        assert correct(store, 2, "green").before.label == "blue"  # the image itself is sent again
+        assert undo(store, 2).after.label == "blue"
 
 
 def test_leftovers_of_killed_writers_are_removed(
@@ -296,10 +283,10 @@ def test_leftovers_of_killed_writers_are_removed(
         correct(store, 0, "red", JPEGS[0])
     (folder / "red" / f"{files.PARTIAL_PREFIX}abc").write_bytes(b"half")
     (folder / "blue").mkdir()
-    (folder / "blue" / f"{NAME}.jpg").write_bytes(b"an old place")
+    (folder / "blue" / f"{KEY}.jpg").write_bytes(b"an old place")
     with opened(folder):
-        assert stored_in(folder) == [f"red/{NAME}.jpg"]
-    assert f"blue/{NAME}.jpg" in caplog.text
+        assert stored_in(folder) == [f"red/{KEY}.jpg"]
+    assert f"blue/{KEY}.jpg" in caplog.text
 
 
 def test_a_damaged_database_is_refused_with_a_reason_until_it_is_moved(
@@ -336,12 +323,13 @@ def test_another_process_sees_and_continues(folder: Path) -> None:
 def test_events_are_those_of_all_processes_in_their_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagesieve.serving.feedback.store._PAGE_EVENTS", 2)
+    monkeypatch.setattr(store_module, "_PAGE_EVENTS", 2)
     with opened(folder) as first, opened(folder) as second:
         correct(first, 0, "red", JPEGS[0])
         for label in ("blue", "green", None):
             correct(second, 0, label)
-        assert [entry.label for entry in first.events()] == ["red", "blue", "green", None]
+        lines = b"".join(first.export()).splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["red", "blue", "green", None]
 
 
 def test_eight_threads_correct_the_same_and_different_images(folder: Path) -> None:

@@ -37,7 +37,7 @@ Document = dict[str, Any]
 def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
     """Return a service with every route that there is."""
     admission = Admission()
-    corrections = Corrections(folder, lambda: models.get().classes, admission)
+    corrections = Corrections(folder)
     return create_app(
         Service(models, admission, access or Access(), lambda url: b"", corrections, Explainer())
     )

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from correcting import recent_image
 
 from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving.errors import FeedbackUnavailableError
-from imagesieve.serving.feedback.recent import (
-    DATABASE_NAME,
-    RecentImage,
-    RecentImages,
-    RecentLimits,
-)
+from imagesieve.serving.feedback import recent as recent_module
+from imagesieve.serving.feedback.recent import DATABASE_NAME, RecentImages
 from imagesieve.serving.feedback.review import Selection, uncertainty
 
 SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
@@ -29,23 +26,19 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def image_of(name: str, data: bytes, prediction: Prediction, reason: str) -> RecentImage:
-    return RecentImage(sha(data), name, prediction, "sha256:1", reason)
-
-
 def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
     reason = UNCERTAIN if prediction is UNSURE else RECENT
-    return recent.add(image_of(name, data, prediction, reason), data)
+    return recent.add(recent_image(sha(data), name, prediction, reason), data)
 
 
 def ids(images: RecentImages) -> list[str]:
-    return sorted(image.id for image in images.all())
+    return sorted(image.shown.id for image in images.all())
 
 
 def stored(folder: Path) -> list[str]:
     """Return the ids of the images on disk."""
     with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as database:
-        return sorted(image_id for (image_id,) in database.execute("SELECT id FROM images"))
+        return sorted(image_id for (image_id,) in database.execute("SELECT id FROM recent"))
 
 
 @pytest.fixture
@@ -67,31 +60,36 @@ def test_an_image_is_found_by_id_and_by_content() -> None:
     assert add(recent, "one", b"image")
     found = recent.by_id("one")
     assert found is recent.by_sha256(sha(b"image"))
-    assert (found.prediction, found.digest, found.reason) == (SURE, "sha256:1", RECENT)
-    assert recent.data(found.sha256) == b"image"
+    assert found == recent_image(sha(b"image"), "one", SURE)
+    assert recent.data(sha(b"image")) == b"image"
     assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
 
 
-def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids() -> None:
-    recent = RecentImages(in_memory=RecentLimits(max_images=2))
+def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recent_module, "MAX_IMAGES", 2)
+    recent = RecentImages()
     for number in range(100):
         add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
     (found,) = recent.all()
-    assert (found.prediction, found.id) == (SURE, "id 99")
+    assert (found.shown.probability, found.shown.id) == (0.9, "id 99")
     assert recent.by_id("id 99") is recent.by_id("id 90") is found
     assert recent.by_id("id 0") is None  # the first of so many ids are forgotten
 
 
-def test_images_predicted_least_recently_make_room() -> None:
-    recent = RecentImages(in_memory=RecentLimits(max_images=3))
+def test_images_predicted_least_recently_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_module, "MAX_IMAGES", 3)
+    recent = RecentImages()
     for name in ("a", "b", "c", "a again", "d"):
         add(recent, name, name[:1].encode())
     assert ids(recent) == ["a again", "c", "d"]
     assert recent.by_id("b") is recent.data(sha(b"b")) is None
 
 
-def test_bytes_are_bounded_too() -> None:
-    recent = RecentImages(in_memory=RecentLimits(max_bytes=100))
+def test_bytes_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_module, "MAX_BYTES", 100)
+    recent = RecentImages()
     for number in range(50):
         add(recent, str(number), bytes([number]) * 30)
     assert ids(recent) == ["47", "48", "49"]
@@ -100,15 +98,16 @@ def test_bytes_are_bounded_too() -> None:
     assert len(recent.all()) == 3
 
 
-def test_many_threads_may_add_and_look() -> None:
-    recent = RecentImages(in_memory=RecentLimits(max_images=20))
+def test_many_threads_may_add_and_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_module, "MAX_IMAGES", 20)
+    recent = RecentImages()
 
     def work(seed: int) -> None:
         for number in range(300):
             data = bytes([number * seed % 40])
             add(recent, f"{seed}-{number}", data)
             found = recent.by_sha256(sha(data))
-            assert found is None or found.sha256 == sha(data)
+            assert found is None or found.shown.sha256 == sha(data)
             assert len(recent.all()) <= 20
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -184,18 +183,17 @@ def test_images_to_review_are_on_disk_after_a_restart(
     recent = open_recent()
     add(recent, "sure", b"sure")
     add(recent, "unsure", b"unsure", UNSURE)
-    recent.add(image_of("dropped", b"dropped", SURE, AUDIT), b"dropped")
+    recent.add(recent_image(sha(b"dropped"), "dropped", SURE, AUDIT), b"dropped")
     recent.close()
     fresh = open_recent()
     assert ids(fresh) == ["dropped", "unsure"]
     found = fresh.by_id("unsure")
-    assert found.prediction == UNSURE
-    assert (found.reason, found.digest) == (UNCERTAIN, "sha256:1")
-    assert fresh.by_sha256(found.sha256).id == "unsure"
-    assert fresh.data(found.sha256) == b"unsure"
+    assert found == recent_image(sha(b"unsure"), "unsure", UNSURE, UNCERTAIN)
+    assert fresh.by_sha256(sha(b"unsure")) == found
+    assert fresh.data(sha(b"unsure")) == b"unsure"
     add(fresh, "again", b"unsure", SURE)
     assert ids(fresh) == ["again", "dropped"]  # not twice
-    fresh.note_corrected(found.sha256)
+    fresh.note_corrected(sha(b"unsure"))
     assert stored(tmp_path) == ["dropped"]
 
 
@@ -226,10 +224,11 @@ def test_an_image_that_is_corrected_while_it_waits_for_the_disk_is_not_stored(
 
 
 def test_a_corrected_image_is_not_stored_when_it_is_predicted_again(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
+    tmp_path: Path, open_recent: Callable[..., RecentImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recent_module, "MAX_STORED_IMAGES", 1)
     corrected = {sha(b"one")}
-    recent = open_recent(is_corrected=corrected.__contains__, on_disk=RecentLimits(1, 10**6))
+    recent = open_recent(is_corrected=corrected.__contains__)
     add(recent, "waits for review", b"two", UNSURE)
     add(recent, "corrected", b"one", UNSURE)
     recent.wait()
@@ -290,9 +289,11 @@ def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_r
 
 
 def test_the_disk_is_bounded_and_the_oldest_make_room(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
+    tmp_path: Path, open_recent: Callable[..., RecentImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recent = open_recent(on_disk=RecentLimits(max_images=3, max_bytes=25))
+    monkeypatch.setattr(recent_module, "MAX_STORED_IMAGES", 3)
+    monkeypatch.setattr(recent_module, "MAX_STORED_BYTES", 25)
+    recent = open_recent()
     for name, size, expected in (
         *((name, 5, None) for name in "abc"),
         ("d", 5, ["b", "c", "d"]),
@@ -354,7 +355,7 @@ def test_a_damaged_database_is_logged_and_costs_nothing_else(
     open_recent: Callable[..., RecentImages], caplog: pytest.LogCaptureFixture
 ) -> None:
     recent = open_recent()
-    recent._database.execute("DROP TABLE images")
+    recent._database.execute("DROP TABLE recent")
     assert recent.all() == []
     recent.note_corrected(sha(b"one"))
     assert "no such table" in caplog.text

@@ -1,20 +1,18 @@
 """The order of the review queue, and the estimate that the audit gives."""
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from correcting import opened
-from painted import COLOURS, encode, paint
+from correcting import opened, recent_image
 
 from imagesieve.feedback import AUDIT, CORRECT, RECENT, REJECT, UNCERTAIN, UNDO, FeedbackEvent
 from imagesieve.intervals import wilson_interval
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import schemas
-from imagesieve.serving.feedback.recent import RecentImage, RecentImages
+from imagesieve.serving.feedback.recent import RecentImages
 from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import FeedbackStore
 
@@ -36,11 +34,9 @@ def predicted(red: float, decision: str | None = None) -> Prediction:
 def add(
     recent: RecentImages, name: str, prediction: Prediction, selection: Selection = OFF
 ) -> None:
-    data = encode(paint(COLOURS["red"], size=(20, 16), seed=zlib.crc32(name.encode())))
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
     reason = selection.reason(sha256, prediction, "blue")
-    image = RecentImage(sha256, name, prediction, "sha256:1", reason)
-    recent.add(image, data)
+    recent.add(recent_image(sha256, name, prediction, reason), b"an image")
 
 
 def look(
@@ -53,16 +49,16 @@ def correct(store: FeedbackStore, recent: RecentImages, name: str, label: str | 
     image = recent.by_id(name)
     event = FeedbackEvent(
         CORRECT if label else REJECT,
-        image.sha256,
+        image.shown.sha256,
         label,
-        predicted={"label": image.prediction.label, "decision": image.prediction.decision},
-        reason=image.reason,
+        predicted={"label": image.shown.label, "decision": image.shown.decision},
+        reason=image.shown.reason,
     )
     store.record(event, b"a JPEG")
 
 
 def undo(store: FeedbackStore, recent: RecentImages, name: str) -> None:
-    store.record(FeedbackEvent(UNDO, recent.by_id(name).sha256))
+    store.record(FeedbackEvent(UNDO, recent.by_id(name).shown.sha256))
 
 
 def test_the_most_uncertain_come_first_and_corrected_ones_leave(store: FeedbackStore) -> None:

@@ -4,86 +4,45 @@ All are in memory. Some are on disk too, so that reviewing goes on after a resta
 own writes them, so that a prediction neither waits for the disk nor fails with it.
 """
 
-import contextlib
-import dataclasses
+import concurrent.futures
 import logging
-import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cachetools
 import msgspec
 
 from imagesieve.errors import OutputError
-from imagesieve.feedback import open_database, transaction
-from imagesieve.model.decisions import Prediction
+from imagesieve.feedback import open_database, remove_oldest
 from imagesieve.serving import schemas
 from imagesieve.serving.errors import FeedbackUnavailableError
 
 DATABASE_NAME = ".recent.sqlite"
 
-Reason = Literal["uncertain", "audit", "recent"]
-
+# The oldest images make room for others.
+MAX_IMAGES, MAX_BYTES = 1000, 64 * 2**20
+MAX_STORED_IMAGES, MAX_STORED_BYTES = 2000, 512 * 2**20
 _IDS_PER_IMAGE = 16  # on average: the same image may be sent again and again
 _MAX_WAITING = 32  # images for the writer
 _CLOSE_SECONDS = 5.0
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS images (
-    sha256 TEXT PRIMARY KEY, id TEXT NOT NULL, image BLOB NOT NULL, data BLOB NOT NULL
+CREATE TABLE IF NOT EXISTS recent (
+    sha256 TEXT PRIMARY KEY, id TEXT NOT NULL, image TEXT NOT NULL, data BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS images_id ON images (id)
+CREATE INDEX IF NOT EXISTS recent_id ON recent (id)
 """
-_DISK_ERRORS = (OSError, OutputError, sqlite3.Error)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class RecentImage:
-    """An image and the last prediction of it.
+class RecentImage(msgspec.Struct, frozen=True):
+    """An image and the last prediction of it."""
 
-    Attributes:
-        sha256: of the encoded bytes.
-        id: of the prediction.
-        digest: of the model that made it.
-        reason: why it should be reviewed, from `Selection.reason`.
-        created: ISO 8601, UTC.
-    """
-
-    sha256: str
-    id: str
-    prediction: Prediction
-    digest: str
-    reason: Reason
-    created: str = dataclasses.field(
-        default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    )
-
-    def to_review(self) -> schemas.ReviewImage:
-        """Return the image as an answer."""
-        return schemas.ReviewImage(
-            sha256=self.sha256,
-            id=self.id,
-            reason=self.reason,
-            created=self.created,
-            **dataclasses.asdict(self.prediction),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class RecentLimits:
-    """How many images, and how many bytes of them, are held; the oldest make room for others."""
-
-    max_images: int = 1000
-    max_bytes: int = 64 * 2**20
-
-
-_IN_MEMORY = RecentLimits()
-_ON_DISK = RecentLimits(max_images=2000, max_bytes=512 * 2**20)
+    shown: schemas.ReviewImage
+    model: str  # digest of the model that predicted it
 
 
 class RecentImages:
@@ -97,9 +56,6 @@ class RecentImages:
         folder: Path = Path(),
         reasons_to_store: Collection[str] = (),
         is_corrected: Callable[[str], bool] = lambda sha256: False,
-        *,
-        in_memory: RecentLimits = _IN_MEMORY,
-        on_disk: RecentLimits = _ON_DISK,
     ) -> None:
         """Start empty; before `open`, nothing is stored.
 
@@ -108,27 +64,20 @@ class RecentImages:
             reasons_to_store: which reasons bring an image onto the disk.
             is_corrected: whether an image, by SHA-256, was corrected, so that it is not stored
                 however often it is predicted again. No request waits for it: it may read a disk.
-            in_memory: what is in memory at most.
-            on_disk: what is stored at most.
         """
         self._folder = folder
         self._reasons_to_store = frozenset(reasons_to_store)
         self._is_corrected = is_corrected
-        self._max_images = in_memory.max_images
-        self._on_disk = on_disk
         self._lock = threading.Lock()
         self._images: cachetools.FIFOCache[str, tuple[RecentImage, bytes]]
-        self._images = cachetools.FIFOCache(in_memory.max_bytes, getsizeof=lambda it: len(it[1]))
+        self._images = cachetools.FIFOCache(MAX_BYTES, getsizeof=lambda found: len(found[1]))
         self._sha256: cachetools.FIFOCache[str, str]
-        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * in_memory.max_images)
-        # Those that wait to be written, by SHA-256. One that was removed and put again meanwhile is
-        # another object, so that the writer of the former knows.
-        self._pending: dict[str, RecentImage] = {}
-        self._waiting: queue.Queue[tuple[RecentImage, bytes] | None] = queue.Queue(_MAX_WAITING)
-        self._writer: threading.Thread | None = None
+        self._sha256 = cachetools.FIFOCache(_IDS_PER_IMAGE * MAX_IMAGES)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "recent images")
+        self._waiting: set[str] = set()  # SHA-256 of images that will be written
         self._num_lost = 0  # images that could not be written
         self._database: sqlite3.Connection | None = None
-        self._database_lock = threading.Lock()  # taken before the other one
+        self._database_lock = threading.Lock()
 
     def open(self) -> None:
         """Find what was stored, less what was corrected meanwhile, and begin to write."""
@@ -139,37 +88,33 @@ class RecentImages:
             path = self._folder / DATABASE_NAME
             # Not FULL: after a power failure some images less wait for review.
             self._database = open_database(path, _SCHEMA, synchronous="NORMAL")
-        except _DISK_ERRORS as error:
+        except (OSError, OutputError, sqlite3.Error) as error:
             _log.warning("No image is stored for review in %s: %s", self._folder, error)
             return
-        for image in self._select():
-            if self._is_corrected(image.sha256):
-                self.note_corrected(image.sha256)
-        self._writer = threading.Thread(target=self._write_all, name="recent images", daemon=True)
-        self._writer.start()
+        for (sha256,) in self._query("SELECT sha256 FROM recent"):
+            if self._is_corrected(sha256):
+                self.note_corrected(sha256)
 
     def close(self) -> None:
         """Write what waits, for some seconds at most, and close the database."""
-        if self._writer is not None:
-            with contextlib.suppress(queue.Full):
-                self._waiting.put(None, timeout=_CLOSE_SECONDS)
-            self._writer.join(_CLOSE_SECONDS)
-            self._writer = None
-            if self._num_lost:
-                _log.warning("Not stored for review: %d images.", self._num_lost)
-        with self._database_lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        if self._database is None:
+            return
+        self.wait(_CLOSE_SECONDS)
+        with self._lock, self._database_lock:
+            self._database.close()
+            self._database = None
+        self._writer.shutdown(cancel_futures=True)
+        if self._num_lost:
+            _log.warning("Not stored for review: %d images.", self._num_lost)
 
     def add(self, image: RecentImage, data: bytes) -> bool:
         """Hold an image that was just predicted; return whether its id can be corrected now."""
         if len(data) > self._images.maxsize:
             return False
         with self._lock:
-            self._images[image.sha256] = image, data
-            self._sha256[image.id] = image.sha256
-            while len(self._images) > self._max_images:
+            self._images[image.shown.sha256] = image, data
+            self._sha256[image.shown.id] = image.shown.sha256
+            while len(self._images) > MAX_IMAGES:
                 self._images.popitem()
         self._store(image, data)
         return True
@@ -192,21 +137,19 @@ class RecentImages:
             found = self._images.get(sha256)
         if found is not None:
             return found[1]
-        rows = self._query("SELECT data FROM images WHERE sha256 = ?", sha256)
+        rows = self._query("SELECT data FROM recent WHERE sha256 = ?", sha256)
         return rows[0][0] if rows else None
 
     def all(self) -> list[RecentImage]:
         """Return all images, in memory and on disk."""
-        images = {image.sha256: image for image in self._select("ORDER BY rowid")}
+        images = {image.shown.sha256: image for image in self._select("ORDER BY rowid")}
         with self._lock:
             images |= {sha256: image for sha256, (image, _) in self._images.items()}
         return list(images.values())
 
     def note_corrected(self, sha256: str) -> None:
         """Remove an image from the disk. In memory it stays for a while."""
-        with self._lock:
-            self._pending.pop(sha256, None)
-        self._query("DELETE FROM images WHERE sha256 = ?", sha256)
+        self._query("DELETE FROM recent WHERE sha256 = ?", sha256)
 
     def note_undone(self, sha256: str) -> None:
         """Store an image again, if it is still in memory: its correction was undone."""
@@ -215,74 +158,60 @@ class RecentImages:
         if found is not None:
             self._store(*found)
 
-    def wait(self) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait until all that is to be stored is written."""
-        self._waiting.join()
+        concurrent.futures.wait([self._writer.submit(lambda: None)], seconds)
 
     def _store(self, image: RecentImage, data: bytes) -> None:
         """Have an image written soon, unless it waits for that already."""
-        is_small = len(data) <= self._on_disk.max_bytes
-        if self._writer is None or image.reason not in self._reasons_to_store or not is_small:
+        sha256 = image.shown.sha256
+        if image.shown.reason not in self._reasons_to_store or len(data) > MAX_STORED_BYTES:
             return
         with self._lock:
-            if image.sha256 in self._pending:
+            if self._database is None or sha256 in self._waiting:
                 return
-            self._pending[image.sha256] = image
-        try:
-            self._waiting.put_nowait((image, data))
-        except queue.Full:
-            self._lose(image, "The disk is too slow to store all images.")
-
-    def _select(self, where: str = "", *values: str) -> list[RecentImage]:
-        rows = self._query(f"SELECT image FROM images {where}", *values)  # noqa: S608
-        return [msgspec.json.decode(row[0], type=RecentImage) for row in rows]
-
-    def _query(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._database_lock:
-            if self._database is None:
-                return []
-            try:
-                return self._database.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                _log.warning("Images for review in %s cannot be used: %s", self._folder, error)
-                return []
-
-    def _write_all(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            try:
-                self._write(*item)
-            except (*_DISK_ERRORS, FeedbackUnavailableError) as error:
-                self._lose(item[0], str(error))
-            finally:
-                self._waiting.task_done()
-        self._waiting.task_done()
+            if is_free := len(self._waiting) < _MAX_WAITING:
+                self._waiting.add(sha256)
+                self._writer.submit(self._write, image, data)
+        if not is_free:
+            self._lose("The disk is too slow to store all images.")
 
     def _write(self, image: RecentImage, data: bytes) -> None:
-        is_corrected = self._is_corrected(image.sha256)
-        with self._database_lock:
-            with self._lock:
-                if self._pending.get(image.sha256) is not image:  # removed while it waited
-                    return
-                del self._pending[image.sha256]
-            if self._database is None or is_corrected:
-                return
-            values = (image.sha256, image.id, msgspec.json.encode(image), data)
-            with transaction(self._database):
-                self._database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", values)
-                self._make_room(self._database)
-
-    def _make_room(self, database: sqlite3.Connection) -> None:
-        database.execute(
-            "DELETE FROM images WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER "
-            "newest AS place, sum(length(data)) OVER newest AS num_bytes FROM images "
-            "WINDOW newest AS (ORDER BY rowid DESC)) WHERE place > ? OR num_bytes > ?)",
-            (self._on_disk.max_images, self._on_disk.max_bytes),
-        )
-
-    def _lose(self, image: RecentImage, reason: str) -> None:
+        sha256 = image.shown.sha256
         with self._lock:
-            if self._pending.get(image.sha256) is image:
-                del self._pending[image.sha256]
+            self._waiting.remove(sha256)
+        try:
+            if self._is_corrected(sha256):
+                return
+            values = (sha256, image.shown.id, msgspec.json.encode(image).decode(), data)
+            self._execute("INSERT OR IGNORE INTO recent VALUES (?, ?, ?, ?)", *values)
+            # Once more: whoever corrects it now finds it and removes it.
+            if self._is_corrected(sha256):
+                self.note_corrected(sha256)
+            with self._database_lock:
+                if self._database is not None:
+                    limits = MAX_STORED_BYTES, MAX_STORED_IMAGES
+                    remove_oldest(self._database, "recent", "data", *limits)
+        except (sqlite3.Error, FeedbackUnavailableError) as error:
+            self._lose(str(error))
+
+    def _select(self, where: str, *values: str) -> list[RecentImage]:
+        rows = self._query(f"SELECT image FROM recent {where}", *values)  # noqa: S608
+        return [msgspec.json.decode(row[0], type=RecentImage) for row in rows]
+
+    def _query(self, query: str, *values: str) -> list[Any]:
+        try:
+            return self._execute(query, *values)
+        except sqlite3.Error as error:
+            _log.warning("Images for review in %s cannot be used: %s", self._folder, error)
+            return []
+
+    def _execute(self, query: str, *values: str | bytes) -> list[Any]:
+        with self._database_lock:
+            return self._database.execute(query, values).fetchall() if self._database else []
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
             self._num_lost += 1
             is_first = self._num_lost == 1
         if is_first:  # their number is logged by `close`

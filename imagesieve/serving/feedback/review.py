@@ -1,16 +1,18 @@
 """Which images are worth a person's review, in which order, and what the audit says of a filter."""
 
+import collections
 import dataclasses
 import hashlib
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN, FeedbackEvent
 from imagesieve.intervals import wilson_interval
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import schemas
-from imagesieve.serving.feedback.recent import Reason, RecentImage, RecentImages
+from imagesieve.serving.feedback.recent import RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
 _MIN_MARGIN = 0.5  # of probability, that the best class must be ahead of the second
@@ -34,19 +36,16 @@ def _is_uncertain(prediction: Prediction) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Why an image should be reviewed.
+    """Why an image should be reviewed."""
 
-    Attributes:
-        audit_share: of the dropped images, 0 to 1, that are drawn for the audit.
-        class_of_interest: what a filter is to keep; everything else counts as dropped.
-        key: of the draw. A new one at each start, so that no sender can predict what is drawn.
-    """
-
-    audit_share: float = 0.0
-    class_of_interest: str | None = None
+    audit_share: float = 0.0  # of the dropped images, 0 to 1, that are drawn for the audit
+    class_of_interest: str | None = None  # what a filter is to keep; all else counts as dropped
+    # Of the draw. A new one at each start, so that no sender can predict what is drawn.
     key: bytes = dataclasses.field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
-    def reason(self, sha256: str, prediction: Prediction, fallback_class: str | None) -> Reason:
+    def reason(
+        self, sha256: str, prediction: Prediction, fallback_class: str | None
+    ) -> Literal["uncertain", "audit", "recent"]:
         """Return why an image should be reviewed.
 
         The audit comes first: an image left out of it for being uncertain would be missing from
@@ -89,24 +88,22 @@ def review(
     The most uncertain come first; then those of the audit, in an order by lot, so that those which
     are reviewed are a fair sample; then all others, the most uncertain first.
     """
-    images = recent.all()
+    images = [image.shown for image in recent.all()]
     corrected = store.corrected_among(image.sha256 for image in images)
     waiting = [image for image in images if image.sha256 not in corrected]
 
-    def place(image: RecentImage) -> tuple[int, float, str]:
+    def place(image: schemas.ReviewImage) -> tuple[int, float, str]:
         is_audit = image.reason == AUDIT
-        doubt = -uncertainty(image.prediction.probabilities)
-        within = selection.draw(image.sha256) if is_audit else doubt
+        within = selection.draw(image.sha256) if is_audit else -uncertainty(image.probabilities)
         return _ORDER.index(image.reason), within, image.sha256
 
-    num_audit = sum(image.reason == AUDIT for image in waiting)
-    num_uncertain = sum(image.reason == UNCERTAIN for image in waiting)
+    reasons = collections.Counter(image.reason for image in waiting)
     return schemas.Review(
-        images=[image.to_review() for image in sorted(waiting, key=place)[:limit]],
-        waiting=num_uncertain + num_audit,
+        images=sorted(waiting, key=place)[:limit],
+        waiting=reasons[UNCERTAIN] + reasons[AUDIT],
         corrected=store.num_corrected(),
         classes=list(classes),
-        audit=_estimate(store.audited(), selection, num_audit),
+        audit=_estimate(store.audited(), selection, reasons[AUDIT]),
     )
 
 

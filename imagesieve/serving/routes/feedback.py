@@ -1,12 +1,11 @@
 """Routes for corrections of predictions, and for images to review."""
 
-import dataclasses
 import hashlib
 import itertools
-import json
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access.keys import Scope
-from imagesieve.serving.app import json_response, requires
+from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import (
     BadParameterError,
     FeedbackUnavailableError,
@@ -31,12 +30,11 @@ from imagesieve.serving.feedback.recent import RecentImage, RecentImages
 from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import (
     Correction,
-    FeedbackLimits,
     FeedbackStore,
     ImageNeededError,
     to_jpeg,
 )
-from imagesieve.serving.limits import Admission, TokenBuckets
+from imagesieve.serving.limits import TokenBuckets
 from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.requests import read_correction, read_options
 
@@ -52,76 +50,60 @@ _LOOK = openapi.link("review_image", parameters={"sha256": "$response.body#/imag
 
 _log = logging.getLogger(__name__)
 
+blueprint = flask.Blueprint("feedback", __name__)
+
 
 class Corrections:
-    """The views, and what the rest of the service needs of corrections."""
+    """What the service knows of corrections: the store, and the images that wait for review."""
 
     def __init__(
         self,
         folder: Path,
-        classes: Callable[[], Sequence[str]],
-        admission: Admission,
-        *,
-        limits: FeedbackLimits | None = None,
+        max_bytes: int = 2 * 2**30,
         selection: Selection | None = None,
         reasons_to_store: Collection[str] = (),
-        count: Callable[[str], None] = lambda action: None,
     ) -> None:
         """Put the parts together; nothing is read or written before `open`.
 
         Args:
             folder: of the corrections.
-            classes: returns those of the model in use, or raises what the caller is answered.
-            admission: limits what is decoded at once, with predictions.
-            limits: of what is stored.
+            max_bytes: of all corrected images together.
             selection: which images should be reviewed.
             reasons_to_store: for which reasons images wait for review on disk, too.
-            count: called with the action of each event that was recorded.
         """
-        self._store = FeedbackStore(folder, limits)
-        self._recent = RecentImages(folder, reasons_to_store, self._is_corrected)
-        self._selection = selection or Selection()
-        self._classes = classes
-        self._admission = admission
-        self._buckets = TokenBuckets(_RATE, _BURST)
-        self._count = count
-
-    def blueprint(self) -> flask.Blueprint:
-        """Return the routes."""
-        blueprint = flask.Blueprint("feedback", __name__)
-        feedback, admin = requires(Scope.FEEDBACK), requires(Scope.ADMIN)
-        blueprint.post("/v1/feedback")(feedback(self.correct))
-        blueprint.delete("/v1/feedback/<sha256>")(feedback(self.undo))
-        blueprint.get("/v1/feedback/export")(admin(self.export))
-        blueprint.get("/v1/review")(feedback(self.review))
-        blueprint.get("/v1/review/<sha256>/image")(feedback(self.image))
-        return blueprint
+        self.store = FeedbackStore(folder, max_bytes)
+        self.recent = RecentImages(folder, reasons_to_store, self._is_corrected)
+        self.selection = selection or Selection()
+        self.buckets = TokenBuckets(_RATE, _BURST)
 
     def open(self) -> None:
         """Open what earlier runs left. A disk that fails costs corrections alone."""
         try:
-            self._store.open()
+            self.store.open()
         except FeedbackUnavailableError:
             _log.warning("The service runs without corrections until that is mended.")
             return
-        self._recent.open()
+        self.recent.open()
 
     def close(self) -> None:
         """Write the images that wait for it, and close both stores."""
-        self._recent.close()
-        self._store.close()
+        self.recent.close()
+        self.store.close()
 
     def note(self, image_id: str, result: PredictionResult) -> bool:
         """Hold a predicted image; return whether it can be corrected by its id alone."""
-        sha256 = result.image.sha256
-        image = RecentImage(
-            sha256,
-            image_id,
-            result.prediction,
-            result.model.digest,
-            self._selection.reason(sha256, result.prediction, result.policy.fallback),
+        sha256, prediction = result.image.sha256, result.prediction
+        shown = schemas.ReviewImage(
+            sha256=sha256,
+            id=image_id,
+            label=prediction.label,
+            probability=prediction.probability,
+            probabilities=dict(prediction.probabilities),
+            decision=prediction.decision,
+            reason=self.selection.reason(sha256, prediction, result.policy.fallback),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
-        return self._recent.add(image, result.data)
+        return self.recent.add(RecentImage(shown, result.model.digest), result.data)
 
     def check(self, classes: Sequence[str], policy: DecisionPolicy) -> None:
         """Check that the options suit the model that is served.
@@ -129,9 +111,9 @@ class Corrections:
         Raises:
             UsageError: the model does not have the class of interest.
         """
-        interest = self._selection.class_of_interest
+        interest = self.selection.class_of_interest
         drops_nothing = policy.kind == ARGMAX and interest is None
-        if self._selection.audit_share and drops_nothing:
+        if self.selection.audit_share and drops_nothing:
             _log.warning(
                 "The model's decision policy drops no image, so none is audited: name what is "
                 "to be kept with --class-of-interest."
@@ -145,180 +127,208 @@ class Corrections:
             if not is_class_name(name):
                 _log.warning("Nothing can be corrected to %r: it cannot name a folder.", name)
 
-    @openapi.operation(
-        "correct",
-        openapi.FEEDBACK,
-        "it is the same as before, or replaces it",
-        schemas.Corrected,
-        created="it is stored",
-        links=_UNDO,
-        body=openapi.correction_body(),
-        example="""CURL --json '{"id": "PREDICTION-ID", "label": "CLASS"}' URL/v1/feedback""",
-    )
-    def correct(self) -> flask.Response:
-        """Say what an image really is.
-
-        By the id of a prediction or by the image's SHA-256 as long as the server has the image, or
-        with the image itself. The next training learns from it.
-        """
-        with self._admission.place():  # it decodes: no more at once than predictions
-            asked, encoded = read_correction(flask.request)
-            label = None if asked.label is UNSET else asked.label
-            if label is not None:
-                self._check_label(label)
-            sha256, image = self._find(asked, encoded)
-            now = self._store.in_force(sha256)
-            if now is None or now.label != label:
-                self._slow_down()
-            event = FeedbackEvent(
-                action=REJECT if asked.reject else CORRECT,
-                sha256=sha256,
-                label=label,
-                reviewer=asked.reviewer or None,
-                note=asked.note or None,
-                caller=flask.g.caller.name,
-                **_predicted(image),
-            )
-            done = self._record(event, encoded or self._recent.data(sha256))
-        self._recent.note_corrected(sha256)
-        return json_response(_corrected(sha256, done), 200 if done.before else 201)
-
-    @openapi.operation(
-        "undo_correction",
-        openapi.FEEDBACK,
-        "what is in force now",
-        schemas.Corrected,
-        query=schemas.Nothing,
-        example="CURL -X DELETE URL/v1/feedback/SHA256-OF-THE-IMAGE",
-    )
-    def undo(self, sha256: str) -> flask.Response:
-        """Take back the last correction of an image."""
-        read_options(flask.request, schemas.Nothing)
-        if not _SHA256.fullmatch(sha256):
-            raise UnknownImageError("There is no correction of this image.")
-        self._slow_down()
-        event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
-        with self._admission.place():  # it may decode: no more at once than predictions
-            done = self._record(event, self._recent.data(sha256))
-        if done.after is None:
-            self._recent.note_undone(sha256)
-        return json_response(_corrected(sha256, done))
-
-    @openapi.operation(
-        "review",
-        openapi.FEEDBACK,
-        "the review queue",
-        schemas.Review,
-        links=_LOOK,
-        query=schemas.ReviewOptions,
-        example="CURL 'URL/v1/review?limit=5'",
-    )
-    def review(self) -> flask.Response:
-        """List the images that should be reviewed."""
-        limit = read_options(flask.request, schemas.ReviewOptions).limit
-        return json_response(
-            review(self._recent, self._store, self._selection, self._classes(), limit)
-        )
-
-    @openapi.operation(
-        "review_image",
-        openapi.FEEDBACK,
-        "the image, encoded anew",
-        openapi.BINARY,
-        media_type="image/jpeg",
-        query=schemas.Nothing,
-        example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
-    )
-    def image(self, sha256: str) -> flask.Response:
-        """Return an image that should be reviewed."""
-        read_options(flask.request, schemas.Nothing)
-        if not _SHA256.fullmatch(sha256):
-            raise UnknownImageError(f"{_GONE}.")
-        data = self._recent.data(sha256)
-        # Never the bytes that were sent: an image may be a page or a script as well.
-        with self._admission.place():
-            jpeg = self._to_jpeg(data) if data is not None else self._store.image(sha256)
-        if jpeg is None:
-            raise UnknownImageError(f"{_GONE}.")
-        response = flask.Response(jpeg, mimetype="image/jpeg")
-        response.headers["Content-Disposition"] = "inline"
-        return response
-
-    @openapi.operation(
-        "export_corrections",
-        openapi.FEEDBACK,
-        "one JSON object a line",
-        openapi.TEXT,
-        media_type="application/x-ndjson",
-        query=schemas.Nothing,
-        example="CURL -o feedback.jsonl URL/v1/feedback/export",
-    )
-    def export(self) -> flask.Response:
-        """Return the history of all corrections."""
-        read_options(flask.request, schemas.Nothing)
-        lines = (json.dumps(event.to_json()) + "\n" for event in self._store.events())
-        first = list(itertools.islice(lines, 1))  # an error is answered before the body begins
-        response = flask.Response(_chunks(first, lines), mimetype="application/x-ndjson")
-        response.headers["Content-Disposition"] = 'attachment; filename="feedback.jsonl"'
-        return response
-
-    def _record(self, event: FeedbackEvent, data: bytes | None) -> Correction:
-        try:
-            done = self._store.record(event)
-        except ImageNeededError:
-            if data is None:
-                raise
-            # Encoded while others may correct; what is not an image is refused with its reason.
-            done = self._store.record(event, self._to_jpeg(data))
-        if event.action == UNDO or done.before != done.after:
-            self._count(event.action)
-        return done
-
-    def _to_jpeg(self, data: bytes) -> bytes:
-        return to_jpeg(data, self._admission.limits.images, self._admission.decoding())
-
-    def _is_corrected(self, sha256: str) -> bool:
-        return self._store.in_force(sha256) is not None
-
-    def _check_label(self, label: str) -> None:
-        classes = self._classes()
-        if label not in classes:
-            raise UnknownLabelError(
-                f"The model has no class {label[:100]!r}: use {_listed(classes)}."
-            )
-        if not is_class_name(label):
-            raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
-
-    def _find(
+    def find(
         self, asked: schemas.Correction, encoded: bytes | None
     ) -> tuple[str, RecentImage | None]:
-        by_id = self._recent.by_id(asked.id) if asked.id else None
+        """Return the SHA-256 of the image that a correction names or has, and its prediction."""
+        by_id = self.recent.by_id(asked.id) if asked.id else None
         if encoded is None and asked.id:
             if by_id is None:
                 raise UnknownImageError(f"{_GONE}: send it again.")
-            return by_id.sha256, by_id
+            return by_id.shown.sha256, by_id
         sha256 = asked.sha256 or ""
         if encoded is not None:
             sha256 = hashlib.sha256(encoded).hexdigest()
-            named = (asked.sha256, by_id.sha256 if by_id else None)
+            named = (asked.sha256, by_id.shown.sha256 if by_id else None)
             if any(name and name != sha256 for name in named):
                 raise BadParameterError("The image is another one than id or sha256 say.")
-        return sha256, self._recent.by_sha256(sha256)
+        return sha256, self.recent.by_sha256(sha256)
 
-    def _slow_down(self) -> None:
-        seconds = self._buckets.take(flask.g.caller.share)
+    def slow_down(self) -> None:
+        """Take one of the changes that the caller may make, or raise RateLimitedError."""
+        seconds = self.buckets.take(flask.g.caller.share)
         if seconds:
             raise RateLimitedError(
                 f"Too many corrections in a short time: go on in {seconds} s.", seconds
             )
 
+    def _is_corrected(self, sha256: str) -> bool:
+        return self.store.in_force(sha256) is not None
+
+
+@blueprint.post("/v1/feedback")
+@requires(Scope.FEEDBACK)
+@openapi.operation(
+    "correct",
+    openapi.FEEDBACK,
+    "it is the same as before, or replaces it",
+    schemas.Corrected,
+    created="it is stored",
+    links=_UNDO,
+    body=openapi.correction_body(),
+    example="""CURL --json '{"id": "PREDICTION-ID", "label": "CLASS"}' URL/v1/feedback""",
+)
+def correct() -> flask.Response:
+    """Say what an image really is.
+
+    By the id of a prediction or by the image's SHA-256 as long as the server has the image, or
+    with the image itself. The next training learns from it.
+    """
+    service, corrections = current_service(), _corrections()
+    with service.admission.place():  # it decodes: no more at once than predictions
+        asked, encoded = read_correction(flask.request)
+        label = None if asked.label is UNSET else asked.label
+        if label is not None:
+            _check_label(label)
+        sha256, image = corrections.find(asked, encoded)
+        now = corrections.store.in_force(sha256)
+        if now is None or now.label != label:
+            corrections.slow_down()
+        event = FeedbackEvent(
+            action=REJECT if asked.reject else CORRECT,
+            sha256=sha256,
+            label=label,
+            reviewer=asked.reviewer or None,
+            note=asked.note or None,
+            caller=flask.g.caller.name,
+            **_predicted(image),
+        )
+        done = _record(event, encoded or corrections.recent.data(sha256))
+    corrections.recent.note_corrected(sha256)
+    return json_response(_corrected(sha256, done), 200 if done.before else 201)
+
+
+@blueprint.delete("/v1/feedback/<sha256>")
+@requires(Scope.FEEDBACK)
+@openapi.operation(
+    "undo_correction",
+    openapi.FEEDBACK,
+    "what is in force now",
+    schemas.Corrected,
+    query=schemas.Nothing,
+    example="CURL -X DELETE URL/v1/feedback/SHA256-OF-THE-IMAGE",
+)
+def undo(sha256: str) -> flask.Response:
+    """Take back the last correction of an image."""
+    service, corrections = current_service(), _corrections()
+    read_options(flask.request, schemas.Nothing)
+    if not _SHA256.fullmatch(sha256):
+        raise UnknownImageError("There is no correction of this image.")
+    corrections.slow_down()
+    event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
+    with service.admission.place():  # it may decode: no more at once than predictions
+        done = _record(event, corrections.recent.data(sha256))
+    if done.after is None:
+        corrections.recent.note_undone(sha256)
+    return json_response(_corrected(sha256, done))
+
+
+@blueprint.get("/v1/review")
+@requires(Scope.FEEDBACK)
+@openapi.operation(
+    "review",
+    openapi.FEEDBACK,
+    "the review queue",
+    schemas.Review,
+    links=_LOOK,
+    query=schemas.ReviewOptions,
+    example="CURL 'URL/v1/review?limit=5'",
+)
+def review_queue() -> flask.Response:
+    """List the images that should be reviewed."""
+    service, corrections = current_service(), _corrections()
+    limit = read_options(flask.request, schemas.ReviewOptions).limit
+    classes = service.models.get().classes
+    return json_response(
+        review(corrections.recent, corrections.store, corrections.selection, classes, limit)
+    )
+
+
+@blueprint.get("/v1/review/<sha256>/image")
+@requires(Scope.FEEDBACK)
+@openapi.operation(
+    "review_image",
+    openapi.FEEDBACK,
+    "the image, encoded anew",
+    openapi.BINARY,
+    media_type="image/jpeg",
+    query=schemas.Nothing,
+    example="CURL -o image.jpg URL/v1/review/SHA256-OF-THE-IMAGE/image",
+)
+def image(sha256: str) -> flask.Response:
+    """Return an image that should be reviewed."""
+    read_options(flask.request, schemas.Nothing)
+    if not _SHA256.fullmatch(sha256):
+        raise UnknownImageError(f"{_GONE}.")
+    data = _corrections().recent.data(sha256)
+    # Never the bytes that were sent: an image may be a page or a script as well.
+    with current_service().admission.place():
+        jpeg = _corrections().store.image(sha256) if data is None else _to_jpeg(data)
+    if jpeg is None:
+        raise UnknownImageError(f"{_GONE}.")
+    response = flask.Response(jpeg, mimetype="image/jpeg")
+    response.headers["Content-Disposition"] = "inline"
+    return response
+
+
+@blueprint.get("/v1/feedback/export")
+@requires(Scope.ADMIN)
+@openapi.operation(
+    "export_corrections",
+    openapi.FEEDBACK,
+    "one JSON object a line",
+    openapi.TEXT,
+    media_type="application/x-ndjson",
+    query=schemas.Nothing,
+    example="CURL -o feedback.jsonl URL/v1/feedback/export",
+)
+def export() -> flask.Response:
+    """Return the history of all corrections."""
+    read_options(flask.request, schemas.Nothing)
+    pages = _corrections().store.export()
+    first = next(pages)  # an error is answered before the body begins
+    response = flask.Response(itertools.chain([first], pages), mimetype="application/x-ndjson")
+    response.headers["Content-Disposition"] = 'attachment; filename="feedback.jsonl"'
+    return response
+
+
+def _corrections() -> Corrections:
+    return current_service().corrections  # type: ignore[return-value]  # or there are no routes
+
+
+def _record(event: FeedbackEvent, data: bytes | None) -> Correction:
+    store = _corrections().store
+    try:
+        done = store.record(event)
+    except ImageNeededError:
+        if data is None:
+            raise
+        # Encoded while others may correct; what is not an image is refused with its reason.
+        done = store.record(event, _to_jpeg(data))
+    if event.action == UNDO or done.before != done.after:
+        current_service().metrics.note_correction(event.action)
+    return done
+
+
+def _to_jpeg(data: bytes) -> bytes:
+    admission = current_service().admission
+    return to_jpeg(data, admission.limits.images, admission.decoding())
+
+
+def _check_label(label: str) -> None:
+    classes = current_service().models.get().classes
+    if label not in classes:
+        raise UnknownLabelError(f"The model has no class {label[:100]!r}: use {_listed(classes)}.")
+    if not is_class_name(label):
+        raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
+
 
 def _predicted(image: RecentImage | None) -> dict[str, Any]:
     if image is None:
         return {}
-    prediction = dataclasses.asdict(image.prediction)
-    predicted = {name: prediction[name] for name in ("label", "probability", "decision")}
-    return {"predicted": predicted, "model": image.digest, "reason": image.reason}
+    shown = image.shown
+    predicted = {name: getattr(shown, name) for name in ("label", "probability", "decision")}
+    return {"predicted": predicted, "model": image.model, "reason": shown.reason}
 
 
 def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
@@ -334,9 +344,3 @@ def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
 def _listed(classes: Sequence[str]) -> str:
     names = ", ".join(classes[:_MAX_NAMED])
     return names if len(classes) <= _MAX_NAMED else f"{names} and {len(classes) - _MAX_NAMED} more"
-
-
-def _chunks(first: Sequence[str], rest: Iterator[str]) -> Iterator[str]:
-    while first:
-        yield "".join(first)
-        first = list(itertools.islice(rest, 200))
