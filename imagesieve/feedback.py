@@ -117,7 +117,7 @@ def in_force(database: sqlite3.Connection, sha256: str) -> FeedbackEvent | None:
 
 def before(database: sqlite3.Connection, event: FeedbackEvent | None) -> FeedbackEvent | None:
     """Return what is in force again when an event is undone, or None."""
-    previous = event and event.previous
+    previous = event.previous if event else None
     return next(iter(_events(database, "SELECT * FROM events WHERE id = ?", previous)), None)
 
 
@@ -136,8 +136,8 @@ def append(database: sqlite3.Connection, event: FeedbackEvent) -> None:
         tuple(values.values()),
     ).lastrowid
     # An undo to another label: events before it were lost, and what it says is in force.
-    if event.action == UNDO and event.label in (None, former and former.label):
-        number = former and former.id
+    if event.action == UNDO and event.label in (None, former.label if former else None):
+        number = former.id if former else None
     database.execute(
         "INSERT INTO images (sha256, event) VALUES (?, ?) "
         "ON CONFLICT DO UPDATE SET event = excluded.event",
@@ -303,7 +303,7 @@ def read_history(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
-    """Return what is in force in a folder, by the name of the image's file without its suffix.
+    """Return what is in force in a folder, by each name without suffix that a file may have.
 
     A history that cannot be read is logged and empty: the images are worth more than what is known
     about them.
@@ -314,7 +314,8 @@ def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
     except (OSError, sqlite3.Error) as error:
         _log.warning("note: the history of %s cannot be read (%s).", folder, error)
         return {}
-    return {PurePath(event.stored or event.sha256).stem: event for event in events}
+    by_name = {name: event for event in events for name in (event.sha256[:16], event.sha256)}
+    return by_name | {PurePath(event.stored).stem: event for event in events if event.stored}
 
 
 def find_images(folder: Path) -> dict[str, int]:

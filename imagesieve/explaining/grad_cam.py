@@ -23,13 +23,8 @@ from imagesieve.model import engines, versions
 
 # From cold to hot. Lightness rises all the way, so the order survives any kind of colour blindness
 # and a printer without colours.
-_RAMP = (
-    (24, 10, 70),
-    (106, 20, 112),
-    (184, 48, 88),
-    (236, 112, 40),
-    (252, 190, 60),
-    (255, 250, 190),
+_RAMP = np.array(
+    [(24, 10, 70), (106, 20, 112), (184, 48, 88), (236, 112, 40), (252, 190, 60), (255, 250, 190)]
 )
 # How much of a place is colour, where it is coldest and hottest: cold places grow darker, which
 # lets hot ones stand out even in an image of the ramp's own colours.
@@ -123,10 +118,9 @@ def overlay(
 
 def _ramp() -> npt.NDArray[np.float32]:
     """Return 256 colours from cold to hot, (256, 3) RGB, 0 to 255."""
-    places = np.linspace(0, 1, len(_RAMP))
-    channels = zip(*_RAMP, strict=True)
-    steps = np.linspace(0, 1, 256)
-    return np.stack([np.interp(steps, places, c) for c in channels], axis=-1).astype(np.float32)
+    steps = np.linspace(0, len(_RAMP) - 1, 256)
+    channels = [np.interp(steps, range(len(_RAMP)), channel) for channel in _RAMP.T]
+    return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _is_softmax(layer: Any) -> bool:

@@ -1,10 +1,13 @@
 """A process that explains images: only this one loads TensorFlow, and others may kill it.
 
-The program and the process are connected by two pipes. On one each request is answered with one
-message; the other takes what the process prints, for the log.
+With TensorFlow it is several times as large as the program. So the first image starts it, it
+explains those that follow, and it ends when no more come. Program and process are connected by two
+pipes. On one each request is answered with one message; the other takes what the process prints,
+for the log.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -17,6 +20,7 @@ import threading
 import traceback
 import warnings
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +35,13 @@ if TYPE_CHECKING:
 
 _NICENESS = 5
 _OOM_SCORE = "500"  # of 1000, where memory runs out
+_TENSORFLOW_SETTINGS = {
+    "KERAS_BACKEND": "tensorflow",
+    "CUDA_VISIBLE_DEVICES": "-1",  # one image is not worth a graphics card's memory
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_NUM_INTRAOP_THREADS": str(cpu_count()),  # it would count the host's, not ours
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 _OK, _UNAVAILABLE, _FAILED = "ok", "unavailable", "failed"
 
 _log = logging.getLogger(__name__)
@@ -44,60 +55,124 @@ class Question(NamedTuple):
     size: tuple[int, int]  # (width, height) of the PNG, in pixels
 
 
-class ExplainingProcess:
-    """The process, for one model version, as its program sees it.
+def obstacle(version: versions.ModelVersion) -> str | None:
+    """Return why images cannot be explained for a version, or None; it is quick."""
+    if not all(map(importlib.util.find_spec, ("keras", "tensorflow"))):
+        return (
+            "Explanations need Keras and TensorFlow, which this server runs without: install "
+            "requirements.txt to have them."
+        )
+    if version.file(versions.KERAS_MODEL) is None:
+        return f"Explanations need a Keras model, and {version.name} has no {versions.KERAS_MODEL}."
+    return None
 
-    It loads the version with the first question.
-    """
 
-    def __init__(self, version: versions.ModelVersion) -> None:
+class Explainer:
+    """Explains one image at a time; safe to call from many threads."""
+
+    def __init__(self, idle_seconds: float = 60, deadline_seconds: float = 60) -> None:
+        self._idle_seconds = idle_seconds  # that the process outlives its last answer
+        self._deadline_seconds = deadline_seconds  # for an answer and the start of the process
+        self._busy = threading.Lock()  # its holder alone starts, asks and ends the process
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self._digest = ""  # of the version that the process explains
+        self._idle = threading.Timer(0, self._end_if_idle)
+        self._closed = False
+
+    def explain(self, version: versions.ModelVersion, question: Question) -> bytes:
+        """Return a PNG of the image that shows which places speak for a class.
+
+        It is the image as the model saw it; the stronger a place speaks, the brighter its colour.
+
+        Raises:
+            BlockingIOError: another image is being explained.
+            TimeoutError: it took too long.
+            UsageError: such a model cannot be explained at all.
+            EngineError: the process ended, or the model could not be loaded or explained.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise BlockingIOError("Another image is being explained: try again in a moment.")
+        try:
+            self._idle.cancel()
+            self._start(version)
+            return self._ask(question)
+        finally:
+            if self._process:
+                self._idle = threading.Timer(self._idle_seconds, self._end_if_idle)
+                self._idle.daemon = True
+                self._idle.start()
+            self._busy.release()
+
+    def close(self) -> None:
+        """End the process whatever it does, and start none any more."""
+        self._closed = True
+        if process := self._process:
+            process.kill()  # the thread that waits for it gets an error: it frees the lock
+        with self._busy:
+            self._end()
+
+    def _start(self, version: versions.ModelVersion) -> None:
+        """Start a process unless that of the version is there."""
+        # `Process.is_alive` reaps the process, for which another thread waits.
+        if self._process and multiprocessing.connection.wait([self._process.sentinel], 0):
+            self._end()
+        if self._digest != version.digest:
+            self._end()
+        if not self._process:
+            self._start_process(version)
+        if self._closed:  # checked when `close` can see the process, so `close` or this ends it
+            self._end()
+            raise EngineError("The program is stopping.")
+
+    def _start_process(self, version: versions.ModelVersion) -> None:
         # Spawned, since a fork would have the locks of this process's threads, and its memory.
         context = multiprocessing.get_context("spawn")
-        self.digest = version.digest
-        self._connection, connection = context.Pipe()
-        self._messages, messages = context.Pipe(duplex=False)
-        self.process = context.Process(
+        here, there = context.Pipe()
+        messages, messages_there = context.Pipe(duplex=False)
+        process = context.Process(
             target=_main,
-            args=(connection, messages, version.path.resolve(), version.digest),
+            args=(there, messages_there, version.path.resolve(), version.digest),
             daemon=True,
         )
         try:
-            self.process.start()
+            process.start()
         except OSError as error:
             raise EngineError(f"No process for explanations can be started: {error}") from error
         finally:
-            connection.close()
-            messages.close()
-        _log.debug("process %d explains images for %s", self.process.pid, version.name)
-        threading.Thread(target=self._log_messages, name="explain-messages", daemon=True).start()
+            there.close()
+            messages_there.close()
+        self._process, self._connection, self._digest = process, here, version.digest
+        _log.debug("process %d explains images for %s", process.pid, version.name)
+        threading.Thread(
+            target=_log_messages, args=(process, messages), name="explain-messages", daemon=True
+        ).start()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        # `Process.is_alive` reaps the process, for which another thread waits.
-        return not multiprocessing.connection.wait([self.process.sentinel], 0)
+    def _ask(self, question: Question) -> bytes:
+        process, connection, overdue = self._process, self._connection, threading.Event()
+        if process is None or connection is None:
+            raise EngineError("There is no process for explanations.")
 
-    def ask(self, question: Question, seconds: float) -> bytes:
-        """Return the PNG for a question; after OSError and EOFError the process is of no more use.
+        def give_up() -> None:
+            overdue.set()
+            process.kill()
 
-        Raises:
-            TimeoutError: there was no answer within `seconds`.
-            OSError, EOFError: the process ended.
-            UsageError: such a model cannot be explained at all.
-            EngineError: it went wrong this time.
-        """
-        overdue = threading.Event()
         # Killing it ends every wait for it: a pipe that is full has no time limit of its own.
-        timer = threading.Timer(seconds, self._give_up, [overdue])
+        timer = threading.Timer(self._deadline_seconds, give_up)
         timer.daemon = True
         timer.start()
         try:
-            self._connection.send(question)
-            answer = self._connection.recv_bytes()
+            connection.send(question)
+            answer = connection.recv_bytes()
         except (OSError, EOFError) as error:
+            self._end()
             if overdue.is_set():
-                raise TimeoutError from error
-            raise
+                raise TimeoutError(
+                    f"The image was not explained within {self._deadline_seconds:g} seconds."
+                ) from error
+            raise EngineError(
+                "The process that explains images ended; the log has its last words."
+            ) from error
         finally:
             timer.cancel()
         # Bytes, not objects: a pickle from a process that reads a model file could run code here.
@@ -108,23 +183,27 @@ class ExplainingProcess:
             raise EngineError(f"The image cannot be explained: {json.loads(data)}")
         return data
 
-    def end(self) -> None:
-        """Kill it and clear up."""
-        self.process.kill()
-        self.process.join()
-        self._connection.close()
+    def _end_if_idle(self) -> None:
+        if self._busy.acquire(blocking=False):
+            self._end()
+            self._busy.release()
 
-    def _give_up(self, overdue: threading.Event) -> None:
-        overdue.set()
-        self.process.kill()
+    def _end(self) -> None:
+        self._idle.cancel()
+        if self._process and self._connection:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+        self._process = self._connection = None
 
-    def _log_messages(self) -> None:
-        """Copy what the process prints to the log, and leave no zombie when it ends."""
-        with self._messages, open(self._messages.fileno(), "rb", closefd=False) as lines:
-            for line in lines:
-                _log.debug("explaining: %s", line.decode("utf-8", "backslashreplace").rstrip())
-        self.process.join()
-        _log.debug("process %d, which explained images, ended", self.process.pid)
+
+def _log_messages(process: SpawnProcess, messages: Connection) -> None:
+    """Copy what the process prints to the log, and leave no zombie when it ends."""
+    with messages, open(messages.fileno(), "rb", closefd=False) as lines:
+        for line in lines:
+            _log.debug("explaining: %s", line.decode("utf-8", "backslashreplace").rstrip())
+    process.join()
+    _log.debug("process %d, which explained images, ended", process.pid)
 
 
 def _main(connection: Connection, messages: Connection, path: Path, digest: str) -> None:
@@ -132,11 +211,14 @@ def _main(connection: Connection, messages: Connection, path: Path, digest: str)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C on the terminal is for the program
     os.dup2(messages.fileno(), 1)
     os.dup2(messages.fileno(), 2)
-    os.environ.update(_tensorflow_settings())
+    os.environ.update(_TENSORFLOW_SETTINGS)
     warnings.resetwarnings()  # `python -W error` is inherited, and TensorFlow's own would be errors
     questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, questions), daemon=True).start()
-    _step_back()
+    # Predictions go first, and the system ends this process before it ends the service.
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # another system than Linux
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     network = None
     while True:
         question = questions.get()
@@ -149,25 +231,6 @@ def _main(connection: Connection, messages: Connection, path: Path, digest: str)
             traceback.print_exc()
             reason = str(error) if isinstance(error, ClassifierError) else repr(error)
             connection.send_bytes(f"{_FAILED}\n{json.dumps(reason)}".encode())
-
-
-def _tensorflow_settings() -> dict[str, str]:
-    """Return the environment that makes TensorFlow modest and quiet."""
-    return {
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "-1",  # one image is not worth a graphics card's memory
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_NUM_INTRAOP_THREADS": str(cpu_count()),  # it would count the host's, not ours
-        "TF_NUM_INTEROP_THREADS": "1",
-    }
-
-
-def _step_back() -> None:
-    """Let predictions go first, and let the system end this process before it ends the service."""
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
-    with contextlib.suppress(OSError):  # another system than Linux
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
 def _receive(connection: Connection, questions: "queue.SimpleQueue[Question]") -> None:

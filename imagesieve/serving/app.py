@@ -26,7 +26,7 @@ from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
 from imagesieve.serving.requests import Fetch
 
 if TYPE_CHECKING:  # their modules import this one
-    from imagesieve.serving.routes.explain import Explainer
+    from imagesieve.explaining.worker import Explainer
     from imagesieve.serving.routes.feedback import Corrections
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth

@@ -163,10 +163,10 @@ def assemble(
     Raises:
         UsageError: options do not go together, or the network could use the service without a key.
     """
+    from imagesieve.explaining.worker import Explainer
     from imagesieve.serving.app import Service
     from imagesieve.serving.limits import Admission, ServingLimits
     from imagesieve.serving.models import Models
-    from imagesieve.serving.routes.explain import Explainer
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
     models = Models(

@@ -24,7 +24,17 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=self._registry)
-        counter, histogram = self._counter, self._histogram
+
+        def counter(name: str, text: str, *labels: str) -> prometheus.Counter:
+            return prometheus.Counter(f"classifier_{name}", text, labels, registry=self._registry)
+
+        def histogram(
+            name: str, text: str, buckets: tuple[float, ...], label: str
+        ) -> prometheus.Histogram:
+            return prometheus.Histogram(
+                f"classifier_{name}", text, [label], buckets=buckets, registry=self._registry
+            )
+
         self._requests = counter("requests", "Requests answered", "route", "method", "code")
         self._request_seconds = histogram("request_seconds", "Time of a request", _SECONDS, "route")
         self._stage_seconds = histogram("stage_seconds", "Time of a stage", _SECONDS, "stage")
@@ -49,16 +59,13 @@ class Metrics:
         """Count what was refused or failed."""
         self._problems.labels(slug).inc()
 
-    def note_prediction(
-        self, prediction: Prediction, seconds: Mapping[str, float], *, is_cached: bool
-    ) -> None:
-        """Count a predicted image and the seconds of its stages."""
+    def note_prediction(self, prediction: Prediction, seconds: Mapping[str, float] | None) -> None:
+        """Count a predicted image and the seconds of its stages; None when it was cached."""
         self._predictions.labels(prediction.label, prediction.decision).inc()
         self._probability.labels(prediction.label).observe(prediction.probability)
-        if is_cached:
+        if seconds is None:
             self._cache_hits.inc()
-            return
-        for stage, duration in seconds.items():
+        for stage, duration in (seconds or {}).items():
             self._stage_seconds.labels(stage).observe(duration)
 
     def note_correction(self, action: str) -> None:
@@ -72,13 +79,3 @@ class Metrics:
     def text(self) -> bytes:
         """Return all figures in Prometheus's text format."""
         return prometheus.generate_latest(self._registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:
-        return prometheus.Counter(f"classifier_{name}", text, labels, registry=self._registry)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> prometheus.Histogram:
-        return prometheus.Histogram(
-            f"classifier_{name}", text, labels, buckets=buckets, registry=self._registry
-        )

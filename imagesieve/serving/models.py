@@ -6,14 +6,14 @@ speaks against the new version, the old one keeps serving.
 """
 
 import contextlib
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import msgspec
+from msgspec import UNSET
 
 from imagesieve import files
 from imagesieve.errors import (
@@ -64,7 +64,7 @@ class Models:
             policy: for each version; its own when None.
             watch_seconds: how often to look whether `current.json` has changed.
         """
-        self._folder = _ModelFolder(path)
+        self._path = path
         self._engine = engine
         self._precision = precision
         self._policy = policy
@@ -112,7 +112,7 @@ class Models:
             UnavailableError: nothing is served yet, or no longer.
         """
         with self._one_change():
-            return self._replace(self._folder.path)
+            return self._replace(self._path)
 
     def activate(
         self, name_or_digest: str, *, allow_other_classes: bool = False
@@ -123,13 +123,13 @@ class Models:
         Raises as `reload` does, also where its classes differ and that is not allowed.
         """
         with self._one_change():
-            path = self._folder.find(name_or_digest)
+            path = self._find(name_or_digest)
             return self._replace(path, allow_other_classes=allow_other_classes, promote=True)
 
     def rollback(self) -> schemas.ModelChange:
         """Serve what was served before, whatever its classes, and make it the current one."""
         with self._one_change():
-            self._folder.require_versions()
+            self._require_versions()
             former = self._previous
             if former is None:
                 raise UnknownModelError("This server has served no other model version before.")
@@ -137,12 +137,49 @@ class Models:
                 former.path, digest=former.digest, allow_other_classes=True, promote=True
             )
 
-    def describe_all(self) -> list[dict[str, Any]]:
-        """Return all versions by name, as JSON values, from their manifests alone."""
+    def describe_all(self) -> list[schemas.ListedModel]:
+        """Return all versions by name, from their manifests alone."""
         served = self.get().version  # is current, whatever `current.json` says by now
-        if not self._folder.has_versions:
+        if not self._has_versions:
             return [_describe(served, served)]
-        return [_describe_folder(folder, served) for folder in self._folder.versions()]
+        return [_describe_folder(folder, served) for folder in self._versions()]
+
+    @property
+    def _has_versions(self) -> bool:
+        """Whether `--model` names a folder of versions, among which one can change."""
+        return not (self._path / versions.MANIFEST).exists()
+
+    def _require_versions(self) -> None:
+        if not self._has_versions:
+            raise ModelRefusedError(
+                "The server was started with one model version: to change it while it runs, start "
+                "it with --model and the folder that holds the versions."
+            )
+
+    def _versions(self) -> list[Path]:
+        # An unfinished version has a hidden name.
+        manifests = self._path.glob(f"[!.]*/{versions.MANIFEST}")
+        return sorted(path.parent for path in manifests if path.is_file())
+
+    def _find(self, name_or_digest: str) -> Path:
+        """Return the folder of a version; the name is looked up among those that are there."""
+        self._require_versions()
+        is_digest = name_or_digest.startswith(_DIGEST_PREFIX)
+        for folder in self._versions():
+            found = _digest_of(folder) if is_digest else folder.name
+            if found == (name_or_digest.lower() if is_digest else name_or_digest):
+                return folder
+        raise UnknownModelError(
+            f"There is no model version {name_or_digest[:100]!r}: /v1/models lists those there are."
+        )
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        """Return what differs after each change of `current.json`; None without one."""
+        try:
+            found = (self._path / versions.CURRENT).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     @contextlib.contextmanager
     def _one_change(self) -> Iterator[None]:
@@ -167,52 +204,47 @@ class Models:
         # Not in a context manager: since Python 3.12 one that raises another error keeps what the
         # frames below it hold, here a model, until garbage is collected.
         try:
-            predictor = self._accepted(path, current.version, digest, allow_other_classes)
+            predictor = self._accepted(path, current, digest, allow_other_classes)
             if promote:  # before the change: one that a restart would undo is none
-                if predictor is None:
+                if predictor is current:
                     versions.verify(current.version)
-                versions.promote((predictor or current).version)
+                versions.promote(predictor.version)
         # ImportError: a version without an IR, where Keras is not installed.
         except (ClassifierError, ImportError) as error:
             reason = " ".join(str(error).split())
             _log.warning("Still serving %s: %s", current.version.name, reason)
-            raise self._refusal(error) from error
-        if predictor is None:
-            return self._change(changed=False)
-        self._previous, self._current = current.version, predictor
-        _log.info(
-            "Now serving %s with %s (before: %s)",
-            predictor.version.name,
-            predictor.engine.name,
-            current.version.name,
-        )
-        return self._change(changed=True)
-
-    def _change(self, *, changed: bool) -> schemas.ModelChange:
+            self._refuse(error)
+        if predictor is not current:
+            self._previous, self._current = current.version, predictor
+            _log.info(
+                "Now serving %s with %s (before: %s)",
+                predictor.version.name,
+                predictor.engine.name,
+                current.version.name,
+            )
         former = self._previous
-        previous = (
-            schemas.ModelName(former.name, _DIGEST_PREFIX + former.digest) if former else None
-        )
-        return schemas.ModelChange(describe(self.get()), previous, changed)
+        previous = schemas.ModelName(former.name, _prefixed(former.digest)) if former else None
+        return schemas.ModelChange(describe(predictor), previous, predictor is not current)
 
     def _accepted(
-        self,
-        path: Path,
-        served: versions.ModelVersion,
-        digest: str | None,
-        allow_other_classes: bool,
-    ) -> Predictor | None:
-        """Return the predictor of a checked version; None when it is the one that is served."""
+        self, path: Path, served: Predictor, digest: str | None, allow_other_classes: bool
+    ) -> Predictor:
+        """Return the predictor of a checked version; `served` when it is of that one."""
         version = versions.read_manifest(path)
         if digest not in (None, version.digest):
             raise ModelDamagedError(
                 f"The model version {version.path} was altered since it was served: choose another "
                 "version, or activate it by its name."
             )
-        if _is_same(version, served):
-            return None
-        if not allow_other_classes:
-            _check_classes(version, served)
+        if _is_same(version, served.version):
+            return served
+        if not allow_other_classes and version.manifest.classes != served.version.manifest.classes:
+            raise ModelRefusedError(
+                f"The model version {version.name} has other classes "
+                f"({_listed(version.manifest.classes)}) than the one served "
+                f"({_listed(served.classes)}): callers would get labels that they do not know. "
+                "Activate it with allow_other_classes if they do."
+            )
         versions.verify(version)
         return self._open(version)
 
@@ -230,49 +262,53 @@ class Models:
             )
         return predictor
 
-    def _refusal(self, error: Exception) -> ModelChangeError:
-        folder = self._folder.path if self._folder.has_versions else self._folder.path.parent
+    def _refuse(self, error: Exception) -> NoReturn:
+        """Raise the ModelChangeError for an error, without the server's paths."""
+        folder = self._path if self._has_versions else self._path.parent
         reason = str(error).replace(f"{folder}/", "")
+        kind: type[ModelChangeError] = ModelRefusedError  # a precision that it does not have
         match error:
             case ModelChangeError():
-                return type(error)(reason)
+                kind = type(error)
             case ModelNotFoundError():
-                return UnknownModelError(
+                kind = UnknownModelError
+                reason = (
                     "The model version is not there any more, or no version is the current one: "
                     "activate one that /v1/models lists."
                 )
             case ModelError():
-                return ModelUnusableError(reason)
+                kind = ModelUnusableError
             case OutputError():
-                return ModelChangeFailedError(reason)
+                kind = ModelChangeFailedError
             case EngineError() | ImportError():
-                return ModelUnusableError(
-                    "The engine of this server cannot run the model version: the server's log says "
-                    "why."
+                kind = ModelUnusableError
+                reason = (
+                    "The engine of this server cannot run the model version: the server's log "
+                    "says why."
                 )
-        return ModelRefusedError(reason)  # a precision that it does not have
+        raise kind(reason) from error
 
     def _work(
         self, loaded: Callable[[Predictor], None], failed: Callable[[Exception], None]
     ) -> None:
-        mark = self._folder.mark()
+        mark = self._mark()
         try:
-            self._current = self._open(versions.load(self._folder.path))
+            self._current = self._open(versions.load(self._path))
             if not self._closed.is_set():
                 loaded(self._current)
         except Exception as error:
             _log.debug("the model could not be loaded", exc_info=True)
             failed(error)
             return
-        while self._folder.has_versions and not self._closed.wait(self._watch_seconds):
-            if mark != (mark := self._folder.mark()):
+        while self._has_versions and not self._closed.wait(self._watch_seconds):
+            if mark != (mark := self._mark()):
                 self._follow()
 
     def _follow(self) -> None:
         """Serve what was made current; a version that is refused is tried once."""
         try:
             with self._changing:
-                self._replace(self._folder.path)
+                self._replace(self._path)
         except (ModelChangeError, ShuttingDownError) as error:  # the first is in the log already
             _log.debug("current.json was not followed: %s", error)
         except Exception as error:  # such as a lack of memory: what is served must go on
@@ -283,7 +319,7 @@ class Models:
 def served_model(predictor: Predictor) -> schemas.ServedModel:
     """Return what predictions say of their model."""
     version = predictor.version
-    return schemas.ServedModel(version.name, _DIGEST_PREFIX + version.digest, predictor.engine.name)
+    return schemas.ServedModel(version.name, _prefixed(version.digest), predictor.engine.name)
 
 
 def describe(predictor: Predictor) -> schemas.Model:
@@ -303,72 +339,24 @@ def describe(predictor: Predictor) -> schemas.Model:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _ModelFolder:
-    """What `--model` names: a folder of versions, or one version."""
-
-    path: Path
-
-    @property
-    def has_versions(self) -> bool:
-        """Whether it is a folder of versions, among which one can change."""
-        return not (self.path / versions.MANIFEST).exists()
-
-    def find(self, name_or_digest: str) -> Path:
-        """Return the folder of a version; the name is looked up among those that are there."""
-        self.require_versions()
-        for folder in self.versions():
-            if name_or_digest == folder.name:
-                return folder
-        if name_or_digest.startswith(_DIGEST_PREFIX):
-            for folder in self.versions():
-                if name_or_digest.lower() == _digest_of(folder):
-                    return folder
-        raise UnknownModelError(
-            f"There is no model version {name_or_digest[:100]!r}: /v1/models lists those there are."
-        )
-
-    def require_versions(self) -> None:
-        """Raise where there can only be one version."""
-        if not self.has_versions:
-            raise ModelRefusedError(
-                "The server was started with one model version: to change it while it runs, start "
-                "it with --model and the folder that holds the versions."
-            )
-
-    def mark(self) -> tuple[int, int, int] | None:
-        """Return what differs after each change of `current.json`; None without one."""
-        try:
-            found = (self.path / versions.CURRENT).stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
-
-    def versions(self) -> list[Path]:
-        """Return the folders of all versions, by name."""
-        # An unfinished version has a hidden name.
-        manifests = self.path.glob(f"[!.]*/{versions.MANIFEST}")
-        return sorted(path.parent for path in manifests if path.is_file())
-
-
-def _describe_folder(folder: Path, served: versions.ModelVersion) -> dict[str, Any]:
+def _describe_folder(folder: Path, served: versions.ModelVersion) -> schemas.ListedModel:
     try:
         version = versions.read_manifest(folder)
     except ModelError:
-        named = {"name": folder.name, "digest": _digest_of(folder)}
-        return {**named, "current": False, "created": None, "classes": [], "damaged": True}
+        return schemas.ListedModel(folder.name, _digest_of(folder), False, None, [], damaged=True)
     described = _describe(version, served)
-    return described if _has_all_files(version) else {**described, "damaged": True}
+    described.damaged = UNSET if _has_all_files(version) else True
+    return described
 
 
-def _describe(version: versions.ModelVersion, served: versions.ModelVersion) -> dict[str, Any]:
-    return {
-        "name": version.name,
-        "digest": _DIGEST_PREFIX + version.digest,
-        "current": _is_same(version, served),
-        "created": version.manifest.created,
-        "classes": list(version.manifest.classes),
-    }
+def _describe(version: versions.ModelVersion, served: versions.ModelVersion) -> schemas.ListedModel:
+    return schemas.ListedModel(
+        name=version.name,
+        digest=_prefixed(version.digest),
+        current=_is_same(version, served),
+        created=version.manifest.created,
+        classes=list(version.manifest.classes),
+    )
 
 
 def _is_same(version: versions.ModelVersion, other: versions.ModelVersion) -> bool:
@@ -387,19 +375,13 @@ def _has_all_files(version: versions.ModelVersion) -> bool:
 
 def _digest_of(folder: Path) -> str | None:
     try:
-        return _DIGEST_PREFIX + files.sha256_of(folder / versions.MANIFEST)
+        return _prefixed(files.sha256_of(folder / versions.MANIFEST))
     except OSError:
         return None
 
 
-def _check_classes(version: versions.ModelVersion, served: versions.ModelVersion) -> None:
-    if version.manifest.classes != served.manifest.classes:
-        raise ModelRefusedError(
-            f"The model version {version.name} has other classes "
-            f"({_listed(version.manifest.classes)}) than the one served "
-            f"({_listed(served.manifest.classes)}): callers would get labels that they do not "
-            "know. Activate it with allow_other_classes if they do."
-        )
+def _prefixed(digest: str) -> str:
+    return f"{_DIGEST_PREFIX}{digest}"
 
 
 def _listed(classes: tuple[str, ...]) -> str:

@@ -23,6 +23,8 @@ from imagesieve.serving.models import served_model
 from imagesieve.serving.requests import Fetch, ImageRequest
 from imagesieve.serving.schemas import ImageInfo, ServedModel
 
+STAGES = ("queue", "decode", "infer")
+
 _Result = TypeVar("_Result")
 
 
@@ -34,12 +36,7 @@ class Deadline:
     is_gone: Callable[[], bool] = lambda: False  # whether the client has disconnected
 
     def check(self) -> None:
-        """Raise unless the client still waits.
-
-        Raises:
-            ClientGoneError: the client has disconnected.
-            DeadlineExceededError: the time is over.
-        """
+        """Raise ClientGoneError or DeadlineExceededError unless the client still waits."""
         if self.is_gone():
             raise ClientGoneError("The caller has hung up.")
         if time.monotonic() > self.at:
@@ -75,11 +72,7 @@ class Pipeline:
         self._pools: weakref.WeakKeyDictionary[Predictor, EnginePool] = weakref.WeakKeyDictionary()
 
     def check_ready(self, predictor: Predictor) -> None:
-        """Raise unless an image could be predicted now.
-
-        Raises:
-            OverloadedError: the engine hangs.
-        """
+        """Raise OverloadedError while the engine hangs."""
         if self._pool_of(predictor).is_wedged:
             raise OverloadedError("The engine does not answer: every one of its runs is overdue.")
 
@@ -94,8 +87,7 @@ class Pipeline:
         """Return the prediction for an image.
 
         Raises:
-            RequestError: the image cannot be read from what was sent.
-            ImageError: it cannot be used.
+            RequestError, ImageError: the image cannot be read from what was sent, or not be used.
             EngineError: the engine failed or gave no probabilities.
             OverloadedError: too many others are being decoded.
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
@@ -106,18 +98,17 @@ class Pipeline:
         key = (model.digest, model.engine, sha256, str(options.frames))
         with self._lock:
             cached = self._cache.get(key)
-        is_cached, seconds = cached is not None, dict.fromkeys(("queue", "decode", "infer"), 0.0)
+        is_cached, seconds = cached is not None, dict.fromkeys(STAGES, 0.0)
         if cached is None:
             cached, seconds = self._run(predictor, data, sha256, options.frames, deadline)
             if self._limits.cache_entries:
                 with self._lock:
                     self._cache[key] = cached
-        policy = predictor.policy.with_threshold(
-            None if options.threshold is UNSET else options.threshold
-        )
+        threshold = None if options.threshold is UNSET else options.threshold
+        policy = predictor.policy.with_threshold(threshold)
         own, image = cached
         prediction = policy.decide(own.probabilities)
-        self._metrics.note_prediction(prediction, seconds, is_cached=is_cached)
+        self._metrics.note_prediction(prediction, None if is_cached else seconds)
         return PredictionResult(data, image, prediction, policy, model, is_cached, seconds)
 
     def _run(
@@ -148,17 +139,11 @@ class Pipeline:
         done = time.perf_counter()
         image = ImageInfo(
             first.format,  # type: ignore[arg-type]  # one of the formats that are decoded
-            first.width,
-            first.height,
-            first.orientation,
-            len(frames),
-            sha256,
+            *(first.width, first.height, first.orientation, len(frames), sha256),
         )
-        return (riskiest(predictions, predictor.policy), image), {
-            "queue": queued + waited,
-            "decode": decoded - begun - queued,
-            "infer": done - decoded - waited,
-        }
+        seconds = (queued + waited, decoded - begun - queued, done - decoded - waited)
+        best = riskiest(predictions, predictor.policy)
+        return (best, image), dict(zip(STAGES, seconds, strict=True))
 
     def _pool_of(self, predictor: Predictor) -> "EnginePool":
         with self._lock:
@@ -199,13 +184,8 @@ class EnginePool:
     def run(self, work: Callable[[], _Result], deadline: float) -> tuple[_Result, float]:
         """Return what `work` returned in one of the threads, and the seconds it waited for one.
 
-        Args:
-            work: runs the engine.
-            deadline: when to stop waiting, by `time.monotonic`. Work that has not begun by then
-                never begins; work that has begun goes on, and its thread is busy until it ends.
-
-        Raises:
-            DeadlineExceededError: it was not done by then.
+        At the deadline, by `time.monotonic`, DeadlineExceededError is raised. Work that has not
+        begun by then never begins; else it goes on, and its thread is busy until it ends.
         """
         submitted = time.monotonic()
         future = self._executor.submit(_timed, work)

@@ -21,18 +21,12 @@ from PIL import Image
 
 from imagesieve import files
 from imagesieve.errors import EngineError
+from imagesieve.explaining.worker import Explainer, Question
 from imagesieve.learning.openvino import convert
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.app import Service, create_app
-from imagesieve.serving.errors import (
-    DeadlineExceededError,
-    ExplainingUnavailableError,
-    OverloadedError,
-    ShuttingDownError,
-)
-from imagesieve.serving.routes.explain import Explainer
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE_SIZE = (48, 64)
@@ -102,7 +96,9 @@ def grey_image() -> bytes:
 
 
 def ask(explainer: Explainer, predictor: Predictor, label: str = "red") -> bytes:
-    return explainer.explain(predictor, predictor.decode(grey_image()), label)
+    pixels = predictor.decode(grey_image()).pixels
+    question = Question(pixels, predictor.classes.index(label), (512, 171))
+    return explainer.explain(predictor.version, question)
 
 
 def hottest(png: bytes) -> tuple[int, int]:
@@ -124,7 +120,7 @@ def ask_apart(explainer: Explainer, predictor: Predictor) -> concurrent.futures.
 def child_of(explainer: Explainer) -> int:
     """Return the number of the child process."""
     assert explainer._process is not None
-    number = explainer._process.process.pid
+    number = explainer._process.pid
     assert number is not None
     return number
 
@@ -217,14 +213,14 @@ def test_a_second_question_at_once_is_turned_away(
     thread.start()
     try:
         wait_until(explainer._busy.locked)
-        with pytest.raises(OverloadedError):
+        with pytest.raises(BlockingIOError):
             ask(explainer, predictor)
         response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
         assert response.status_code == 503
         assert "Retry-After" in response.headers
         predicted = client.post("/v1/predict", data=grey_image(), content_type="image/png")
         assert predicted.get_json()["label"] == "red"  # these go on meanwhile
-        explainer.end_if_idle()  # it is not
+        explainer._end_if_idle()  # it is not
     finally:
         os.kill(child_of(explainer), signal.SIGCONT)
         thread.join(SECONDS)
@@ -258,7 +254,7 @@ def test_a_child_that_dies_while_it_is_asked_is_an_error_and_replaced_by_the_nex
 
 def test_a_child_that_takes_too_long_is_killed(predictor: Predictor) -> None:
     explainer = Explainer(deadline_seconds=0.2)  # less than Python itself needs with TensorFlow
-    with pytest.raises(DeadlineExceededError, match=r"within 0\.2 seconds"):
+    with pytest.raises(TimeoutError, match=r"within 0\.2 seconds"):
         ask(explainer, predictor)
     assert explainer._process is None
     explainer.close()
@@ -268,7 +264,7 @@ def test_an_idle_child_ends(
     explainer: Explainer, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(explainer, "_idle_seconds", 0.05)
-    explainer._process_for(predictor.version)
+    explainer._start(predictor.version)
     number = child_of(explainer)
     ask(explainer, predictor)
     wait_until(lambda: not is_there(number))
@@ -282,14 +278,14 @@ def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(
     keras_file = other.version.path / versions.KERAS_MODEL
     keras_file.write_bytes(keras_file.read_bytes()[:-1])
     explainer = Explainer()
-    explainer._process_for(predictor.version)
+    explainer._start(predictor.version)
     former = child_of(explainer)
     with pytest.raises(EngineError, match="was altered"):
         ask(explainer, other)
     assert child_of(explainer) != former
     assert not is_there(former)
     number = child_of(explainer)
-    explainer.end_if_idle()
+    explainer._end_if_idle()
     assert not is_there(number)
     explainer.close()
 
@@ -317,20 +313,22 @@ def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) 
     number = child_of(explainer)
     explainer.close()
     assert not is_there(number)
-    with pytest.raises(ShuttingDownError):
+    with pytest.raises(EngineError, match="ended"):
         answer.result(SECONDS)
-    with pytest.raises(ShuttingDownError):
+    with pytest.raises(EngineError, match="is stopping"):
         ask(explainer, predictor)
+    assert explainer._process is None
 
 
 OWNER = """
 import sys, time
 from pathlib import Path
 from imagesieve.model import versions
-from imagesieve.explaining.worker import ExplainingProcess
+from imagesieve.explaining.worker import Explainer
 if __name__ == "__main__":
-    version = versions.load(Path(sys.argv[1]))
-    print(ExplainingProcess(version).process.pid, flush=True)
+    explainer = Explainer()
+    explainer._start(versions.load(Path(sys.argv[1])))
+    print(explainer._process.pid, flush=True)
     time.sleep(600)
 """
 
@@ -351,11 +349,12 @@ def test_the_child_does_not_outlive_its_server(predictor: Predictor) -> None:
 
 
 def test_a_version_without_a_keras_model_cannot_be_explained(version_path: Path) -> None:
-    predictor = Predictor.load(version_path)
-    explainer = Explainer()
-    with pytest.raises(ExplainingUnavailableError, match=r"has no model\.keras"):
-        ask(explainer, predictor)
-    assert explainer._process is None
+    service = Service(models_of(Predictor.load(version_path)), explainer=Explainer())
+    client = create_app(service).test_client()
+    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
+    assert response.status_code == 501
+    assert "has no model.keras" in response.get_json(force=True)["detail"]
+    assert service.explainer._process is None
 
 
 @pytest.mark.parametrize("missing", ["keras", "tensorflow"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import requests
@@ -380,7 +381,7 @@ def test_one_version_cannot_be_changed_but_can_be_replaced_in_its_place(
     for use in (models.rollback, lambda: models.activate(named(folder, "soft").name)):
         with pytest.raises(ModelRefusedError, match="start it with --model and the folder"):
             use()
-    assert [entry["name"] for entry in models.describe_all()] == [sharp.name]
+    assert [entry.name for entry in models.describe_all()] == [sharp.name]
     assert not models.reload().changed
     old = sharp.rename(folder / ".old")
     named(folder, "soft").rename(sharp)
@@ -526,7 +527,8 @@ def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
     folder: Path, start: Start
 ) -> None:
     models = start(folder, **SLOW_WATCH)
-    listed = {entry["name"].partition("-")[0]: entry for entry in models.describe_all()}
+    entries = msgspec.to_builtins(models.describe_all())
+    listed = {entry["name"].partition("-")[0]: entry for entry in entries}
     assert list(listed) == sorted(listed)
     assert set(listed) == {*REFUSED, "old", "sharp", "soft"}
     sharp = versions.load(named(folder, "sharp"))
@@ -542,9 +544,8 @@ def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
         "broken", "half", "new",
     }  # fmt: skip
     assert (listed["half"]["classes"], listed["half"]["created"]) == ([], None)
-    json.dumps(models.describe_all())
     models.activate(named(folder, "soft").name)
-    assert [entry["name"] for entry in models.describe_all() if entry["current"]] == [
+    assert [entry.name for entry in models.describe_all() if entry.current] == [
         named(folder, "soft").name
     ]
 

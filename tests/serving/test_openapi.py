@@ -15,6 +15,7 @@ from openapi_spec_validator import validate
 from painted import COLOURS, encode, paint
 
 import imagesieve
+from imagesieve.explaining.worker import Explainer
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
@@ -23,7 +24,6 @@ from imagesieve.serving.access.keys import read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.models import Models
-from imagesieve.serving.routes.explain import Explainer
 from imagesieve.serving.routes.feedback import Corrections
 
 RED = encode(paint(COLOURS["red"]))

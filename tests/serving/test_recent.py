@@ -214,10 +214,12 @@ def test_an_image_whose_correction_is_undone_is_stored_again(
 def test_an_image_that_is_corrected_while_it_waits_for_the_disk_is_not_stored(
     tmp_path: Path, open_recent: Callable[..., RecentImages]
 ) -> None:
-    recent = open_recent()
+    corrected = set()
+    recent = open_recent(is_corrected=corrected.__contains__)
     for number in range(20):
         data = bytes([number]) * 100_000
         add(recent, str(number), data, UNSURE)
+        corrected.add(sha(data))
         recent.note_corrected(sha(data))
     recent.wait()
     assert stored(tmp_path) == []
