@@ -232,12 +232,9 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqlite3.Connection:
-    """Open a database that all threads and processes of one host may use.
+    """Open a database that all threads and processes of one host may use; make it if need be.
 
-    Args:
-        path: of the file; it is made if need be.
-        schema: statements that make the tables which do not exist yet.
-        synchronous: FULL: what is committed outlives a power failure; NORMAL: a killed process.
+    With `synchronous` FULL, what is committed outlives a power failure; with NORMAL, a kill.
 
     Raises:
         OutputError: the file is a link, or the file system has no file locks or shared memory.

@@ -58,11 +58,9 @@ class Models:
     ) -> None:
         """Load nothing yet: see `load_in_background`.
 
-        Args:
-            path: a folder of versions, whose current one is served, or one version.
-            engine, precision: for each version; see `engines.open_engine`.
-            policy: for each version; its own when None.
-            watch_seconds: how often to look whether `current.json` has changed.
+        `path` is a folder of versions, whose current one is served, or one version; each runs on
+        `engine` in `precision` (see `engines.open_engine`) under `policy`, or its own. Every
+        `watch_seconds`, `current.json` is looked at.
         """
         self._path = path
         self._engine = engine

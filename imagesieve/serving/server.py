@@ -65,24 +65,18 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         PortError: the address is taken, not allowed, or not of this machine.
     """
+    passive = socket.AI_PASSIVE
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        family, *_, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, passive)[0]
     except (OSError, UnicodeError) as error:  # UnicodeError: not a host name, such as a..b
         reason = getattr(error, "strerror", None) or "that is not a host name"
         raise PortError(f"Cannot listen on {host}: {reason}.") from error
+    is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        # Otherwise a restart has to wait a minute for the old connections to be forgotten.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
+        return socket.create_server(address, family=family, backlog=1024, dualstack_ipv6=is_dual)
     except OSError as error:
-        listener.close()
         reason = _BIND_FAILURES.get(error.errno or 0, error.strerror or str(error))
         raise PortError(f"Cannot listen on {host} port {port}: {reason}.") from error
-    return listener
 
 
 class Server:
@@ -137,12 +131,8 @@ class Server:
     def run(self, before_stop: Callable[[], None]) -> None:
         """Serve from the main thread until SIGTERM, Ctrl-C or `stop`; then finish what is there.
 
-        Args:
-            before_stop: called once when stopping begins.
-
-        Raises:
-            KeyboardInterrupt: it was Ctrl-C.
-            Exception: the one given to `stop`.
+        `before_stop` is called once when stopping begins. KeyboardInterrupt is raised after Ctrl-C,
+        and the error that was given to `stop`.
         """
         while not self._stopping:
             self._poll(1.0)
@@ -167,7 +157,8 @@ class Server:
         server is leaving; a connection that waits unseen when it closes would be reset.
         """
         deadline = time.monotonic() + self._limits.drain_seconds
-        self._poll_until(lambda: not self._is_busy(), deadline)
+        while self._is_busy() and time.monotonic() < deadline:
+            self._poll(0.05)
         self._accept_all()
         self._waitress.accepting = False
         self._waitress.del_channel(self._sockets)
@@ -177,10 +168,6 @@ class Server:
         while time.monotonic() < min(deadline, quiet_since + _QUIET_SECONDS):
             if self._is_busy() or self._is_receiving():
                 quiet_since = time.monotonic()
-            self._poll(0.05)
-
-    def _poll_until(self, is_done: Callable[[], bool], deadline: float) -> None:
-        while not is_done() and time.monotonic() < deadline:
             self._poll(0.05)
 
     def _accept_all(self) -> None:
@@ -214,23 +201,21 @@ def _possible_connections(limit: int) -> int:
     A connection that the server cannot accept keeps it from sleeping and others from connecting.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return limit
-    # Each connection may have a body on disk.
-    most = 2 * limit + _OTHER_FILES
+    most = 2 * limit + _OTHER_FILES  # each connection may have a body on disk
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
-    if soft < most:
+    if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    if soft < limit + _OTHER_FILES:
-        limit = max(1, soft - _OTHER_FILES)
-        _log.warning(
-            "warning: this process may open %d files only, so it takes %d connections at once: "
-            "raise that limit (ulimit -n).",
-            soft,
-            limit,
-        )
+    if soft == resource.RLIM_INFINITY or soft >= limit + _OTHER_FILES:
+        return limit
+    limit = max(1, soft - _OTHER_FILES)
+    _log.warning(
+        "warning: this process may open %d files only, so it takes %d connections at once: raise "
+        "that limit (ulimit -n).",
+        soft,
+        limit,
+    )
     return limit
 
 

@@ -111,15 +111,11 @@ class Bodies:
             self.are_too_many = self._total > self._most
 
 
-class _FullError(Error):  # type: ignore[misc] # waitress has no types
-    """A body cannot be stored."""
-
+class _FullError(Error):  # type: ignore[misc] # a body cannot be stored
     code = 503
 
 
-class _TooSlowError(Error):  # type: ignore[misc] # waitress has no types
-    """A request comes so slowly that it only holds a connection."""
-
+class _TooSlowError(Error):  # type: ignore[misc] # a request only holds a connection
     code = 408
 
 

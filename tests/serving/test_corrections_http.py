@@ -321,19 +321,6 @@ def test_each_caller_has_a_rate_limit_of_its_own(predictor: Predictor, folder: P
     assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
 
 
-@pytest.mark.parametrize("seconds", [1, 3])
-def test_whole_seconds_to_wait_are_not_rounded_up(
-    predictor: Predictor, folder: Path, seconds: int
-) -> None:
-    corrections = make_corrections(predictor, folder)
-    corrections.buckets = TokenBuckets(rate=1 / seconds, burst=1, clock=lambda: 0.0)
-    client = client_of(predictor, corrections)
-    assert send(client, label="red").status_code == 201
-    late = send(client, label="blue")
-    assert_problem(late, 429, "rate-limited", f"in {seconds} s")
-    assert late.headers["Retry-After"] == str(seconds)
-
-
 def test_an_undo_takes_one_of_the_places(predictor: Predictor, folder: Path) -> None:
     admission = Admission()
     client = client_of(predictor, make_corrections(predictor, folder), admission=admission)
@@ -364,20 +351,18 @@ def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_
     sure, murky = predict(client, RED_JPEG), predict(client, MURKY)
     queue = client.get("/v1/review").get_json()
     assert [image["id"] for image in queue["images"]] == [murky["id"], sure["id"]]
-    first = queue["images"][0]
-    assert (first["sha256"], first["label"], first["decision"]) == (MURKY_KEY, "green", "neutral")
-    assert first["reason"] == "uncertain"
-    assert first["created"].endswith("Z")
-    assert sum(first["probabilities"].values()) == pytest.approx(1)
-    assert first["probability"] == max(first["probabilities"].values())
-    assert (queue["waiting"], queue["corrected"], queue["audit"]) == (1, 0, None)
-    assert queue["classes"] == ["blue", "green", "red"]
+    first = queue.pop("images")[0]
+    assert first.pop("created").endswith("Z")
+    assert sum(first.pop("probabilities").values()) == pytest.approx(1)
+    assert first == {
+        "sha256": MURKY_KEY, "id": murky["id"], "label": "green", "decision": "neutral",
+        "probability": pytest.approx(murky["probability"], abs=1e-6), "reason": "uncertain",
+    }  # fmt: skip
+    assert queue == {"waiting": 1, "corrected": 0, "audit": None, "classes": list(COLOURS)}
     correct(client, sha256=MURKY_KEY, label="green")
     queue = client.get("/v1/review?limit=1").get_json()
     assert [image["sha256"] for image in queue["images"]] == [RED_KEY]
     assert (queue["waiting"], queue["corrected"]) == (0, 1)
-    client.delete(f"/v1/feedback/{MURKY_KEY}")
-    assert client.get("/v1/review?limit=100").get_json()["waiting"] == 1
 
 
 @pytest.mark.parametrize(
@@ -516,6 +501,9 @@ def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder
     queue = client.get("/v1/review").get_json()
     reasons = [image["reason"] for image in queue["images"]]
     assert reasons == ["audit"] * 4 + ["recent"]
+    assert queue["audit"] == {
+        "share": 1.0, "kept": 4, "reviewed": 0, "missed": 0, "missed_share": None, "interval": None,
+    }  # fmt: skip
     for number, label in enumerate(("red", "blue", "blue")):
         correct(client, sha256=queue["images"][number]["sha256"], label=label)
     audit = client.get("/v1/review").get_json()["audit"]

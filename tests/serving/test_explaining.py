@@ -174,22 +174,17 @@ def test_a_class_name_outside_of_ascii_fits_into_the_header(client: FlaskClient)
 
 
 @pytest.mark.parametrize(
-    ("query", "status", "slug"),
-    [
-        ("?label=purple", 400, "bad-parameter"),
-        ("?label=", 400, "bad-parameter"),
-        ("?top_k=1", 400, "bad-parameter"),
-    ],
+    ("query", "size", "status"),
+    [("?label=purple", None, 400), ("?label=", None, 400), ("?top_k=1", None, 400), ("", 200, 422)],
 )
-def test_a_wrong_option_is_refused(client: FlaskClient, query: str, status: int, slug: str) -> None:
-    response = client.post(f"/v1/explain{query}", data=grey_image(), content_type="image/png")
+def test_a_wrong_option_or_image_is_refused_and_never_reaches_the_child(
+    client: FlaskClient, query: str, size: int | None, status: int
+) -> None:
+    data = grey_image()[:size]
+    response = client.post(f"/v1/explain{query}", data=data, content_type="image/png")
+    slug = "bad-parameter" if status == 400 else "truncated-image"
     assert response.status_code == status
     assert response.get_json(force=True)["type"] == f"/problems/{slug}"
-
-
-def test_a_hostile_image_never_reaches_the_child(client: FlaskClient) -> None:
-    response = client.post("/v1/explain", data=grey_image()[:200], content_type="image/png")
-    assert response.status_code == 422
 
 
 def test_the_child_steps_back_behind_predictions(

@@ -112,12 +112,10 @@ def test_nothing_is_made_before_the_first_correction(folder: Path, store: Feedba
     assert list(folder.parent.iterdir()) == []
 
 
-def test_the_same_again_writes_nothing_even_a_thousand_times(
-    folder: Path, store: FeedbackStore
-) -> None:
+def test_the_same_again_writes_nothing(folder: Path, store: FeedbackStore) -> None:
     correct(store, 0, "red", JPEGS[0])
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jp*")}
-    for _ in range(1000):
+    for _ in range(20):
         done = correct(store, 0, "red", JPEGS[1])
         assert done.before == done.after
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jp*")} == before

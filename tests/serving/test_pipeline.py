@@ -72,22 +72,18 @@ def test_the_same_bytes_are_predicted_once_and_answered_the_same(predictor: Pred
     assert counted.predicted == 1  # for old callers too
 
 
-def test_a_service_without_a_cache_asks_every_time(predictor: Predictor) -> None:
+@pytest.mark.parametrize(
+    ("entries", "known"), [(0, [False] * 6), (2, [False, False, True, False, True, False])]
+)
+def test_the_least_used_answer_is_forgotten_first(
+    predictor: Predictor, entries: int, known: list[bool]
+) -> None:
     counted = Counted(predictor.version, predictor.engine)
-    client = app_of(counted, ServingLimits(cache_entries=0)).test_client()
-    assert [post(client, RED_JPEG).get_json()["cached"] for _ in range(3)] == [False] * 3
-    assert counted.predicted == 3
-
-
-def test_the_least_used_answer_is_forgotten_first(predictor: Predictor) -> None:
-    counted = Counted(predictor.version, predictor.engine)
-    client = app_of(counted, ServingLimits(cache_entries=2)).test_client()
+    client = app_of(counted, ServingLimits(cache_entries=entries)).test_client()
     one, two, three = (encode(paint(colour)) for colour in COLOURS.values())
-    known = [post(client, data).get_json()["cached"] for data in (one, two, one, three, one, two)]
-    assert known == [False, False, True, False, True, False]
-
-
-def test_a_refused_image_is_refused_again(client: FlaskClient) -> None:
+    sent = (one, two, one, three, one, two)
+    assert [post(client, data).get_json()["cached"] for data in sent] == known
+    assert counted.predicted == known.count(False)
     assert [post(client, RED_JPEG[:-2]).status_code for _ in range(2)] == [422, 422]
 
 

@@ -4,12 +4,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 from correcting import opened, recent_image
 
 from imagesieve.feedback import AUDIT, CORRECT, RECENT, REJECT, UNCERTAIN, UNDO, FeedbackEvent
-from imagesieve.intervals import wilson_interval
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import schemas
 from imagesieve.serving.feedback.recent import RecentImages
@@ -96,31 +94,6 @@ def test_audited_images_come_second_in_an_order_by_lot(store: FeedbackStore) -> 
     assert sorted(order) == pytest.approx(shares)
     assert order not in (sorted(order), sorted(order, reverse=True))
     assert found.waiting == 41
-
-
-def test_the_estimate_counts_what_was_reviewed_and_survives_a_restart(
-    store: FeedbackStore, tmp_path: Path
-) -> None:
-    selection = Selection(audit_share=1.0, class_of_interest="red")
-    recent = RecentImages()
-    assert msgspec.structs.asdict(look(recent, store, selection).audit) == {
-        "share": 1.0, "kept": 0, "reviewed": 0, "missed": 0,
-        "missed_share": None, "interval": None,
-    }  # fmt: skip
-    for number in range(10):
-        add(recent, str(number), predicted(0.1), selection)
-    for number in range(4):
-        correct(store, recent, str(number), "red" if number == 0 else "blue")
-    correct(store, recent, "4", None)
-    assert msgspec.structs.asdict(look(recent, store, selection).audit) == {
-        "share": 1.0, "kept": 10, "reviewed": 5, "missed": 1,
-        "missed_share": 0.2, "interval": list(wilson_interval(1, 5)),
-    }  # fmt: skip
-    with opened(tmp_path / "feedback") as again:
-        estimate = look(RecentImages(), again).audit
-    assert (estimate.share, estimate.kept, estimate.reviewed, estimate.missed) == (0, 5, 5, 1)
-    undo(store, recent, "0")
-    assert look(recent, store, selection, 1).audit.missed == 0
 
 
 @pytest.mark.parametrize(("interest", "missed"), [(None, 1), ("green", 1), ("blue", 0), ("red", 1)])

@@ -59,11 +59,8 @@ class RecentImages:
     ) -> None:
         """Start empty; before `open`, nothing is stored.
 
-        Args:
-            folder: for the database.
-            reasons_to_store: which reasons bring an image onto the disk.
-            is_corrected: whether an image, by SHA-256, was corrected, so that it is not stored
-                however often it is predicted again. No request waits for it: it may read a disk.
+        An image is stored in the folder's database for one of the reasons, unless it
+        `is_corrected`, by SHA-256. No request waits for that: it may read a disk.
         """
         self._folder = folder
         self._reasons_to_store = frozenset(reasons_to_store)

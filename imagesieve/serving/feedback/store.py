@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -43,8 +44,7 @@ class ImageNeededError(UnknownImageError):
         super().__init__("The server does not have this image any more: send it again, as a file.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Correction:
+class Correction(NamedTuple):
     """What was in force for an image, and what is now; None is nothing."""
 
     before: FeedbackEvent | None
@@ -86,12 +86,8 @@ class FeedbackStore:
     def record(self, event: FeedbackEvent, jpeg: bytes | None = None) -> Correction:
         """Add an event to the history, and move the image to where it belongs.
 
-        The same correction again changes nothing. An undo puts in force what was before.
-
-        Args:
-            event: a correction to a class that `is_class_name`, a rejection, or an undo, whose
-                label is found out here; `stored` always is.
-            jpeg: the image to store.
+        The same correction again changes nothing. An undo puts in force what was before: its label
+        is found out here, and `stored` of every event.
 
         Raises:
             ImageNeededError: the image is not stored, and `jpeg` is missing.
@@ -156,10 +152,9 @@ class FeedbackStore:
         return before.stored is None or (self._folder / before.stored).is_file()
 
     def _read(self, event: FeedbackEvent | None) -> bytes | None:
-        if event is None or event.stored is None:
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            return feedback.read_file(feedback.image_path(self._folder, event.stored))
+        if event is not None and event.stored is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return feedback.read_file(feedback.image_path(self._folder, event.stored))
         return None
 
     def _change(
@@ -349,11 +344,7 @@ def to_jpeg(data: bytes, limits: Limits, at_once: DecodingLimit = large_images_t
     """Encode an image anew: turned upright, RGB, at most `MAX_SIDE` wide and high, no metadata.
 
     Proportions are kept, except that no side falls below `limits.min_side`: what is stored must be
-    fit to be decoded again, and the network sees a square anyway.
-
-    Raises:
-        ImageError: it cannot be decoded under `limits`.
-        ClassifierError: what `at_once` raises; see `images.decode`.
+    fit to be decoded again, and the network sees a square anyway. Raises what `images.decode` does.
     """
 
     def reduced(width: int, height: int, longest: int = 2 * MAX_SIDE) -> tuple[int, int]:

@@ -65,11 +65,8 @@ class Corrections:
     ) -> None:
         """Put the parts together; nothing is read or written before `open`.
 
-        Args:
-            folder: of the corrections.
-            max_bytes: of all corrected images together.
-            selection: which images should be reviewed.
-            reasons_to_store: for which reasons images wait for review on disk, too.
+        All corrected images together have at most `max_bytes`; for `reasons_to_store` an image
+        waits for its review on disk, too.
         """
         self.store = FeedbackStore(folder, max_bytes)
         self.recent = RecentImages(folder, reasons_to_store, self._is_corrected)
