@@ -16,6 +16,7 @@ import flask
 import msgspec
 from werkzeug.exceptions import MethodNotAllowed
 
+from imagesieve.explaining.worker import Explainer
 from imagesieve.serving import errors, schemas
 from imagesieve.serving.access.checks import Access
 from imagesieve.serving.access.keys import Scope
@@ -25,8 +26,7 @@ from imagesieve.serving.models import Models
 from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
 from imagesieve.serving.requests import Fetch
 
-if TYPE_CHECKING:  # their modules import this one
-    from imagesieve.explaining.worker import Explainer
+if TYPE_CHECKING:  # that module imports this one
     from imagesieve.serving.routes.feedback import Corrections
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
@@ -61,7 +61,7 @@ class Service:
     access: Access = dataclasses.field(default_factory=Access)
     fetch: Fetch | None = None  # None where URLs are not accepted
     corrections: "Corrections | None" = None  # None where none are accepted
-    explainer: "Explainer | None" = None  # None where images are not explained
+    explainer: Explainer | None = None  # None where images are not explained
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     pipeline: Pipeline = dataclasses.field(init=False)
 
