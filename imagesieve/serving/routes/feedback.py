@@ -1,5 +1,6 @@
 """Routes for corrections of predictions, and for images to review."""
 
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -93,12 +94,9 @@ class Corrections:
         shown = schemas.ReviewImage(
             sha256=sha256,
             id=image_id,
-            label=prediction.label,
-            probability=prediction.probability,
-            probabilities=dict(prediction.probabilities),
-            decision=prediction.decision,
             reason=self.selection.reason(sha256, prediction, result.policy.fallback),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **dataclasses.asdict(prediction),
         )
         return self.recent.add(RecentImage(shown, result.model.digest), result.data)
 
