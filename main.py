@@ -38,8 +38,6 @@ EXAMPLES = """\
   curl --data-binary @image.jpg http://127.0.0.1:8133/v1/predict
 """
 
-MODEL_HELP = "a model version, or a folder of versions, whose current one is taken (modelFile)"
-
 _log = logging.getLogger("imagesieve.main")
 
 
@@ -80,14 +78,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "Serve a model version over HTTP, with a page to try it.", EXAMPLES
     )
     add = parser.add_argument
-    add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=MODEL_HELP)
+    model = "a model version, or a folder of versions, whose current one is taken (modelFile)"
+    port = console.whole_number(0, 65535)
+    add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=model)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    add(
-        "--port",
-        type=console.whole_number(0, 65535),
-        default=8133,
-        help="port to listen on; 0 takes a free one (8133)",
-    )
+    add("--port", type=port, default=8133, help="port to listen on; 0 takes a free one (8133)")
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     decisions.add_options(parser)

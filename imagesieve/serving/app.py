@@ -135,10 +135,10 @@ def current_service() -> Service:
 
 
 def requires(scope: Scope, *, only_with_keys: bool = False) -> Callable[[_View], _View]:
-    """Return a decorator of views: the caller's key must have the scope.
+    """Return a decorator of views: the key of `flask.g.caller` must have the scope.
 
-    Each request takes a token of the caller's rate. The caller is `flask.g.caller` in the view.
-    With `only_with_keys`, the view is open to everyone while the service has no keys.
+    Each request takes a token of the caller's rate. With `only_with_keys`, the view is open to
+    everyone while the service has no keys.
     """
 
     def decorate(view: _View) -> _View:

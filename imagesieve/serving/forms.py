@@ -55,11 +55,7 @@ class Form(NamedTuple):
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
-    """Read the whole body.
-
-    Raises:
-        BodyTooLargeError: it has more than `max_bytes`; the rest was not read.
-    """
+    """Return the whole body; raise BodyTooLargeError beyond `max_bytes`, and read no further."""
     request.max_content_length = max_bytes
     try:
         return request.get_data(cache=False)
@@ -68,9 +64,7 @@ def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def parse_body(request: Request, body: bytes, num_images: int = 0) -> Form:
-    """Take a form or a JSON object apart; it is in memory and capped already.
-
-    It may hold `num_images` besides the other fields.
+    """Take a form or a JSON object apart, which may hold `num_images` besides other fields.
 
     Raises:
         TooManyFieldsError: it has more parts.
@@ -113,11 +107,8 @@ def decode_base64(text: str) -> bytes:
 def parse_form(encoded: bytes) -> list[tuple[str, str]]:
     """Take apart an urlencoded form or query; fields are counted before anything is allocated.
 
-    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not.
-
-    Raises:
-        TooManyFieldsError: it has too many fields.
-        MalformedBodyError: a field has too many percent escapes or is too long.
+    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not. Raises as
+    `parse_body` does.
     """
     if encoded.count(b"&") >= _MAX_FIELDS:
         raise TooManyFieldsError(f"The form has more than {_MAX_FIELDS} fields.")

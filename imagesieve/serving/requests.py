@@ -140,14 +140,7 @@ def read_images(request: Request) -> list[ImageRequest]:
 
 
 def read_correction(request: Request) -> tuple[schemas.Correction, bytes | None]:
-    """Read a correction, as JSON or as a form with the image itself.
-
-    Returns:
-        what an image really is, with `sha256` in lower case; the encoded image, if it was sent.
-
-    Raises:
-        EmptyImageError: the image has no bytes.
-    """
+    """Read a correction, as JSON or as a form, and the encoded image if a form has it."""
     read_options(request, schemas.Nothing)
     most = MAX_BODY_BYTES if request.mimetype == MULTIPART else MAX_OBJECT_BYTES
     form = _read_form(request, schemas.Correction, (JSON, MULTIPART), most)
@@ -191,10 +184,7 @@ def read_object(
     num_images: int = 0,
     kinds: Sequence[str] = (JSON,),
 ) -> Schema:
-    """Read a JSON object that may hold `num_images`; no body at all counts as `{}`.
-
-    The media type is one of `kinds`; an empty one is none at all.
-    """
+    """Read a JSON object that may hold `num_images`; no body counts as `{}`, "" is no type."""
     form = _read_form(request, schema, kinds, max_bytes, num_images)
     return _checked(form.fields, schema)
 

@@ -118,7 +118,7 @@ class BatchItem(RequestSchema):
 class BatchBody(BatchOptions, kw_only=True):
     """A batch of images as JSON, and the options for all of them."""
 
-    # Described only: whoever sends none or too many gets an error of its own.
+    # Only described: none or too many are an error of their own.
     images: Annotated[list[BatchItem], doc("the images", minItems=1, maxItems=MAX_BATCH_IMAGES)]
 
 
@@ -143,8 +143,6 @@ class Correction(RequestSchema):
 
 
 class ReviewOptions(RequestSchema):
-    """How many images to answer with."""
-
     limit: Annotated[int, Meta(ge=1, le=100, description="how many images at most")] = 20
 
 
@@ -178,8 +176,6 @@ class Problem(AnswerSchema):
 
 
 class Status(AnswerSchema):
-    """The state of the service."""
-
     status: Literal["ok", "ready"]
 
 
@@ -192,8 +188,6 @@ class DecisionPolicy(AnswerSchema):
 
 
 class ModelName(AnswerSchema):
-    """A version of the model."""
-
     name: str
     digest: Digest
 
@@ -217,8 +211,6 @@ class ImageInfo(AnswerSchema):
 
 
 class TimingMs(AnswerSchema):
-    """Milliseconds that each stage took."""
-
     queue: Milliseconds
     decode: Milliseconds
     infer: Milliseconds
@@ -267,8 +259,6 @@ class Batch(AnswerSchema):
 
 
 class Size(AnswerSchema):
-    """Pixels of the model's input."""
-
     height: Positive
     width: Positive
 
@@ -300,8 +290,6 @@ class ListedModel(AnswerSchema):
 
 
 class Models(AnswerSchema):
-    """The versions on disk, by name."""
-
     models: list[ListedModel]
 
 
@@ -358,8 +346,6 @@ class Review(AnswerSchema):
 
 
 class LegacySuccess(AnswerSchema):
-    """The first generation's answer for an image."""
-
     code: Literal["00"]
     message: str
     predictedClass: Decision  # noqa: N815
@@ -370,8 +356,6 @@ LEGACY_STATUSES = frozenset({401, 403, 429, 503, 504})  # besides 200: not about
 
 
 class LegacyFailure(AnswerSchema):
-    """The first generation's answer when something was wrong."""
-
     code: Literal["98"]
     message: Annotated[str, doc("what was wrong; its first part is Chinese")]
 
@@ -409,8 +393,6 @@ OutputName = Literal["label", "probabilities", "decision"]
 
 
 class OipRequestedOutput(RequestSchema):
-    """A tensor that is asked for."""
-
     name: OutputName
     parameters: Parameters | UnsetType = UNSET
 
@@ -427,16 +409,12 @@ class OipRequest(RequestSchema):
 
 
 class OipServer(AnswerSchema):
-    """What the server is."""
-
     name: str
     version: str
     extensions: Annotated[list[str], Meta(max_length=0)] = []
 
 
 class OipTensor(AnswerSchema):
-    """What a tensor looks like."""
-
     name: str
     datatype: str
     shape: Annotated[list[int], doc("-1: any number")]
@@ -454,8 +432,6 @@ class OipModel(AnswerSchema):
 
 
 class OipModelReady(AnswerSchema):
-    """This model can be asked."""
-
     name: str
     ready: bool
 
@@ -481,6 +457,4 @@ class OipAnswer(AnswerSchema, kw_only=True):
 
 
 class OipError(AnswerSchema):
-    """What was wrong."""
-
     error: str

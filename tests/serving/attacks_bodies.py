@@ -79,6 +79,10 @@ def floods_of_fields(target: Target) -> None:
         old = {"data": body, "headers": {"Content-Type": FORM}}
         assert_old_failure(target.ask("POST", "/image/detection", **old))
     assert_refused(target.predict(RED_JPEG, "?" + "a&" * 100_000), 413, "too-many-fields")
+    for body in (b"image=" + b"%41" * 5_000_000, b"%41" * 5_000_000 + b"=1"):
+        with target.costing() as cost:
+            assert_refused(target.predict(body, kind=FORM), 400, "malformed-body")
+        assert cost.seconds < 0.5
 
 
 def part(head: str, value: bytes) -> bytes:
@@ -99,6 +103,8 @@ def strange_forms(target: Target) -> None:
         "no name": (part("Content-Disposition: form-data", b"x") + b"--b--\r\n", kind, 400),
         "no head": (b"--b\r\n\r\nx\r\n--b--\r\n", kind, 400),
         "line breaks": (b"\r\n" * 7_000_000, kind, 400),
+        "part headers": (part(named + "\r\nX: y" * 2_000_000, b"x") + b"--b--", kind, 400),
+        "file name": (part(f'{named}; filename="{"y" * 20_000}"', b"x") + b"--b--", kind, 400),
         "boundaries": (b"--b\r\n" * 2_000_000, kind, 413),
     }
     assert target.predict(whole, kind=kind).json()["label"] == "red"
@@ -114,6 +120,7 @@ def strange_forms(target: Target) -> None:
 def strange_json(target: Target) -> None:
     bodies = (
         b"[" * 100_000, b"[" + b"[]," * 5_000_000 + b"[]]", b'{"image": NaN}', b'{"image": 1}',
+        b"{" + b'"a":1,' * 2_500_000 + b"}", b"[" + b"{}," * 5_000_000 + b"1]", b"1," * 7_500_000,
         b'{"image": "%b", "image": "%b"}' % (TEXT.encode(), TEXT.encode()),
         b'{"data_id": "%b"}' % (b"x" * 16_000_000), b'\xef\xbb\xbf{"image": ""}',
         json.dumps({"image": TEXT}).encode("utf-16"), b'{"image": "\\ud800"}', b"\xff\xfe",

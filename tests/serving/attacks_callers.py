@@ -293,7 +293,7 @@ def schemes_and_ports(target: Target) -> None:
 
 
 @attack(49)
-def ten_thousand_paths(target: Target) -> None:
+def a_thousand_paths(target: Target) -> None:
     def series() -> int:
         text = target.ask("GET", "/metrics").text
         return sum(not line.startswith("#") for line in text.splitlines())
@@ -302,7 +302,7 @@ def ten_thousand_paths(target: Target) -> None:
     before = series()
     at_once = 25
     with target.connect() as connection:
-        for start in range(0, 10_000, at_once):
+        for start in range(0, 1000, at_once):
             paths = (os.urandom(8).hex() for _ in range(at_once))
             connection.sendall(
                 b"".join(b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % p.encode() for p in paths)

@@ -1,9 +1,11 @@
 """Servers that are busy, refuse, fail, are absent or want a key, in a real Chromium."""
 
+import pytest
 from browsing import RED, choose, classified, file, refuse
 from playwright.sync_api import Page, Route, expect
 
 KEY = "s3cret-key"
+FAILURE = {"type": "/problems/internal", "title": "internal", "status": 500, "detail": "It failed"}
 
 
 def test_busy_server_is_asked_again_after_the_time_it_names(tab: Page, site: str) -> None:
@@ -47,23 +49,20 @@ def test_refusals_are_told_in_the_servers_words_and_may_be_tried_again(
     expect(tab.locator(".findings > .problem").first).to_be_hidden()
 
 
-def test_fault_of_the_server_is_told_with_its_id(tab: Page, site: str) -> None:
-    tab.route(
-        "**/v1/predict",
-        lambda route: refuse(route, 500, "internal", "The server failed", {"X-Request-Id": "id-7"}),
-    )
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"status": 500, "headers": {"X-Request-Id": "id-7"}, "json": FAILURE}, "request id-7"),
+        ({"status": 502, "body": "<h1>Bad Gateway"}, "Something between here and the server"),
+    ],
+)
+def test_fault_of_the_server_or_of_a_proxy_is_told(
+    tab: Page, site: str, answer: dict, words: str
+) -> None:
+    tab.route("**/v1/predict", lambda route: route.fulfill(**answer))
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
-    expect(tab.locator(".findings > .problem")).to_contain_text("under request id-7")
-
-
-def test_answer_of_a_proxy_is_told_in_plain_words(tab: Page, site: str) -> None:
-    tab.route("**/v1/predict", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway"))
-    tab.goto(site)
-    choose(tab, file("red.jpg", RED))
-    expect(tab.locator(".findings > .problem")).to_have_text(
-        "Something between here and the server failed."
-    )
+    expect(tab.locator(".findings > .problem")).to_contain_text(words)
 
 
 def test_absent_server_is_waited_for(page: Page) -> None:

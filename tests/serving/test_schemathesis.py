@@ -43,23 +43,17 @@ def num_operations(spec: dict[str, Any]) -> int:
     return sum(method in spec["paths"][path] for path in paths for method in METHODS)
 
 
-@pytest.mark.parametrize("has_keys", [False, True], ids=["open", "with keys"])
 def test_the_service_does_what_its_description_says(
-    make_version: Callable[..., Path], tmp_path: Path, has_keys: bool
+    make_version: Callable[..., Path], tmp_path: Path, key_file: Callable[..., Path]
 ) -> None:
     models = tmp_path / "modelFile"
     for name in ("former", "latter"):
         make_version(models, name=name)
-    server_options, options = [], []
-    if has_keys:
-        keys = tmp_path / "keys.txt"
-        keys.write_text(f"tester predict,feedback,admin {KEY}\n")
-        keys.chmod(0o600)
-        server_options = ["--keys", str(keys)]
-        options = ["-H", f"X-API-Key: {KEY}", "-H", f"Authorization: Bearer {KEY}"]
-    with serving(tmp_path, models, *server_options) as server:
+    keys = key_file(f"tester predict,feedback,admin {KEY}\n")
+    with serving(tmp_path, models, "--keys", str(keys)) as server:
         spec = requests.get(f"{server.url}/openapi.json", timeout=SECONDS).json()
-        done = schemathesis(tmp_path, f"{server.url}/openapi.json", *options)
+        headers = ["-H", f"X-API-Key: {KEY}", "-H", f"Authorization: Bearer {KEY}"]
+        done = schemathesis(tmp_path, f"{server.url}/openapi.json", *headers)
         assert done.returncode == 0, done.stdout + done.stderr
         count = num_operations(spec)
         assert f"Selected: {count}/{count}" in done.stdout

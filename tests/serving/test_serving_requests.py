@@ -12,7 +12,7 @@ from werkzeug.test import EnvironBuilder
 
 from imagesieve.errors import ClassifierError, EmptyImageError
 from imagesieve.serving import errors
-from imagesieve.serving.forms import decode_base64, parse_form
+from imagesieve.serving.forms import decode_base64
 from imagesieve.serving.limits import MAX_BODY_BYTES, MAX_OBJECT_BYTES
 from imagesieve.serving.requests import (
     ImageRequest,
@@ -228,7 +228,7 @@ def test_base64_as_it_arrives_from_the_world_is_repaired(change, size: int) -> N
     assert decode_base64(change(base64.b64encode(data).decode())) == data
 
 
-@pytest.mark.parametrize("size", [300_000, 450_000, 4_500_000, 10 * 2**20])
+@pytest.mark.parametrize("size", [450_000, 10 * 2**20])
 @pytest.mark.parametrize("fill", [b"\xff", b"\xfb\xef\xbe", b"\x00\x10\x83"])
 def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: bytes) -> None:
     """Werkzeug's own limit of 500 kB for a text would refuse all but the first."""
@@ -239,52 +239,6 @@ def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: byte
     assert read(f"image={escaped}", URLENCODED)[0] == data
     assert read(multipart(part("image", text)), BOUNDARY)[0] == data
     assert time.process_time() - start < 3
-
-
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b"a&" * 8_000_000, FIELDS),
-        (b"%41=%41&" * 2_000_000, FIELDS),
-        (b"image=" + b"%41" * 5_000_000, MALFORMED),
-        (b"%41" * 5_000_000 + b"=1", MALFORMED),
-    ],
-    ids=["fields", "escaped fields", "escapes in an image", "escapes in a name"],
-)
-def test_hostile_forms_are_refused_before_they_cost_anything(
-    body: bytes, error: type[ClassifierError]
-) -> None:
-    start = time.process_time()
-    with pytest.raises(error):
-        parse_form(body)
-    assert time.process_time() - start < 1
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"\r\n" * 7_000_000,
-        b"--b\r\nContent-Disposition: form-data\r\n" + b"X: y\r\n" * 2_000_000 + b"\r\n\r\n--b--",
-        multipart(part("image", b"x", "y" * 20_000)),
-        multipart(*[part("a", b"")] * 200_000),
-        b"--b\r\n" * 2_000_000,
-    ],
-    ids=["line breaks", "part headers", "file name", "parts", "boundaries"],
-)
-def test_hostile_multipart_is_refused_before_it_costs_anything(body: bytes) -> None:
-    start = time.process_time()
-    with pytest.raises((MALFORMED, FIELDS)):
-        read(body, BOUNDARY)
-    assert time.process_time() - start < 1
-
-
-@pytest.mark.parametrize("unit", [b"[],", b'"a":1,', b"{},", b"1,"])
-def test_hostile_json_is_refused_before_it_costs_anything(unit: bytes) -> None:
-    body = b"[" + unit * (15_000_000 // len(unit)) + b"1]"
-    start = time.process_time()
-    with pytest.raises(MALFORMED):
-        read(body, JSON)
-    assert time.process_time() - start < 1
 
 
 def test_legacy_field_is_read_from_query_form_and_part() -> None:

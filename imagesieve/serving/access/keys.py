@@ -107,10 +107,10 @@ def _read(path: Path) -> str:
 
 def _lines(source: str, text: str) -> list[tuple[str, str]]:
     """Return place and text of the lines that should hold a key."""
-    lines = [
+    stripped = (
         (f"{source} {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)
-    ]
-    lines = [(place, line) for place, line in lines if line and not line.startswith("#")]
+    )
+    lines = [(place, line) for place, line in stripped if line and not line.startswith("#")]
     if not lines:
         raise UsageError(f"{source.rpartition(' ')[0]} holds no key: write {_FORM} on a line.")
     return lines
