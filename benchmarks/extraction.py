@@ -65,12 +65,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(problem: Problem, num_rounds: int, num_views: int, with_keras: bool) -> dict[str, Any]:
     """Measure in turn, several times; of each way return its forward passes a second."""
-    from imagesieve.learning.features.extraction import Extractor
+    from imagesieve.learning.features import extraction
 
     prepared = prepare(problem)
     start = time.perf_counter()
-    with Extractor(prepared.network, prepared.store, images_of(prepared)) as extractor:
-        engine = extractor.base.engine
+    network, store = prepared.network, prepared.store
+    with extraction.opened(network, store, images_of(prepared)) as extractor:
+        engine = extractor.tables["pooled"]["engine"]
     open_seconds = time.perf_counter() - start
     ways: dict[str, Run] = {
         BARE: bare_engine(prepared, engine),
@@ -105,12 +106,12 @@ def images_of(prepared: Prepared) -> Any:
 
 def ours(prepared: Prepared, num_views: int, *, maps: bool) -> tuple[int, float]:
     """Extract everything from the files, into a store that has the converted network only."""
-    from imagesieve.learning.features.extraction import Extractor
+    from imagesieve.learning.features import extraction
 
-    for folder in {rows.parent for rows in prepared.store.folder.glob("*/*.rows")}:
+    for folder in {rows.parent for rows in prepared.store.folder.glob("*/rows")}:
         shutil.rmtree(folder)
     images = images_of(prepared)
-    with Extractor(prepared.network, prepared.store, images) as extractor:
+    with extraction.opened(prepared.network, prepared.store, images) as extractor:
         start = time.perf_counter()
         (extractor.maps if maps else extractor.pooled)(images, num_views)
     return extractor.num_computed, time.perf_counter() - start  # now it is on the disk

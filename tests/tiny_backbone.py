@@ -5,10 +5,9 @@ from typing import Any
 from imagesieve.learning.networks.backbones import Backbone
 
 
-def _build(images: Any, include_top: bool) -> Any:
+def _build(images: Any) -> Any:
     import keras
 
-    assert not include_top
     x = keras.layers.Conv2D(8, 3, strides=2, name="stem")(images)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
     x = keras.layers.ReLU(name="cut")(x)
@@ -27,5 +26,4 @@ TINY = Backbone(
     scaling="tf",
     cut_layer="cut",
     num_features=24,
-    num_parameters_with_top=0,
 )

@@ -56,9 +56,8 @@ def prepare(problem: Problem) -> Prepared:
     dataset = read_dataset(problem.data)
     checked = time.perf_counter()
     store = FeatureStore(Path("store"), NO_LIMIT)  # in the folder of the run
-    settings = train_run.TrainSettings(seed=problem.seed)
     network = train_run.build_network(
-        dataset, problem.row, problem.weights, problem.image_size, settings, store
+        dataset, problem.row, problem.weights, problem.image_size, problem.seed
     )
     built = time.perf_counter()
     return Prepared(dataset, network, store, checked - start, built - checked)

@@ -175,7 +175,7 @@ def train(plan: Plan, dataset: Dataset, store: FeatureStore) -> "Trained":
         names = {field.name for field in dataclasses.fields(train_run.TrainSettings)}
         chosen = {name: value for name, value in vars(plan.options).items() if name in names}
         settings = train_run.TrainSettings(**chosen, is_further=plan.old is not None)
-        network = _network(plan, dataset, settings, store)
+        network = _network(plan, dataset, settings)
         version_writer.check_space(plan.model_dir, network, plan.export)
         key = _checkpoint_key(plan, dataset, settings)
         _check_interrupted(plan, key)
@@ -349,15 +349,13 @@ def _describe_corrections(dataset: Dataset, folder: Path) -> str:
     )
 
 
-def _network(
-    plan: Plan, dataset: Dataset, settings: "TrainSettings", store: FeatureStore
-) -> "Network":
+def _network(plan: Plan, dataset: Dataset, settings: "TrainSettings") -> "Network":
     from imagesieve.learning import train_run
     from imagesieve.learning.networks import network
 
     if plan.old is None:
         return train_run.build_network(
-            dataset, plan.backbone, plan.options.weights, plan.image_size, settings, store
+            dataset, plan.backbone, plan.options.weights, plan.image_size, settings.seed
         )
     old = train_run.open_network(plan.old)
     return network.with_classes(old, plan.old.manifest.classes, dataset.classes, settings.seed)

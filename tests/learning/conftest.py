@@ -79,9 +79,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     dataset = read_dataset(folder)
     settings = train_run.TrainSettings(epochs=3, batch_size=8)
     store = FeatureStore(root / "store", limit=1e9)
-    built = train_run.build_network(
-        dataset, backbones.find("SmallCNN"), "imagenet", (48, 48), settings, store
-    )
+    small = backbones.find("SmallCNN")
+    built = train_run.build_network(dataset, small, "imagenet", (48, 48), 0)
     trained = train_run.train(built, dataset, settings, root / "log", store=store, quiet=True)
     version = version_writer.save_version(
         trained,

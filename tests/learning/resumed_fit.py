@@ -11,7 +11,8 @@ from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenera
 from imagesieve.learning.features.batches import Features
 from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.training import fine_tuning
-from imagesieve.learning.training.checkpoints import Checkpoint
+from imagesieve.learning.training.checkpoints import Checkpoint, Fit
+from imagesieve.learning.training.fit import FitSettings, fit
 
 
 def maps(built: network.Network, num_views: int, count: int, seed: int) -> Features:
@@ -23,7 +24,7 @@ def maps(built: network.Network, num_views: int, count: int, seed: int) -> Featu
     return Features(values.astype(np.float16), labels)
 
 
-def fine_tune(settings: fine_tuning.FitSettings) -> tuple[fine_tuning.Fit, network.Network]:
+def fine_tune(settings: FitSettings) -> tuple[Fit, network.Network]:
     """Fine-tune MobileNetV2 on maps in two views, with dropout."""
     built = network.build(
         backbones.find("MobileNetV2"), 2, (32, 32), weights_path=None, seed=settings.seed
@@ -32,9 +33,7 @@ def fine_tune(settings: fine_tuning.FitSettings) -> tuple[fine_tuning.Fit, netwo
     return fine_tuning.fine_tune(built, train, validation, settings), built
 
 
-def from_pixels(
-    data: Path, settings: fine_tuning.FitSettings
-) -> tuple[fine_tuning.Fit, network.Network]:
+def from_pixels(data: Path, settings: FitSettings) -> tuple[Fit, network.Network]:
     """Train SmallCNN on augmented images; every fourth validation image has a wrong label."""
     dataset = read_dataset(data)
     judged = [
@@ -57,13 +56,13 @@ def from_pixels(
     built = network.build(
         backbones.find("SmallCNN"), 3, (48, 48), weights_path=None, seed=settings.seed
     )
-    return fine_tuning.train_from_scratch(built, train, validation, settings), built
+    return fit("network", built.model, train, validation, settings), built
 
 
-def run(kind: str, data: Path, folder: Path) -> tuple[fine_tuning.Fit, network.Network]:
+def run(kind: str, data: Path, folder: Path) -> tuple[Fit, network.Network]:
     """Run one fit whose state is kept in a folder."""
     fine_tuning.make_reproducible(3)
-    settings = fine_tuning.FitSettings(
+    settings = FitSettings(
         epochs=8,
         learning_rate=3e-3,
         batch_size=8,

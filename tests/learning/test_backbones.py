@@ -25,7 +25,9 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 
-ORIGINAL_SEVEN = {
+# Parameters without the top; with one for 1000 classes the seven of the first generation's table
+# have as many as are named there.
+ORIGINAL = {
     "Xception": 22_910_480,
     "InceptionV3": 23_851_784,
     "ResNeXt50": 25_097_128,
@@ -33,6 +35,13 @@ ORIGINAL_SEVEN = {
     "DenseNet169": 14_307_880,
     "ResNet50V2": 25_613_800,
     "DenseNet121": 8_062_504,
+}
+NUM_PARAMETERS = {
+    **{name: count - 1000 * (BACKBONES[name].num_features + 1) for name, count in ORIGINAL.items()},
+    "MobileNetV2": 2_257_984,
+    "MobileNetV3Large": 2_996_352,
+    "EfficientNetV2B0": 5_919_312,
+    "ConvNeXtTiny": 27_820_128,
 }
 
 
@@ -61,16 +70,8 @@ def test_importing_the_table_does_not_import_keras() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def test_the_table_keeps_the_counts_of_the_original_seven() -> None:
-    counts = {name: BACKBONES[name].num_parameters_with_top for name in ORIGINAL_SEVEN}
-    assert counts == ORIGINAL_SEVEN
-
-
-@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
-def test_with_top_has_exactly_the_parameters_of_the_table(backbone: Backbone) -> None:
-    model = backbones.with_top(backbone)
-    assert model.output_shape == (None, 1000)
-    assert model.count_params() == backbone.num_parameters_with_top
+def test_the_small_network_has_as_many_parameters_as_chollets() -> None:
+    assert backbones.build(BACKBONES["SmallCNN"], (150, 150), seed=0).count_params() == 1_212_448
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
@@ -81,35 +82,18 @@ def test_build_goes_from_pixels_to_features_and_splits_at_the_cut(backbone: Back
     side = backbone.min_side
     assert model.input_shape == (None, side, side, 3)
     assert model.output_shape == (None, backbone.num_features)
+    assert model.count_params() == NUM_PARAMETERS.get(backbone.name, model.count_params())
     cut = model.get_layer(backbone.cut_layer).output
     # Keras refuses the tail if anything in it hangs on a tensor other than the cut.
     tail = keras.Model(cut, model.output)
     assert 0.1 < tail.count_params() / model.count_params() < 0.98
 
 
-def test_what_lies_before_and_behind_the_cut_is_the_whole() -> None:
-    import keras
-
-    model = built("InceptionV3")
-    cut = model.get_layer("mixed8").output
-    trunk, tail = keras.Model(model.input, cut), keras.Model(cut, model.output)
-    images = noise_images(2, (75, 75))
-    np.testing.assert_array_equal(tail(trunk(images)), model(images))
-
-
-def test_a_layer_beside_the_main_road_is_no_cut() -> None:
-    import keras
-
-    model = built("InceptionV3")
-    with pytest.raises(ValueError, match=r"not connected|disconnected|parent"):
-        keras.Model(model.get_layer("conv2d_90").output, model.output)
-
-
-@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
-def test_a_side_below_the_minimum_is_refused(backbone: Backbone) -> None:
-    side = backbone.min_side
-    with pytest.raises(UsageError, match=f"at least {side}"):
-        backbones.build(backbone, (side + 1, side - 1), seed=0)
+def test_a_side_below_the_minimum_is_refused() -> None:
+    for backbone in BACKBONES.values():
+        side = backbone.min_side
+        with pytest.raises(UsageError, match=f"at least {side}"):
+            backbones.build(backbone, (side + 1, side - 1), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +151,7 @@ def test_a_saved_resnext_predicts_what_it_predicted(tmp_path: Path) -> None:
 def test_the_grouped_convolution_equals_that_of_keras() -> None:
     import keras
 
-    from imagesieve.learning.networks.resnext import _grouped_convolution
+    from imagesieve.learning.networks.architectures import _grouped_convolution
 
     pixels = keras.Input((9, 9, 64))
     ours = keras.Model(pixels, _grouped_convolution(pixels, 64, 2, "ours"))
@@ -296,11 +280,6 @@ def test_a_missing_file_is_refused_before_anything_is_built(tmp_path: Path) -> N
         weights.find_weights(MOBILE, str(tmp_path / "none.h5"))
     with pytest.raises(WeightsError, match="is not a file"):
         weights.find_weights(MOBILE, str(tmp_path))
-    with pytest.raises(WeightsError, match="does not exist"):
-        backbones.build(MOBILE, (32, 32), weights_path=tmp_path / "none.h5", seed=0)
-
-
-def test_a_file_and_random_are_taken_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "weights.h5"
     path.touch()
     assert weights.find_weights(MOBILE, str(path)) == path
@@ -440,16 +419,15 @@ def _output_moments(model: Any, images: np.ndarray) -> Iterator[tuple[Any, np.nd
 
 
 def test_one_batch_is_normalised_exactly() -> None:
-    model = backbones.build(MOBILE, (64, 64), seed=0)
-    images = noise_images(32, (64, 64))
+    model = backbones.build(MOBILE, (32, 32), seed=0)
+    images = noise_images(32, (32, 32))
     for layer in model.layers:
         if hasattr(layer, "gamma"):
             layer.gamma.assign(np.full(layer.gamma.shape, 1.5))
-            layer.beta.assign(np.full(layer.beta.shape, 0.25))
-    random_weights.set_batch_norm_statistics(model, [images])
+    random_weights.prepare(model, [images])
     for layer, mean, variance in _output_moments(model, images):
         before = np.asarray(layer.moving_variance)
-        np.testing.assert_allclose(mean, 0.25, atol=2e-3)
+        np.testing.assert_allclose(mean, random_weights.OFFSET, atol=2e-3)
         np.testing.assert_allclose(
             variance, 1.5**2 * before / (before + layer.epsilon), rtol=2e-2, atol=1e-4
         )
@@ -461,42 +439,34 @@ def test_several_batches_count_by_their_images() -> None:
     pixels = keras.Input((6, 5, 3))
     model = keras.Model(pixels, keras.layers.BatchNormalization()(pixels))
     images = noise_images(80, (6, 5))
-    random_weights.set_batch_norm_statistics(model, iter([images[:32], images[32:64], images[64:]]))
+    random_weights.prepare(model, iter([images[:32], images[32:64], images[64:]]))
     np.testing.assert_allclose(model.layers[-1].moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(model.layers[-1].moving_variance, images.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_frozen_layers_are_set_and_left_frozen_and_dropout_adds_no_noise() -> None:
+def test_layers_get_their_settings_back_and_dropout_adds_no_noise() -> None:
     import keras
 
     pixels = keras.Input((6, 5, 3))
     dropped = keras.layers.Dropout(0.4)(pixels)
     model = keras.Model(pixels, keras.layers.BatchNormalization(momentum=0.9)(dropped))
     model.trainable = False
-    images = noise_images(16, (6, 5))
-    random_weights.set_batch_norm_statistics(model, [images])
     _, dropout, batch_norm = model.layers
+    images = noise_images(16, (6, 5))
+    random_weights.prepare(model, [images])
     np.testing.assert_allclose(batch_norm.moving_mean, images.mean((0, 1, 2)), rtol=1e-5)
     assert (dropout.rate, batch_norm.momentum, batch_norm.trainable) == (0.4, 0.9, False)
 
-
-def test_settings_come_back_when_the_images_fail() -> None:
-    import keras
-
-    pixels = keras.Input((6, 5, 3))
-    model = keras.Model(pixels, keras.layers.BatchNormalization()(pixels))
-
     def failing() -> Iterator[np.ndarray]:
-        yield noise_images(2, (6, 5))
+        yield images
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        random_weights.set_batch_norm_statistics(model, failing())
-    assert model.layers[-1].momentum == 0.99
+        random_weights.prepare(model, failing())
+    assert (dropout.rate, batch_norm.momentum, batch_norm.trainable) == (0.4, 0.9, False)
 
 
 def test_no_image_is_an_error_and_no_batch_norm_needs_none() -> None:
     with pytest.raises(DataError, match="No image"):
-        random_weights.set_batch_norm_statistics(built("MobileNetV2"), [])
-    random_weights.set_batch_norm_statistics(built("SmallCNN"), [])
-    random_weights.set_batch_norm_statistics(built("ConvNeXtTiny"), [])
+        random_weights.prepare(built("MobileNetV2"), [])
+    random_weights.prepare(built("ConvNeXtTiny"), [])

@@ -13,7 +13,13 @@ from imagesieve.learning.features.store import FOLDER_NAME, FeatureStore, row_ke
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "openvino", "nncf", "matplotlib", "scipy"}
-ABOUT = {"backbone": "Tiny", "image_size": [32, 32], "features": "pooled", "engine": "openvino-f32"}
+ABOUT = {
+    "backbone": "Tiny",
+    "image_size": [32, 32],
+    "features": "pooled",
+    "engine": "openvino-f32",
+    "row_shape": [24],
+}
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -37,7 +43,7 @@ def run(folder: Path, *arguments: str) -> str:
 def store(tmp_path: Path) -> FeatureStore:
     """Return a store with three rows in a table and a file in another place."""
     found = FeatureStore(tmp_path / "modelFile" / FOLDER_NAME, limit=1e9)
-    with found.table(ABOUT, (24,)) as table:
+    with found.table(ABOUT) as table:
         for number in range(3):
             table.add([row_key(f"{number:064x}", "")], [np.zeros(24, np.float16)])
     with found.place({"backbone": "Tiny", "holds": "converted network"}) as place:
@@ -74,7 +80,7 @@ def test_the_same_as_json(store: FeatureStore, tmp_path: Path) -> None:
 def test_clearing_spares_what_is_in_use_and_then_leaves_nothing(
     store: FeatureStore, tmp_path: Path
 ) -> None:
-    with store.table(ABOUT, (24,)):
+    with store.table(ABOUT):
         out = run(tmp_path, "--clear-cache")
         assert re.fullmatch(
             r"Removed 70\.\d kB from modelFile/\.features; 0\.\d kB are in use\.\n", out

@@ -1,4 +1,3 @@
-import fcntl
 import logging
 import math
 from collections.abc import Iterator
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 
 from imagesieve.errors import DataError, OutputError
-from imagesieve.learning.training.checkpoints import Checkpoint, Progress
+from imagesieve.files import locked
+from imagesieve.learning.training.checkpoints import Checkpoint, Fit
 
 
 @pytest.fixture
@@ -16,13 +16,11 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     return Checkpoint(tmp_path / "new folder" / "fit.checkpoint", "images 1, network 2")
 
 
-def progress(*losses: float, start_loss: float = 1.0) -> Progress:
-    return Progress(
-        start_loss,
-        "float32",
-        {"val_loss": list(losses)},
-        [0.1 * (i + 1) for i in range(len(losses))],
-    )
+def fit_of(*losses: float, start_loss: float = 1.0) -> Fit:
+    fit = Fit("network", {}, 0, start_loss, [])
+    for number, loss in enumerate(losses, start=1):
+        fit.add({"val_loss": loss}, 0.1 * number)
+    return fit
 
 
 ARRAYS = {
@@ -33,7 +31,7 @@ ARRAYS = {
 
 
 def test_what_was_saved_is_loaded_bit_for_bit(checkpoint: Checkpoint) -> None:
-    saved = progress(0.1 + 0.2, math.nan, math.inf)
+    saved = fit_of(0.1 + 0.2, math.nan, math.inf)
     checkpoint.save(saved, ARRAYS.items())
     found = checkpoint.load()
     assert found is not None
@@ -51,7 +49,7 @@ def test_there_may_be_none(checkpoint: Checkpoint) -> None:
 
 
 def test_another_key_is_not_gone_on_with(checkpoint: Checkpoint) -> None:
-    checkpoint.save(progress(0.5), ARRAYS.items())
+    checkpoint.save(fit_of(0.5), ARRAYS.items())
     assert Checkpoint(checkpoint.path, "images 2").load() is None
     assert checkpoint.load() is not None
 
@@ -60,7 +58,7 @@ def test_another_key_is_not_gone_on_with(checkpoint: Checkpoint) -> None:
 def test_a_damaged_file_is_named_and_not_used(
     checkpoint: Checkpoint, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint.save(progress(0.5), ARRAYS.items())
+    checkpoint.save(fit_of(0.5), ARRAYS.items())
     data = bytearray(checkpoint.path.read_bytes())
     start = data.index(ARRAYS["model-0"].tobytes()[:16]) - 400
     data[start + place] ^= 1
@@ -76,7 +74,7 @@ def test_a_damaged_file_is_named_and_not_used(
 
 
 def test_half_a_file_is_damaged(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint.save(progress(0.5), ARRAYS.items())
+    checkpoint.save(fit_of(0.5), ARRAYS.items())
     whole = checkpoint.path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         caplog.clear()
@@ -92,12 +90,12 @@ def test_nothing_is_unpickled(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
     trapped = np.array([Trap()], dtype=object)
     with pytest.raises(ValueError, match="pickle"):
-        checkpoint.save(progress(0.5), [("model-0", trapped)])
+        checkpoint.save(fit_of(0.5), [("model-0", trapped)])
     assert not checkpoint.path.exists()
 
     import zipfile
 
-    checkpoint.save(progress(0.5), [])
+    checkpoint.save(fit_of(0.5), [])
     with zipfile.ZipFile(checkpoint.path, "a") as archive, archive.open("a.npy", "w") as member:
         np.lib.format.write_array(member, trapped, allow_pickle=True)
     assert checkpoint.load() is None
@@ -105,14 +103,14 @@ def test_nothing_is_unpickled(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_a_writing_that_fails_leaves_the_old_state(checkpoint: Checkpoint) -> None:
-    checkpoint.save(progress(0.5), ARRAYS.items())
+    checkpoint.save(fit_of(0.5), ARRAYS.items())
 
     def interrupted() -> Iterator[tuple[str, np.ndarray]]:
         yield "model-0", ARRAYS["model-0"]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(progress(0.5, 0.4), interrupted())
+        checkpoint.save(fit_of(0.5, 0.4), interrupted())
     found = checkpoint.progress()
     assert found is not None
     assert found.epochs == 1
@@ -122,13 +120,13 @@ def test_a_writing_that_fails_leaves_the_old_state(checkpoint: Checkpoint) -> No
 def test_what_a_killed_writer_left_is_removed_and_a_living_one_s_is_not(
     checkpoint: Checkpoint,
 ) -> None:
-    checkpoint.save(progress(0.5), ARRAYS.items())
-    dead = checkpoint.path.with_name(f".partial-{checkpoint.path.name}-dead")
-    living = checkpoint.path.with_name(f".partial-{checkpoint.path.name}-living")
-    dead.touch()
-    with open(living, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        checkpoint.save(progress(0.5, 0.4), ARRAYS.items())
+    checkpoint.save(fit_of(0.5), ARRAYS.items())
+    dead, living = (checkpoint.path.with_name(f".partial-fit-{name}") for name in ("a", "b"))
+    for folder in (dead, living):
+        folder.mkdir()
+        (folder / ".writing").touch()
+    with locked(living / ".writing"):
+        checkpoint.save(fit_of(0.5, 0.4), ARRAYS.items())
         assert not dead.exists()
         assert living.exists()
     checkpoint.remove()
@@ -138,7 +136,7 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_one_s_is_not(
 def test_a_place_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write .*fit: "):
-        Checkpoint(tmp_path / "file" / "fit", "").save(progress(), [])
+        Checkpoint(tmp_path / "file" / "fit", "").save(fit_of(), [])
     (tmp_path / "fit").mkdir()
     with pytest.raises(DataError, match=r"Cannot read the checkpoint .*fit"):
         Checkpoint(tmp_path / "fit", "").load()
@@ -161,10 +159,10 @@ def test_a_place_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None
 def test_the_best_epoch_and_the_end_follow_from_the_losses(
     losses: list[float], best: int, loss: float, is_finished: bool
 ) -> None:
-    found = progress(*losses)
-    assert (found.best_epoch, found.best_loss) == (best, loss)
+    found = fit_of(*losses)
+    assert (found.best_epoch, found.validation_loss) == (best, loss)
     assert found.is_finished(5, patience=2) is is_finished
 
 
 def test_any_number_beats_a_start_that_is_none() -> None:
-    assert progress(9.0, start_loss=math.nan).best_epoch == 1
+    assert fit_of(9.0, start_loss=math.nan).best_epoch == 1

@@ -55,17 +55,18 @@ def test_shapes_that_do_not_fit_are_refused(labels: list[int], shape: tuple[int,
         evaluate(["a", "b"], np.array(labels), np.ones(shape))
 
 
-def test_class_weights_make_all_classes_weigh_the_same() -> None:
-    counts = [10, 30, 60]
-    weights = class_weights(counts)
-    assert weights is not None
-    assert [weights[index] * count for index, count in enumerate(counts)] == pytest.approx(
-        [100 / 3] * 3
-    )
-    assert sum(weights[index] * count for index, count in enumerate(counts)) == pytest.approx(100)
+@pytest.mark.parametrize("weights", [[1, 1, 1], [1, 2, 0.5]])
+def test_class_weights_make_all_classes_weigh_the_same(weights: list[float]) -> None:
+    labels = np.repeat([0, 1, 2], [10, 30, 60])
+    found = class_weights(labels, np.array(weights)[labels], 3)
+    totals = found * weights * [10, 30, 60]
+    assert totals == pytest.approx([totals.sum() / 3] * 3)
+    assert totals.sum() == pytest.approx(np.dot(weights, [10, 30, 60]))
 
 
-def test_classes_of_nearly_one_size_get_no_weights() -> None:
-    assert class_weights([20, 30, 25]) is None
-    assert class_weights([20, 31, 25]) is not None
-    assert class_weights([20, 31], tolerated_ratio=2) is None
+def test_classes_that_weigh_nearly_the_same_get_no_weights() -> None:
+    np.testing.assert_array_equal(class_weights(np.repeat([0, 1], [20, 30]), None, 2), [1, 1])
+    assert class_weights(np.repeat([0, 1], [20, 31]), None, 2).max() > 1
+    labels = np.repeat([0, 1], [30, 10])
+    heavy = np.where(labels == 1, 3.0, 1.0)  # both classes weigh 30: nothing to make up for
+    np.testing.assert_array_equal(class_weights(labels, heavy, 2), [1, 1])

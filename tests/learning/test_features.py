@@ -9,7 +9,8 @@ from data_folders import fill
 from imagesieve.errors import DataError
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
-from imagesieve.learning.features.batches import FeatureBatches, Features, extract
+from imagesieve.learning.features.batches import FeatureBatches, Features
+from imagesieve.learning.training.fit import probabilities
 
 
 def images_of(dataset: Dataset, batch_size: int = 8) -> ImageIterator:
@@ -36,7 +37,7 @@ def test_features_come_in_order_whatever_the_batch_size(
     colours: Dataset, pixel_means: Any, batch_size: int
 ) -> None:
     images = images_of(colours, batch_size)
-    found = extract(pixel_means, images)
+    found = probabilities(pixel_means, images)
     assert found.dtype == np.float32
     right = [images.image(number, 0).mean(axis=(0, 1)) for number in range(images.n)]
     np.testing.assert_allclose(found, right, atol=1e-3)
@@ -46,7 +47,7 @@ def test_an_image_that_vanished_is_named(tmp_path: Path, pixel_means: Any) -> No
     dataset = read_dataset(fill(tmp_path, 5))
     dataset.train[7].path.unlink()
     with pytest.raises(DataError, match=rf"{dataset.train[7].path}.*do not change the folder"):
-        extract(pixel_means, images_of(dataset))
+        probabilities(pixel_means, images_of(dataset))
 
 
 def numbered(num_views: int, num_images: int) -> Features:

@@ -15,12 +15,12 @@ from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
-from imagesieve.learning.features.batches import Features
+from imagesieve.learning.features.batches import FeatureBatches, Features
 from imagesieve.learning.networks import network
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import fine_tuning
-from imagesieve.learning.training.checkpoints import Checkpoint, Progress
-from imagesieve.learning.training.fit import FitSettings, _class_weights, evaluate_loss, fit
+from imagesieve.learning.training.checkpoints import Checkpoint, Fit
+from imagesieve.learning.training.fit import FitSettings, fit, probabilities
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 120
@@ -67,7 +67,7 @@ def test_a_killed_fit_goes_on_to_the_very_same_end(
     checkpoint = Checkpoint(tmp_path / "killed" / "checkpoint", kind)
     process = start(kind, data, tmp_path / "killed")
     try:
-        wait_until(lambda: (checkpoint.progress() or Progress(0.0)).epochs >= enough, process)
+        wait_until(lambda: getattr(checkpoint.progress(), "epochs", 0) >= enough, process)
         process.send_signal(signal.SIGKILL)
         assert process.wait(SECONDS) == -signal.SIGKILL
     finally:
@@ -92,10 +92,11 @@ def test_a_killed_fit_goes_on_to_the_very_same_end(
         assert are_the_same(weights(built), expected)
 
 
-class Points:
+class Points(FeatureBatches):
     """Batches of points in two classes, which stop being numbers after some epochs."""
 
-    def __init__(self, sound_epochs: int) -> None:
+    def __init__(self, sound_epochs: int = 99) -> None:
+        self.labels, self.weights = np.array([0, 1]), None
         self._sound_epochs = sound_epochs
         self._epoch = 0
 
@@ -105,9 +106,8 @@ class Points:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.arange(5) % 2
         points = np.random.default_rng(index).normal(labels[:, None], 1, (5, 4))
-        return points.astype(np.float32) * (
-            1 if self._epoch < self._sound_epochs else np.nan
-        ), labels
+        factor = 1 if self._epoch < self._sound_epochs else np.nan
+        return points.astype(np.float32) * factor, labels
 
     def weights_of(self, index: int) -> np.ndarray:
         return np.ones(5, np.float32)
@@ -124,14 +124,15 @@ def line() -> keras.Model:
 
 def test_a_fit_that_runs_off_to_infinity_keeps_its_best_epoch(tmp_path: Path) -> None:
     model = line()
-    settings = FitSettings(9, 1e-2, 5, 0, tmp_path, patience=3)
-    found = fit("head", model, Points(2), Points(9), np.array([0, 1]), settings)
+    found = fit("head", model, Points(2), Points(), FitSettings(9, 1e-2, 5, 0, tmp_path))
     assert np.isfinite(found.history["val_loss"][:2]).all()
     assert np.isnan(found.history["val_loss"][2:]).all()
-    assert len(found.epoch_seconds) == 2 + 3  # patience
+    assert len(found.epoch_seconds) == 2 + 5  # patience
     assert found.best_epoch == 2
-    loss = evaluate_loss(model, Points(9))
-    assert loss == found.validation_loss == found.history["val_loss"][1]
+    right = probabilities(model, Points())[np.arange(15), np.tile(np.arange(5) % 2, 3)]
+    assert found.validation_loss == found.history["val_loss"][1]
+    assert -np.log(right).mean() == pytest.approx(found.validation_loss, rel=1e-5)
+    assert found.validation_loss < found.history["val_loss"][0]
 
 
 def test_a_state_of_another_network_is_not_gone_on_with(
@@ -139,9 +140,9 @@ def test_a_state_of_another_network_is_not_gone_on_with(
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     other = {"model-0": np.zeros((4, 3), np.float32)}
-    checkpoint.save(Progress(0.1, "float32", {"val_loss": [0.1]}, [1.0]), other.items())
+    checkpoint.save(Fit("head", {"val_loss": [0.1]}, 0, 0.1, [1.0]), other.items())
     settings = FitSettings(2, 1e-2, 5, 0, tmp_path, checkpoint=checkpoint)
-    found = fit("head", line(), Points(2), Points(9), np.array([0, 1]), settings)
+    found = fit("head", line(), Points(), Points(), settings)
     assert f"{checkpoint.path} is of another network" in caplog.text
     assert len(found.epoch_seconds) == 2
     assert found.epoch_seconds[0] != 1.0
@@ -151,7 +152,7 @@ def test_the_rate_is_there_for_tensorboard(tmp_path: Path) -> None:
     from tensorflow.compat.v1.train import summary_iterator
 
     settings = FitSettings(2, 1e-2, 5, 0, tmp_path)
-    fit("full fine-tuning", line(), Points(2), Points(9), np.array([0, 1]), settings)
+    fit("full fine-tuning", line(), Points(), Points(), settings)
     noted = {
         f"{file.parent.name}/{value.tag}"
         for file in (tmp_path / "full-fine-tuning").rglob("events.out.tfevents*")
@@ -167,10 +168,11 @@ def test_the_rate_is_there_for_tensorboard(tmp_path: Path) -> None:
 
 
 class Weighted(Points):
-    """Points of which each has a weight."""
+    """Points of which each has a weight, in a training of so many images of each class."""
 
-    def __init__(self, weights: np.ndarray) -> None:
-        super().__init__(sound_epochs=9)
+    def __init__(self, counts: tuple[int, int], weights: np.ndarray) -> None:
+        super().__init__()
+        self.labels = np.repeat([0, 1], counts)
         self._weights = weights.astype(np.float32)
 
     def weights_of(self, index: int) -> np.ndarray:
@@ -183,12 +185,11 @@ def test_the_loss_of_an_epoch_is_weighted_by_image_and_class(
 ) -> None:
     weights = np.array([1, 2, 1, 1, 3, 1, 0.5, 1, 1, 2, 1, 1, 4, 1, 1])
     model, of_class = line(), np.array([1.0, 1.0] if counts == (5, 5) else [0.625, 2.5])
-    batches = [Points(9)[index] for index in range(3)]
+    batches = [Points()[index] for index in range(3)]
     plain = [-np.log(np.asarray(model(x))[np.arange(5), y]) for x, y in batches]
     labels = np.concatenate([y for _, y in batches])
     settings = FitSettings(1, 1e-12, 5, 0, tmp_path)
-    of_all = np.repeat([0, 1], counts)
-    found = fit("head", model, Weighted(weights), Points(9), of_all, settings)
+    found = fit("head", model, Weighted(counts, weights), Points(), settings)
     expected = (np.concatenate(plain) * weights * of_class[labels]).mean()
     assert found.history["loss"][0] == pytest.approx(expected, rel=1e-5)
     assert found.history["val_loss"][0] == pytest.approx(np.concatenate(plain).mean(), rel=1e-5)
@@ -212,15 +213,7 @@ class Failing(Points):
 def test_an_error_in_a_batch_ends_the_fit_as_it_was_raised(tmp_path: Path) -> None:
     settings = FitSettings(2, 1e-2, 5, 0, tmp_path)
     with pytest.raises(MemoryError, match="no memory for batch 11"):
-        fit("head", line(), Failing(9), Points(9), np.array([0, 1]), settings)
-
-
-def test_the_weights_of_classes_follow_what_their_images_weigh(tmp_path: Path) -> None:
-    labels = np.repeat([0, 1], [30, 10])
-    weights = np.where(labels == 1, 3.0, 1.0)  # both classes weigh 30: nothing to make up for
-    found = _class_weights(labels, weights, 2)
-    np.testing.assert_array_equal(found, [1.0, 1.0])
-    np.testing.assert_allclose(_class_weights(labels, None, 2), [2 / 3, 2])
+        fit("head", line(), Failing(), Points(), settings)
 
 
 def test_fine_tuning_weighs_images_and_makes_up_only_for_what_that_leaves(
@@ -234,7 +227,7 @@ def test_fine_tuning_weighs_images_and_makes_up_only_for_what_that_leaves(
     maps = np.random.default_rng(0).normal(0, 1, (1, 24, *shape)).astype(np.float32)
     weights = np.where(labels == 1, 3, 1).astype(np.float32)
     features = Features(maps, labels, weights)
-    before = fine_tuning.probabilities(built.upper(), features)
+    before = probabilities(built.upper(), features.plain())
     settings = FitSettings(1, 1e-12, 24, 0, tmp_path)
     found = fine_tuning.fine_tune(built, features, features, settings)
     weighted = -np.log(before[np.arange(24), labels]) * weights
@@ -261,21 +254,3 @@ def test_images_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
         orders.append(np.concatenate(weights).tolist())
         images.on_epoch_end()
     assert orders[0] != orders[1]
-
-
-def test_a_dense_head_fits_the_images_that_weigh_more(tmp_path: Path) -> None:
-    """Where two images that look the same have two labels, the heavier one decides."""
-    values = np.random.default_rng(0).normal(0, 1, (1, 20, 24)).astype(np.float32)
-    labels = np.repeat(np.array([0, 1], np.int32), 10)
-    both = Features(
-        np.concatenate([values, values], axis=1),
-        np.concatenate([labels, 1 - labels]),
-        np.repeat(np.array([1, 9], np.float32), 20),
-    )
-    heavier = Features(values, 1 - labels)
-    built = network.build(TINY, 2, (32, 32), weights_path=None, seed=0)
-    settings = FitSettings(30, 1e-2, 8, 0, tmp_path)
-    found = fine_tuning.train_head(built, both, heavier, settings)
-    assert found.best_epoch > 0
-    found = fine_tuning.probabilities(built.head, heavier).argmax(axis=1)
-    assert (found == heavier.labels).mean() > 0.9

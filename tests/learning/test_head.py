@@ -1,8 +1,6 @@
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import scipy.optimize
@@ -11,7 +9,7 @@ import scipy.special
 from imagesieve.errors import DataError
 from imagesieve.learning.features.batches import Features
 from imagesieve.learning.networks.network import Network, with_classes, with_logistic_head
-from imagesieve.learning.training import fine_tuning, head
+from imagesieve.learning.training import head
 from imagesieve.learning.training.evaluation import class_weights
 from imagesieve.learning.training.head import LogisticHead, assign_folds, fit
 
@@ -34,19 +32,22 @@ def clouds(
 
 
 def objective(
-    flat: np.ndarray, values: np.ndarray, labels: np.ndarray, l2: float
+    flat: np.ndarray,
+    values: np.ndarray,
+    labels: np.ndarray,
+    l2: float,
+    weights: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Return what a logistic regression minimises and its gradient, written plainly."""
     rows = np.concatenate(list(values)).astype(np.float64)
-    labels = np.tile(labels, len(values))
     num_classes = labels.max() + 1
+    weights = np.ones(len(labels)) if weights is None else weights
+    weights = weights * class_weights(labels, weights, num_classes)[labels]
+    weights, labels = (np.tile(x, len(values)) for x in (weights / weights.sum(), labels))
+    weights = weights / len(values)
     parameters = flat.reshape(-1, num_classes)
     kernel, bias = parameters[:-1], parameters[-1]
-    by_class = class_weights(np.bincount(labels).tolist())
-    weights = np.array([by_class[int(i)] if by_class else 1.0 for i in labels])
-    weights /= weights.sum()
-    logits = rows @ kernel + bias
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    probabilities = scipy.special.softmax(rows @ kernel + bias, axis=1)
     right = probabilities[np.arange(len(rows)), labels]
     errors = weights[:, None] * (probabilities - np.eye(num_classes)[labels])
     gradient = np.concatenate([rows.T @ errors + l2 * kernel, [errors.sum(axis=0)]])
@@ -61,58 +62,41 @@ def parameters(found: LogisticHead) -> np.ndarray:
     return np.concatenate([found.kernel, [found.bias]]).astype(np.float64).ravel()
 
 
-SHAPES = [  # images of each class, features, views
-    ((40, 50), 10, 2),  # more rows than features
-    ((20, 25), 120, 2),  # fewer rows than features
-    ((60, 20, 10), 30, 1),  # class weights
-    ((200, 300, 250), 300, 1),  # several chunks, of rows and of features
-]
-
-
-@pytest.mark.parametrize(("counts", "num_features", "views"), SHAPES)
+@pytest.mark.parametrize(
+    ("counts", "num_features", "views"),
+    [
+        ((40, 50), 10, 2),  # more rows than features
+        ((20, 25), 120, 2),  # fewer rows than features
+        ((60, 20, 10), 30, 1),  # class weights
+    ],
+)
 def test_the_gradient_at_the_solution_is_zero(
     counts: tuple[int, ...], num_features: int, views: int
 ) -> None:
     values, labels = clouds(counts, num_features, views=views)
     found = fit(values, labels, len(counts), seed=0)
-    assert found.converged
     _, at_solution = objective(parameters(found), values, labels, found.l2)
     _, at_start = objective(np.zeros_like(parameters(found)), values, labels, found.l2)
     assert np.linalg.norm(at_solution) < 1e-4 * np.linalg.norm(at_start)
 
 
-@pytest.mark.parametrize(("counts", "num_features", "views"), SHAPES[:3])
-def test_another_optimiser_finds_the_same(
-    counts: tuple[int, ...], num_features: int, views: int
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_out_of_fold_probabilities_come_from_regressions_that_have_not_seen_the_image(
+    is_weighted: bool,
 ) -> None:
-    values, labels = clouds(counts, num_features, views=views)
-    found = fit(values, labels, len(counts), seed=0)
-    reference = scipy.optimize.minimize(
-        objective,
-        np.zeros_like(parameters(found)),
-        args=(values, labels, found.l2),
-        jac=True,
-        method="CG",
-        options={"gtol": 1e-8, "maxiter": 5000},
-    )
-    assert reference.success
-    kernel_and_bias = reference.x.reshape(num_features + 1, -1)
-    expected = scipy.special.softmax(values @ kernel_and_bias[:-1] + kernel_and_bias[-1], axis=-1)
-    np.testing.assert_allclose(probabilities(found, values), expected, atol=2e-4)
-    found_loss, _ = objective(parameters(found), values, labels, found.l2)
-    assert found_loss == pytest.approx(reference.fun, abs=1e-6)
-
-
-def test_out_of_fold_probabilities_come_from_regressions_that_have_not_seen_the_image() -> None:
     values, labels = clouds((30, 24), 12, views=2)
-    found = fit(values, labels, 2, seed=3)
+    weights = np.ones(54)
+    if is_weighted:
+        weights = np.random.default_rng(1).uniform(0.5, 3, 54)
+        weights[labels == 1] *= weights[labels == 0].sum() / weights[labels == 1].sum()
+    found = fit(values, labels, 2, seed=3, weights=weights)
     folds = assign_folds(labels, np.arange(len(labels)), 3)
     for fold in range(head.NUM_FOLDS):
         seen = folds != fold
         reference = scipy.optimize.minimize(
             objective,
             np.zeros(26),
-            args=(values[:, seen], labels[seen], found.l2),
+            args=(values[:, seen], labels[seen], found.l2, weights[seen]),
             jac=True,
             method="CG",
             options={"gtol": 1e-7},
@@ -121,8 +105,10 @@ def test_out_of_fold_probabilities_come_from_regressions_that_have_not_seen_the_
         logits = values[0, ~seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
         expected = scipy.special.softmax(logits, axis=-1)
         np.testing.assert_allclose(found.out_of_fold[~seen], expected, atol=5e-4)
-    right = found.out_of_fold[np.arange(len(labels)), labels]
-    assert found.log_losses[found.l2] == pytest.approx(-np.log(right).mean(), abs=1e-5)
+    losses = -np.log(found.out_of_fold[np.arange(len(labels)), labels])
+    assert found.log_losses[found.l2] == pytest.approx(
+        np.average(losses, weights=weights), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("counts", [(40, 30), (60, 12)])  # without class weights, and with them
@@ -138,43 +124,6 @@ def test_an_image_of_weight_two_counts_as_two_copies(counts: tuple[int, int]) ->
     assert np.linalg.norm(at_solution) < 1e-3 * np.linalg.norm(at_plain)
 
 
-def test_the_out_of_fold_loss_is_weighted_by_image() -> None:
-    values, labels = clouds((30, 24), 12)
-    weights = np.random.default_rng(1).uniform(0.5, 3, len(labels))
-    weights[labels == 1] *= weights[labels == 0].sum() / weights[labels == 1].sum()
-    found = fit(values, labels, 2, seed=3, weights=weights)
-    folds = assign_folds(labels, np.arange(len(labels)), 3)
-    seen = folds != 2
-
-    def weighted(flat: np.ndarray) -> float:
-        kernel_and_bias = flat.reshape(13, 2)
-        logits = values[0, seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
-        losses = -scipy.special.log_softmax(logits, axis=1)[np.arange(seen.sum()), labels[seen]]
-        penalty = found.l2 / 2 * (kernel_and_bias[:-1] ** 2).sum()
-        return float(losses @ weights[seen] / weights[seen].sum() + penalty)
-
-    kernel_and_bias = scipy.optimize.minimize(weighted, np.zeros(26), method="BFGS").x.reshape(
-        13, 2
-    )
-    logits = values[0, ~seen] @ kernel_and_bias[:-1] + kernel_and_bias[-1]
-    np.testing.assert_allclose(
-        found.out_of_fold[~seen], scipy.special.softmax(logits, axis=1), atol=1e-3
-    )
-    right = np.log(found.out_of_fold[np.arange(len(labels)), labels])
-    assert found.log_losses[found.l2] == pytest.approx(
-        -np.average(right, weights=weights), abs=1e-5
-    )
-
-
-def test_weights_of_one_change_nothing_at_all() -> None:
-    values, labels = clouds((60, 20, 10), 30, views=2)
-    plain = fit(values, labels, 3, seed=0)
-    weighted = fit(values, labels, 3, seed=0, weights=np.ones(90, np.float32))
-    for name in ("kernel", "bias", "out_of_fold"):
-        np.testing.assert_array_equal(getattr(plain, name), getattr(weighted, name))
-    assert plain.log_losses == weighted.log_losses
-
-
 def test_views_of_an_image_are_left_out_with_it() -> None:
     # Random labels: only a regression that has seen the other view could predict them.
     random = np.random.default_rng(0)
@@ -188,7 +137,6 @@ def test_views_of_an_image_are_left_out_with_it() -> None:
 def test_classes_that_lie_apart_give_finite_weights() -> None:
     values, labels = clouds((30, 30), 50, apart=5)
     found = fit(values, labels, 2, seed=0)
-    assert found.converged
     assert np.isfinite(found.kernel).all()
     np.testing.assert_array_equal(probabilities(found, values[0]).argmax(axis=1), labels)
 
@@ -230,7 +178,6 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
 def test_two_images_of_a_class_are_enough() -> None:
     values, labels = clouds((40, 2), 10, apart=2)
     found = fit(values, labels, 2, seed=0)
-    assert found.converged
     assert np.isfinite(found.out_of_fold).all()
     np.testing.assert_allclose(found.out_of_fold.sum(axis=1), 1, rtol=1e-5)
 
@@ -308,22 +255,12 @@ def test_the_seed_decides_the_folds_and_nothing_else() -> None:
     )
 
 
-def test_half_precision_features_are_accepted() -> None:
-    values, labels = clouds((30, 40), 20)
-    half = values.astype(np.float16)
-    found = fit(half, labels, 2, seed=0)
-    np.testing.assert_array_equal(
-        found.kernel, fit(half.astype(np.float32), labels, 2, seed=0).kernel
-    )
-
-
 def test_a_fit_that_is_stopped_early_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(head, "_MAX_ITERATIONS", 2)
     values, labels = clouds((30, 40), 20)
     found = fit(values, labels, 2, seed=0)
-    assert not found.converged
     assert "failed to converge" in caplog.text
     assert np.isfinite(found.kernel).all()
 
@@ -346,9 +283,7 @@ def test_keras_gives_the_same_probabilities(trained: tuple[Network, LogisticHead
     standardised = (features.values[1] - flat.mean(axis=0)) / deviation
     by_hand = probabilities(found, standardised)
     assert by_hand.max() - by_hand.min() > 0.3
-    np.testing.assert_allclose(
-        fine_tuning.probabilities(network.head, features, 1), by_hand, atol=1e-4
-    )
+    np.testing.assert_allclose(network.head(features.values[1]), by_hand, atol=1e-4)
 
 
 def test_the_head_is_fitted_to_the_weights_of_the_images(
@@ -367,7 +302,7 @@ def test_the_head_is_fitted_to_the_weights_of_the_images(
 
 
 def test_a_network_with_a_logistic_head_is_a_network(
-    tmp_path: Path, trained: tuple[Network, LogisticHead, Any]
+    trained: tuple[Network, LogisticHead, Any],
 ) -> None:
     network, found, _ = trained
     names = [layer.name for layer in network.model.layers if layer.name.startswith("head_")]
@@ -375,10 +310,7 @@ def test_a_network_with_a_logistic_head_is_a_network(
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     whole = np.asarray(network.model(pixels))
     np.testing.assert_allclose(network.head(network.base(pixels)), whole, atol=1e-6)
-    network.model.save(tmp_path / "model.keras")
-    loaded = Network.of(network.backbone, keras.saving.load_model(tmp_path / "model.keras"))
-    np.testing.assert_allclose(loaded.model(pixels), whole, atol=1e-6)
-    more = with_classes(loaded, ["a", "b", "c"], ["a", "b", "bb", "c"], seed=0)
+    more = with_classes(network, ["a", "b", "c"], ["a", "b", "bb", "c"], seed=0)
     kernel, _ = more.model.get_layer("head_probabilities").get_weights()
     np.testing.assert_array_equal(kernel[:, [0, 1, 3]], found.kernel)
     again = with_logistic_head(more, np.zeros((1280, 2)), np.zeros(2))

@@ -25,7 +25,7 @@ def dense() -> network.Network:
     """Return a network with a dense head, none of whose weights is zero."""
     built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
     pixels = IMAGES.astype(np.float32)
-    random_weights.set_batch_norm_statistics(built.base, [pixels])
+    random_weights.prepare(built.base, [pixels])
     built.standardise(np.asarray(built.base(pixels, training=False)))
     random = np.random.default_rng(1)
     for name in ("head_hidden", "head_probabilities"):

@@ -34,7 +34,7 @@ PRECISIONS = ("f32", "bf16", "int8") if engines.cpu_has_bf16() else ("f32", "int
 
 def train(dataset: Dataset, store: FeatureStore, folder: Path, **changes: Any) -> Trained:
     settings = dataclasses.replace(TrainSettings(batch_size=10, views=1), **changes)
-    built = train_run.build_network(dataset, TINY, "random", (32, 32), settings, store)
+    built = train_run.build_network(dataset, TINY, "random", (32, 32), 0)
     return train_run.train(built, dataset, settings, folder / "log", store=store, quiet=True)
 
 

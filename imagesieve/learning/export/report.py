@@ -16,7 +16,7 @@ from imagesieve.model.versions import Manifest
 
 if TYPE_CHECKING:
     from imagesieve.learning.train_run import Trained
-    from imagesieve.learning.training.fit import Fit
+    from imagesieve.learning.training.checkpoints import Fit
 
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
 _THUMBNAIL = 200  # pixels, the longer side

@@ -1,67 +1,53 @@
 """Features of images, and batches of them for training."""
 
 import dataclasses
-import itertools
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from imagesieve.errors import ImageError
-from imagesieve.learning.data.dataset import changed_since
-from imagesieve.learning.data.generator import ImageIterator
-from imagesieve.learning.features.store import StoredRows
-from imagesieve.model import engines
+from imagesieve.learning.features.store import FeatureTable
+
+_EVALUATED_AT_ONCE = 256  # batches as small as a training step's cost time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of an open table as an array (views, images, …) that is read piece by piece."""
+
+    table: FeatureTable
+    keys: Sequence[Sequence[bytes]]  # for each view, of each image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.keys), len(self.keys[0]), *self.table.row_shape)
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> npt.NDArray[np.float16]:
+        """Return the rows at (views, images), two equally long arrays of integers."""
+        chosen = zip(*index, strict=True)
+        return self.table.read([self.keys[view][number] for view, number in chosen])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """What a frozen network makes of images.
+    """What a frozen network makes of images."""
 
-    Attributes:
-        values: (views, images, …) floating: pooled features, or maps before the last blocks.
-            View 0 is the image as it is.
-        labels: (images,) int32 class index.
-        weights: (images,) float32: how many times each counts in training; None: all once.
-    """
-
+    # (views, images, …) floating: pooled features, or maps before the last blocks. View 0 is the
+    # image as it is.
     values: np.ndarray | StoredRows
-    labels: np.ndarray
-    weights: np.ndarray | None = None
+    labels: np.ndarray  # (images,) int32 class index
+    weights: np.ndarray | None = None  # (images,) float32: how many times each counts; None: once
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def num_views(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one image's features in one view."""
-        return self.values.shape[2:]
 
     def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
         """Return float32 (len(numbers), …): of each image the view that stands beside it."""
         return self.values[views, numbers].astype(np.float32)
 
-
-def extract(network: Any, images: ImageIterator) -> npt.NDArray[np.float32]:
-    """Return what a network gives for images as they are, (images, …) float32.
-
-    Args:
-        network: Keras model from float32 pixels (batch, height, width, 3), 0 to 255.
-        images: neither shuffled nor augmented, with labels.
-
-    Raises:
-        DataError: an image became unreadable since the data folder was checked.
-    """
-    engine = engines.KerasEngine(network)
-    try:
-        batches = itertools.islice(images, len(images))
-        return np.concatenate([engine.run(batch.astype(np.uint8)) for batch, _ in batches])
-    except ImageError as error:
-        raise changed_since(error) from error
+    def plain(self, batch_size: int = _EVALUATED_AT_ONCE) -> "FeatureBatches":
+        """Return batches of the images as they are, in order."""
+        return FeatureBatches(self, batch_size, 0, shuffle=False)
 
 
 class FeatureBatches:
@@ -73,12 +59,13 @@ class FeatureBatches:
     def __init__(
         self, features: Features, batch_size: int, seed: int, *, shuffle: bool = True
     ) -> None:
+        self.labels, self.weights = features.labels, features.weights
         self._features = features
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
-        self._epoch = 0
-        self._order, self._views = self._drawn()
+        self._epoch = -1
+        self.on_epoch_end()
 
     def __len__(self) -> int:
         return -(-len(self._features) // self._batch_size)
@@ -86,24 +73,25 @@ class FeatureBatches:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return float32 features (batch, …) and their labels (batch,)."""
         chosen = self._chosen(index)
-        return self._features.take(self._views[chosen], chosen), self._features.labels[chosen]
+        return self._features.take(self._views[chosen], chosen), self.labels[chosen]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[index] for index in range(len(self)))
 
     def weights_of(self, index: int) -> np.ndarray:
         """Return how many times each image of a batch counts, (batch,) float32."""
-        chosen, weights = self._chosen(index), self._features.weights
-        return np.ones(len(chosen), np.float32) if weights is None else weights[chosen]
+        chosen = self._chosen(index)
+        return np.ones(len(chosen), np.float32) if self.weights is None else self.weights[chosen]
 
     def on_epoch_end(self) -> None:
+        """Go on to the next epoch: draw its order and views."""
         self._epoch += 1
-        self._order, self._views = self._drawn()
+        count = len(self._features)
+        self._order, self._views = np.arange(count), np.zeros(count, dtype=np.int64)
+        if self._shuffle:
+            random = np.random.default_rng((self._seed, self._epoch))
+            self._order = random.permutation(count)
+            self._views = random.integers(self._features.values.shape[0], size=count)
 
     def _chosen(self, index: int) -> np.ndarray:
         return self._order[index * self._batch_size : (index + 1) * self._batch_size]
-
-    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
-        count = len(self._features)
-        if not self._shuffle:
-            return np.arange(count), np.zeros(count, dtype=np.int64)
-        random = np.random.default_rng((self._seed, self._epoch))
-        order = random.permutation(count)
-        return order, np.asarray(random.integers(self._features.num_views, size=count))

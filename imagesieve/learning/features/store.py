@@ -12,9 +12,9 @@ loses nothing but the row it was writing; what a power failure spoils is found b
 """
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -26,9 +26,10 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from imagesieve.console import amount
 from imagesieve.errors import DataError, OutputError
@@ -53,8 +54,7 @@ _SPARE_BYTES = 100_000_000  # of the disk, which training itself needs
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What one folder of the store holds."""
 
     about: Mapping[str, Any]
@@ -67,39 +67,33 @@ class FeatureStore:
     """Tables of features, and what else is costly to compute, for any number of processes."""
 
     def __init__(self, folder: Path, limit: float) -> None:
-        """Use a folder, which need not exist, for at most `limit` bytes.
-
-        It holds nothing else: subfolders that are not in the index are removed.
-        """
+        """Use a folder, which need not exist and holds nothing else, for at most `limit` bytes."""
         self.folder = folder
         self._limit = limit
 
     @contextlib.contextmanager
-    def table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> Iterator["FeatureTable"]:
-        """Open a table for the block; no process removes it meanwhile. See `place`.
+    def table(self, about: Mapping[str, Any]) -> Iterator["FeatureTable"]:
+        """Open the table of what is described for the block; see `place`.
 
-        Args:
-            about: JSON values that say what the rows are; other values, another table.
-            row_shape: of the features of one image in one view.
+        The `row_shape` in `about` is that of the features of one image in one view.
         """
-        about = _of_rows(about, row_shape)
-        with (
-            self.place(about) as path,
-            self._connection() as index,
-            FeatureTable(self, index, path, tuple(row_shape)) as table,
-        ):
-            yield table
+        with self.place(about) as path, self._connection() as index:
+            with reporting_output_errors(path):
+                file = open(path / _ROWS, "a+b", buffering=0)  # noqa: SIM115 - closed below
+            with file:
+                try:
+                    yield FeatureTable(index, path, file, tuple(about["row_shape"]))
+                finally:
+                    with reporting_output_errors(path):
+                        os.fsync(file.fileno())
 
-    def has_table(self, about: Mapping[str, Any], row_shape: Sequence[int]) -> bool:
-        """Return whether there is a table, without creating one."""
-        return (self.folder / _name(_of_rows(about, row_shape))).is_dir()
+    def has(self, about: Mapping[str, Any]) -> bool:
+        """Return whether there is a table or place, without creating one."""
+        return (self.folder / _name(about)).is_dir()
 
     @contextlib.contextmanager
     def place(self, about: Mapping[str, Any]) -> Iterator[Path]:
-        """Yield a folder; no process removes it during the block.
-
-        Args:
-            about: JSON values that say what it is for; other values, another folder.
+        """Yield a folder for what JSON values describe; no process removes it during the block.
 
         Raises:
             DataError: the index is damaged.
@@ -132,11 +126,7 @@ class FeatureStore:
         ]
 
     def clear(self) -> int:
-        """Remove what no training uses at the moment; return the number of bytes.
-
-        Raises:
-            OutputError: something could not be removed.
-        """
+        """Remove what no training uses at the moment; return the number of bytes."""
         if not self.folder.is_dir():
             return 0
         try:
@@ -243,48 +233,36 @@ class FeatureTable:
 
     def __init__(
         self,
-        store: FeatureStore,
         index: sqlite3.Connection,
         path: Path,
+        file: io.FileIO,
         row_shape: tuple[int, ...],
     ) -> None:
         self.row_shape = row_shape
         self.row_bytes = math.prod(row_shape) * np.dtype(np.float16).itemsize
-        self._store = store
         self._index = index
         self._path = path
+        self._file = file
         self._lock = threading.Lock()
-        self._places: dict[bytes, tuple[int, int]] = {}  # key -> byte in the file, CRC-32
-
-    def __enter__(self) -> "FeatureTable":
-        with reporting_output_errors(self._path):
-            self._file = open(self._path / _ROWS, "a+b", buffering=0)
         # Rows that are not in the file were removed by hand, or lost in a power failure.
-        end = os.fstat(self._file.fileno()).st_size - self.row_bytes
+        end = os.fstat(file.fileno()).st_size - self.row_bytes
         query = "SELECT key, place, checksum FROM features WHERE entry = ? AND place <= ?"
-        found = self._index.execute(query, (self._path.name, end))
+        found = index.execute(query, (path.name, end))
+        # Key -> byte in the file, CRC-32.
         self._places = {key: (place, checksum) for key, place, checksum in found}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock, reporting_output_errors(self._path), self._file:
-            os.fsync(self._file.fileno())
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
     def add(self, keys: Sequence[bytes], rows: Iterable[np.ndarray]) -> None:
-        """Add rows, each `row_shape` float16; those whose keys are there are ignored.
-
-        Raises:
-            OutputError: they could not be written.
-        """
+        """Add rows, each `row_shape` float16; those whose keys are there are ignored."""
         with self._lock, reporting_output_errors(self._path):
-            new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._places}
             places = {}
             with self._index:
                 self._index.execute("BEGIN IMMEDIATE")  # other processes append to the file, too
-                for key, row in new.items():
+                for key, row in zip(keys, rows, strict=True):
+                    if key in self._places or key in places:
+                        continue
                     data = np.ascontiguousarray(row, dtype=np.float16).tobytes()
                     places[key] = (self._file.seek(0, os.SEEK_END), zlib.crc32(data))
                     if self._file.write(data) != len(data):
@@ -295,8 +273,8 @@ class FeatureTable:
                 )
             self._places |= places
 
-    def read(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Return (len(keys), *row_shape) float16, or raise a DataError if a row was altered."""
+    def read(self, keys: Sequence[bytes]) -> npt.NDArray[np.float16]:
+        """Return (len(keys), *row_shape), or raise a DataError if a row was altered."""
         rows = np.empty((len(keys), *self.row_shape), np.float16)
         for row, key in zip(rows, keys, strict=True):
             place, checksum = self._places[key]
@@ -305,31 +283,6 @@ class FeatureTable:
             if count != self.row_bytes or zlib.crc32(buffer) != checksum:
                 raise _damaged(self._path)
         return rows
-
-    def make_room(self, num_rows: int, what: str) -> None:
-        """Ensure that so many rows can be added; see `FeatureStore.make_room`."""
-        self._store.make_room(num_rows * self.row_bytes, what)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StoredRows:
-    """Rows of an open table as an array (augmentations, images, …) that is read piece by piece."""
-
-    table: FeatureTable
-    keys: Sequence[Sequence[bytes]]  # for each augmentation, of each image
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.keys), len(self.keys[0]), *self.table.row_shape)
-
-    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return the rows at (augmentations, images), two equally long arrays of integers."""
-        return self.table.read(
-            [self.keys[view][number] for view, number in zip(*index, strict=True)]
-        )
-
-    def load(self) -> np.ndarray:
-        return np.stack([self.table.read(keys) for keys in self.keys])
 
 
 def row_key(sha256: str, augmentation: str) -> bytes:
@@ -342,10 +295,6 @@ def describe(about: Mapping[str, Any]) -> str:
     names = ("backbone", "image_size", "features", "holds", "engine")
     words = [about[name] for name in names if name in about]
     return ", ".join("×".join(map(str, x)) if isinstance(x, list) else str(x) for x in words) or "?"
-
-
-def _of_rows(about: Mapping[str, Any], row_shape: Sequence[int]) -> dict[str, Any]:
-    return {**about, "row_shape": list(row_shape)}
 
 
 def _name(about: Mapping[str, Any]) -> str:

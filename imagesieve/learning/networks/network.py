@@ -5,6 +5,8 @@ exporters see one graph. Pixels 0 to 255 go in, probabilities come out.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,39 +28,30 @@ _PROBABILITIES = "head_probabilities"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A classifier and its parts, which share their layers.
-
-    Attributes:
-        backbone: the row of the table.
-        model: float32 pixels (batch, height, width, 3), 0 to 255, to (batch, classes) float32.
-        base: pixels to pooled features.
-        head: pooled features to probabilities.
-    """
+    """A classifier and its parts, which share their layers."""
 
     backbone: backbones.Backbone
-    model: Any
-    base: Any
-    head: Any
+    model: Any  # float32 pixels (batch, height, width, 3), 0 to 255, to (batch, classes) float32
+    base: Any  # pixels to pooled features
+    head: Any  # pooled features to probabilities
 
     @classmethod
     def of(cls, backbone: backbones.Backbone, model: Any) -> "Network":
-        """Find the parts of a model that `build` made, perhaps in another process.
-
-        Raises:
-            ModelDamagedError: it is not such a model.
-        """
+        """Find the parts of a model that `build` made; raise a ModelDamagedError for any other."""
         heads = [layer for layer in model.layers if layer.name.startswith("head_")]
         if not heads or heads[-1].name != _PROBABILITIES:
             raise ModelDamagedError(
                 "The model has no head made by this program: it cannot be trained further."
             )
         pooled = heads[0].input
-        return cls(
-            backbone,
-            model,
-            keras.Model(model.input, pooled),
-            keras.Model(pooled, model.output),
-        )
+        base, head = keras.Model(model.input, pooled), keras.Model(pooled, model.output)
+        return cls(backbone, model, base, head)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.model.input_shape[1:3]
+        return height, width
 
     @property
     def is_logistic(self) -> bool:
@@ -104,23 +97,16 @@ def build(
     weights_path: Path | None,
     seed: int,
 ) -> Network:
-    """Build a backbone with an untrained head.
-
-    Raises:
-        WeightsError: the weights are not for this backbone.
-    """
+    """Build a backbone with an untrained head; see `backbones.build`."""
     base = backbones.build(backbone, image_size, weights_path=weights_path, seed=seed)
     keras.utils.set_random_seed(seed)
     return Network.of(backbone, keras.Model(base.input, _head(backbone, base.output, num_classes)))
 
 
 def with_classes(network: Network, old: Sequence[str], new: Sequence[str], seed: int) -> Network:
-    """Return a network with more classes; the weights of the old ones stay.
+    """Return a network for `new` classes; the weights of the `old` ones, by name, stay.
 
     Args:
-        network: with the classes `old`.
-        old: its classes in order.
-        new: the classes in the new order; every old one among them.
         seed: of the new classes' weights.
 
     Raises:
@@ -135,16 +121,32 @@ def with_classes(network: Network, old: Sequence[str], new: Sequence[str], seed:
     if list(old) == list(new):
         return network
     keras.utils.set_random_seed(seed)
-    tensor = network.model.get_layer(_PROBABILITIES).input
-    layer = keras.layers.Dense(len(new), activation="softmax", name=_PROBABILITIES)
-    model = keras.Model(network.model.input, layer(tensor))
+    last = network.model.get_layer(_PROBABILITIES)
+    grown = _ending(network, last.input, len(new))
+    layer = grown.model.get_layer(_PROBABILITIES)
     kernel, bias = layer.get_weights()
-    old_kernel, old_bias = network.model.get_layer(_PROBABILITIES).get_weights()
-    for index, name in enumerate(old):
-        kernel[:, new.index(name)] = old_kernel[:, index]
-        bias[new.index(name)] = old_bias[index]
+    columns = [new.index(name) for name in old]
+    kernel[:, columns], bias[columns] = last.get_weights()
     layer.set_weights([kernel, bias])
-    return Network.of(network.backbone, model)
+    return grown
+
+
+def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -> Network:
+    """Return a network whose head is a logistic regression on standardised features.
+
+    Base and standardisation are those of the network given, whose backbone is pretrained. The
+    kernel is (num_features, classes), the bias (classes,).
+    """
+    standardised = network.model.get_layer(_STANDARDISE).output
+    regressed = _ending(network, standardised, len(bias))
+    regressed.model.get_layer(_PROBABILITIES).set_weights([kernel, bias])
+    return regressed
+
+
+def _ending(network: Network, tensor: Any, num_classes: int) -> Network:
+    """Return the network up to a tensor, with new probabilities of that."""
+    layer = keras.layers.Dense(num_classes, activation="softmax", name=_PROBABILITIES)
+    return Network.of(network.backbone, keras.Model(network.model.input, layer(tensor)))
 
 
 def _head(backbone: backbones.Backbone, pooled: Any, num_classes: int) -> Any:
@@ -159,18 +161,17 @@ def _head(backbone: backbones.Backbone, pooled: Any, num_classes: int) -> Any:
     return keras.layers.Dense(num_classes, activation="softmax", name=_PROBABILITIES)(tensor)
 
 
-def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -> Network:
-    """Return a network whose head is a logistic regression on standardised features.
-
-    Base and standardisation are those of the network given, as they are.
-
-    Args:
-        network: with a pretrained backbone.
-        kernel: (num_features, classes) floating.
-        bias: (classes,) floating.
-    """
-    standardised = network.model.get_layer(_STANDARDISE).output
-    layer = keras.layers.Dense(len(bias), activation="softmax", name=_PROBABILITIES)
-    model = keras.Model(network.model.input, layer(standardised))
-    layer.set_weights([kernel, bias])
-    return Network.of(network.backbone, model)
+def network_digest(model: Any) -> str:
+    """Return a SHA-256 over layers and weights: networks of one digest give the same features."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        config = {
+            name: value
+            for name, value in layer.get_config().items()
+            if name not in ("trainable", "dtype")  # neither changes what a frozen network gives
+        }
+        text = json.dumps([type(layer).__name__, config], sort_keys=True, default=str)
+        digest.update(text.encode())
+        for weight in layer.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ from imagesieve.errors import EngineError, ImageError, WeightsError
 from imagesieve.images import decode
 from imagesieve.learning.data.dataset import Dataset, Sample
 from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
-from imagesieve.learning.features.extraction import Extractor
+from imagesieve.learning.features import extraction
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.openvino import convert
@@ -113,10 +113,10 @@ class PrecisionCheck:
         if precision == "bf16" and not engines.cpu_has_bf16():
             raise EngineError("this CPU has no bfloat16")
         train = self._feed(self.dataset.train)
-        with Extractor(self.network, self.store, train, precision) as extractor:
+        with extraction.opened(self.network, self.store, train, precision) as extractor:
             features = extractor.pooled(self._feed(self._samples), 1)
             if precision != "bf16":  # which is f32's IR
-                base = convert.read(extractor.base.require_xml())
+                base = convert.read(extractor.require_xml())
                 convert.write_with_head(base, self.network.head, xml)
         engine = engines.OpenVINOEngine(xml, precision)
         numbers = np.arange(len(features))

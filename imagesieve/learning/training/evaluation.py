@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from imagesieve.intervals import wilson_interval
 
 TINY = 1e-7  # float32 probabilities saturate; below this the logarithm would only measure rounding
+_TOLERATED_RATIO = 1.5  # of the largest class to the smallest, up to which they count as equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,25 +26,15 @@ class ClassMetrics:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """How well probabilities match labels.
-
-    Attributes:
-        num_images: number of images.
-        accuracy: share of right labels, 0 to 1.
-        accuracy_interval: 95 % Wilson score interval of it.
-        log_loss: mean negative logarithm of the right class's probability, in nats.
-        macro_f1: mean F1 of the classes, each counting the same.
-        classes: one entry for each class, in order.
-        confusion: confusion[i][j] images of class i that were predicted as j.
-    """
+    """How well probabilities match labels."""
 
     num_images: int
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    log_loss: float
-    macro_f1: float
-    classes: tuple[ClassMetrics, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    accuracy: float  # share of right labels, 0 to 1
+    accuracy_interval: tuple[float, float]  # 95 % Wilson score interval of it
+    log_loss: float  # mean negative logarithm of the right class's probability, in nats
+    macro_f1: float  # mean F1 of the classes, each counting the same
+    classes: tuple[ClassMetrics, ...]  # in order
+    confusion: tuple[tuple[int, ...], ...]  # [i][j] images of class i were predicted as j
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics as JSON values."""
@@ -50,12 +42,7 @@ class Metrics:
 
 
 def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
-    """Compute the metrics.
-
-    Args:
-        class_names: in the order of the columns.
-        labels: (images,) integer class index.
-        probabilities: (images, classes), each row summing to 1.
+    """Compute the metrics of (images, classes) probabilities for (images,) class indices.
 
     Raises:
         ValueError: there are no images, or the shapes do not fit.
@@ -66,40 +53,42 @@ def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.n
             f"{len(labels)} labels and probabilities of shape {probabilities.shape} for "
             f"{len(class_names)} classes do not fit together"
         )
-    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
     right = int(np.trace(confusion))
-    right_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    classes = tuple(
-        _class_metrics(name, confusion, index) for index, name in enumerate(class_names)
-    )
+    classes = tuple(_of_class(name, confusion, index) for index, name in enumerate(class_names))
     return Metrics(
         num_images=len(labels),
         accuracy=right / len(labels),
         accuracy_interval=wilson_interval(right, len(labels)),
-        log_loss=float(-np.log(np.clip(right_probability, TINY, 1)).mean()),
+        log_loss=log_loss(labels, probabilities),
         macro_f1=sum(metrics.f1 for metrics in classes) / len(classes),
         classes=classes,
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        confusion=tuple(map(tuple, confusion.tolist())),
     )
 
 
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean negative logarithm of the right class's probability, in nats."""
+    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(right, TINY, 1)).mean())
+
+
 def class_weights(
-    counts: Sequence[float], *, tolerated_ratio: float = 1.5
-) -> dict[int, float] | None:
-    """Return a weight for each class that makes all weigh the same, or None if they nearly do.
+    labels: np.ndarray, weights: np.ndarray | None, num_classes: int
+) -> npt.NDArray[np.float64]:
+    """Return (classes,): factors that make all classes weigh the same; 1 if they nearly do.
 
-    Args:
-        counts: training images of each class, each as often as it counts.
-        tolerated_ratio: largest over smallest class up to which nothing is done.
+    Labels are the class indices of (training images,), which count once each or as `weights` say.
     """
-    if max(counts) <= tolerated_ratio * min(counts):
-        return None
-    return {index: sum(counts) / (len(counts) * count) for index, count in enumerate(counts)}
+    totals = np.bincount(labels, weights, minlength=num_classes)
+    totals = np.where(totals, totals, totals.max())  # a class without images needs no factor
+    if totals.max() <= _TOLERATED_RATIO * totals.min():
+        return np.ones(num_classes)
+    return np.asarray(totals.sum() / (num_classes * totals))
 
 
-def _class_metrics(name: str, confusion: np.ndarray, index: int) -> ClassMetrics:
+def _of_class(name: str, confusion: np.ndarray, index: int) -> ClassMetrics:
     hits = int(confusion[index, index])
     called = int(confusion[:, index].sum())
     support = int(confusion[index].sum())

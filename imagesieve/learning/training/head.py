@@ -11,7 +11,6 @@ import time
 import warnings
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import threadpoolctl
@@ -31,7 +30,6 @@ _PATIENCE = 2  # strengths without a lower log loss after which weaker ones are 
 _TOLERANCE = 1e-4  # of the gradient's largest entry; a tenth of it brought the same strength
 _FINAL_TOLERANCE = 1e-6
 _MAX_ITERATIONS = 1000  # a few dozen are usual
-_CHUNK = 256  # images that are standardised at once
 
 _log = logging.getLogger(__name__)
 
@@ -40,28 +38,20 @@ _Floats = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogisticHead:
-    """A fitted logistic regression: softmax(features @ kernel + bias).
+    """A fitted logistic regression: softmax(features @ kernel + bias)."""
 
-    Attributes:
-        kernel: (num_features, classes) float32.
-        bias: (classes,) float32.
-        l2: the chosen strength; minimised is the mean log loss, weighted by class and image, plus
-            l2 / 2 times the sum of the kernel's squares.
-        log_losses: strength -> out-of-fold log loss in nats, weighted likewise, in the order tried.
-        out_of_fold: (images, classes) float32: probabilities for view 0 of each image, from
-            regressions of strength `l2` that have not seen the image or a near-duplicate of it. NaN
-            for the only image of a class, which no regression can do without.
-        converged: whether the optimiser reached the minimum for every strength.
-        seconds: time of the whole fit.
-    """
-
-    kernel: _Floats
-    bias: _Floats
+    kernel: _Floats  # (num_features, classes)
+    bias: _Floats  # (classes,)
+    # The chosen strength; minimised is the mean log loss, weighted by class and image, plus l2 / 2
+    # times the sum of the kernel's squares.
     l2: float
+    # Strength -> out-of-fold log loss in nats, weighted likewise, in the order tried.
     log_losses: dict[float, float]
+    # (images, classes): probabilities for view 0 of each image, from regressions of strength `l2`
+    # that have not seen the image or a near-duplicate of it. NaN for the only image of a class,
+    # which no regression can do without.
     out_of_fold: _Floats
-    converged: bool
-    seconds: float
+    seconds: float  # time of the whole fit
 
 
 def train_head(
@@ -69,24 +59,13 @@ def train_head(
 ) -> tuple[networks.Network, LogisticHead]:
     """Return a network with a logistic head for the pooled features of its frozen base.
 
-    The standardisation stays as it is (`Network.standardise` sets it).
-
-    Args:
-        network: with a frozen, pretrained base.
-        train: pooled features of the training images.
-        seed: see `fit`.
-        groups: see `fit`.
-
-    Raises:
-        DataError: no class has two images.
+    The standardisation stays as it is (`Network.standardise` sets it). For `train`, pooled features
+    in memory, `seed` and `groups` see `fit`, which raises a DataError too.
     """
     standardise = network.head.layers[1]  # after the input
-    values = np.empty((train.num_views, len(train), *train.shape), dtype=np.float32)
-    for view in range(train.num_views):
-        for start in range(0, len(train), _CHUNK):
-            numbers = np.arange(start, min(start + _CHUNK, len(train)))
-            chunk = train.take(np.full(len(numbers), view), numbers)
-            values[view, numbers] = keras.ops.convert_to_numpy(standardise(chunk))
+    values = np.empty(train.values.shape, dtype=np.float32)
+    for view, rows in enumerate(np.asarray(train.values)):
+        values[view] = standardise(rows.astype(np.float32))
     num_classes = network.model.output_shape[-1]
     head = fit(values, train.labels, num_classes, seed=seed, weights=train.weights, groups=groups)
     return networks.with_logistic_head(network, head.kernel, head.bias), head
@@ -111,8 +90,8 @@ def fit(
     Args:
         values: (views, images, num_features) floating: standardised features; view 0 is the
             image as it is.
-        labels: (images,) integer class index.
-        num_classes: every class has an image.
+        labels: (images,) class indices; every class has an image.
+        num_classes: how many.
         seed: decides which images are left out together.
         weights: (images,) above 0: how many times each counts; all once by default.
         groups: (images,) integers; near-duplicates share one. Each image is alone by default.
@@ -134,7 +113,7 @@ def fit(
         )
     groups = np.arange(len(labels)) if groups is None else groups
     weights = np.ones(len(labels)) if weights is None else weights
-    weights = weights * _class_weights(labels, weights)
+    weights = weights * evaluation.class_weights(labels, weights, num_classes)[labels]
     folds = assign_folds(labels, groups, seed)
     # Products with a few classes are too thin for the linear algebra library's own threads, which
     # wait for each other in busy loops, so each fold has one thread instead.
@@ -146,7 +125,9 @@ def fit(
         warnings.simplefilter("always")
         # At a mean square of 1 neither strengths nor tolerance depend on the features' scale.
         scale = float(np.sqrt(np.square(values, dtype=np.float64).mean())) or 1.0
-        sweep = _Sweep(values.astype(np.float32) / np.float32(scale), labels, weights, folds)
+        scaled = values.astype(np.float32)
+        scaled /= scale
+        sweep = _Sweep(scaled, labels, weights, folds)
         log_losses, l2, out_of_fold = sweep.choose(pool)
         kernel, bias = sweep.fit_all(l2)
     for text in dict.fromkeys(str(warning.message) for warning in caught):
@@ -157,7 +138,6 @@ def fit(
         l2 * scale**2,
         {strength * scale**2: loss for strength, loss in log_losses.items()},
         out_of_fold,
-        not caught,
         time.monotonic() - start,
     )
 
@@ -207,9 +187,9 @@ class _Sweep:
             # coordinates of it the penalty is the same.
             self._basis, triangle = np.linalg.qr(self._rows.T)
             self._rows = np.ascontiguousarray(triangle.T)
-        self._labels = np.tile(labels, num_views)
-        self._weights = np.tile(weights, num_views)
-        self._folds = np.tile(folds, num_views)
+        self._labels, self._weights, self._folds = (
+            np.tile(of_image, num_views) for of_image in (labels, weights, folds)
+        )
         self._is_binary = labels.max() == 1
         self._models = [
             LogisticRegression(
@@ -229,11 +209,9 @@ class _Sweep:
             out_of_fold = self._out_of_fold(l2, pool)
             losses = self._losses(out_of_fold)
             log_losses[l2] = float(losses.mean())
-            _log.debug("L2 %.2g: out-of-fold log loss %.4f", l2, log_losses[l2])
+            since_best += 1
             if best is None or _is_better(losses, best[2]):
                 best, since_best = (l2, out_of_fold, losses), 0
-            else:
-                since_best += 1
             if since_best == _PATIENCE:
                 break
         assert best is not None  # noqa: S101 - the sweep is not empty
@@ -283,8 +261,3 @@ class _Sweep:
 def _is_better(new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]) -> bool:
     gains = old - new
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
-
-
-def _class_weights(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    by_class = evaluation.class_weights(np.bincount(labels, weights).tolist()) or {}
-    return np.array([by_class.get(int(index), 1.0) for index in labels])

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 
-_HEAD_PREFIX = "head_"
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7  # Keras's defaults for Adam
 
 
@@ -14,15 +13,13 @@ class LayerwiseAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
 
     Moments and weights are updated by TensorFlow's fused operation, one pass over memory instead
     of Keras's dozen; for a head of a million weights on a CPU those cost as much as its gradient.
-
-    Args:
-        learning_rate: a number or a schedule.
-        weight_decay: share of a weight that a step at rate 1 takes away.
-        rates: factors of the learning rate, and of the decay, in the order of the variables that
-            the optimizer is built with.
     """
 
     def __init__(self, learning_rate: Any, weight_decay: float, rates: Sequence[float]) -> None:
+        """Take a number or a schedule, and its factors in the order of the variables built with.
+
+        `weight_decay` is the share of a weight that a step at rate 1 takes away.
+        """
         super().__init__(learning_rate, name="layerwise_adamw")
         self._decay = weight_decay  # Keras's own decay has one rate for all
         self._rates = tuple(rates)
@@ -75,20 +72,16 @@ def warm_up_and_cosine(steps: int, learning_rate: float, warm_up: float) -> Any:
 def rates_by_depth(part: Any, nearest: float, farthest: float) -> list[float]:
     """Return a factor of the rate for each trainable variable, by the depth of its layer.
 
-    The head learns at the full rate. The other layers that learn are taken in the order of the
-    graph: the last before the head gets `nearest`, the first `farthest`, and each between them the
-    same share of the next one's rate (Howard and Ruder 2018, discriminative fine-tuning). What lies
-    deep is of use for any image and should change least.
-
-    Args:
-        part: a flat model that ends in a head, with `trainable` set on its layers.
-        nearest: above 0.
-        farthest: above 0.
+    The head learns at the full rate. The other layers of the flat model `part` that are trainable
+    are taken in the order of the graph: the last before the head gets `nearest`, the first
+    `farthest` (above 0), and each between them the same share of the next one's rate (Howard and
+    Ruder 2018, discriminative fine-tuning). What lies deep is of use for any image and should
+    change least.
     """
     learning = [
         layer
         for layer in part.layers
-        if layer.trainable_variables and not layer.name.startswith(_HEAD_PREFIX)
+        if layer.trainable_variables and not layer.name.startswith("head_")
     ]
     rates = {}
     for place, layer in enumerate(learning):

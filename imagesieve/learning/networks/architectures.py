@@ -1,9 +1,4 @@
-"""ResNeXt50 (32x4d), which `keras.applications` no longer carries.
-
-Saining Xie and others, "Aggregated Residual Transformations for Deep Neural Networks",
-https://arxiv.org/abs/1611.05431. Layer names, padding and epsilon are those of the former
-`keras_applications` package, so that weights saved from that network fit this one.
-"""
+"""Networks that `keras.applications` does not have, built on a tensor of scaled images."""
 
 from typing import Any
 
@@ -12,15 +7,12 @@ _NUM_BLOCKS = {"conv2": 3, "conv3": 4, "conv4": 6, "conv5": 3}
 _EPSILON = 1.001e-5
 
 
-def resnext50(images: Any, include_top: bool) -> Any:
-    """Build ResNeXt50 on top of a tensor.
+def resnext50(images: Any) -> Any:
+    """Build ResNeXt50 (32x4d) on (batch, height, width, 3) images, normalised as for torchvision.
 
-    Args:
-        images: Keras tensor (batch, height, width, 3), float32, normalised as for torchvision.
-        include_top: end in 1000 class probabilities instead of 2048 pooled features.
-
-    Returns:
-        A `keras.Model` from the source of `images` to float32 (batch, 1000) or (batch, 2048).
+    Saining Xie and others, "Aggregated Residual Transformations for Deep Neural Networks",
+    https://arxiv.org/abs/1611.05431. It ends in pooled features, (batch, 2048). Names, padding and
+    epsilon are those of the former `keras_applications` package, so that its weights fit here.
     """
     import keras
 
@@ -36,8 +28,6 @@ def resnext50(images: Any, include_top: bool) -> Any:
             x = _block(x, filters, stride, f"{stage}_block{block}", project=block == 1)
         filters *= 2
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    if include_top:
-        x = keras.layers.Dense(1000, activation="softmax", name="predictions")(x)
     return keras.Model(keras.utils.get_source_inputs(images), x, name="resnext50")
 
 
@@ -88,3 +78,22 @@ def _normalise(x: Any, name: str, *, relu: bool = False) -> Any:
 
     x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
     return keras.layers.Activation("relu", name=f"{name}_relu")(x) if relu else x
+
+
+def small_cnn(images: Any) -> Any:
+    """Build the small network for few classes on (batch, height, width, 3) images, 0 to 1.
+
+    It is trained from scratch: three convolutions and one dense layer, after François Chollet,
+    "Building powerful image classification models using very little data", The Keras Blog, 2016.
+    It ends in features (batch, 64) behind the dropout; at 150x150 it has 1.21 million parameters.
+    """
+    import keras
+
+    x = images
+    for number, filters in enumerate((32, 32, 64), start=1):
+        x = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")(x)
+        x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(64, activation="relu", name="dense")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    return keras.Model(keras.utils.get_source_inputs(images), x, name="small_cnn")
