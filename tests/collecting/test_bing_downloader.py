@@ -18,18 +18,21 @@ from pathlib import Path
 import pytest
 from fake_bing import FakeBing, draw, page_of
 from filling import images_in
+from PIL import Image
 from web_host import later, send
 
 import bing_downloader
 from imagesieve import images
 from imagesieve.errors import UsageError
+from imagesieve.images import fingerprints
 
 SCRIPT = Path(bing_downloader.__file__)
 Start = Callable[..., int]
+Capsys = pytest.CaptureFixture[str]
 
 
 def test_filled_folder_exits_0_with_a_table(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     bing.add_images(3)
     bing.add("/dead.jpg", send(b"", 404))
@@ -44,7 +47,7 @@ def test_filled_folder_exits_0_with_a_table(
 
 
 def test_search_file_fills_a_folder_for_each_line(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     (tmp_path / "queries.txt").write_text("\ufeffred panda\n\n a/b \n寿司\n", encoding="utf-8")
     bing.add_images(2)
@@ -67,9 +70,7 @@ def test_blocked_query_does_not_stop_the_others(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["a", "c"]
 
 
-def test_captcha_exits_4_and_says_what_to_do(
-    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_captcha_exits_4_and_says_what_to_do(bing: FakeBing, start: Start, capsys: Capsys) -> None:
     bing.ask_for_captcha()
     options = ("--adult-filter-off", "--filters", "+filterui:a")
     assert start("-s", "crème & co", "--quiet", *options) == 4
@@ -89,16 +90,14 @@ def test_changed_markup_exits_5_and_keeps_the_page(
     assert "newGrid" in page.read_text()
 
 
-def test_closed_port_exits_6(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_closed_port_exits_6(start: Start, capsys: Capsys) -> None:
     with FakeBing() as gone:
         pass
     assert start("-s", "x", "--base-url", gone.url) == 6
     assert "cannot be reached" in capsys.readouterr().err
 
 
-def test_json_is_one_object_and_nothing_else(
-    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_one_object_and_nothing_else(bing: FakeBing, start: Start, capsys: Capsys) -> None:
     bing.add_images(2)
     bing.add("/a.jpg", b"<html>")
     assert start("-s", "x", "--limit", "3", "--json", "-o", "out") == 3
@@ -257,7 +256,7 @@ def check_that_nothing_kept_is_asked_for_again(bing: FakeBing, folder: Path) -> 
 
 
 def test_two_runs_at_once_do_not_share_a_folder(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     bing.add("/a.jpg", later(send(draw(0)), 5.0))
     with run_apart(bing, tmp_path, "-s", "x", "-o", "out") as process:
@@ -269,7 +268,7 @@ def test_two_runs_at_once_do_not_share_a_folder(
 
 
 def test_dry_run_prints_urls_and_requests_no_image(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     bing.add_images(50)
     assert start("-s", "x", "--dry-run", "--limit", "40") == 0
@@ -283,7 +282,7 @@ def test_dry_run_prints_urls_and_requests_no_image(
 
 
 def test_export_and_verify_show_what_was_downloaded(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     bing.add_images(3)
     bing.add("/dead.jpg", send(b"", 404))
@@ -328,7 +327,7 @@ def test_the_first_generations_history_is_taken_over(
 
 
 def test_a_history_that_carries_code_is_refused(
-    bing: FakeBing, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, tmp_path: Path, capsys: Capsys
 ) -> None:
     bing.add_images(3)
     (tmp_path / "out").mkdir()
@@ -340,7 +339,7 @@ def test_a_history_that_carries_code_is_refused(
 
 
 def test_a_place_that_cannot_be_written_to_is_named(
-    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, capsys: Capsys
 ) -> None:
     bing.add_images(3)
     assert start("-s", "x", "-o", "/proc/nowhere", "--limit", "3") == 1
@@ -392,7 +391,7 @@ def test_the_current_folder_can_be_filled_again(
 
 
 def test_the_time_limit_holds_while_a_result_page_is_awaited(
-    bing: FakeBing, start: Start, capsys: pytest.CaptureFixture[str]
+    bing: FakeBing, start: Start, capsys: Capsys
 ) -> None:
     bing.search_answer = later(send(b""), 20.0)
     begin = time.monotonic()
@@ -442,3 +441,103 @@ def test_large_bodies_are_few_in_memory(bing: FakeBing, tmp_path: Path) -> None:
     assert done.returncode == 3
     (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", done.stderr, flags=re.MULTILINE)
     assert int(peak) < 200 * 1024  # 24 of 12 MB would be 300 MB alone
+
+
+def copy_of(number: int) -> bytes:
+    """Return the image that `draw(number)` draws in another encoding."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(draw(number))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PLAN = """
+output = "data"
+type = "photo"
+train_limit = 30
+validation_limit = 21
+
+[class.menu]
+queries = ["restaurant menu", "menu board"]
+validation_queries = ["cafe menu"]
+
+[class.not-menu]
+queries = ["food", "restaurant interior"]
+validation_queries = ["street"]
+"""
+QUERIES = ("restaurant menu", "menu board", "cafe menu", "food", "restaurant interior", "street")
+
+
+def test_a_plan_fills_a_data_set_that_training_finds_nothing_wrong_with(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    for number, query in enumerate(QUERIES):
+        bing.add_images(45, start=100 * number, query=query)
+    # What leaks: a validation query that finds images of training again, whole and re-encoded.
+    for number in range(5):
+        bing.add(f"/again{number}.jpg", draw(number), query="cafe menu")
+        bing.add(f"/copy{number}.png", copy_of(10 + number), query="street")
+    bing.items_of["cafe menu"].reverse()
+    bing.items_of["street"].reverse()
+    (tmp_path / "plan.toml").write_text(PLAN)
+
+    assert start("--plan", "plan.toml") == 0
+    counts = {
+        f"{folder.parent.name}/{folder.name}": len(images_in(folder))
+        for folder in sorted((tmp_path / "data").glob("*/*"))
+    }
+    assert counts == {
+        "train/menu": 30,
+        "train/not-menu": 30,
+        "validation/menu": 21,
+        "validation/not-menu": 21,
+    }
+    assert {page["qft"] for page in bing.page_requests} == {"+filterui:photo-photo"}
+
+    check = subprocess.run(
+        [
+            sys.executable,
+            SCRIPT.parent / "trainMyDataWithKerasModel.py",
+            "--data",
+            "data",
+            "--check-only",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stderr
+    assert "nothing wrong was found" in check.stdout + check.stderr
+
+    bing.requests.clear()
+    assert start("--plan", "plan.toml") == 0
+    assert bing.requests == []
+
+
+def prints_of(folder: Path) -> list[bytes]:
+    size = fingerprints.CHECK_SIZE
+    return [
+        fingerprints.fingerprint(images.decode(path, image_size=size).pixels)
+        for path in images_in(folder)
+    ]
+
+
+def test_a_fraction_splits_and_a_rerun_moves_nothing(
+    bing: FakeBing, start: Start, tmp_path: Path
+) -> None:
+    for number in range(60):
+        bing.add(f"/{number}.jpg", draw(number), host=1 + number % 20)
+        if number % 3 == 0:
+            bing.add(f"/{number}.png", copy_of(number), host=1 + number % 20)
+    arguments = ("-s", "red panda", "-o", "data", "--validation-fraction", "0.25", "--limit")
+    assert start(*arguments, "40") == 0
+    train, validation = (
+        tmp_path / "data" / split / "red_panda" for split in ("train", "validation")
+    )
+    before = {path: path.read_bytes() for path in (*images_in(train), *images_in(validation))}
+    assert (len(images_in(train)), len(images_in(validation))) == (30, 10)
+
+    assert start(*arguments, "56") == 0
+    assert (len(images_in(train)), len(images_in(validation))) == (42, 14)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert fingerprints.near_pairs(prints_of(train) + prints_of(validation)) == []

@@ -31,8 +31,11 @@ PYTHON_2_DICT = b"\x80\x02}q\x00U\x20" + b"0123456789abcdef" * 2 + b"q\x01U\x051
 PYTHON_2_TEXT = b"(lp0\nS'http://a.example/1.jpg'\np1\naVhttp://b.example/\\u83dc.jpg\np2\na."
 
 
+Write = Callable[[bytes], Path]
+
+
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[bytes], Path]:
+def write(tmp_path: Path) -> Write:
     def write(data: bytes) -> Path:
         path = tmp_path / "download_history.pickle"
         path.write_bytes(data)
@@ -62,15 +65,13 @@ def text(value: str) -> bytes:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("collection", [list, tuple, set, frozenset, dict.fromkeys])
 def test_a_genuine_history_is_read(
-    write: Callable[[bytes], Path], protocol: int, collection: Callable[[list[str]], object]
+    write: Write, protocol: int, collection: Callable[[list[str]], object]
 ) -> None:
     data = pickle.dumps(collection(URLS), protocol) + pickle.dumps(MD5S, protocol)
     assert set(read_urls(write(data))) == set(URLS)
 
 
-def test_a_long_history_keeps_its_order_and_drops_repetitions(
-    write: Callable[[bytes], Path],
-) -> None:
+def test_a_long_history_keeps_its_order_and_drops_repetitions(write: Write) -> None:
     urls = [f"http://a.example/{number}.jpg" for number in range(5_000)]
     data = pickle.dumps(urls + urls) + pickle.dumps(MD5S)
     assert read_urls(write(data)) == tuple(urls)
@@ -85,37 +86,33 @@ def test_a_long_history_keeps_its_order_and_drops_repetitions(
     ],
     ids=["list", "set", "text"],
 )
-def test_what_python_2_wrote_is_read(
-    write: Callable[[bytes], Path], data: bytes, urls: tuple[str, ...]
-) -> None:
+def test_what_python_2_wrote_is_read(write: Write, data: bytes, urls: tuple[str, ...]) -> None:
     assert read_urls(write(data + PYTHON_2_DICT)) == urls
 
 
-def test_the_second_pickle_may_be_missing_or_something_else(
-    write: Callable[[bytes], Path],
-) -> None:
+def test_the_second_pickle_may_be_missing_or_something_else(write: Write) -> None:
     urls = pickle.dumps(URLS)
     assert read_urls(write(urls)) == tuple(URLS)
     assert read_urls(write(urls + pickle.dumps([1, 2]))) == tuple(URLS)
 
 
-def test_what_follows_the_second_pickle_is_never_looked_at(write: Callable[[bytes], Path]) -> None:
+def test_what_follows_the_second_pickle_is_never_looked_at(write: Write) -> None:
     behind = pickle.dumps(Call(os.system, "true")) + b"\xff no pickle"
     data = pickle.dumps(URLS) + pickle.dumps(MD5S) + behind
     assert read_urls(write(data)) == tuple(URLS)
 
 
-def test_urls_come_as_search_results_give_them(write: Callable[[bytes], Path]) -> None:
+def test_urls_come_as_search_results_give_them(write: Write) -> None:
     urls = ["HTTP://münchen.example/ü 1.jpg", "http://xn--mnchen-3ya.example/%C3%BC%201.jpg#top"]
     found = read_urls(write(pickle.dumps(urls)))
     assert found == ("http://xn--mnchen-3ya.example/%C3%BC%201.jpg",)
 
 
-def test_an_empty_history_is_one(write: Callable[[bytes], Path]) -> None:
+def test_an_empty_history_is_one(write: Write) -> None:
     assert read_urls(write(pickle.dumps([]) + pickle.dumps({}))) == ()
 
 
-def test_only_urls_are_imported(write: Callable[[bytes], Path]) -> None:
+def test_only_urls_are_imported(write: Write) -> None:
     urls = [None, 1, 2.5, b"http://bytes.example/", ["http://nested.example/"], "", "ftp://x/", "x"]
     urls += ["file:///etc/passwd", "http://x/\nb", "http://x/\ud800", URLS[0]]
     md5s = {3: "d.jpg", ("e",): "e.jpg", "a" * 32: "../up.jpg", "b" * 32: 7}
@@ -141,7 +138,7 @@ def test_only_urls_are_imported(write: Callable[[bytes], Path]) -> None:
     ids=lambda value: getattr(getattr(value, "call", [None])[0], "__name__", None),
 )
 def test_nothing_is_ever_called(
-    write: Callable[[bytes], Path],
+    write: Write,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     hostile: object,
@@ -212,7 +209,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("data", TRICKS.values(), ids=TRICKS)
-def test_every_other_instruction_is_refused(write: Callable[[bytes], Path], data: bytes) -> None:
+def test_every_other_instruction_is_refused(write: Write, data: bytes) -> None:
     for start in (b"", pickle.dumps(URLS)):
         with pytest.raises(UsageError) as caught:
             read_urls(write(start + data))
@@ -221,7 +218,7 @@ def test_every_other_instruction_is_refused(write: Callable[[bytes], Path], data
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("data", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_refused_at_once(write: Callable[[bytes], Path], data: bytes) -> None:
+def test_a_damaged_file_is_refused_at_once(write: Write, data: bytes) -> None:
     path = write(data)
     with pytest.raises(UsageError, match=r"damaged or cut off: .*") as caught:
         read_urls(path)
@@ -230,7 +227,7 @@ def test_a_damaged_file_is_refused_at_once(write: Callable[[bytes], Path], data:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_file_cut_off_anywhere_is_refused_or_ends_with_a_pickle(
-    write: Callable[[bytes], Path], protocol: int
+    write: Write, protocol: int
 ) -> None:
     urls, md5s = pickle.dumps(URLS, protocol), pickle.dumps(MD5S, protocol)
     whole = urls + md5s
@@ -272,14 +269,14 @@ BOMBS = {
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_costs_little(write: Callable[[bytes], Path], data: bytes) -> None:
+def test_a_bomb_costs_little(write: Write, data: bytes) -> None:
     path = write(data)
     with contextlib.suppress(UsageError):
         assert read_urls(path) == ()
 
 
 @pytest.mark.parametrize("name", ["lists of ten lists", "many high memos", "one long name"])
-def test_a_bomb_takes_little_memory(write: Callable[[bytes], Path], name: str) -> None:
+def test_a_bomb_takes_little_memory(write: Write, name: str) -> None:
     path = write(BOMBS[name])
     tracemalloc.start()
     try:
@@ -292,7 +289,7 @@ def test_a_bomb_takes_little_memory(write: Callable[[bytes], Path], name: str) -
 
 
 def test_a_file_that_is_too_large_is_not_parsed(
-    write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pickle.dumps(URLS)
     monkeypatch.setattr(original_history, "MAX_BYTES", len(data))
@@ -302,16 +299,14 @@ def test_a_file_that_is_too_large_is_not_parsed(
 
 
 def test_a_file_with_too_many_instructions_is_given_up(
-    write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(original_history, "MAX_INSTRUCTIONS", 100)
     with pytest.raises(UsageError, match="more than 100 instructions"):
         read_urls(write(b"](" + b"N" * 97 + b"e." + b"}."))
 
 
-def test_empty_missing_and_unreadable_files_are_named(
-    write: Callable[[bytes], Path], tmp_path: Path
-) -> None:
+def test_empty_missing_and_unreadable_files_are_named(write: Write, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"download_history\.pickle is empty"):
         read_urls(write(b""))
     for path in (tmp_path / "none.pickle", tmp_path, Path("a\0b")):
@@ -320,8 +315,6 @@ def test_empty_missing_and_unreadable_files_are_named(
 
 
 @pytest.mark.parametrize("value", ["http://a.example/", 3, None, b"x"])
-def test_a_pickle_of_something_else_is_no_history(
-    write: Callable[[bytes], Path], value: object
-) -> None:
+def test_a_pickle_of_something_else_is_no_history(write: Write, value: object) -> None:
     with pytest.raises(UsageError, match="does not begin with a list of URLs"):
         read_urls(write(pickle.dumps(value)))

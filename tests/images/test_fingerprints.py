@@ -32,7 +32,7 @@ def are_near(one: bytes, other: bytes) -> bool:
     return near_pairs([one, other]) == [(0, 1)]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("scale", "image_format", "options"),
     [
@@ -55,7 +55,7 @@ def test_a_copy_is_near(
 
 
 def test_different_images_are_not_near() -> None:
-    assert near_pairs([print_of(draw(seed), compress_level=0) for seed in range(300)]) == []
+    assert near_pairs([print_of(draw(seed, (120, 90))) for seed in range(200)]) == []
 
 
 def test_flat_images_are_near_only_when_equal() -> None:
