@@ -493,14 +493,9 @@ def test_a_plan_fills_a_data_set_that_training_finds_nothing_wrong_with(
     }
     assert {page["qft"] for page in bing.page_requests} == {"+filterui:photo-photo"}
 
+    training = SCRIPT.with_name("trainMyDataWithKerasModel.py")
     check = subprocess.run(
-        [
-            sys.executable,
-            SCRIPT.parent / "trainMyDataWithKerasModel.py",
-            "--data",
-            "data",
-            "--check-only",
-        ],
+        [sys.executable, training, "--data", "data", "--check-only"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
