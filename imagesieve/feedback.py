@@ -145,6 +145,12 @@ def append(database: sqlite3.Connection, event: FeedbackEvent) -> None:
     )
 
 
+def stored_images(database: sqlite3.Connection) -> dict[str, str]:
+    """Return path -> SHA-256 of what is in force, as far as it has an image."""
+    query = _IN_FORCE.replace("events.*", "stored, events.sha256")
+    return dict(database.execute(f"{query} WHERE stored IS NOT NULL").fetchall())
+
+
 def image_of(database: sqlite3.Connection, digits: str) -> str | None:
     """Return the SHA-256 of a known image by its digits in a file's name; None if it is unknown."""
     query = "SELECT sha256 FROM images WHERE sha256 GLOB ? || '*'"
@@ -361,7 +367,7 @@ def copy_folder(source: Path, target: Path) -> int:
     """
     target.mkdir(parents=True, exist_ok=True)
     with read_history(source) as history:
-        names = _stored_names(history)
+        names = stored_images(history).keys()
         missing = set()
         for name in names - find_images(target).keys():
             try:
@@ -369,7 +375,7 @@ def copy_folder(source: Path, target: Path) -> int:
             except FileNotFoundError:
                 missing.add(name)
         with read_history(source) as now:
-            if missing - _stored_names(now):
+            if missing - stored_images(now).keys():
                 raise OutputError(f"{source} changed meanwhile: copy it again.")
         with contextlib.closing(sqlite3.connect(target / DATABASE_NAME)) as database:
             history.backup(database)
@@ -377,10 +383,6 @@ def copy_folder(source: Path, target: Path) -> int:
     for name in find_images(target).keys() - names:
         image_path(target, name).unlink()
     return len(names - missing)
-
-
-def _stored_names(history: sqlite3.Connection) -> set[str]:
-    return {event.stored for event in corrections(history) if event.stored is not None}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from correcting import recent_image
@@ -21,6 +20,8 @@ from imagesieve.serving.feedback.review import Selection, uncertainty
 SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
 UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
 
+Open = Callable[..., RecentImages]
+
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -29,6 +30,13 @@ def sha(data: bytes) -> str:
 def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
     reason = UNCERTAIN if prediction is UNSURE else RECENT
     return recent.add(recent_image(sha(data), name, prediction, reason), data)
+
+
+def add_unsure(recent: RecentImages, *names: str) -> None:
+    """Add an image for each name, and wait until they are stored."""
+    for name in names:
+        add(recent, name, name.encode(), UNSURE)
+    recent.wait()
 
 
 def ids(images: RecentImages) -> list[str]:
@@ -42,12 +50,21 @@ def stored(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def open_recent(tmp_path: Path) -> Iterator[Callable[..., RecentImages]]:
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def set_limits(**limits: int) -> None:
+        for name, value in limits.items():
+            monkeypatch.setattr(recent_module, name, value)
+
+    return set_limits
+
+
+@pytest.fixture
+def open_recent(tmp_path: Path) -> Iterator[Open]:
     """Yield what opens recent images that are stored in one folder."""
     with contextlib.ExitStack() as opened:
 
-        def open_one(**options: Any) -> RecentImages:
-            recent = RecentImages(tmp_path, (UNCERTAIN, AUDIT), **options)
+        def open_one(is_corrected: Callable[[str], bool] = lambda sha256: False) -> RecentImages:
+            recent = RecentImages(tmp_path, (UNCERTAIN, AUDIT), is_corrected)
             opened.callback(recent.close)
             recent.open()
             return recent
@@ -55,32 +72,23 @@ def open_recent(tmp_path: Path) -> Iterator[Callable[..., RecentImages]]:
         yield open_one
 
 
-def test_an_image_is_found_by_id_and_by_content() -> None:
+def test_an_image_has_its_last_prediction_and_is_found_by_all_ids(
+    limit: Callable[..., None],
+) -> None:
+    limit(MAX_IMAGES=2)
     recent = RecentImages()
-    assert add(recent, "one", b"image")
-    found = recent.by_id("one")
-    assert found is recent.by_sha256(sha(b"image"))
-    assert found == recent_image(sha(b"image"), "one", SURE)
+    for number in range(100):
+        assert add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
+    (found,) = recent.all()
+    assert found == recent_image(sha(b"image"), "id 99", SURE)
+    assert recent.by_id("id 99") is recent.by_id("id 90") is recent.by_sha256(sha(b"image"))
     assert recent.data(sha(b"image")) == b"image"
+    assert recent.by_id("id 0") is None  # the first of so many ids are forgotten
     assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
 
 
-def test_the_same_image_again_has_the_last_prediction_and_is_found_by_all_ids(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(recent_module, "MAX_IMAGES", 2)
-    recent = RecentImages()
-    for number in range(100):
-        add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
-    (found,) = recent.all()
-    assert (found.shown.probability, found.shown.id) == (0.9, "id 99")
-    assert recent.by_id("id 99") is recent.by_id("id 90") is found
-    assert recent.by_id("id 0") is None  # the first of so many ids are forgotten
-
-
-def test_the_oldest_images_in_memory_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "MAX_IMAGES", 3)
-    monkeypatch.setattr(recent_module, "MAX_BYTES", 100)
+def test_the_oldest_images_in_memory_make_room(limit: Callable[..., None]) -> None:
+    limit(MAX_IMAGES=3, MAX_BYTES=100)
     recent = RecentImages()
     for name in ("a", "b", "c", "a again", "d"):
         add(recent, name, name[:1].encode())
@@ -92,8 +100,8 @@ def test_the_oldest_images_in_memory_make_room(monkeypatch: pytest.MonkeyPatch) 
     assert ids(recent) == ["48", "49"]
 
 
-def test_many_threads_may_add_and_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "MAX_IMAGES", 20)
+def test_many_threads_may_add_and_look(limit: Callable[..., None]) -> None:
+    limit(MAX_IMAGES=20)
     recent = RecentImages()
 
     def work(seed: int) -> None:
@@ -108,12 +116,18 @@ def test_many_threads_may_add_and_look(monkeypatch: pytest.MonkeyPatch) -> None:
         list(pool.map(work, range(8)))
 
 
-def test_uncertainty_is_entropy_from_0_to_1() -> None:
-    assert uncertainty({"a": 1.0, "b": 0.0}) == 0
-    assert uncertainty({"a": 0.5, "b": 0.5}) == pytest.approx(1)
-    assert uncertainty(dict.fromkeys("abcdefg", 1 / 7)) == pytest.approx(1)
-    assert uncertainty({"a": 0.9, "b": 0.1}) == pytest.approx(0.468996)  # in bits, by hand
-    assert uncertainty({"only": 1.0}) == 0
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((1.0, 0.0), 0),
+        ((0.5, 0.5), 1),
+        ((1 / 7,) * 7, 1),
+        ((0.9, 0.1), 0.468996),  # in bits, by hand
+        ((1.0,), 0),
+    ],
+)
+def test_uncertainty_is_entropy_from_0_to_1(shares: tuple[float, ...], expected: float) -> None:
+    assert uncertainty(dict(zip("abcdefg", shares, strict=False))) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +176,7 @@ def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     def drawn(selection: Selection) -> set[str]:
         return {sha for sha in images if selection.reason(sha, dropped, None) == AUDIT}
 
-    one = Selection(audit_share=0.01, class_of_interest="red")
-    other = Selection(audit_share=0.01, class_of_interest="red")
+    one, other = (Selection(audit_share=0.01, class_of_interest="red") for _ in range(2))
     assert drawn(one) == drawn(one)
     assert 130 < len(drawn(one)) < 270  # 200 ± 5 standard deviations
     assert len(drawn(one) & drawn(other)) < 20
@@ -171,9 +184,7 @@ def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     assert repr(one.key) not in repr(one)
 
 
-def test_images_to_review_are_on_disk_after_a_restart(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
-) -> None:
+def test_images_to_review_are_on_disk_after_a_restart(tmp_path: Path, open_recent: Open) -> None:
     recent = open_recent()
     add(recent, "sure", b"sure")
     add(recent, "unsure", b"unsure", UNSURE)
@@ -189,41 +200,28 @@ def test_images_to_review_are_on_disk_after_a_restart(
     assert ids(fresh) == ["again", "dropped"]  # not twice
     fresh.note_corrected(sha(b"unsure"))
     assert stored(tmp_path) == ["dropped"]
+    fresh.note_undone(sha(b"never seen"))
+    fresh.wait()
+    assert stored(tmp_path) == ["dropped"]
 
 
-def test_an_image_whose_correction_is_undone_is_stored_again(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
+def test_a_corrected_image_is_not_stored_until_its_correction_is_undone(
+    tmp_path: Path, open_recent: Open, limit: Callable[..., None]
 ) -> None:
-    recent = open_recent()
-    add(recent, "one", b"one", UNSURE)
-    recent.wait()
-    recent.note_corrected(sha(b"one"))
-    assert stored(tmp_path) == []
+    limit(MAX_STORED_IMAGES=1)
+    corrected = {sha(b"one")}
+    recent = open_recent(corrected.__contains__)
+    add_unsure(recent, "waits for review", "one")
+    assert stored(tmp_path) == ["waits for review"]
+    assert recent.by_id("one")
+    corrected.clear()
     recent.note_undone(sha(b"one"))
-    recent.note_undone(sha(b"never seen"))
     recent.wait()
     assert stored(tmp_path) == ["one"]
 
 
-def test_a_corrected_image_is_not_stored_when_it_is_predicted_again(
-    tmp_path: Path, open_recent: Callable[..., RecentImages], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recent_module, "MAX_STORED_IMAGES", 1)
-    corrected = {sha(b"one")}
-    recent = open_recent(is_corrected=corrected.__contains__)
-    add(recent, "waits for review", b"two", UNSURE)
-    add(recent, "corrected", b"one", UNSURE)
-    recent.wait()
-    assert stored(tmp_path) == ["waits for review"]
-    assert recent.by_id("corrected")
-    corrected.clear()
-    recent.note_undone(sha(b"one"))
-    recent.wait()
-    assert stored(tmp_path) == ["corrected"]
-
-
 def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_not_stored(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
+    tmp_path: Path, open_recent: Open
 ) -> None:
     corrected = set()
 
@@ -235,47 +233,40 @@ def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_n
             add(recent, "again", b"one", UNSURE)
         return was_corrected
 
-    recent = open_recent(is_corrected=is_corrected)
-    add(recent, "first", b"one", UNSURE)
+    recent = open_recent(is_corrected)
+    add_unsure(recent, "one")
     recent.wait()
     assert stored(tmp_path) == []
 
 
 def test_servers_share_the_images_to_review_less_what_another_corrected(
-    tmp_path: Path, open_recent: Callable[..., RecentImages]
+    tmp_path: Path, open_recent: Open
 ) -> None:
     one, other = open_recent(), open_recent()
-    for recent, name in ((one, "one"), (other, "two")):
-        add(recent, name, name.encode(), UNSURE)
-        recent.wait()
+    add_unsure(one, "one")
+    add_unsure(other, "two")
     assert ids(one) == ids(other) == ["one", "two"]
-    assert ids(open_recent(is_corrected={sha(b"one")}.__contains__)) == ["two"]
+    assert ids(open_recent({sha(b"one")}.__contains__)) == ["two"]
     assert stored(tmp_path) == ["two"]
 
 
 def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_read(
-    tmp_path: Path,
-    open_recent: Callable[..., RecentImages],
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     def is_corrected(sha256: str) -> bool:
         if sha256 == sha(b"one"):
             raise FeedbackUnavailableError("no disk")
         return False
 
-    recent = open_recent(is_corrected=is_corrected)
-    for name in ("one", "two"):
-        add(recent, name, name.encode(), UNSURE)
-    recent.wait()
+    add_unsure(open_recent(is_corrected), "one", "two")
     assert stored(tmp_path) == ["two"]
     assert "not stored for review: no disk" in caplog.text
 
 
 def test_the_disk_is_bounded_and_the_oldest_make_room(
-    tmp_path: Path, open_recent: Callable[..., RecentImages], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_recent: Open, limit: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(recent_module, "MAX_STORED_IMAGES", 3)
-    monkeypatch.setattr(recent_module, "MAX_STORED_BYTES", 25)
+    limit(MAX_STORED_IMAGES=3, MAX_STORED_BYTES=25)
     recent = open_recent()
     for name, size, expected in (
         *((name, 5, None) for name in "abc"),
@@ -289,9 +280,7 @@ def test_the_disk_is_bounded_and_the_oldest_make_room(
 
 
 def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
-    tmp_path: Path,
-    open_recent: Callable[..., RecentImages],
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     recent = open_recent()
     recent._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
@@ -301,9 +290,12 @@ def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
     assert len([record for record in caplog.records if "not stored" in record.message]) == 1
     assert recent.by_id("2")
     recent._database.execute("PRAGMA max_page_count = 1000000")
-    add(recent, "later", b"later", UNSURE)  # there is room again
-    recent.wait()
+    add_unsure(recent, "later")  # there is room again
     assert stored(tmp_path) == ["later"]
+    recent._database.execute("DROP TABLE recent")
+    recent.note_corrected(sha(b"one"))
+    assert ids(recent) == ["0", "1", "2", "later"]  # from memory
+    assert "no such table" in caplog.text
     recent.close()
     assert caplog.records[-1].message == "Not stored for review: 3 images."
 
@@ -322,13 +314,3 @@ def test_a_folder_that_cannot_be_used_stores_nothing(
     assert ids(recent) == ["one"]
     recent.close()
     assert "No image is stored for review" in caplog.text
-
-
-def test_a_damaged_database_is_logged_and_costs_nothing_else(
-    open_recent: Callable[..., RecentImages], caplog: pytest.LogCaptureFixture
-) -> None:
-    recent = open_recent()
-    recent._database.execute("DROP TABLE recent")
-    assert recent.all() == []
-    recent.note_corrected(sha(b"one"))
-    assert "no such table" in caplog.text

@@ -226,8 +226,12 @@ class FeedbackStore:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Yield the history, which is empty where there is none on disk."""
-        with self._reporting("read"), feedback.empty_history() as empty:
-            yield self._connected() if self._path.exists() else empty
+        with self._reporting("read"):
+            if self._path.exists():
+                yield self._connected()
+                return
+            with feedback.empty_history() as empty:
+                yield empty
 
     @contextlib.contextmanager
     def _reporting(self, what: str) -> Iterator[None]:
@@ -279,13 +283,11 @@ class FeedbackStore:
                 if path.is_file() and not path.parent.is_symlink():
                     path.unlink()  # its writer was killed: no other process writes now
             found = feedback.find_images(self._folder)
-            known = {event.stored for event in feedback.corrections(database)}
-            for stored in sorted(found.keys() - known):
+            for stored in sorted(found.keys() - feedback.stored_images(database).keys()):
                 self._tidy(database, stored, found)
+            images = feedback.stored_images(database)
             sizes = [
-                (found[event.stored], event.sha256)
-                for event in feedback.corrections(database)
-                if event.stored in found
+                (found[stored], sha256) for stored, sha256 in images.items() if stored in found
             ]
             database.execute("UPDATE images SET num_bytes = 0")
             database.executemany("UPDATE images SET num_bytes = ? WHERE sha256 = ?", sizes)
