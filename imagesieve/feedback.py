@@ -95,7 +95,6 @@ _FIELDS = [field.name for field in dataclasses.fields(FeedbackEvent) if field.co
 
 
 def stored_name(label: str, sha256: str) -> str:
-    """Return the path of a stored image in the feedback folder."""
     return f"{label}/{sha256}.jpg"
 
 
@@ -111,7 +110,6 @@ def corrections(database: sqlite3.Connection, reason: str | None = None) -> list
 
 
 def in_force(database: sqlite3.Connection, sha256: str) -> FeedbackEvent | None:
-    """Return what is in force for an image, or None."""
     return next(iter(_events(database, f"{_IN_FORCE} WHERE images.sha256 = ?", sha256)), None)
 
 
@@ -386,7 +384,6 @@ def copy_folder(source: Path, target: Path) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `python -m imagesieve.feedback`."""
     parser = console.argument_parser(
         "Export or copy the corrections that the service stores; it may be running.",
         "  python -m imagesieve.feedback export data/feedback > history.jsonl\n"

@@ -12,14 +12,13 @@ import io
 import json
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import queue
 import signal
 import threading
 import traceback
 import warnings
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -67,6 +66,12 @@ def obstacle(version: versions.ModelVersion) -> str | None:
     return None
 
 
+class _Child(NamedTuple):
+    process: SpawnProcess
+    connection: Connection
+    digest: str  # of the version that it explains
+
+
 class Explainer:
     """Explains one image at a time; safe to call from many threads."""
 
@@ -74,9 +79,7 @@ class Explainer:
         self._idle_seconds = idle_seconds  # that the process outlives its last answer
         self._deadline_seconds = deadline_seconds  # for an answer and the start of the process
         self._busy = threading.Lock()  # its holder alone starts, asks and ends the process
-        self._process: SpawnProcess | None = None
-        self._connection: Connection | None = None
-        self._digest = ""  # of the version that the process explains
+        self._child: _Child | None = None
         self._idle = threading.Timer(0, self._end_if_idle)
         self._closed = False
 
@@ -95,10 +98,9 @@ class Explainer:
             raise BlockingIOError("Another image is being explained: try again in a moment.")
         try:
             self._idle.cancel()
-            self._start(version)
-            return self._ask(question)
+            return self._ask(self._child_for(version), question)
         finally:
-            if self._process:
+            if self._child:
                 self._idle = threading.Timer(self._idle_seconds, self._end_if_idle)
                 self._idle.daemon = True
                 self._idle.start()
@@ -107,63 +109,36 @@ class Explainer:
     def close(self) -> None:
         """End the process whatever it does, and start none any more."""
         self._closed = True
-        if process := self._process:
-            process.kill()  # the thread that waits for it gets an error: it frees the lock
+        if child := self._child:
+            child.process.kill()  # the thread that waits for it gets an error: it frees the lock
         with self._busy:
             self._end()
 
-    def _start(self, version: versions.ModelVersion) -> None:
-        """Start a process unless that of the version is there."""
+    def _child_for(self, version: versions.ModelVersion) -> _Child:
+        child = self._child
         # `Process.is_alive` reaps the process, for which another thread waits.
-        if self._process and multiprocessing.connection.wait([self._process.sentinel], 0):
+        if child and (child.digest != version.digest or wait([child.process.sentinel], 0)):
             self._end()
-        if self._digest != version.digest:
-            self._end()
-        if not self._process:
-            self._start_process(version)
+        child = self._child = self._child or _start(version)
         if self._closed:  # checked when `close` can see the process, so `close` or this ends it
             self._end()
             raise EngineError("The program is stopping.")
+        return child
 
-    def _start_process(self, version: versions.ModelVersion) -> None:
-        # Spawned, since a fork would have the locks of this process's threads, and its memory.
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        messages, messages_there = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_main,
-            args=(there, messages_there, version.path.resolve(), version.digest),
-            daemon=True,
-        )
-        try:
-            process.start()
-        except OSError as error:
-            raise EngineError(f"No process for explanations can be started: {error}") from error
-        finally:
-            there.close()
-            messages_there.close()
-        self._process, self._connection, self._digest = process, here, version.digest
-        _log.debug("process %d explains images for %s", process.pid, version.name)
-        threading.Thread(
-            target=_log_messages, args=(process, messages), name="explain-messages", daemon=True
-        ).start()
-
-    def _ask(self, question: Question) -> bytes:
-        process, connection, overdue = self._process, self._connection, threading.Event()
-        if process is None or connection is None:
-            raise EngineError("There is no process for explanations.")
+    def _ask(self, child: _Child, question: Question) -> bytes:
+        overdue = threading.Event()
 
         def give_up() -> None:
             overdue.set()
-            process.kill()
+            child.process.kill()
 
         # Killing it ends every wait for it: a pipe that is full has no time limit of its own.
         timer = threading.Timer(self._deadline_seconds, give_up)
         timer.daemon = True
         timer.start()
         try:
-            connection.send(question)
-            answer = connection.recv_bytes()
+            child.connection.send(question)
+            answer = child.connection.recv_bytes()
         except (OSError, EOFError) as error:
             self._end()
             if overdue.is_set():
@@ -190,11 +165,35 @@ class Explainer:
 
     def _end(self) -> None:
         self._idle.cancel()
-        if self._process and self._connection:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
-        self._process = self._connection = None
+        if self._child:
+            self._child.process.kill()
+            self._child.process.join()
+            self._child.connection.close()
+        self._child = None
+
+
+def _start(version: versions.ModelVersion) -> _Child:
+    # Spawned, since a fork would have the locks of this process's threads, and its memory.
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    messages, messages_there = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_main,
+        args=(there, messages_there, version.path.resolve(), version.digest),
+        daemon=True,
+    )
+    try:
+        process.start()
+    except OSError as error:
+        raise EngineError(f"No process for explanations can be started: {error}") from error
+    finally:
+        there.close()
+        messages_there.close()
+    _log.debug("process %d explains images for %s", process.pid, version.name)
+    threading.Thread(
+        target=_log_messages, args=(process, messages), name="explain-messages", daemon=True
+    ).start()
+    return _Child(process, here, version.digest)
 
 
 def _log_messages(process: SpawnProcess, messages: Connection) -> None:

@@ -56,7 +56,6 @@ class Metrics:
         self._request_seconds.labels(route).observe(seconds)
 
     def note_problem(self, slug: str) -> None:
-        """Count what was refused or failed."""
         self._problems.labels(slug).inc()
 
     def note_prediction(self, prediction: Prediction, seconds: Mapping[str, float] | None) -> None:
@@ -69,13 +68,10 @@ class Metrics:
             self._stage_seconds.labels(stage).observe(duration)
 
     def note_correction(self, action: str) -> None:
-        """Count a correction: correct, reject or undo."""
         self._feedback.labels(action).inc()
 
     def note_model(self, model: ServedModel) -> None:
-        """Show which model is served."""
         self._model.info({"name": model.name, "digest": model.digest, "engine": model.engine})
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus's text format."""
         return prometheus.generate_latest(self._registry)

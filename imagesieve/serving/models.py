@@ -8,7 +8,7 @@ speaks against the new version, the old one keeps serving.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +40,7 @@ from imagesieve.serving.errors import (
 
 _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or three
 _DIGEST_PREFIX = "sha256:"
+_MAX_LISTED = 20
 
 _log = logging.getLogger(__name__)
 
@@ -239,8 +240,8 @@ class Models:
         if not allow_other_classes and version.manifest.classes != served.version.manifest.classes:
             raise ModelRefusedError(
                 f"The model version {version.name} has other classes "
-                f"({_listed(version.manifest.classes)}) than the one served "
-                f"({_listed(served.classes)}): callers would get labels that they do not know. "
+                f"({listed(version.manifest.classes)}) than the one served "
+                f"({listed(served.classes)}): callers would get labels that they do not know. "
                 "Activate it with allow_other_classes if they do."
             )
         versions.verify(version)
@@ -315,13 +316,11 @@ class Models:
 
 
 def served_model(predictor: Predictor) -> schemas.ServedModel:
-    """Return what predictions say of their model."""
     version = predictor.version
     return schemas.ServedModel(version.name, _prefixed(version.digest), predictor.engine.name)
 
 
 def describe(predictor: Predictor) -> schemas.Model:
-    """Return the facts about a model for users."""
     manifest = predictor.version.manifest
     return schemas.Model(
         **msgspec.structs.asdict(served_model(predictor)),
@@ -382,6 +381,7 @@ def _prefixed(digest: str) -> str:
     return f"{_DIGEST_PREFIX}{digest}"
 
 
-def _listed(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(classes[:10])
-    return f"{shown}, …" if len(classes) > 10 else shown
+def listed(classes: Sequence[str]) -> str:
+    """Return the names of classes for a message, of many the first ones."""
+    shown = ", ".join(classes[:_MAX_LISTED])
+    return f"{shown}, …" if len(classes) > _MAX_LISTED else shown

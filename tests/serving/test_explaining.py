@@ -113,14 +113,14 @@ def ask_apart(explainer: Explainer, predictor: Predictor) -> concurrent.futures.
     pool = concurrent.futures.ThreadPoolExecutor(1)
     answer = pool.submit(ask, explainer, predictor)
     pool.shutdown(wait=False)
-    wait_until(lambda: explainer._process is not None)
+    wait_until(lambda: explainer._child is not None)
     return answer
 
 
 def child_of(explainer: Explainer) -> int:
     """Return the number of the child process."""
-    assert explainer._process is not None
-    number = explainer._process.pid
+    assert explainer._child is not None
+    number = explainer._child.process.pid
     assert number is not None
     return number
 
@@ -242,7 +242,7 @@ def test_a_child_that_dies_while_it_is_asked_is_an_error_and_replaced_by_the_nex
     os.kill(number, signal.SIGKILL)  # it still imports TensorFlow
     with pytest.raises(EngineError, match="log has its last words"):
         answer.result(SECONDS)
-    assert explainer._process is None
+    assert explainer._child is None
     assert not is_there(number)
     explainer.close()
 
@@ -251,7 +251,7 @@ def test_a_child_that_takes_too_long_is_killed(predictor: Predictor) -> None:
     explainer = Explainer(deadline_seconds=0.2)  # less than Python itself needs with TensorFlow
     with pytest.raises(TimeoutError, match=r"within 0\.2 seconds"):
         ask(explainer, predictor)
-    assert explainer._process is None
+    assert explainer._child is None
     explainer.close()
 
 
@@ -259,11 +259,11 @@ def test_an_idle_child_ends(
     explainer: Explainer, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(explainer, "_idle_seconds", 0.05)
-    explainer._start(predictor.version)
+    explainer._child_for(predictor.version)
     number = child_of(explainer)
     ask(explainer, predictor)
     wait_until(lambda: not is_there(number))
-    wait_until(lambda: explainer._process is None)
+    wait_until(lambda: explainer._child is None)
 
 
 def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(
@@ -273,7 +273,7 @@ def test_another_model_ends_the_child_and_a_damaged_one_is_no_answer(
     keras_file = other.version.path / versions.KERAS_MODEL
     keras_file.write_bytes(keras_file.read_bytes()[:-1])
     explainer = Explainer()
-    explainer._start(predictor.version)
+    explainer._child_for(predictor.version)
     former = child_of(explainer)
     with pytest.raises(EngineError, match="was altered"):
         ask(explainer, other)
@@ -312,7 +312,7 @@ def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) 
         answer.result(SECONDS)
     with pytest.raises(EngineError, match="is stopping"):
         ask(explainer, predictor)
-    assert explainer._process is None
+    assert explainer._child is None
 
 
 OWNER = """
@@ -322,8 +322,8 @@ from imagesieve.model import versions
 from imagesieve.explaining.worker import Explainer
 if __name__ == "__main__":
     explainer = Explainer()
-    explainer._start(versions.load(Path(sys.argv[1])))
-    print(explainer._process.pid, flush=True)
+    explainer._child_for(versions.load(Path(sys.argv[1])))
+    print(explainer._child.process.pid, flush=True)
     time.sleep(600)
 """
 
@@ -349,7 +349,7 @@ def test_a_version_without_a_keras_model_cannot_be_explained(version_path: Path)
     response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
     assert response.status_code == 501
     assert "has no model.keras" in response.get_json(force=True)["detail"]
-    assert service.explainer._process is None
+    assert service.explainer._child is None
 
 
 @pytest.mark.parametrize("missing", ["keras", "tensorflow"])

@@ -302,7 +302,8 @@ def test_a_damaged_database_is_refused_with_a_reason_until_it_is_moved(
         assert store.num_corrected() == 1
 
 
-def test_another_process_sees_and_continues(folder: Path) -> None:
+def test_another_process_sees_and_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_PAGE_EVENTS", 2)
     with opened(folder) as first, opened(folder) as second:
         correct(first, 0, "red", JPEGS[0])
         assert correct(second, 0, "blue").before.label == "red"
@@ -310,24 +311,15 @@ def test_another_process_sees_and_continues(folder: Path) -> None:
         assert undo(first, 0).after.label == "red"
         assert undo(second, 0).after is None
         assert first.num_corrected() == second.num_corrected() == 1
+        lines = b"".join(second.export()).splitlines()
+        labels = [json.loads(line)["label"] for line in lines]
+        assert labels == ["red", "blue", "green", "red", None]
         folder.rename(folder.with_name("elsewhere"))  # as the error of a full store says
         assert second.num_corrected() == 0
         correct(first, 2, "red", JPEGS[2])
         assert second.num_corrected() == 1
     assert check(folder) == {KEYS[2]: "red"}
     assert check(folder.with_name("elsewhere")) == {KEYS[1]: "green"}
-
-
-def test_events_are_those_of_all_processes_in_their_order(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "_PAGE_EVENTS", 2)
-    with opened(folder) as first, opened(folder) as second:
-        correct(first, 0, "red", JPEGS[0])
-        for label in ("blue", "green", None):
-            correct(second, 0, label)
-        lines = b"".join(first.export()).splitlines()
-    assert [json.loads(line)["label"] for line in lines] == ["red", "blue", "green", None]
 
 
 def test_eight_threads_correct_the_same_and_different_images(folder: Path) -> None:

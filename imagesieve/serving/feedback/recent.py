@@ -117,19 +117,16 @@ class RecentImages:
         return True
 
     def by_id(self, image_id: str) -> RecentImage | None:
-        """Return the image of a prediction, or None."""
         with self._lock:
             found = self._images.get(self._sha256.get(image_id, ""))
         return found[0] if found else next(iter(self._select("WHERE id = ?", image_id)), None)
 
     def by_sha256(self, sha256: str) -> RecentImage | None:
-        """Return an image by its content, or None."""
         with self._lock:
             found = self._images.get(sha256)
         return found[0] if found else next(iter(self._select("WHERE sha256 = ?", sha256)), None)
 
     def data(self, sha256: str) -> bytes | None:
-        """Return the encoded image, or None when it is not there any more."""
         with self._lock:
             found = self._images.get(sha256)
         if found is not None:
@@ -138,7 +135,6 @@ class RecentImages:
         return rows[0][0] if rows else None
 
     def all(self) -> list[RecentImage]:
-        """Return all images, in memory and on disk."""
         images = {image.shown.sha256: image for image in self._select("ORDER BY rowid")}
         with self._lock:
             images |= {sha256: image for sha256, (image, _) in self._images.items()}
@@ -156,7 +152,6 @@ class RecentImages:
             self._store(*found)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until all that is to be stored is written."""
         concurrent.futures.wait([self._writer.submit(lambda: None)], seconds)
 
     def _store(self, image: RecentImage, data: bytes) -> None:

@@ -109,7 +109,6 @@ class FeedbackStore:
         return Correction(before, after)
 
     def in_force(self, sha256: str) -> FeedbackEvent | None:
-        """Return what is in force for an image, or None."""
         with self._reading() as database:
             return feedback.in_force(database, sha256)
 
@@ -134,7 +133,6 @@ class FeedbackStore:
             return feedback.corrections(database, AUDIT)
 
     def image(self, sha256: str) -> bytes | None:
-        """Return the stored JPEG of an image, or None."""
         with self._reading() as database:
             return self._read(feedback.in_force(database, sha256))
 

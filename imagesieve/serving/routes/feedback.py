@@ -36,13 +36,13 @@ from imagesieve.serving.feedback.store import (
     to_jpeg,
 )
 from imagesieve.serving.limits import TokenBuckets
+from imagesieve.serving.models import listed
 from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.requests import read_correction, read_options
 
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 _RATE, _BURST = 2.0, 120
 
-_MAX_NAMED = 50  # classes in a message
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GONE = "The server does not have this image any more"
 
@@ -116,7 +116,7 @@ class Corrections:
         if interest is not None and interest not in classes:
             raise UsageError(
                 f"--class-of-interest {interest}: the model has no such class; it has "
-                f"{_listed(classes)}."
+                f"{listed(classes)}."
             )
         for name in classes:
             if not is_class_name(name):
@@ -313,7 +313,7 @@ def _to_jpeg(data: bytes) -> bytes:
 def _check_label(label: str) -> None:
     classes = current_service().models.get().classes
     if label not in classes:
-        raise UnknownLabelError(f"The model has no class {label[:100]!r}: use {_listed(classes)}.")
+        raise UnknownLabelError(f"The model has no class {label[:100]!r}: use {listed(classes)}.")
     if not is_class_name(label):
         raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
@@ -334,8 +334,3 @@ def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
         previous=done.before.label if done.before else None,
         stored=done.after.stored if done.after else None,
     )
-
-
-def _listed(classes: Sequence[str]) -> str:
-    names = ", ".join(classes[:_MAX_NAMED])
-    return names if len(classes) <= _MAX_NAMED else f"{names} and {len(classes) - _MAX_NAMED} more"
