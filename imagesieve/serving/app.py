@@ -18,8 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from imagesieve.explaining.worker import Explainer
 from imagesieve.serving import errors, schemas
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Access, Scope
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import Models

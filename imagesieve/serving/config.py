@@ -17,7 +17,7 @@ from imagesieve.web import urls
 
 if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not wait for
     from imagesieve.model.decisions import DecisionPolicy
-    from imagesieve.serving.access.checks import Access
+    from imagesieve.serving.access import Access
     from imagesieve.serving.app import Service
     from imagesieve.serving.fetch_image import UrlFetcher
     from imagesieve.serving.limits import ServingLimits
@@ -192,8 +192,7 @@ def access_from_options(
     environment: MutableMapping[str, str] = os.environ,
 ) -> "Access":
     """Return the checks of callers; raise as `assemble` and `read_keys` do."""
-    from imagesieve.serving.access.checks import Access
-    from imagesieve.serving.access.keys import read_keys
+    from imagesieve.serving.access import Access, read_keys
     from imagesieve.serving.limits import TokenBuckets
 
     keys = read_keys(options.keys, environment)

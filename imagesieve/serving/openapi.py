@@ -16,10 +16,9 @@ import msgspec
 
 import imagesieve
 from imagesieve.serving import errors, schemas
-from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access import Access
 from imagesieve.serving.app import Service, needed_scope
-from imagesieve.serving.forms import JSON, MULTIPART, TEXT_FIELDS, URLENCODED
-from imagesieve.serving.requests import FILE_FIELDS
+from imagesieve.serving.requests import FILE_FIELDS, JSON, MULTIPART, TEXT_FIELDS, URLENCODED
 
 Json = dict[str, Any]
 Schema = type[msgspec.Struct] | Mapping[str, Any]  # a struct or a JSON Schema

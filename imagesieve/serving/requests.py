@@ -1,38 +1,41 @@
-"""A request -> its images, and its options as structs of `schemas`."""
+"""A request -> its images, and its options as structs of `schemas`.
 
+Every cap is applied before what it bounds. Flask's own parsers stay unused: their limits differ
+between patch releases of Werkzeug, and a few megabytes of `a&a&a` or `[[],[],` would cost them
+seconds and hundreds of megabytes.
+"""
+
+import base64
+import binascii
 import dataclasses
 import functools
+import io
+import json
 import re
+import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 from flask import Request
 from msgspec import UNSET, inspect
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import MultiPartParser
 
 from imagesieve.errors import EmptyImageError
 from imagesieve.images import sniff
 from imagesieve.serving import schemas
 from imagesieve.serving.errors import (
+    BadBase64Error,
     BadParameterError,
+    BodyTooLargeError,
     MalformedBodyError,
     MissingImageError,
     RequestError,
     SeveralImagesError,
+    TooManyFieldsError,
     TooManyImagesError,
     UnsupportedMediaTypeError,
-)
-from imagesieve.serving.forms import (
-    JSON,
-    LEGACY_FIELD,
-    MULTIPART,
-    TEXT_FIELDS,
-    URLENCODED,
-    Form,
-    decode_base64,
-    parse_body,
-    parse_form,
-    read_body,
 )
 from imagesieve.serving.limits import MAX_BATCH_BYTES, MAX_BODY_BYTES, MAX_OBJECT_BYTES
 from imagesieve.serving.schemas import (
@@ -43,10 +46,31 @@ from imagesieve.serving.schemas import (
     PredictOptions,
 )
 
+LEGACY_FIELD = "imageBase64String"
+TEXT_FIELDS = (LEGACY_FIELD, "image")
 FILE_FIELDS = ("image", "file", "data", "f1", "upload")
 URL_FIELD = "url"
 
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
 _RAW = ("image/*", "application/octet-stream")
+
+_MAX_FIELDS = 16  # urlencoded fields, multipart parts, and fields of a query
+_MAX_PART_HEADER_BYTES = 16_384  # of one multipart part; long file names fit
+_MAX_ESCAPES = 1000  # percent escapes in one field, those of Base64's own signs aside
+_MAX_OPTION_BYTES = 1000  # of a form field without an image, before its own check
+_MAX_MARKS = 64  # of each of [ { , and : in a JSON body
+_MARKS_PER_IMAGE = 8  # more of them in the JSON of several images; a data URI has some too
+
+# Spaces were plus signs before a form decoder saw them; - and _ are the URL-safe alphabet.
+_REPAIRS = bytes.maketrans(b" -_", b"++/")
+_LINE_BREAKS = b"\r\n\t"
+
+# A white image is one long row of slashes in Base64, and each of them may come as %2F: the
+# escapes of Base64's own signs are undone in bulk, as millions one by one would take seconds.
+_BASE64_ESCAPES = {code: urllib.parse.unquote_to_bytes(code) for code in (
+    b"%2B", b"%2F", b"%3D", b"%2D", b"%5F", b"%20", b"%0D", b"%0A")}  # fmt: skip
 
 _NUMBER = re.compile(r"-?[0-9]{0,3}\.?[0-9]{1,20}(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 _LOCATED = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)  # a sentence of msgspec
@@ -55,6 +79,13 @@ _UNKNOWN = re.compile("Object contains unknown field `(.*)`", re.DOTALL)
 Fetch = Callable[[str], bytes]
 Schema = TypeVar("Schema", bound=msgspec.Struct)
 Fields = Sequence[tuple[str, Any]]
+
+
+class _Form(NamedTuple):
+    """What a body holds, in the order sent: (name, value) of each field, (name, bytes) of files."""
+
+    fields: Sequence[tuple[str, Any]] = ()
+    files: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +126,7 @@ class ImageRequest:
     options: PredictOptions = dataclasses.field(default_factory=PredictOptions)
 
 
-# All of these raise the child of RequestError that says what is wrong with the request.
+# All of these raise the child of RequestError that says what is wrong.
 
 
 def read_image(request: Request, options: type[Schema]) -> tuple[ImageInput, Schema]:
@@ -163,17 +194,17 @@ def read_legacy_image(request: Request) -> ImageInput | None:
 
     Other fields are ignored, as they were then.
     """
-    fields: list[tuple[str, Any]] = [*parse_form(request.query_string)]
-    body = read_body(request, MAX_BODY_BYTES)
+    fields: list[tuple[str, Any]] = [*_parse_form(request.query_string)]
+    body = _read_body(request, MAX_BODY_BYTES)
     if request.mimetype in (URLENCODED, MULTIPART):
-        fields += parse_body(request, body).fields
+        fields += _parse_body(request, body).fields
     texts = (value for name, value in fields if name == LEGACY_FIELD and value)
     return next(map(ImageInput, texts), None)
 
 
 def read_options(request: Request, schema: type[Schema], fields: Fields = ()) -> Schema:
     """Read the query of a request, together with fields of its body."""
-    return _checked((*_with_numbers(parse_form(request.query_string), schema), *fields), schema)
+    return _checked((*_with_numbers(_parse_form(request.query_string), schema), *fields), schema)
 
 
 def read_object(
@@ -195,28 +226,28 @@ def _read_form(
     kinds: Collection[str],
     max_bytes: int,
     num_images: int = 0,
-) -> Form:
+) -> _Form:
     """Read a body of one of some media types; an image alone becomes a file."""
-    body = read_body(request, max_bytes)
+    body = _read_body(request, max_bytes)
     kind = request.mimetype
     if not body:
-        return Form()
+        return _Form()
     is_raw = kind in ("", *_RAW) or kind.startswith("image/")
     # An image as urlencoded: what `curl --data-binary` says by default.
     if "image/*" in kinds and (is_raw or (kind == URLENCODED and sniff(body))):
-        return Form(files=[("image", body)])
+        return _Form(files=[("image", body)])
     if kind not in kinds:
         accepted = " or ".join(filter(None, kinds))
         raise UnsupportedMediaTypeError(
             f"The Content-Type {kind[:100]!r} is not accepted here: use {accepted}."
         )
-    form = parse_body(request, body, num_images)
+    form = _parse_body(request, body, num_images)
     if kind in (URLENCODED, MULTIPART):
         return form._replace(fields=_with_numbers(form.fields, schema))
     return form
 
 
-def _files(form: Form, names: Sequence[str]) -> list[ImageInput]:
+def _files(form: _Form, names: Sequence[str]) -> list[ImageInput]:
     for name, _ in form.files:
         if name not in names:
             raise BadParameterError(
@@ -298,3 +329,173 @@ def _refusal(sentence: str, schema: type[msgspec.Struct]) -> RequestError:
     message = f"{path or 'The request'}: {what[:1].lower()}{what[1:]}."[:300]
     is_container = what.startswith(("Expected `object`", "Expected `array`"))
     return MalformedBodyError(message) if is_container else BadParameterError(message)
+
+
+# Bodies and queries, taken apart.
+
+
+def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the whole body; raise BodyTooLargeError beyond `max_bytes`, and read no further."""
+    request.max_content_length = max_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise BodyTooLargeError(f"The request has more than {max_bytes:,} bytes.") from error
+
+
+def _parse_body(request: Request, body: bytes, num_images: int = 0) -> _Form:
+    """Take a form or a JSON object apart, which may hold `num_images` besides other fields.
+
+    Raises:
+        TooManyFieldsError: it has more parts.
+        MalformedBodyError: it is not what the media type says.
+    """
+    if request.mimetype == URLENCODED:
+        return _Form(_parse_form(body))
+    if request.mimetype == MULTIPART:
+        boundary = request.mimetype_params.get("boundary", "")
+        return _parse_multipart(boundary, body, _MAX_FIELDS + num_images)
+    return _Form(_parse_json(body, _MAX_MARKS + _MARKS_PER_IMAGE * num_images))
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode Base64 as it arrives from the world, then strictly.
+
+    Undone first: a `data:...,` prefix, line breaks, plus signs that became spaces, the URL-safe
+    alphabet, missing padding. Nothing that is not Base64 is skipped.
+
+    Raises:
+        BadBase64Error: it still is not Base64.
+    """
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    refusal = "The image is not Base64 text: {}."
+    try:
+        digits = text.encode("ascii").translate(_REPAIRS, delete=_LINE_BREAKS)
+    except UnicodeEncodeError as error:
+        reason = "it has characters outside of ASCII (a file part needs a file name)"
+        raise BadBase64Error(refusal.format(reason)) from error
+    bare = digits.rstrip(b"=")
+    if len(digits) - len(bare) > 2:
+        raise BadBase64Error(refusal.format("it ends with more than two = signs"))
+    try:
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
+    except binascii.Error as error:
+        raise BadBase64Error(refusal.format(error)) from error
+
+
+def _parse_form(encoded: bytes) -> list[tuple[str, str]]:
+    """Take apart an urlencoded form or query; fields are counted before anything is allocated.
+
+    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not. Raises as
+    `_parse_body` does.
+    """
+    if encoded.count(b"&") >= _MAX_FIELDS:
+        raise TooManyFieldsError(f"The form has more than {_MAX_FIELDS} fields.")
+    pairs = (pair.partition(b"=") for pair in encoded.split(b"&") if pair)
+    return [_parse_pair(name, value) for name, _, value in pairs]
+
+
+def _parse_pair(raw_name: bytes, raw_value: bytes) -> tuple[str, str]:
+    name = _unquote(raw_name)
+    if name not in TEXT_FIELDS:
+        return name, _unquote(raw_value)
+    value = raw_value
+    for escape, sign in _BASE64_ESCAPES.items():
+        value = value.replace(escape, sign).replace(escape.lower(), sign)
+    if value.count(b"%") > _MAX_ESCAPES:
+        raise MalformedBodyError(f"The field {name} is full of percent escapes: send Base64.")
+    return name, urllib.parse.unquote_to_bytes(value).decode("utf-8", "replace")
+
+
+def _unquote(raw: bytes) -> str:
+    if len(raw) > _MAX_OPTION_BYTES:
+        raise MalformedBodyError(
+            f"A form field without an image has more than {_MAX_OPTION_BYTES:,} characters."
+        )
+    return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
+
+
+def _parse_json(body: bytes, max_marks: int) -> list[tuple[str, Any]]:
+    """Return the members of an object in strict UTF-8 JSON: no NaN, no name twice."""
+    # Each list, object or value costs a hundred bytes or more; Base64 has none of these signs.
+    if any(_has_more(body, mark, max_marks) for mark in (b"[", b"{", b",", b":")):
+        raise MalformedBodyError("The JSON body has far more values than a request needs.")
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_number,
+            object_pairs_hook=_unique,
+        )
+        if rb"\u" in body:  # which may be half a character, that no answer could repeat
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise MalformedBodyError(f"The body is not the JSON it says it is: {error}.") from error
+    if not isinstance(value, dict):
+        raise MalformedBodyError("The JSON body must be an object.")
+    return list(value.items())
+
+
+def _has_more(body: bytes, mark: bytes, most: int) -> bool:
+    """Return whether a sign is there more often than allowed; `count` takes ten times as long."""
+    start = -1
+    for _ in range(most + 1):
+        start = body.find(mark, start + 1)
+        if start < 0:
+            return False
+    return True
+
+
+def _number(text: str) -> int | float:
+    """Return 2.0 as 2: JSON has one kind of number."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
+
+
+def _parse_multipart(boundary: str, body: bytes, max_parts: int) -> _Form:
+    if not boundary or not boundary.isascii():
+        raise MalformedBodyError("The Content-Type of the multipart body names no boundary.")
+    _check_parts(b"\r\n" + body, b"\r\n--" + boundary.encode(), max_parts)
+    parser = MultiPartParser(
+        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),
+        max_form_memory_size=len(body),
+        max_form_parts=max_parts,
+    )
+    try:
+        fields, files = parser.parse(io.BytesIO(body), boundary.encode(), len(body))
+    except RequestEntityTooLarge as error:
+        raise TooManyFieldsError(f"The form has more than {max_parts} parts.") from error
+    except (ValueError, KeyError) as error:
+        raise MalformedBodyError(f"The multipart body cannot be read: {error}.") from error
+    return _Form(
+        [(name or "", value) for name, value in fields.items(multi=True)],
+        [(name or "", file.read()) for name, file in files.items(multi=True)],
+    )
+
+
+def _check_parts(body: bytes, delimiter: bytes, max_parts: int) -> None:
+    """Refuse many parts, long part headers and a long preamble; Werkzeug has no cap for these."""
+    if body.count(delimiter) > max_parts + 1:  # one more closes the last part
+        raise TooManyFieldsError(f"The form has more than {max_parts} parts.")
+    start = body.find(delimiter, 0, _MAX_PART_HEADER_BYTES)
+    if start < 0:
+        raise MalformedBodyError("The multipart body does not begin with its boundary.")
+    while start >= 0:
+        start += len(delimiter)
+        if body.startswith(b"--", start):
+            return
+        end = body.find(b"\r\n\r\n", start, start + _MAX_PART_HEADER_BYTES)
+        if end < 0:
+            raise MalformedBodyError("A part of the multipart body has far too long headers.")
+        start = body.find(delimiter, end)

@@ -5,9 +5,7 @@ from pathlib import Path
 import flask
 from flask.testing import FlaskClient
 
-from imagesieve.serving.access import keys
-from imagesieve.serving.access.checks import Access, Caller
-from imagesieve.serving.access.keys import Keyring, Scope, read_keys
+from imagesieve.serving.access import VARIABLE, Access, Caller, Keyring, Scope, read_keys
 from imagesieve.serving.app import Service, create_app, requires
 from imagesieve.serving.models import Models
 
@@ -51,7 +49,7 @@ def client_of(access: Access) -> FlaskClient:
 
 
 def ring(text: str = KEYS) -> Keyring:
-    return read_keys(None, {keys.VARIABLE: text.replace(";", "_")})
+    return read_keys(None, {VARIABLE: text.replace(";", "_")})
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from guarding import LOCAL, app_with, assert_refused, client_of, ring, with_host
 
 from imagesieve.serving import config
-from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access import Access
 from imagesieve.web import urls
 
 GOOD_HOSTS = [

@@ -1,5 +1,7 @@
 """Keys: how they are read, how they are shown, and what each opens."""
 
+import hashlib
+import hmac
 import logging
 from pathlib import Path
 
@@ -8,9 +10,7 @@ from flask.testing import FlaskClient
 from guarding import BOSS, DESK, KEYS, SHOP, VIEWS, assert_refused, bearer, client_of, ring
 
 from imagesieve.errors import UsageError
-from imagesieve.serving.access import keys
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import Scope, read_keys
+from imagesieve.serving.access import VARIABLE, Access, Scope, read_keys
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def locked() -> FlaskClient:
 
 
 def test_keys_are_read_from_a_file_and_from_the_environment(key_file) -> None:
-    environment = {keys.VARIABLE: "robot predict robot-key-0123456789; # none; \n "}
+    environment = {VARIABLE: "robot predict robot-key-0123456789; # none; \n "}
     found = read_keys(key_file("\ufeff" + KEYS.replace("\n", "\r\n\r\n")), environment)
     assert len(found) == 4
     assert environment == {}  # children of the service do not inherit it
@@ -36,7 +36,7 @@ def test_keys_are_read_from_a_file_and_from_the_environment(key_file) -> None:
 
 def test_no_keys_are_an_empty_ring() -> None:
     assert len(read_keys(None, {})) == 0
-    assert len(read_keys(None, {keys.VARIABLE: " \n"})) == 0
+    assert len(read_keys(None, {VARIABLE: " \n"})) == 0
 
 
 def test_the_keys_themselves_are_kept_nowhere(key_file) -> None:
@@ -75,9 +75,9 @@ def test_bad_line_is_named_by_its_place_and_never_shown(key_file, case: str, sou
     text = f"# comment\ngood predict {GOOD}\n\n{line}\n"
     path = key_file(text if source == "file" else f"other admin {BOSS}")
     with pytest.raises(UsageError) as caught:
-        read_keys(path, {keys.VARIABLE: text} if source == "environment" else {})
+        read_keys(path, {VARIABLE: text} if source == "environment" else {})
     message = str(caught.value)
-    assert message.startswith(f"{path} line 4 " if source == "file" else f"{keys.VARIABLE} entry 4")
+    assert message.startswith(f"{path} line 4 " if source == "file" else f"{VARIABLE} entry 4")
     assert sentence in message
     assert len(message) < 200 + len(str(path)) * 2
     shown = message.replace(str(path), "").replace("openssl rand", "")
@@ -92,7 +92,7 @@ def test_bad_line_is_named_by_its_place_and_never_shown(key_file, case: str, sou
 def test_same_name_in_file_and_environment_names_both_places(key_file) -> None:
     path = key_file(KEYS)
     with pytest.raises(UsageError, match=r"CLASSIFIER_KEYS entry 2 .*same name as .*line 2"):
-        read_keys(path, {keys.VARIABLE: f"a predict {GOOD};shop predict another-0123456789"})
+        read_keys(path, {VARIABLE: f"a predict {GOOD};shop predict another-0123456789"})
 
 
 def test_key_files_that_are_none(key_file, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_key_files_that_are_none(key_file, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"keys\.txt holds no key"):
         read_keys(key_file("# nothing yet\n"), {})
     with pytest.raises(UsageError, match="CLASSIFIER_KEYS holds no key"):
-        read_keys(None, {keys.VARIABLE: "# nothing"})
+        read_keys(None, {VARIABLE: "# nothing"})
     with pytest.raises(UsageError, match="is not UTF-8") as caught:
         read_keys(key_file(b"shop predict \xff\xfe0123456789abcdef"), {})
     assert caught.value.__cause__ is None
@@ -126,14 +126,14 @@ def test_readable_key_file_is_used_with_one_warning(key_file, caplog, mode, warn
     "presented", [SHOP, BOSS, "unknown-0123456789", "", "k" * 2**20, "schlüssel", "\udcff\0\x00"]
 )
 def test_every_key_is_compared_whatever_is_presented(monkeypatch, presented: str) -> None:
-    real, compared = keys.hmac.compare_digest, []
+    real, compared = hmac.compare_digest, []
 
     def counting(one: bytes, other: bytes) -> bool:
         compared.append((len(one), len(other)))
         return real(one, other)
 
     many = ring("".join(f"n{i} predict number-{i:020}\n" for i in range(50)) + KEYS)
-    monkeypatch.setattr(keys.hmac, "compare_digest", counting)
+    monkeypatch.setattr(hmac, "compare_digest", counting)
     found = many.find(presented)
     assert compared == [(32, 32)] * 53
     assert (found is not None) == (presented == SHOP)
@@ -185,7 +185,7 @@ NO_KEY = {
     "capitals": (bearer(SHOP.upper()), "not known"),
     "twice in one": (bearer(f"{SHOP}, Bearer {SHOP}"), "not known"),
     "name": (bearer("shop"), "not known"),
-    "digest": (bearer(keys._digest(SHOP).hex()), "not known"),
+    "digest": (bearer(hashlib.sha256(SHOP.encode()).hexdigest()), "not known"),
     "unicode": (bearer("schlüssel-0123456789"), "not known"),
     "megabyte": (bearer("k" * 2**20), "not known"),
     "megabyte of scheme": ({"Authorization": "k" * 2**20}, "Authorization header is no key"),

@@ -10,7 +10,7 @@ from guarding import KEYS, SHOP, assert_refused, bearer, client_of, cors, prefli
 from imagesieve import console
 from imagesieve.errors import UsageError
 from imagesieve.serving import config
-from imagesieve.serving.access import keys
+from imagesieve.serving.access import VARIABLE
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -21,7 +21,7 @@ def options(*arguments: str) -> argparse.Namespace:
 
 
 def from_options(address: str, *arguments: str, keys_text: str = "") -> FlaskClient:
-    environment = {keys.VARIABLE: keys_text}
+    environment = {VARIABLE: keys_text}
     return client_of(config.access_from_options(options(*arguments), address, environment))
 
 

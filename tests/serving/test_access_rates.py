@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from guarding import DESK, SHOP, assert_refused, bearer, client_of, ring
 
 from imagesieve.serving import errors
-from imagesieve.serving.access.checks import Access, Caller
+from imagesieve.serving.access import Access, Caller
 from imagesieve.serving.limits import TokenBuckets
 
 

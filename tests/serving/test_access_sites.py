@@ -14,7 +14,7 @@ from guarding import (
     ring,
 )
 
-from imagesieve.serving.access.checks import Access
+from imagesieve.serving.access import Access
 
 OWN = "http://127.0.0.1:8133"
 SITES: dict[str, tuple[dict[str, str], bool]] = {

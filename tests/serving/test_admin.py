@@ -16,8 +16,7 @@ from werkzeug.test import TestResponse
 
 from imagesieve import files
 from imagesieve.model import versions
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.models import Models
 

@@ -27,8 +27,7 @@ from imagesieve.errors import UsageError
 from imagesieve.feedback import DATABASE_NAME
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.config import add_options, corrections_from_options
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE

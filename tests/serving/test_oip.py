@@ -15,8 +15,7 @@ from werkzeug.test import TestResponse
 import imagesieve
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.limits import ServingLimits, TokenBuckets
 from imagesieve.serving.models import Models
 from imagesieve.serving.pipeline import PredictionResult

@@ -19,8 +19,7 @@ from imagesieve.explaining.worker import Explainer
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
-from imagesieve.serving.access.checks import Access
-from imagesieve.serving.access.keys import read_keys
+from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.models import Models

@@ -12,10 +12,10 @@ from werkzeug.test import EnvironBuilder
 
 from imagesieve.errors import ClassifierError, EmptyImageError
 from imagesieve.serving import errors
-from imagesieve.serving.forms import decode_base64
 from imagesieve.serving.limits import MAX_BODY_BYTES, MAX_OBJECT_BYTES
 from imagesieve.serving.requests import (
     ImageRequest,
+    decode_base64,
     read_image,
     read_images,
     read_legacy_image,

@@ -10,7 +10,7 @@ from imagesieve.errors import EngineError, UsageError
 from imagesieve.explaining.worker import Explainer, Question, obstacle
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import Service, current_service, requires, response_of
 from imagesieve.serving.errors import (
     BadParameterError,

@@ -18,7 +18,7 @@ from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import (
     BadParameterError,

@@ -5,7 +5,7 @@ import contextlib
 import flask
 
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import UnavailableError
 from imagesieve.serving.metrics import MEDIA_TYPE

@@ -12,7 +12,7 @@ import flask
 from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import (
     current_service,
     error_response,
@@ -20,8 +20,7 @@ from imagesieve.serving.app import (
     requires,
     response_of,
 )
-from imagesieve.serving.forms import MULTIPART, URLENCODED
-from imagesieve.serving.requests import ImageRequest, read_legacy_image
+from imagesieve.serving.requests import MULTIPART, URLENCODED, ImageRequest, read_legacy_image
 
 PATH = "/image/detection"
 

@@ -3,7 +3,7 @@
 import flask
 
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.models import describe
 from imagesieve.serving.requests import read_object

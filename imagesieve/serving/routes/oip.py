@@ -14,7 +14,7 @@ import imagesieve
 from imagesieve.errors import ImageError
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors, openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import (
     DECIMALS,
     Service,
@@ -29,11 +29,10 @@ from imagesieve.serving.errors import (
     TooManyImagesError,
     UnknownModelError,
 )
-from imagesieve.serving.forms import JSON
 from imagesieve.serving.limits import MAX_BODY_BYTES
 from imagesieve.serving.models import served_model
 from imagesieve.serving.pipeline import PredictionResult
-from imagesieve.serving.requests import ImageInput, ImageRequest, read_object
+from imagesieve.serving.requests import JSON, ImageInput, ImageRequest, read_object
 from imagesieve.serving.schemas import MAX_BATCH_IMAGES, MODEL_ALIAS, OipTensor, OutputName
 
 SERVER_NAME = "imagesieve"

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from imagesieve.errors import ClassifierError
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import openapi, schemas
-from imagesieve.serving.access.keys import Scope
+from imagesieve.serving.access import Scope
 from imagesieve.serving.app import (
     DECIMALS,
     Service,

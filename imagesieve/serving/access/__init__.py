@@ -1,1 +1,0 @@
-"""Who may call: keys, hosts, rates, and the check that every request passes."""
