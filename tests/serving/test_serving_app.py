@@ -293,6 +293,7 @@ def test_failure_of_the_server_tells_no_secret_and_the_next_request_is_right(
 ) -> None:
     faulty = _Faulty(predictor.version, predictor.engine)
     client = app_of(faulty, ServingLimits(max_in_flight=1)).test_client()
+    assert "classifier_in_flight 0.0" in client.get("/metrics").text
     response = client.post(path, data={"imageBase64String": RED_TEXT})
     assert response.status_code == status
     assert "secret" not in response.text
@@ -363,7 +364,3 @@ def test_failure_with_one_image_of_a_batch_is_counted_and_in_the_log(
     assert f"Request {request_id} failed: {type(error).__name__}." in caplog.text
     assert "Traceback" in caplog.text
     assert f'classifier_problems_total{{problem="{slug}"}} 1.0' in client.get("/metrics").text
-
-
-def test_requests_in_flight_are_told_before_there_was_one(predictor: Predictor) -> None:
-    assert "classifier_in_flight 0.0" in app_of(predictor).test_client().get("/metrics").text
