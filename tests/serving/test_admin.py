@@ -24,7 +24,6 @@ RED = encode(paint(COLOURS["red"]))
 KEYS = "shop predict shop-key-0123456789; boss admin,predict boss-key-0123456789"
 SHOP = {"X-API-Key": "shop-key-0123456789"}
 BOSS = {"X-API-Key": "boss-key-0123456789"}
-ADMIN_PATHS = ("/v1/admin/reload", "/v1/admin/activate", "/v1/admin/rollback")
 
 
 @pytest.fixture(scope="module")
