@@ -92,7 +92,7 @@ class Service:
         """
         problem = errors.problem_for(error)
         self.metrics.note_problem(problem.slug)
-        if errors.is_own_fault(error):
+        if problem.status == 500 or isinstance(error, MemoryError):
             _log.error("Request %s failed: %s.", request_id, type(error).__name__)
             _log.debug("what happened in request %s", request_id, exc_info=error)
         return errors.document(error, request_id)

@@ -226,11 +226,6 @@ def headers_of(error: Exception) -> Mapping[str, str]:
     return error.headers if isinstance(error, ServiceError) else {}
 
 
-def is_own_fault(error: Exception) -> bool:
-    """Return whether the server failed, so that `detail_of` only says where to look."""
-    return problem_for(error).status == 500 or isinstance(error, MemoryError)
-
-
 def document(error: Exception, request_id: str) -> schemas.Problem:
     """Return the problem document of an error, to be sent as `MEDIA_TYPE`."""
     problem = problem_for(error)
