@@ -196,15 +196,10 @@ class _Run:
         )
 
     def fit_settings(self, stage: str, epochs: int) -> FitSettings:
-        return FitSettings(
-            epochs=epochs,
-            learning_rate=self.settings.learning_rate,
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            log_folder=self.log_folder,
-            # A head on features takes seconds, which is less than keeping its state would.
-            checkpoint=None if stage == "head" else self.checkpoints(stage),
-        )
+        # A head on features takes seconds, which is less than keeping its state would.
+        checkpoint = None if stage == "head" else self.checkpoints(stage)
+        values = (self.settings.learning_rate, self.settings.batch_size, self.settings.seed)
+        return FitSettings(epochs, *values, self.log_folder, checkpoint)
 
     def measured(
         self,
@@ -269,9 +264,7 @@ def _train_top(run: _Run, head: Trained, maps: Features, validation: Features) -
     """Train the blocks above the cut too, and use the better of the two."""
     settings = run.fit_settings("top", run.settings.fine_tune_epochs)
     outcome = fine_tuning.fine_tune(head.network, maps, validation, settings)
-    _log_gain(head.fits[-1], outcome)
-    fits = [*head.fits, outcome]
-    return run.measured(head.network, head.network.upper(), validation.plain(), head.before, fits)
+    return _with_fine_tuning(run, head, outcome, head.network.upper(), validation.plain())
 
 
 def _train_all(run: _Run, head: Trained) -> Trained:
@@ -280,9 +273,7 @@ def _train_all(run: _Run, head: Trained) -> Trained:
     validation = run.images(run.dataset.validation)
     settings = run.fit_settings("all", run.settings.fine_tune_epochs)
     outcome = fine_tuning.fine_tune_all(head.network, images, validation, settings)
-    _log_gain(head.fits[-1], outcome)
-    fits = [*head.fits, outcome]
-    return run.measured(head.network, head.network.model, validation, head.before, fits)
+    return _with_fine_tuning(run, head, outcome, head.network.model, validation)
 
 
 def _train_from_scratch(run: _Run) -> Trained:
@@ -307,12 +298,15 @@ def _is_better(after: evaluation.Metrics, before: evaluation.Metrics, dataset: D
     return is_other and is_not_worse(after, before, with_corrections=True)
 
 
-def _log_gain(head: Fit, tuned: Fit) -> None:
+def _with_fine_tuning(
+    run: _Run, head: Trained, tuned: Fit, part: Any, validation: Batches
+) -> Trained:
     _log.info(
         "Fine-tuning %s the validation loss, which was %.4f with the head alone (%.4f at best): "
         "%s is kept.",
         "lowered" if tuned.best_epoch else "did not lower",
-        head.validation_loss,
+        head.fits[-1].validation_loss,
         tuned.validation_loss if tuned.best_epoch else min(tuned.history["val_loss"]),
         "it" if tuned.best_epoch else "the head alone",
     )
+    return run.measured(head.network, part, validation, head.before, [*head.fits, tuned])

@@ -17,7 +17,6 @@ from imagesieve.learning.features.batches import StoredRows
 from imagesieve.learning.features.store import (
     FeatureStore,
     FeatureTable,
-    describe,
     row_key,
 )
 
@@ -60,14 +59,6 @@ def fill(store: FeatureStore, numbers: range, about: dict[str, object] | None = 
 def rows_file(store: FeatureStore) -> Path:
     (path,) = store.folder.glob("*/rows")
     return path
-
-
-def test_rows_come_back_in_another_run_bit_for_bit(store: FeatureStore) -> None:
-    fill(store, range(10))
-    with store.table(ABOUT) as table:
-        found = table.read([key(7), key(0), key(7)])
-    assert found.dtype == np.float16
-    np.testing.assert_array_equal(found, [row(7), row(0), row(7)])
 
 
 def test_what_is_not_there_is_not_made_up_and_a_row_is_kept_once(
@@ -193,27 +184,6 @@ def test_a_place_for_other_things_stays_with_its_description(store: FeatureStore
     with store.place({"holds": "a", "network": "2"}) as other:
         assert other != again
     assert [entry.num_bytes for entry in store.entries()] == [0, 1000]
-
-
-def test_holdings_tell_what_is_there(store: FeatureStore) -> None:
-    assert store.entries() == []
-    fill(store, range(7))
-    (entry,) = store.entries()
-    assert describe(entry.about) == "B, 32×32, pooled, e"
-    assert entry.num_rows == 7
-    assert entry.num_bytes == 7 * ROW_BYTES
-    assert abs(entry.used_at - time.time()) < 60
-
-
-def test_clearing_spares_what_is_in_use(store: FeatureStore) -> None:
-    fill(store, range(3), {"a": 1})
-    with store.table({"a": 2, "row_shape": SHAPE}) as table:
-        table.add([key(1)], [row(1)])
-        assert store.clear() > 0
-        assert [entry.about["a"] for entry in store.entries()] == [2]
-        np.testing.assert_array_equal(table.read([key(1)]), [row(1)])
-    store.clear()
-    assert store.entries() == []
 
 
 def test_over_the_limit_what_was_not_used_for_long_gives_way(tmp_path: Path) -> None:

@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 import resumed_fit
 from data_folders import fill
-from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
-from imagesieve.learning.features.batches import FeatureBatches, Features
-from imagesieve.learning.networks import network
+from imagesieve.learning.features.batches import FeatureBatches
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training import fine_tuning
 from imagesieve.learning.training.checkpoints import Checkpoint, Fit
 from imagesieve.learning.training.fit import FitSettings, fit, probabilities
 
@@ -214,24 +211,6 @@ def test_an_error_in_a_batch_ends_the_fit_as_it_was_raised(tmp_path: Path) -> No
     settings = FitSettings(2, 1e-2, 5, 0, tmp_path)
     with pytest.raises(MemoryError, match="no memory for batch 11"):
         fit("head", line(), Failing(), Points(), settings)
-
-
-def test_fine_tuning_weighs_images_and_makes_up_only_for_what_that_leaves(
-    tmp_path: Path,
-) -> None:
-    kernel = np.random.default_rng(1).normal(0, 1, (24, 2))
-    built = network.build(TINY, 2, (32, 32), weights_path=None, seed=0)
-    built = network.with_logistic_head(built, kernel, np.zeros(2))  # without dropout
-    shape = built.lower().output_shape[1:]
-    labels = np.repeat(np.array([0, 1], np.int32), [18, 6])
-    maps = np.random.default_rng(0).normal(0, 1, (1, 24, *shape)).astype(np.float32)
-    weights = np.where(labels == 1, 3, 1).astype(np.float32)
-    features = Features(maps, labels, weights)
-    before = probabilities(built.upper(), features.plain())
-    settings = FitSettings(1, 1e-12, 24, 0, tmp_path)
-    found = fine_tuning.fine_tune(built, features, features, settings)
-    weighted = -np.log(before[np.arange(24), labels]) * weights
-    assert found.history["loss"][0] == pytest.approx(weighted.mean(), rel=1e-4)
 
 
 def test_images_from_pixels_bring_their_weights_in_the_order_of_the_epoch(

@@ -48,14 +48,6 @@ def test_each_pair_of_parts_is_the_whole(built: Network) -> None:
         assert {id(layer) for layer in ours} <= mine
 
 
-def test_the_same_seed_gives_the_same_network(make_network: Callable[..., Any]) -> None:
-    first, again, other = (
-        make_network(seed=seed, fresh=True).model.get_weights() for seed in (4, 4, 5)
-    )
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-
-
 def test_a_network_without_pretrained_weights_has_a_plain_head(
     make_network: Callable[..., Any],
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from data_folders import fill
 from tiny_backbone import TINY
 
-from imagesieve.errors import EngineError, ModelDamagedError, WeightsError
+from imagesieve.errors import EngineError, ModelDamagedError
 from imagesieve.learning import script, train_run
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.export import version_writer
@@ -133,12 +133,6 @@ def heads(colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Heads:
     path = versions.new_version_path(folder / "modelFile", "tiny")
     version = version_writer.save_version(trained, colours, DecisionPolicy(), {}, path, store=store)
     return Heads(trained, version, store.folder)
-
-
-def test_missing_weights_are_told(tmp_path: Path, colours: Dataset) -> None:
-    row = backbones.find("MobileNetV2")
-    with pytest.raises(WeightsError, match=r"nothing\.h5 does not exist"):
-        train_run.build_network(colours, row, str(tmp_path / "nothing.h5"), (32, 32), 0)
 
 
 def test_a_saved_version_can_be_trained_further_and_knows_what_it_knew(
