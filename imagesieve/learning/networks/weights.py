@@ -95,9 +95,8 @@ def load_weights(model: Any, name: str, path: Path) -> None:
     try:
         suffix = _suffix_of(path, len(model.weights))
     except (ValueError, OSError) as error:
-        reason = (
-            str(error) if isinstance(error, ValueError) else "it cannot be read or is cut short"
-        )
+        is_ours = isinstance(error, ValueError)
+        reason = str(error) if is_ours else "it cannot be read or is cut short"
         raise _foreign(name, path, reason) from error
     with tempfile.TemporaryDirectory() as folder:
         # Keras chooses its reader by the name, this module by the content.
@@ -158,18 +157,21 @@ def _find_imagenet_weights(name: str, download: WeightsDownload | None) -> Path:
     # Asked before Keras, which passes over a cache that it may read but not write.
     if download.is_intact(download.cached):
         return download.cached
+
+    def failed(reason: str) -> WeightsError:
+        return WeightsError(
+            f"The ImageNet weights of {name} could not be downloaded ({reason}): "
+            f"put {download.url} at {download.cached} by hand, {_OTHER_CHOICES}."
+        )
+
     try:
         path = _fetch(download)
-        if download.is_intact(path):
-            return path
-        path.unlink()
-        reason = "what came is not the file that Keras lists"
     except Exception as error:  # `get_file` raises bare Exception besides OSError and ValueError
-        reason = _reason_of(error.__context__ or error)
-    raise WeightsError(
-        f"The ImageNet weights of {name} could not be downloaded ({reason}): "
-        f"put {download.url} at {download.cached} by hand, {_OTHER_CHOICES}."
-    )
+        raise failed(_reason_of(error.__context__ or error)) from error
+    if not download.is_intact(path):
+        path.unlink()
+        raise failed("what came is not the file that Keras lists")
+    return path
 
 
 def _fetch(download: WeightsDownload) -> Path:
