@@ -32,14 +32,8 @@ train, retrain = trainMyDataWithKerasModel.main, reTrainMyDataWithKerasModel.mai
 SMALL = ("--backbone", "SmallCNN", "--image-size", "48", "--epochs", "4", "--batch-size", "8")
 TIMEOUT_SECONDS = 240  # of one process on a busy machine
 
-pytestmark = [
-    # A test may wait for its job while those of others run first.
-    pytest.mark.timeout(3 * TIMEOUT_SECONDS),
-    # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, on saving weights.
-    pytest.mark.filterwarnings(
-        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-    ),
-]
+# A test may wait for its job while those of others run first.
+pytestmark = pytest.mark.timeout(3 * TIMEOUT_SECONDS)
 
 Result = subprocess.CompletedProcess[str]
 

@@ -60,11 +60,7 @@ def add_options(
 
 
 def feedback_folder(options: argparse.Namespace) -> Path | None:
-    """Return the folder of corrected images, or None when there is none or it is not wanted.
-
-    Raises:
-        UsageError: a folder was named that is not there.
-    """
+    """Return the folder of corrected images, or None when there is none or it is not wanted."""
     if options.no_feedback:
         return None
     folder: Path = options.feedback or options.data / FEEDBACK

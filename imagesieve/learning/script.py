@@ -74,12 +74,7 @@ def start(script: str, options: argparse.Namespace) -> None:
 
 
 def plan_training(options: argparse.Namespace) -> Plan:
-    """Check all options that need no data.
-
-    Raises:
-        UsageError: one of them can never work.
-        WeightsError: the weights file does not exist.
-    """
+    """Check all options that need no data; raise a UsageError or WeightsError."""
     backbone = backbones.find(options.backbone)
     side = options.image_size
     if side is not None and not backbone.min_side <= side <= 2048:
@@ -113,12 +108,7 @@ def plan_retraining(options: argparse.Namespace, old: versions.ModelVersion) -> 
 
 
 def read_data(options: argparse.Namespace) -> Dataset:
-    """Check every image, corrected ones too, and say what was found.
-
-    Raises:
-        DataError: there is nothing to train on.
-        UsageError: there are no corrected images where they should be.
-    """
+    """Check every image, corrected ones too, and say what was found, or raise a DataError."""
     feedback = training_options.feedback_folder(options)
     if not options.data.is_dir():
         raise DataError(

@@ -32,11 +32,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class DecisionPolicy:
-    """How the answer for an image is chosen.
-
-    Raises:
-        UsageError: an unknown kind, or a confidence outside 0 to 1.
-    """
+    """How the answer for an image is chosen; a UsageError for a wrong kind or confidence."""
 
     kind: str = ARGMAX  # one of `KINDS`
     min_confidence: float = DEFAULT_MIN_CONFIDENCE  # 0 to 1; what the best class must reach
@@ -57,11 +53,7 @@ class DecisionPolicy:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "DecisionPolicy":
-        """Return the policy that `to_json` wrote.
-
-        Raises:
-            UsageError, KeyError, TypeError, ValueError: it is not a policy of this release.
-        """
+        """Return the policy that `to_json` wrote; raise UsageError, Key-, Type- or ValueError."""
         if value["kind"] == ARGMAX:
             return cls(ARGMAX)
         return cls(value["kind"], float(value["min_confidence"]), str(value["fallback_class"]))
@@ -104,11 +96,7 @@ def add_options(parser: argparse.ArgumentParser, default: str = "as the model sa
 
 
 def from_options(options: argparse.Namespace) -> DecisionPolicy | None:
-    """Return the policy that the command line asks for, or None when it asks for none.
-
-    Raises:
-        UsageError: a value is wrong, or goes with another kind.
-    """
+    """Return the policy that the command line asks for, or None when it asks for none."""
     chosen = {"min_confidence": options.min_confidence, "fallback_class": options.fallback_class}
     given = {name: value for name, value in chosen.items() if value is not None}
     if given and options.decision != CONFIDENT:

@@ -40,11 +40,7 @@ def write(path: Path, golden: Golden) -> None:
 
 
 def read(version: ModelVersion) -> Golden | None:
-    """Return the golden images of a checked version, or None if an earlier release made it.
-
-    Raises:
-        ModelDamagedError: the file contains something else, or far more than that.
-    """
+    """Return a version's golden images, if it has any, or raise a ModelDamagedError."""
     path = version.file(GOLDEN)
     if path is None:
         return None
@@ -67,11 +63,7 @@ def read(version: ModelVersion) -> Golden | None:
 
 
 def difference(engine: Engine, golden: Golden) -> float:
-    """Return the largest difference of a probability from the golden one; NaN if one is NaN.
-
-    Raises:
-        EngineError: the engine failed.
-    """
+    """Return the largest difference of a probability from the golden one; NaN if one is NaN."""
     # Each image alone, as serving runs them: a larger batch would keep its memory for ever.
     with concurrent.futures.ThreadPoolExecutor(engine.num_streams) as pool:
         found = list(pool.map(lambda image: engine.run(image[np.newaxis])[0], golden.pixels))

@@ -104,11 +104,7 @@ class ModelVersion:
 
 
 def new_version_path(model_dir: Path, name: str) -> Path:
-    """Return an unused `<model_dir>/<name>-<YYYYMMDD-HHMMSS>`.
-
-    Raises:
-        UsageError: `name` cannot be part of a folder's name.
-    """
+    """Return an unused `<model_dir>/<name>-<YYYYMMDD-HHMMSS>`, or raise a UsageError."""
     if not is_class_name(name):
         raise UsageError(
             f"--name {name!r} cannot name a folder: use letters, digits, - or _, at most 200 bytes."
@@ -177,21 +173,13 @@ def verify(version: ModelVersion) -> None:
 
 
 def current_name(model_dir: Path) -> str | None:
-    """Return the name of the version in use, or None when there is none yet.
-
-    Raises:
-        ModelDamagedError: the pointer is unreadable.
-    """
+    """Return the name of the version in use, if there is one, or raise a ModelDamagedError."""
     pointer = _read_pointer(model_dir)
     return pointer.version if pointer else None
 
 
 def promote(version: ModelVersion) -> None:
-    """Make `version` the current one of the folder it lies in, atomically.
-
-    Raises:
-        OutputError: the pointer could not be written; the old one is untouched.
-    """
+    """Make `version` the current one of its folder, whole or, with an OutputError, not at all."""
     write_json(version.path.parent / CURRENT, {"version": version.name, "digest": version.digest})
 
 

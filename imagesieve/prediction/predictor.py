@@ -39,11 +39,9 @@ class Predictor:
         precision: str = "auto",
         policy: DecisionPolicy | None = None,
     ) -> "Predictor":
-        """Return a predictor for a version, or the current one of a model folder, ready to run.
+        """Return a predictor for a version or the current one of a folder, ready to run.
 
-        Raises:
-            ModelError: the version cannot be used.
-            EngineError: no engine can run it.
+        Raises a ModelError if the version cannot be used, an EngineError if nothing can run it.
         """
         version = versions.load(model)
         predictor = cls(version, engines.open_engine(version, engine, precision), policy)
@@ -56,11 +54,7 @@ class Predictor:
         return self.version.manifest.classes
 
     def warm_up(self) -> None:
-        """Run once on a grey image, so that the first real one is as quick as the next.
-
-        Raises:
-            EngineError: the engine returns no probabilities.
-        """
+        """Run once on a grey image, so that the first real one is as quick as the next."""
         height, width = self.version.manifest.image_size
         self.predict_batch(np.full((1, height, width, 3), 128, np.uint8))
 
@@ -77,11 +71,7 @@ class Predictor:
         return images.decode(source, limits, image_size=size, sha256=sha256, at_once=at_once)
 
     def predict(self, image: images.DecodedImage) -> Prediction:
-        """Return the prediction for an image from `decode`.
-
-        Raises:
-            EngineError: the engine failed or returned no probabilities.
-        """
+        """Return the prediction for an image from `decode`, as `predict_batch` does."""
         return self.predict_batch(image.pixels[np.newaxis])[0]
 
     def predict_batch(self, pixels: np.ndarray) -> list[Prediction]:

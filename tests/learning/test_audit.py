@@ -46,15 +46,10 @@ def test_an_image_in_train_and_validation_is_a_leak_even_when_encoded_again(
 def test_the_same_bytes_in_two_classes_are_a_contradiction(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     shutil.copy(tmp_path / "train/red/000.png", tmp_path / "train/blue/copy.png")
+    for name in ("red/scene.png", "blue/scene.jpg"):  # images that look alike are none
+        draw_scene(1).save(tmp_path / "train" / name)
     (found,) = findings(tmp_path, "in two classes")
     assert {path.parent.name for path in found.paths} == {"red", "blue"}
-
-
-def test_look_alikes_in_two_classes_are_no_contradiction(tmp_path: Path) -> None:
-    fill(tmp_path, 3)
-    draw_scene(1).save(tmp_path / "train/red/scene.png")
-    draw_scene(1).save(tmp_path / "train/blue/scene.jpg")
-    assert findings(tmp_path, "in two classes") == []
 
 
 def test_exact_copies_within_a_class_are_counted(tmp_path: Path) -> None:

@@ -81,11 +81,8 @@ def test_corrections_are_in_the_data_folder_unless_told_otherwise(tmp_path: Path
     assert options.feedback_folder(named) == tmp_path / "elsewhere"
 
 
-def test_a_folder_of_corrections_that_is_named_must_be_there(tmp_path: Path) -> None:
+def test_a_folder_of_corrections_that_is_named_must_be_there_and_wanted(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--feedback is .*nowhere: there is no such folder"):
         options.feedback_folder(parse("--feedback", str(tmp_path / "nowhere")))
-
-
-def test_corrections_are_either_named_or_left_out() -> None:
     with pytest.raises(UsageError, match="not allowed with argument"):
         parse("--feedback", "data/feedback", "--no-feedback")

@@ -24,11 +24,6 @@ from imagesieve.learning.train_run import Trained, TrainSettings
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy
 
-# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 PRECISIONS = ("f32", "bf16", "int8") if engines.cpu_has_bf16() else ("f32", "int8")
 
 
@@ -156,22 +151,6 @@ def test_nothing_is_converted_twice(
     assert version.manifest.metrics == first.version.manifest.metrics
 
 
-def test_a_store_that_was_cleared_before_saving_is_filled_again(
-    first: Run,
-    colours: Dataset,
-    store: FeatureStore,
-    tmp_path: Path,
-    conversions: collections.Counter[str],
-) -> None:
-    trained = train(colours, store, tmp_path)
-    assert store.clear() > 0
-    assert store.entries() == []
-    version = save(trained, colours, store, tmp_path)
-    assert version.file(versions.OPENVINO_INT8_MODEL)
-    assert version.manifest.engines["openvino-f32"]["passed"] is True
-    assert conversions == {"write_ir": 1, "quantise": 1}
-
-
 def test_a_store_that_is_cleared_while_saving_is_filled_again(
     first: Run,
     colours: Dataset,
@@ -186,19 +165,19 @@ def test_a_store_that_is_cleared_while_saving_is_filled_again(
         write(*arguments)
 
     monkeypatch.setattr(convert, "write_with_head", clear_and_write)
-    version = save(train(colours, store, tmp_path), colours, store, tmp_path)
+    version = save(first.trained, colours, store, tmp_path)
     assert version.manifest.engines["openvino-f32"]["passed"] is True
     assert version.manifest.engines["openvino-int8"]["passed"] is True
 
 
 def test_a_version_without_int8_has_none_and_no_result_of_it(
+    first: Run,
     colours: Dataset,
     store: FeatureStore,
     tmp_path: Path,
     conversions: collections.Counter[str],
 ) -> None:
-    trained = train(colours, store, tmp_path)
-    version = save(trained, colours, store, tmp_path, int8_max_drop=None)
+    version = save(first.trained, colours, store, tmp_path, int8_max_drop=None)
     assert version.file(versions.OPENVINO_INT8_MODEL) is None
     assert "openvino-int8" not in version.manifest.engines
     assert not conversions
@@ -227,17 +206,16 @@ def test_a_base_is_converted_again_only_if_it_was_trained(
         for sample in colours.train
     )
     mistaught = dataclasses.replace(colours, train=wrong)  # the more it learns, the worse it gets
-    frozen = train(mistaught, store, tmp_path, fine_tune_epochs=2, learning_rate=0.01)
+    frozen = train(mistaught, store, tmp_path, fine_tune_epochs=1, learning_rate=0.01)
     assert [fit.best_epoch for fit in frozen.fits] == [1, 0]
-    save(frozen, colours, store, tmp_path)
+    save(frozen, colours, store, tmp_path, int8_max_drop=None)
     assert not conversions  # the weights are the old ones again
     tuned = train(colours, store, tmp_path, fine_tune_epochs=3, learning_rate=0.01)
     assert tuned.fits[1].best_epoch > 0
-    version = save(tuned, colours, store, tmp_path)
-    assert version.manifest.engines["openvino-f32"]["passed"] is True
-    assert conversions == {"write_ir": 1, "quantise": 1}
-    save(tuned, colours, store, tmp_path / "again")
-    assert conversions == {"write_ir": 1, "quantise": 1}
+    for folder in ("once", "again"):
+        version = save(tuned, colours, store, tmp_path / folder, int8_max_drop=None)
+        assert version.manifest.engines["openvino-f32"]["passed"] is True
+        assert conversions == {"write_ir": 1}
 
 
 QUANTISE = quantize.quantise
@@ -251,13 +229,10 @@ def broken_images(factor: float) -> Callable[..., Any]:
     ("quantise", "reason"),
     [
         (broken_images(1e3), "on its golden images openvino-int8 differs"),
-        (broken_images(1e6), "on its golden images openvino-int8 differs"),
-        (
-            lambda xml, pixels, target: QUANTISE(xml, [], target),
-            "NNCF cannot quantise it",  # there is nothing to calibrate on
-        ),
+        # There is nothing to calibrate on.
+        (lambda xml, pixels, target: QUANTISE(xml, [], target), "NNCF cannot quantise it"),
     ],
-    ids=["far too bright", "much brighter", "no images"],
+    ids=["far too bright", "no images"],
 )
 def test_a_broken_calibration_is_refused_with_the_reason_and_leaves_no_file(
     first: Run,
@@ -293,7 +268,7 @@ def compared(called: list[int], called_by_f32: list[int], max_drop: float) -> An
     return precision_check.compare(rows(called), rows(called_by_f32), labels, max_drop)
 
 
-def test_one_image_of_200_is_half_a_point_and_passes() -> None:
+def test_one_image_of_200_is_half_a_point_and_passes_and_one_of_a_small_set_is_too_many() -> None:
     passed = compared([1] + [0] * 199, [0] * 200, 0.005)
     assert (passed["passed"], passed["accuracy_drop"], passed["agreement"]) == (True, 0.005, 0.995)
     failed = compared([1, 1] + [0] * 198, [0] * 200, 0.005)
@@ -301,16 +276,10 @@ def test_one_image_of_200_is_half_a_point_and_passes() -> None:
     assert failed["reason"] == (
         "it loses 2 of 200 validation images, which is 1.0 points of accuracy where 0.5 are allowed"
     )
-
-
-def test_one_image_of_a_small_set_is_too_many() -> None:
     assert compared([0] * 30, [0] * 30, 0.005)["passed"] is True
     assert compared([2] + [0] * 29, [0] * 30, 0.005)["passed"] is False
-
-
-def test_a_precision_may_be_better_than_f32() -> None:
-    found = compared([0] * 10, [1] * 4 + [0] * 6, 0.0)
-    assert (found["passed"], found["accuracy_drop"], found["agreement"]) == (True, -0.4, 0.6)
+    better = compared([0] * 10, [1] * 4 + [0] * 6, 0.0)
+    assert (better["passed"], better["accuracy_drop"], better["agreement"]) == (True, -0.4, 0.6)
 
 
 class Answers(engines.Engine):

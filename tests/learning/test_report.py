@@ -12,11 +12,6 @@ import pytest
 from imagesieve.learning.export import report
 from imagesieve.model import versions
 
-pytestmark = pytest.mark.filterwarnings(
-    # Keras hands its variables to h5py in a way that NumPy 2 frowns upon.
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 class Page(html.parser.HTMLParser):
     """Collects the tags' attributes, and the text."""
@@ -60,12 +55,8 @@ def test_accuracy_classes_engines_and_settings_are_told(tiny_run: Any, source: s
     assert "9 validation images" in texts
     for word in ("SmallCNN", "48×48 pixels", "blue", "green", "openvino-f32", "epochs"):
         assert word in texts
-
-
-def test_files_that_were_left_out_are_listed_with_the_reason(tiny_run: Any, source: str) -> None:
     ((path, reason),) = tiny_run.dataset.rejects.items()
-    texts = Page(source).texts
-    assert str(path) in [text.replace("&lt;", "<") for text in texts]
+    assert str(path) in texts
     assert reason in texts
 
 

@@ -9,11 +9,6 @@ import pytest
 from imagesieve.learning import script
 from imagesieve.model import versions
 
-# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 @pytest.mark.parametrize(
     ("accuracy", "best_epoch", "force", "moves"),

@@ -8,21 +8,10 @@ from imagesieve.model.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy,
 RULES = ("neutral", "political", "porn", "terrorism")
 
 
-def decide(policy: DecisionPolicy, probability: float) -> Prediction:
-    """Return what the policy makes of `porn` with this probability, of two classes."""
-    return policy.decide({"neutral": -1.0, "porn": probability})
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.26, 1.0])
-def test_argmax_answers_the_best_class_however_unsure(probability: float) -> None:
-    probabilities = {"neutral": -1.0, "porn": probability}
-    expected = Prediction("porn", probability, probabilities, "porn")
-    assert DecisionPolicy().decide(probabilities) == expected
-
-
 @pytest.mark.parametrize(
     ("policy", "probability", "answer"),
     [
+        (DecisionPolicy(ARGMAX), 0.0, "porn"),
         (DecisionPolicy(CONFIDENT), 0.0, "neutral"),
         (DecisionPolicy(CONFIDENT), 0.7499, "neutral"),
         (DecisionPolicy(CONFIDENT), 0.75, "porn"),
@@ -33,12 +22,12 @@ def test_argmax_answers_the_best_class_however_unsure(probability: float) -> Non
         (DecisionPolicy(CONFIDENT, 1), 1.0, "porn"),
     ],
 )
-def test_confident_falls_back_below_its_confidence(
+def test_argmax_answers_the_best_class_and_confident_falls_back_below_its_confidence(
     policy: DecisionPolicy, probability: float, answer: str
 ) -> None:
-    prediction = decide(policy, probability)
-    assert (prediction.label, prediction.probability) == ("porn", probability)
-    assert prediction.decision == answer
+    probabilities = {"neutral": -1.0, "porn": probability}
+    expected = Prediction("porn", probability, probabilities, answer)
+    assert policy.decide(probabilities) == expected
 
 
 def test_a_new_model_is_confident_only_with_a_class_to_fall_back_to() -> None:

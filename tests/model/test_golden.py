@@ -48,19 +48,14 @@ class Answers(engines.Engine):
 
 
 def test_golden_images_come_back_as_they_were_written(
-    right: golden.Golden, version: versions.ModelVersion
+    right: golden.Golden, version: versions.ModelVersion, tmp_path: Path
 ) -> None:
-    assert right.pixels.shape == (3, 32, 40, 3)
-    assert right.pixels.dtype == np.uint8
-    assert right.probabilities.shape == (3, 3)
-    assert right.probabilities.dtype == np.float32
+    assert (right.pixels.shape, right.pixels.dtype) == ((3, 32, 40, 3), np.uint8)
+    assert (right.probabilities.shape, right.probabilities.dtype) == ((3, 3), np.float32)
     assert versions.GOLDEN in version.manifest.files
-
-
-def test_the_same_images_give_the_same_bytes(right: golden.Golden, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        golden.write(tmp_path / name, right)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    golden.write(tmp_path / "again", right)
+    stored = version.path / versions.GOLDEN
+    assert (tmp_path / "again").read_bytes() == stored.read_bytes()  # the same bytes each time
 
 
 def test_a_version_of_an_earlier_release_has_none(version_path: Path) -> None:
@@ -127,9 +122,7 @@ def test_no_change_of_a_byte_does_more_harm_than_being_found(
         path.write_bytes(good[:length])
         with pytest.raises(ModelDamagedError):
             golden.read(version)
-    assert (
-        num_found > len(good) / 3 / 2
-    )  # most are found; the rest stands in bytes that are not read
+    assert num_found > len(good) / 6  # most; the rest stands in bytes that are not read
 
 
 def test_the_engine_of_the_version_answers_as_it_should(
@@ -138,6 +131,8 @@ def test_the_engine_of_the_version_answers_as_it_should(
     engine = engines.open_engine(version)
     assert golden.difference(engine, right) < 1e-3
     assert golden.mismatch(engine, right) is None
+    wrong = golden.Golden(right.pixels, right.probabilities * np.nan)
+    assert "nan" in (golden.mismatch(engine, wrong) or "")
 
 
 @pytest.mark.parametrize(
@@ -158,11 +153,3 @@ def test_each_precision_has_its_tolerance(
         f"on its golden images {name} differs by up to {tolerance * 1.02:.3f} of a probability "
         f"from Keras, where {tolerance:g} is allowed"
     )
-
-
-def test_answers_that_are_not_numbers_never_agree(right: golden.Golden) -> None:
-    answers = right.probabilities.copy()
-    answers[1] = np.nan
-    found = golden.mismatch(Answers("openvino-int8", answers), right)
-    assert found is not None
-    assert "nan" in found

@@ -23,6 +23,7 @@ def test_no_more_is_computed_than_what_is_ahead_of_the_caller() -> None:
     time.sleep(0.05)
     assert max(started) == 7
     results.close()
+    assert not [x for x in threading.enumerate() if "ThreadPool" in x.name]
 
 
 def test_an_error_comes_at_its_place_and_what_follows_is_not_begun() -> None:
@@ -49,11 +50,3 @@ def test_an_error_of_the_items_comes_through() -> None:
 
     with pytest.raises(BrokenPipeError):
         list(map_ahead(str, items(), threads=2, ahead=4))
-
-
-def test_no_thread_outlives_a_caller_who_stops_early() -> None:
-    before = set(threading.enumerate())
-    results = map_ahead(str, range(100), threads=3, ahead=5)
-    next(results)
-    results.close()
-    assert set(threading.enumerate()) <= before

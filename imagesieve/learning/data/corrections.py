@@ -34,7 +34,7 @@ def take_in(
     """Return a dataset with corrected images added to those to train on, less what they contradict.
 
     Each file that is left out, of the corrections or of `train`, is in `Dataset.rejects` of the
-    result with the reason; all stay where they are.
+    result with the reason.
 
     Args:
         weight: how many times each counts on which the model was wrong; where people only said that

@@ -85,11 +85,7 @@ class Dataset:
 
 
 def read_dataset(folder: Path, *, quiet: bool = True) -> Dataset:
-    """Read a data folder and check every image in it, with progress unless `quiet`.
-
-    Raises:
-        DataError: there is nothing to train on; the sentence says what is missing.
-    """
+    """Read a data folder and check every image in it, or raise a DataError: what is missing."""
     files = {TRAIN: _train_files(folder / TRAIN)}
     classes = tuple(files[TRAIN])
     for split in (VALIDATION, TEST):
@@ -129,11 +125,9 @@ def read_dataset(folder: Path, *, quiet: bool = True) -> Dataset:
 def check_files(
     files: Sequence[tuple[Path, int]], what: str, *, quiet: bool = True
 ) -> tuple[list[Sample], dict[Path, str]]:
-    """Decode every file once, small; return the readable ones, and why others are unusable.
+    """Decode files (paths and class indices) small; return samples, and why others are unusable.
 
-    Args:
-        files: paths and class indices.
-        what: this is for, as the progress calls it that is shown unless `quiet`.
+    Progress is shown as `what`, unless `quiet`.
     """
 
     rejects = {}
@@ -195,11 +189,8 @@ def _check_counts(
 
 
 def _grouped(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples with their `group`, the least SHA-256 in it.
-
-    An image belongs to the group of every near-duplicate of its class. Between classes there are no
-    groups: two pages of text may look alike to the fingerprint.
-    """
+    """Return the samples with their `group`, the least SHA-256 among near-duplicates of a class."""
+    # Between classes there are no groups: two pages of text may look alike to the fingerprint.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

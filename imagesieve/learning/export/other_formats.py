@@ -4,13 +4,12 @@ All take (batch, height, width, 3) float32 pixels from 0 to 255, RGB, and give p
 scaling is inside.
 """
 
-import dataclasses
 import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,40 +46,31 @@ def _read_litert(path: Path, images: np.ndarray) -> np.ndarray:
     return np.asarray(interpreter.get_tensor(given["index"]))
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """One way to export."""
 
     path: str  # of the file or folder, inside the folder of the exports
     keras_name: str  # what `keras.Model.export` calls it
-    packages: tuple[str, ...]  # that it needs besides TensorFlow
     read: Callable[[Path, np.ndarray], np.ndarray]  # its answers to uint8 images
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format("model.onnx", "onnx", ("tf2onnx", "onnx"), _read_onnx),
-    "saved_model": Format("saved_model", "tf_saved_model", (), _read_saved_model),
-    "litert": Format("model.tflite", "litert", (), _read_litert),
+    "onnx": Format("model.onnx", "onnx", _read_onnx),
+    "saved_model": Format("saved_model", "tf_saved_model", _read_saved_model),
+    "litert": Format("model.tflite", "litert", _read_litert),
 }
 
 
 def check(formats: Sequence[str]) -> None:
     """Raise a UsageError, which says what to install, when a format cannot be written here."""
-    for name in formats:
-        packages = FORMATS[name].packages
-        if not all(map(importlib.util.find_spec, packages)):
-            raise UsageError(
-                f"The export to {name} needs {' and '.join(packages)}: run "
-                f"`pip install {' '.join(packages)}`."
-            )
+    if "onnx" in formats and not all(map(importlib.util.find_spec, ("tf2onnx", "onnx"))):
+        raise UsageError("The export to onnx needs more: run `pip install tf2onnx onnx`.")
 
 
 def export(model: Any, folder: Path, name: str, images: np.ndarray) -> dict[str, Any]:
-    """Write a Keras model in another format; return how its answers compare, as JSON values.
+    """Write a Keras classifier into `folder`; return how its answers compare, as JSON values.
 
     Args:
-        model: a Keras classifier that takes pixels from 0 to 255.
-        folder: gets the file or folder of the format; made if need be.
         name: one of `FORMATS`.
         images: (batch, height, width, 3) uint8, to compare on.
 

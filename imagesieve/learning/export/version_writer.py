@@ -118,11 +118,8 @@ def save_version(
 def _golden_images(
     model: Any, samples: Sequence[Sample], probabilities: np.ndarray
 ) -> golden.Golden:
-    """Return images to check every engine with, and Keras's answers; see `imagesieve.model.golden`.
-
-    `probabilities` are those of the training, to choose by. They may come from features in half
-    precision, so the model is asked itself.
-    """
+    """Return images to check every engine with, chosen by the training's `probabilities`."""
+    # Those may come from features in half precision, so the model is asked itself.
     chosen = [samples[number] for number in choose_golden(probabilities)]
     pixels = np.stack(precision_check.decode_samples(chosen, model.input_shape[1:3]))
     # Called as it is: a compiled function would take longer to make than it saves. Two at a time,

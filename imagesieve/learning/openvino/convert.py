@@ -16,10 +16,7 @@ def write_ir(model: Any, xml: Path) -> None:
 
     By way of a SavedModel: what Keras calls its OpenVINO export goes through a converter that, in
     OpenVINO 2026.4, fails on Python 3.13 (it deletes a name that `exec` no longer leaves behind).
-
-    Args:
-        model: any Keras model; the IR's outputs are in the order of its `outputs`.
-        xml: the file to write; its `.bin` comes beside it. The folder is made.
+    The IR's outputs are in the order of the model's; its folder is made.
 
     Raises:
         EngineError: OpenVINO is not installed, or does not know one of the model's operations.
@@ -43,11 +40,7 @@ def write_ir(model: Any, xml: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Return an OpenVINO model, which stays whole when its files are removed.
-
-    Raises:
-        EngineError: OpenVINO is not installed, or cannot read it.
-    """
+    """Return an OpenVINO model, which outlives its files, or raise an EngineError."""
     openvino = engines.import_openvino()
     try:
         return openvino.Core().read_model(path)
