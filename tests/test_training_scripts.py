@@ -228,7 +228,7 @@ def write_foreign_weights(folder: Path) -> None:
 # Script and arguments; exit code; message; what is done to the folder before.
 BAD_INPUTS: dict[str, tuple[str, int, str, Callable[[Path], object]]] = {
     "no data folder": (
-        *("train", 1, "no data folder data"),
+        *("train", 1, "no folder data/train: put images"),
         lambda folder: shutil.rmtree(folder / "data"),
     ),
     "one class": ("train", 1, "only the class 'blue'", keep_one_class),
@@ -285,7 +285,7 @@ def test_bad_input_is_an_error_with_an_exit_code_and_changes_no_model(
 def test_an_error_is_the_one_line_that_closes_standard_error(tmp_path: Path) -> None:
     result = run(tmp_path, "--quiet")
     assert (result.returncode, result.stdout) == (1, "")
-    assert re.fullmatch("error: There is no data folder data: .*\n", result.stderr)
+    assert re.fullmatch("error: There is no folder data/train: .*\n", result.stderr)
 
 
 @in_this_process

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagesieve import console
-from imagesieve.errors import DataError, ModelError, UsageError
+from imagesieve.errors import ModelError, UsageError
 from imagesieve.files import scratch_folder
 from imagesieve.learning import options as training_options
 from imagesieve.learning.data import audit, corrections
@@ -84,46 +84,25 @@ def plan_training(options: argparse.Namespace) -> Plan:
     if backbone.pretrained and options.weights != "imagenet":  # a download can wait
         weights.find_weights(backbone, options.weights)
     versions.new_version_path(options.model_dir, options.name)  # refuses an impossible name
-    return Plan(
-        options,
-        backbone,
-        (side, side) if side else backbone.image_size,
-        decisions.from_options(options),
-        options.model_dir,
-        options.name,
-    )
+    size = (side, side) if side else backbone.image_size
+    policy = decisions.from_options(options)
+    return Plan(options, backbone, size, policy, options.model_dir, options.name)
 
 
 def plan_retraining(options: argparse.Namespace, old: versions.ModelVersion) -> Plan:
     """Return the plan to train a version further."""
-    return Plan(
-        options,
-        backbones.find(old.manifest.backbone),
-        old.manifest.image_size,
-        old.manifest.policy,
-        old.path.parent,
-        old.name.rsplit("-", 2)[0],
-        old,
-    )
+    backbone, name = backbones.find(old.manifest.backbone), old.name.rsplit("-", 2)[0]
+    size, policy = old.manifest.image_size, old.manifest.policy
+    return Plan(options, backbone, size, policy, old.path.parent, name, old)
 
 
 def read_data(options: argparse.Namespace) -> Dataset:
     """Check every image, corrected ones too, and say what was found, or raise a DataError."""
     feedback = training_options.feedback_folder(options)
-    if not options.data.is_dir():
-        raise DataError(
-            f"There is no data folder {options.data}: put images into {options.data}/train/"
-            "<class>/, or name another folder with --data."
-        )
     dataset = read_dataset(options.data, quiet=_is_quiet(options))
     if feedback:
-        dataset = corrections.take_in(
-            dataset,
-            feedback,
-            weight=options.feedback_weight,
-            max_share=options.feedback_max_share,
-            quiet=_is_quiet(options),
-        )
+        how = {"weight": options.feedback_weight, "max_share": options.feedback_max_share}
+        dataset = corrections.take_in(dataset, feedback, **how, quiet=_is_quiet(options))
     counts = map(dataset.counts, (dataset.train, dataset.validation, dataset.test))
     rows = list(zip(dataset.classes, *counts, strict=True))
     _log.info("%s", console.table(["class", "train", "validation", "test"], rows))
@@ -227,17 +206,16 @@ def promote_if_not_worse(
     is_welcome = has_learned and is_not_worse(after, before, with_corrections=num_corrections > 0)
     if is_welcome or force:
         versions.promote(version)
-        if not is_welcome:
-            _log.warning("%s is no better, and in use because of --force-promote.", version.name)
+    if is_welcome:
         return True
-    _log.warning(
-        "No better: %s stays in use; the new version stays for a look (--force-promote uses it).",
-        old.name,
-    )
+    if force:
+        _log.warning("%s is no better, and in use because of --force-promote.", version.name)
+        return True
+    kept = "the new version stays for a look (--force-promote uses it)"
+    _log.warning("No better: %s stays in use; %s.", old.name, kept)
     if num_corrections:
-        _log.warning(
-            "note: Whether corrections help shows only if validation holds images like them."
-        )
+        advice = "Whether corrections help shows only if validation holds images like them."
+        _log.warning("note: %s", advice)
     return False
 
 

@@ -39,13 +39,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def run(self, images: np.ndarray) -> npt.NDArray[np.float32]:
-        """Return the first output for images; of a classifier (batch, classes).
+        """Return the first output for images, or raise an EngineError.
 
-        Args:
-            images: (batch, height, width, 3) uint8, RGB, 0 to 255.
-
-        Raises:
-            EngineError: the run failed.
+        Images are (batch, height, width, 3) uint8, RGB, 0 to 255; a classifier's output is
+        (batch, classes).
         """
 
 
@@ -134,11 +131,7 @@ class KerasEngine(Engine):
 
 
 def load_keras_model(path: Path) -> Any:
-    """Return the Keras model in a `.keras` file; no code that the file may carry is run.
-
-    Raises:
-        EngineError: Keras is not installed, or cannot read the file.
-    """
+    """Return the Keras model in a file, none of whose code is run, or raise an EngineError."""
     try:
         import keras
     except ImportError as error:

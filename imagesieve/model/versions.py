@@ -81,7 +81,7 @@ class _Required(msgspec.Struct):
 
 
 class _Pointer(msgspec.Struct):
-    version: str
+    version: Annotated[str, msgspec.Meta(pattern=r"^[^/.][^/]*\Z")]  # a folder that is not hidden
     digest: str | None = None  # of the manifest; the pointers of early releases have none
 
 
@@ -186,18 +186,12 @@ def promote(version: ModelVersion) -> None:
 def _read_pointer(model_dir: Path) -> _Pointer | None:
     path = model_dir / CURRENT
     try:
-        pointer = msgspec.json.decode(path.read_bytes(), type=_Pointer)
+        return msgspec.json.decode(path.read_bytes(), type=_Pointer)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         advice = _choose(model_dir)
         raise ModelDamagedError(f"{path} is unreadable ({error}): {advice}") from error
-    name = pointer.version
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ModelDamagedError(
-            f"{path} names {name!r}, which cannot be a version's folder: {_choose(model_dir)}"
-        )
-    return pointer
 
 
 def _is_taken(path: Path) -> bool:

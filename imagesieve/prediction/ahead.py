@@ -14,15 +14,9 @@ def map_ahead(
 ) -> Generator[Result, None, None]:
     """Yield `function(item)` for each item, in order, computed by a pool of threads.
 
-    Args:
-        function: called from several threads at once.
-        items: read one at a time as results are taken, so they may be endless.
-        threads: how many.
-        ahead: how many results at most are computed before they are taken, which bounds memory.
-
-    Raises:
-        Exception: what `function` raised, at its place in the order, or what `items` raised. The
-            pool is closed then, as it is when the caller stops early.
+    Items are read as results are taken, at most `ahead` of them, so they may be endless. What
+    `function` or `items` raise comes at its place in the order; the pool is closed then, as it is
+    when the caller stops early.
     """
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()

@@ -32,8 +32,7 @@ def predict(
     Raises:
         UsageError: `--csv` or `--sort-into` cannot work.
         DataError: there was no image at all.
-        EngineError: the engine failed.
-        OutputError: a file cannot be written.
+        EngineError, OutputError: the engine failed, or a file cannot be written.
     """
     counts = Counts()
     with contextlib.ExitStack() as stack:
@@ -154,10 +153,8 @@ def _rows_into(path: Path, file: TextIO, classes: Sequence[str]) -> Sink:
 def sorter(folder: Path, inputs: Iterable[str], decisions: Iterable[str]) -> Sink:
     """Return a function that copies each image into `<folder>/<decision>/`.
 
-    The originals stay where they are; another image of the same name is never overwritten.
-
-    Raises:
-        UsageError: `folder` lies in an input folder, or a decision cannot name a folder.
+    No other image of the same name is overwritten. Raises a UsageError when `folder` lies in an
+    input folder, or a decision cannot name a folder.
     """
     for argument in inputs:
         is_folder = argument != STANDARD_INPUT and Path(argument).is_dir()

@@ -370,6 +370,8 @@ def test_threads_give_the_answers_of_one_thread(version: versions.ModelVersion) 
     with concurrent.futures.ThreadPoolExecutor(4 * opened.num_streams) as pool:
         together = list(pool.map(lambda image: opened.run(image[np.newaxis]), images))
     np.testing.assert_array_equal(together, alone)
+    backwards = opened.run(np.asfortranarray(images)[::-1])  # in one batch, of another layout
+    np.testing.assert_allclose(backwards, np.concatenate(alone)[::-1], atol=1e-6)
 
 
 def test_threads_may_bring_the_first_images_together(version_path: Path) -> None:
@@ -390,31 +392,15 @@ def test_threads_may_bring_the_first_images_together(version_path: Path) -> None
     assert child(code, version_path) == "answered"
 
 
-def test_batches_of_any_size_and_layout_are_taken(version: versions.ModelVersion) -> None:
-    opened = engines.open_engine(version)
-    whole = opened.run(batch(5))
-    for image, answer in zip(batch(5), whole, strict=True):
-        np.testing.assert_allclose(opened.run(image[np.newaxis])[0], answer, atol=1e-6)
-    backwards = np.asfortranarray(batch(5))[::-1]
-    np.testing.assert_allclose(opened.run(backwards), whole[::-1], atol=1e-6)
-
-
 IMPORTS: dict[str, tuple[str, str]] = {
     "running a version imports no framework": (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from imagesieve.model import engines, versions\n"
         "engine = engines.open_engine(versions.load(Path(sys.argv[1])))\n"
         "engine.run(np.zeros((1, 32, 40, 3), np.uint8))\n"
-        "print(sorted({'tensorflow', 'keras', 'torch', 'jax', 'nncf'} & set(sys.modules)))",
-        "[]",
-    ),
-    "OpenVINO's telemetry cannot be imported": (
-        "from imagesieve.model import engines; engines.import_openvino()\n"
-        "import sys\n"
-        "try: import openvino_telemetry\n"
-        "except ImportError: print('blocked')\n"
-        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])",
-        "blocked\n[]",
+        "frameworks = {'tensorflow', 'keras', 'torch', 'jax', 'nncf', 'openvino_telemetry.main'}\n"
+        "print(sorted(frameworks & set(sys.modules)), sys.modules['openvino_telemetry'])",
+        "[] None",
     ),
     "a missing OpenVINO says what to install": (
         "import sys; sys.modules['openvino'] = None\n"

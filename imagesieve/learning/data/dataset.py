@@ -162,8 +162,8 @@ def changed_since(error: ImageError) -> DataError:
 def _train_files(train: Path) -> dict[str, list[Path]]:
     if not train.is_dir():
         raise DataError(
-            f"There is no folder {train}: put images into {train}/<class>/, one folder for each "
-            "class (bing_downloader.py can fill them)."
+            f"There is no folder {train}: put images into {train}/<class>/ (bing_downloader.py can "
+            "fill it), or name another data folder with --data."
         )
     files = class_files(train)
     for path in sorted(train.iterdir()):

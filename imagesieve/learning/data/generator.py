@@ -90,18 +90,13 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
             DataError: there are no images in class folders.
             UsageError: an option that this generator does not have.
         """
-        unsupported = {
-            "color_mode": color_mode != "rgb",
-            "save_to_dir": save_to_dir is not None,
-            "interpolation": interpolation != "bilinear",
-            "keep_aspect_ratio": keep_aspect_ratio,
-        }
-        for name, is_used in unsupported.items():
-            if is_used:
-                raise UsageError(
-                    f"flow_from_directory does not support this value of {name}: images are RGB, "
-                    "stretched with an antialiased bilinear filter, as in prediction."
-                )
+        fixed = (color_mode, save_to_dir, interpolation, keep_aspect_ratio)
+        if fixed != ("rgb", None, "bilinear", False):
+            raise UsageError(
+                "flow_from_directory takes color_mode 'rgb', save_to_dir None, interpolation "
+                "'bilinear' and keep_aspect_ratio False alone: images are RGB, stretched with an "
+                "antialiased bilinear filter, as in prediction."
+            )
         if not Path(directory).is_dir():
             raise DataError(f"There is no folder {directory}.")
         files = class_files(Path(directory))
@@ -128,10 +123,10 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         random state is read or changed. None draws afresh.
         """
         random = np.random.default_rng(seed)
-        height, width = img_shape[0], img_shape[1]
-        zoom_low, zoom_high = self.zoom_range
-        zx, zy = random.uniform(zoom_low, zoom_high, 2)
-        parameters: dict[str, float | bool | None] = {
+        height, width = img_shape[:2]
+        zx, zy = random.uniform(self.zoom_range[0], self.zoom_range[1], 2)
+        channel_shift, brightness = self.channel_shift_range, self.brightness_range
+        return {
             "theta": random.uniform(-self.rotation_range, self.rotation_range),
             # Keras 3.15 has these two the wrong way round: its height shift moves to the side.
             "tx": _shift(random, self.width_shift_range, width),
@@ -141,15 +136,11 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
             "zy": zy,
             "flip_horizontal": bool(random.random() < 0.5) and self.horizontal_flip,
             "flip_vertical": bool(random.random() < 0.5) and self.vertical_flip,
-            "channel_shift_intensity": None,
-            "brightness": None,
+            "channel_shift_intensity": random.uniform(-channel_shift, channel_shift)
+            if channel_shift
+            else None,
+            "brightness": random.uniform(*brightness) if brightness is not None else None,
         }
-        if self.channel_shift_range != 0:
-            limit = self.channel_shift_range
-            parameters["channel_shift_intensity"] = random.uniform(-limit, limit)
-        if self.brightness_range is not None:
-            parameters["brightness"] = random.uniform(*self.brightness_range)
-        return parameters
 
     def apply_transform(self, x: np.ndarray, transform_parameters: Mapping[str, Any]) -> np.ndarray:
         """Return a transformed (height, width, channels) image, in its own type.

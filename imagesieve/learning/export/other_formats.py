@@ -21,10 +21,6 @@ from imagesieve.model import engines
 MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and an export
 
 
-def _read_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    return engines.OpenVINOEngine(path).run(images)
-
-
 def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
@@ -55,7 +51,7 @@ class Format(NamedTuple):
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format("model.onnx", "onnx", _read_onnx),
+    "onnx": Format("model.onnx", "onnx", lambda path, x: engines.OpenVINOEngine(path).run(x)),
     "saved_model": Format("saved_model", "tf_saved_model", _read_saved_model),
     "litert": Format("model.tflite", "litert", _read_litert),
 }

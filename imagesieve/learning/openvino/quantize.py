@@ -23,17 +23,15 @@ from imagesieve.model import engines
 NUM_CALIBRATION_IMAGES = 100
 
 
-def calibration_samples(
-    samples: Sequence[Sample], count: int = NUM_CALIBRATION_IMAGES
-) -> list[Sample]:
-    """Return up to `count` training samples evenly over the classes, chosen by content alone."""
+def calibration_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Return training samples evenly over the classes, chosen by content alone."""
     ranks: collections.Counter[int] = collections.Counter()
     ranked = []
     for sample in sorted(samples, key=lambda sample: sample.sha256):
         ranked.append((ranks[sample.class_index], sample))
         ranks[sample.class_index] += 1
     ranked.sort(key=lambda entry: entry[0])  # the first of each class, then the second of each
-    return [sample for _, sample in ranked[:count]]
+    return [sample for _, sample in ranked[:NUM_CALIBRATION_IMAGES]]
 
 
 def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
