@@ -386,23 +386,12 @@ def test_fit_and_threads_see_the_batches_of_a_plain_loop(few: Path) -> None:
     assert found == expected[start : start + 18]
 
 
-def test_a_batch_that_was_looked_at_ahead_is_dropped_when_the_epoch_is_set(few: Path) -> None:
-    expected = flow(few)
-    expected.epoch = 7
-    images = flow(few)
-    batches = iter(images)
-    next(batches)
-    images.epoch = 7
-    np.testing.assert_array_equal(next(batches)[0], expected[1][0])
-
-
 def threads_left() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
 
 def test_no_thread_outlives_an_abandoned_loop(few: Path) -> None:
     images = flow(few)
-    images.threads = 3
     batches = iter(images)
     next(batches)
     assert threads_left()

@@ -206,8 +206,7 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self._class_mode = class_mode
         self._augment = augment
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
-        self.epoch = 0  # which epoch's chance is in force; `fit` advances it, and so may you
-        self.threads = cpu_count()  # of a plain loop; `fit` and `[index]` use that of the caller
+        self.epoch = 0  # whose order and chance are in force; `fit` advances it
         self.checked = tuple(samples)
         self.samples = self.n = len(self.checked)
         self.batch_size = batch_size
@@ -243,7 +242,14 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         with the epoch, or when the loop is left.
         """
         while True:
-            yield from self._one_epoch()
+            epoch = self.epoch
+            tasks = self._tasks(epoch, 0, len(self))
+            ahead = map_ahead(self._fill, tasks, threads=cpu_count(), ahead=self.batch_size)
+            with contextlib.closing(ahead) as filled:
+                for index in range(len(self)):
+                    order = self._chosen(epoch, index)
+                    batch, *_ = itertools.islice(filled, len(order))
+                    yield self._finished(batch, order)
             self.on_epoch_end()
 
     def on_epoch_end(self) -> None:
@@ -280,19 +286,6 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         seed = (self._seed, view, int(sample.sha256[:16], 16))
         parameters = self._generator.get_random_transform(self.image_shape, seed)
         return self._generator.apply_transform(pixels, parameters)
-
-    def _one_epoch(self) -> Iterator[Any]:
-        index = 0
-        while index < len(self):  # again from here if you have set another epoch meanwhile
-            epoch = self.epoch
-            tasks = self._tasks(epoch, index, len(self))
-            ahead = map_ahead(self._fill, tasks, threads=self.threads, ahead=self.batch_size)
-            with contextlib.closing(ahead) as filled:
-                while index < len(self) and self.epoch == epoch:
-                    order = self._chosen(epoch, index)
-                    index += 1
-                    batch, *_ = itertools.islice(filled, len(order))
-                    yield self._finished(batch, order)
 
     def _tasks(self, epoch: int, start: int, stop: int) -> Iterator[_Task]:
         view = epoch + 1 if self._augment else 0
