@@ -58,18 +58,18 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
     Returns:
         code (`00` or `98`), message, class name and probability; `""` and 0.0 after a failure.
     """
-    from imagesieve.serving.forms import decode_base64
+    from imagesieve.serving.requests import decode_base64
     from imagesieve.serving.routes import legacy
 
     if not text:
-        return legacy.FAILURE, legacy.MISSING_MESSAGE, "", 0.0
+        return legacy.FAILURE, legacy.MISSING_TEXT, "", 0.0
     try:
         predictor = _predictor()
         prediction = predictor.predict(predictor.decode(decode_base64(text)))
     except ClassifierError as error:
-        return legacy.FAILURE, legacy.failure_message(str(error)), "", 0.0
+        return legacy.FAILURE, legacy.FAILURE_TEXT.format(error), "", 0.0
     label = legacy.label_of(prediction, predictor.policy)
-    return legacy.SUCCESS, legacy.success_message(label), label, prediction.probability
+    return legacy.SUCCESS, legacy.SUCCESS_TEXT.format(label), label, prediction.probability
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -23,6 +23,10 @@ from imagesieve.serving.app import (
 from imagesieve.serving.requests import MULTIPART, URLENCODED, ImageRequest, read_legacy_image
 
 PATH = "/image/detection"
+# Codes and texts, which `predictWithMyModel.py` gives importing programs too.
+SUCCESS, FAILURE = "00", "98"
+SUCCESS_TEXT, FAILURE_TEXT = "图片检测成功，类别是：{}", "图片检测失败，原因是：{}"
+MISSING_TEXT = "缺少必要传入参数"
 
 _ANSWER = {
     "oneOf": [
@@ -60,14 +64,13 @@ def detect() -> flask.Response:
         predictor = service.models.get()
         image = read_legacy_image(flask.request)
         if image is None:
-            return response_of(_encode("98", "缺少必要传入参数"))
+            return response_of(_encode(FAILURE, MISSING_TEXT))
         result = service.pipeline.predict(predictor, ImageRequest(image), service.deadline())
     prediction = result.prediction
     flask.g.label = prediction.label
-    label = _label_of(prediction, result.policy)
-    message = f"图片检测成功，类别是：{label}"
-    probability = str(prediction.probability)
-    return response_of(_encode("00", message, predictedClass=label, probability=probability))
+    label = label_of(prediction, result.policy)
+    more = {"predictedClass": label, "probability": str(prediction.probability)}
+    return response_of(_encode(SUCCESS, SUCCESS_TEXT.format(label), **more))
 
 
 @blueprint.get("/helloWorld")
@@ -88,14 +91,14 @@ def fail(error: Exception) -> flask.Response:
 
 def failure(reason: str) -> str:
     """Return the answer when an image could not be classified, as JSON text."""
-    return _encode("98", f"图片检测失败，原因是：{reason}")
+    return _encode(FAILURE, FAILURE_TEXT.format(reason))
 
 
 def _encode(code: str, message: str, **more: str) -> str:
     return json.dumps({"code": code, "message": message, **more})  # in ASCII, as it was
 
 
-def _label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
+def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Return the decision; where a class is `neutral`, it is that class below the confidence.
 
     The first generation had no policies: below 0.75 it meant to answer `neutral`, always.
