@@ -126,10 +126,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def remove_stale_partials(parent: Path) -> None:
-    """Remove `.partial-*` folders in `parent` whose writer is dead.
-
-    A living writer holds a lock on a file inside, which ends with its process.
-    """
+    """Remove `.partial-*` folders in `parent` whose writer, who locks a file inside, is dead."""
     for partial in parent.glob(f"{PARTIAL_PREFIX}*"):
         # An OSError: not such a folder, its writer lives, it is another user's, or just removed.
         with contextlib.suppress(OSError), locked(partial / _LOCK_NAME, wait=False, create=False):

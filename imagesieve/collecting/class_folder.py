@@ -51,7 +51,6 @@ class Candidate:
         return f"{self.sha256[:16]}{images.EXTENSIONS[self.format]}"
 
     def journal_fields(self) -> Entry:
-        """Return what the journal says of the image."""
         return {
             "bytes": len(self.data),
             "sha256": self.sha256,
@@ -90,13 +89,10 @@ class Refusal:
 def validate(
     data: bytes, limits: Limits, max_side: int | None = None, file_format: str = KEEP
 ) -> Candidate:
-    """Decode a downloaded image and return what shall be written.
+    """Decode a downloaded image and return what shall be written; ImageError if it is unusable.
 
     An image with a side over `max_side` pixels is scaled down to it; the file format `jpg` writes
     every image as an RGB JPEG.
-
-    Raises:
-        ImageError: it is not usable, or would not be after scaling.
     """
     decoded = images.decode(data, limits, image_size=fingerprints.CHECK_SIZE)
     fingerprint = fingerprints.fingerprint(decoded.pixels)
@@ -320,13 +316,10 @@ def _good(scanned: Mapping[Path, StoredImage | ImageError]) -> list[StoredImage]
 def scan(
     folder: Path, limits: Limits, *, trusting: bool = False
 ) -> dict[Path, StoredImage | ImageError]:
-    """Read every file of a folder, except hidden ones and subfolders.
+    """Return each file of a folder, in order of names, with its image or what is wrong with it.
 
-    A file that is still what the journal says is not decoded again: its SHA-256 decides, or if
-    `trusting` already its size in bytes. The folder may be missing.
-
-    Returns:
-        path -> the good image, or what is wrong with the file; in order of their names.
+    Hidden files and subfolders are left out. A file that is still what the journal says is not
+    decoded again: its SHA-256 decides, or if `trusting` already its size in bytes.
     """
     paths = [
         path

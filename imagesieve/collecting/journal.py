@@ -145,11 +145,7 @@ def _remove_traces(path: Path, *, was_new: bool) -> None:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the lines of a journal in order; those that a crash left unfinished are passed over.
-
-    Raises:
-        DataError: it is there, but cannot be read.
-    """
+    """Yield the lines of a journal in order; those that a crash left unfinished are passed over."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -204,32 +200,24 @@ def _is_complete(entry: Entry) -> bool:
     )
 
 
+@dataclasses.dataclass(eq=False)
 class History:
-    """What has been tried for a target, by all runs. Any thread may call any method."""
+    """What has been tried for a target, by all runs. Any thread may call any method.
 
-    def __init__(
-        self,
-        target: Target,
-        settings: CollectSettings,
-        journals: Mapping[Path, Journal],
-        has: Callable[[str], bool],
-        has_anywhere: Callable[[str], bool],
-    ) -> None:
-        """Read what earlier runs, and the first generation, have tried.
+    Raises:
+        UsageError: the first generation's history is there, but cannot be read safely.
+    """
 
-        `has` and `has_anywhere` are those of `ClassFolder`.
+    target: Target
+    settings: CollectSettings
+    journals: Mapping[Path, Journal]  # open, by folder of the target
+    has: Callable[[str], bool]  # these two are those of `ClassFolder`
+    has_anywhere: Callable[[str], bool]
 
-        Raises:
-            UsageError: the first generation's history is there, but cannot be read safely.
-        """
-        self._target = target
-        self._settings = settings
-        self._journals = journals
-        self._has = has
-        self._has_anywhere = has_anywhere
-        self._filters = {query.text: _set_options(query.options) for query in target.queries}
+    def __post_init__(self) -> None:
+        self._filters = {query.text: _set_options(query.options) for query in self.target.queries}
         self._entries: dict[str, Entry] = {}
-        for journal in journals.values():
+        for journal in self.journals.values():
             for entry in read_entries(journal.path):
                 self._entries.pop(entry["url"], None)  # the last line decides on the order, too
                 self._entries[entry["url"]] = entry
@@ -249,29 +237,28 @@ class History:
         if status == KEPT:
             return self._is_kept(entry) or entry.get("path") in self._replaced
         if status == DUPLICATE:
-            return self._has_anywhere(str(entry.get("same_as")))
-        if self._settings.retries_failed or reason in _PASSING:
+            return self.has_anywhere(str(entry.get("same_as")))
+        if self.settings.retries_failed or reason in _PASSING:
             return False
         if reason == TOO_SMALL:
-            return int(entry.get("min_side") or 0) <= self._settings.min_side
+            return int(entry.get("min_side") or 0) <= self.settings.min_side
         if reason == "private address":
-            return not self._settings.fetch.allow_private_hosts
-        return reason != "robots.txt" or self._settings.follows_robots
+            return not self.settings.fetch.allow_private_hosts
+        return reason != "robots.txt" or self.settings.follows_robots
 
     def has_md5(self, md5: str) -> bool:
-        """Return whether an image of which Bing gave this digest is there."""
         return md5 in self._md5s
 
     def to_be_retried(self) -> list[SearchResult]:
         """Return the URLs that failed in earlier runs, if they are to be tried again."""
-        return failed_results(self._entries.values()) if self._settings.retries_failed else []
+        return failed_results(self._entries.values()) if self.settings.retries_failed else []
 
     def add(
         self, result: SearchResult, status: str, *, folder: Path | None = None, **fields: Any
     ) -> None:
         """Write what became of a URL, to the journal of the folder for training or of another."""
-        folder = folder or self._target.train.folder
-        self._journals[folder].add(
+        folder = folder or self.target.train.folder
+        self.journals[folder].add(
             {
                 "url": result.url,
                 "page_url": result.page_url,
@@ -282,10 +269,10 @@ class History:
                 "filters": self._filters.get(result.query) or "",
                 "rank": result.rank or None,
                 "bing_md5": result.md5,
-                "robots": "" if self._settings.follows_robots else "ignored",
+                "robots": "" if self.settings.follows_robots else "ignored",
                 "version": imagesieve.__version__,
                 "status": status,
-                "min_side": self._settings.min_side if fields.get("reason") == TOO_SMALL else "",
+                "min_side": self.settings.min_side if fields.get("reason") == TOO_SMALL else "",
                 **fields,
             }
         )
@@ -293,10 +280,10 @@ class History:
             self._md5s.add(result.md5)
 
     def _is_kept(self, entry: Entry) -> bool:
-        return entry.get("status") == KEPT and self._has(str(entry.get("sha256")))
+        return entry.get("status") == KEPT and self.has(str(entry.get("sha256")))
 
     def _import_original_history(self) -> None:
-        folder = self._target.train.folder
+        folder = self.target.train.folder
         for path in (folder / HISTORY_NAME, folder.parent / HISTORY_NAME):
             if not path.is_file():
                 continue
@@ -305,7 +292,7 @@ class History:
             new = [url for url in read_urls(path) if url not in self._entries]
             for url in new:
                 entry = {"url": url, "status": TRIED, "reason": HISTORY_NAME}
-                self._journals[folder].add(entry)
+                self.journals[folder].add(entry)
                 self._entries[url] = entry
             if new:
                 _log.info("%d URLs imported from %s", len(new), path)

@@ -88,10 +88,7 @@ class HostThrottle(Generic[Job]):
             return None
 
     def leave(self, url: str, *, answered: bool | None) -> None:
-        """Release the host of a URL that `take` returned.
-
-        `answered`: at all, be it with an error; None if there was no request.
-        """
+        """Release the host of a URL that `take` returned; None: there was no request to answer."""
         with self._jobs_changed:
             host = self._host(url)
             if answered is not None:

@@ -76,10 +76,6 @@ def collect_all(
     """Fill one target after another; a search that fails does not stop the next target.
 
     A caller who may be interrupted passes an empty list of `outcomes`: it is filled at the start.
-
-    Raises:
-        OutputError: an image or the journal could not be written.
-        BusyError: another process fills one of the folders.
     """
     outcomes = [] if outcomes is None else outcomes
     end = None if settings.seconds is None else time.monotonic() + settings.seconds
@@ -143,7 +139,7 @@ def _collect(
         if not folder.num_missing:
             return
         history = journal.History(target, settings, journals, folder.has, folder.has_anywhere)
-        workers = Workers(outcome, folder, history, robots, settings, when_over=search.cut)
+        workers = Workers(outcome, folder, history, robots, settings, search.cut)
 
         def status() -> tuple[int, str]:
             return outcome.num_images, outcome.progress(time.monotonic() - start)
@@ -202,31 +198,25 @@ class _Job:
     counts_until: float = math.inf  # by `time.monotonic`; then it is no help with what is missing
 
 
+@dataclasses.dataclass(eq=False)
 class Workers:
     """What the main thread and the workers share while one target is filled."""
 
-    def __init__(
-        self,
-        outcome: Outcome,
-        folder: ClassFolder,
-        history: journal.History,
-        robots: RobotsPolicy,
-        settings: CollectSettings,
-        when_over: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Prepare to work; `when_over` is called once, by the thread that ends the run."""
-        self.outcome = outcome
+    outcome: Outcome
+    folder: ClassFolder
+    history: journal.History
+    robots: RobotsPolicy
+    settings: CollectSettings
+    when_over: Callable[[], None]  # called once, by the thread that ends the run
+
+    def __post_init__(self) -> None:
+        settings = self.settings
         self.over = threading.Event()  # all is full, or something failed, or Ctrl-C
         self._failure: Exception | None = None  # what ended the run, if it must be raised
-        self._folder = folder
-        self._history = history
-        self._robots = robots
-        self._settings = settings
-        self._when_over = when_over
         self._fetcher = Fetcher(
             dataclasses.replace(
                 settings.fetch,
-                check=robots.check_headers,
+                check=self.robots.check_headers,
                 hop=self._hop,
                 before_large=self._await_memory,
             )
@@ -250,7 +240,7 @@ class Workers:
         """Have threads deal with what is offered during the block."""
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(self._settings.threads)
+            for number in range(self.settings.threads)
         ]
         try:
             for thread in threads:
@@ -310,10 +300,9 @@ class Workers:
         self._throttle.close()
         self._fetcher.stop()
         if is_first:
-            self._when_over()
+            self.when_over()
 
     def run_out_of_time(self) -> None:
-        """End the run because its time is over."""
         if not self.over.is_set():
             self.outcome.is_out_of_time = True
             self._finish()
@@ -328,17 +317,17 @@ class Workers:
     def _needs_more(self) -> bool:
         # Half as many again as are missing, since about a third of all links fail; more would
         # only be thrown away. An image that is just being written is not missing any more.
-        missing = self._folder.num_missing
+        missing = self.folder.num_missing
         now = time.monotonic()
         num_running = sum(job.counts_until > now for job in self._jobs)
-        return missing > 0 and num_running < min(4 * self._settings.threads, missing * 3 // 2 + 1)
+        return missing > 0 and num_running < min(4 * self.settings.threads, missing * 3 // 2 + 1)
 
     def _needs_no_request(self, result: SearchResult) -> bool:
-        if self._history.is_settled(result):
+        if self.history.is_settled(result):
             self.outcome.known += 1
-        elif self._history.has_md5(result.md5):
+        elif self.history.has_md5(result.md5):
             self._count("duplicates")
-        elif 0 < min(result.width, result.height) < self._settings.min_side:
+        elif 0 < min(result.width, result.height) < self.settings.min_side:
             self._fail(result, TOO_SMALL, detail="says Bing")
         else:
             with self._changed:
@@ -397,13 +386,13 @@ class Workers:
 
     def _require_permission(self, url: str) -> None:
         """Raise FetchError unless the host, which the caller has taken, allows a request."""
-        self._robots.check_host(url)
-        if not self._settings.follows_robots:
+        self.robots.check_host(url)
+        if not self.settings.follows_robots:
             return
         host = host_of(url)
         is_new = host not in self._robots_read  # two threads may both find it so: no harm
         self._robots_read.add(host)
-        if not self._robots.allows(url, self._fetcher):
+        if not self.robots.allows(url, self._fetcher):
             raise FetchError(url, "robots.txt")
         if is_new:
             self._throttle.pause(url)
@@ -425,9 +414,9 @@ class Workers:
         with self._computing:
             if self.over.is_set():
                 return None
-            one = self._settings
+            one = self.settings
             candidate = class_folder.validate(data, one.limits, one.max_side, one.file_format)
-            return None if self.over.is_set() else (candidate, self._folder.place(candidate))
+            return None if self.over.is_set() else (candidate, self.folder.place(candidate))
 
     def _keep(
         self, job: _Job, fetched: Fetched, candidate: Candidate, placed: Destination | Refusal
@@ -440,7 +429,7 @@ class Workers:
         elif placed.reason in _COUNTERS:
             self._count(_COUNTERS[placed.reason])
             fields |= {"reason": placed.reason, "same_as": placed.twin and placed.twin.sha256}
-            self._history.add(job.result, DUPLICATE, **fields)
+            self.history.add(job.result, DUPLICATE, **fields)
         self._end_job(job, is_there=True)
         if self.outcome.is_filled:
             self._finish()
@@ -450,8 +439,8 @@ class Workers:
     ) -> None:
         path, replaced = place.path, place.replaces
         fields |= {"path": path.name, "replaces": replaced and replaced.path.name}
-        note = functools.partial(self._history.add, result, KEPT, folder=path.parent, **fields)
-        self._folder.write(candidate, place, note)
+        note = functools.partial(self.history.add, result, KEPT, folder=path.parent, **fields)
+        self.folder.write(candidate, place, note)
         self._count("enlarged" if replaced else "kept")
         with self._changed:
             if place.also_in:
@@ -462,7 +451,7 @@ class Workers:
     def _fail(self, result: SearchResult, reason: str, **fields: Any) -> None:
         with self._changed:
             self.outcome.failed[reason] += 1
-        self._history.add(result, FAILED, reason=reason, **fields)
+        self.history.add(result, FAILED, reason=reason, **fields)
 
     def _end_job(self, job: _Job, *, is_there: bool) -> None:
         """Forget a job, and deal with the other copies of its image."""
@@ -473,7 +462,7 @@ class Workers:
                 self._start(copies[0])
             self._jobs.discard(job)
             # The main thread is not woken for every single one: it offers many at a time.
-            if len(self._jobs) <= 2 * self._settings.threads:
+            if len(self._jobs) <= 2 * self.settings.threads:
                 self._changed.notify_all()
         if copies and is_there:
             self._count("duplicates", len(copies))

@@ -61,10 +61,9 @@ class FingerprintIndex:
         self._keys.append(key)
 
     def find(self, fingerprint: bytes, start: int = 0) -> list[str]:
-        """Return the names of all near-duplicates, in the order in which they were added.
+        """Return the names of all near-duplicates in order; the first `start` are left out.
 
-        The `start` that were added first are left out. While one thread adds, others may find what
-        was there before.
+        While one thread adds, others may find what was there before.
         """
         count = len(self._keys)  # first: the arrays are never shorter than that
         words = np.frombuffer(fingerprint, np.uint64, _HASH_BYTES // 8)[np.newaxis]

@@ -1,6 +1,7 @@
 """Connections to checked IP addresses that keep to a deadline, and that any thread can cut."""
 
 import contextlib
+import dataclasses
 import functools
 import socket
 import ssl
@@ -21,22 +22,18 @@ USER_AGENT = f"Mozilla/5.0 (compatible; {AGENT_TOKEN}/0.1)"
 _LEAST_SECONDS = 0.01  # for the last of many IP addresses; 0 would mean not to wait
 
 
+@dataclasses.dataclass(eq=False)
 class Connection:
     """The sockets of one download, whose `total_seconds` begin now."""
 
-    def __init__(
-        self,
-        *,
-        connect_seconds: float,
-        read_seconds: float,
-        total_seconds: float,
-        allow_private: bool,
-    ) -> None:
-        self.read_seconds = read_seconds
+    connect_seconds: float  # for all IP addresses of a host together
+    read_seconds: float  # longest silence
+    total_seconds: float
+    allow_private: bool
+
+    def __post_init__(self) -> None:
         self.is_cut = False
-        self._connect_seconds = connect_seconds
-        self._end = time.monotonic() + total_seconds
-        self._allow_private = allow_private
+        self._end = time.monotonic() + self.total_seconds
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
 
@@ -49,9 +46,9 @@ class Connection:
             FetchError: unknown host, private address, no connection, stopped, or timeout.
             OSError: there is no safe connection, or not in time.
         """
-        places = urls.resolve(url, allow_private=self._allow_private)
+        places = urls.resolve(url, allow_private=self.allow_private)
         self.check(url)  # looking a host up can take longer than its user waits
-        end = time.monotonic() + self.seconds_left(self._connect_seconds)
+        end = time.monotonic() + self.seconds_left(self.connect_seconds)
         problem: OSError | None = None
         for tried, (family, place) in enumerate(places):
             # An equal share of what is left: a silent one must not use up the time of the next.
@@ -66,11 +63,7 @@ class Connection:
         raise FetchError(url.text, "no connection", str(problem)) from problem
 
     def seconds_left(self, most: float) -> float:
-        """Return `most`, or the seconds up to the deadline if those are fewer.
-
-        Raises:
-            TimeoutError: it is over.
-        """
+        """Return `most`, or the seconds up to the deadline if fewer; TimeoutError after it."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the deadline is over")
@@ -119,7 +112,7 @@ class Connection:
 
     def _secure(self, plain: "_Socket", host: str) -> "_TlsSocket":
         # Not through urllib3, which changes the context again and again while others use it.
-        plain.settimeout(self.seconds_left(self._connect_seconds))  # for the handshake as a whole
+        plain.settimeout(self.seconds_left(self.connect_seconds))  # for the handshake as a whole
         sock = cast(_TlsSocket, _tls_context().wrap_socket(plain, server_hostname=host))
         sock.connection = self
         return sock

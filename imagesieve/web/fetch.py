@@ -60,11 +60,7 @@ OpenResponse = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class FetchSettings:
-    """What a download may cost, where it may go, and what its caller does meanwhile.
-
-    Raises:
-        UsageError: the user agent cannot be sent.
-    """
+    """What a download may cost, where it may go, and what its caller does meanwhile."""
 
     connect_seconds: float = 5.0  # for all IP addresses of a host together
     read_seconds: float = 10.0  # longest silence
@@ -116,7 +112,6 @@ class Fetcher:
         settings: FetchSettings | None = None,
         open_response: OpenResponse = connections.open_response,
     ) -> None:
-        """Prepare to fetch; `open_response` sends a request over the connection it is given."""
         self.settings = settings or FetchSettings()
         self._open_response = open_response
         self._lock = threading.Lock()
@@ -155,10 +150,10 @@ class Fetcher:
     @contextlib.contextmanager
     def _connection(self, settings: FetchSettings) -> Iterator[Connection]:
         connection = Connection(
-            connect_seconds=settings.connect_seconds,
-            read_seconds=settings.read_seconds,
-            total_seconds=settings.total_seconds,
-            allow_private=settings.allow_private_hosts,
+            settings.connect_seconds,
+            settings.read_seconds,
+            settings.total_seconds,
+            settings.allow_private_hosts,
         )
         with self._lock:
             self._connections.add(connection)
@@ -179,7 +174,6 @@ class _Download:
     headers: dict[str, str]
 
     def follow(self, text: str) -> tuple[str, bytes]:
-        """Return the final URL and the body."""
         visited: list[ParsedUrl] = []
         while True:
             url = urls.parse(text)

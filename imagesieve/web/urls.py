@@ -107,11 +107,7 @@ class ParsedUrl:
 
 @functools.lru_cache(4096)  # each is asked about several times on its way
 def parse(url: str) -> ParsedUrl:
-    """Return the parts of a URL. A user name, a password and a fragment are left out.
-
-    Raises:
-        FetchError: it is not http or https, or not a valid URL.
-    """
+    """Return the parts of a URL without user and fragment; FetchError if it is none of HTTP."""
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in PORTS:
@@ -128,8 +124,7 @@ def parse(url: str) -> ParsedUrl:
 def normalize(text: object) -> str | None:
     """Return a URL as it is requested, or None if it is not an http or https URL.
 
-    The host comes out in its ASCII form, everything that a URL may not hold comes out
-    percent-encoded in UTF-8, and what was encoded stays as it is. Without user and fragment.
+    The host comes out in its ASCII form, what a URL may not hold percent-encoded in UTF-8.
     """
     if not isinstance(text, str) or "\ufffd" in text:  # a byte was lost: it can only be wrong
         return None
@@ -154,10 +149,7 @@ def parse_authority(text: str) -> Authority | None:
 
 
 def parse_host(text: str) -> str | None:
-    """Return a host name or an IP address in its usual form; IPv6 may come without brackets.
-
-    None for anything else, such as a host with a port.
-    """
+    """Return a host name or an IP address in its usual form; None for others, or with a port."""
     try:
         return str(ipaddress.IPv6Address(text))
     except ValueError:
@@ -188,11 +180,7 @@ def is_disguised_ip(host: str) -> bool:
 
 
 def redirect_target(url: str, location: str) -> str:
-    """Return the URL that a Location header leads to, without fragment.
-
-    Raises:
-        FetchError: it leads nowhere, or is not a valid URL.
-    """
+    """Return the URL that a Location header leads to; FetchError if it leads nowhere."""
     if not location:
         raise FetchError(url, "redirect to nowhere")
     # Header bytes arrive as Latin-1, while servers that send more than ASCII mean UTF-8.
@@ -228,11 +216,7 @@ def resolve(
 
 
 def is_private(ip_address: str) -> bool:
-    """Return whether an IP address is anything but one of the public internet.
-
-    Private, loopback, link-local, multicast, reserved and unspecified addresses count, also when
-    they are wrapped in an IPv6 address.
-    """
+    """Return whether an IP address, or one wrapped in it, is not one of the public internet."""
     ip = ipaddress.ip_address(ip_address)
     inner = _unwrapped(ip)
     if any(ip in network or inner in network for network in _NO_HOSTS):
@@ -256,11 +240,7 @@ def is_loopback(host: str) -> bool:
 
 
 def ip_address(text: str) -> _IP:
-    """Return the IP address of a socket's: without its zone, and IPv4 where IPv6 maps it.
-
-    Raises:
-        ValueError: it is not an IP address.
-    """
+    """Return the IP address of a socket's: without its zone, and IPv4 where IPv6 maps it."""
     ip = ipaddress.ip_address(text.partition("%")[0])
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 

@@ -81,11 +81,8 @@ class ImageSearch:
     def results(self, query: Query) -> Iterator[SearchResult]:
         """Yield each image once; pages are requested only when the caller comes to them.
 
-        Ends when Bing has no more, and at once when `cut` is called.
-
-        Raises:
-            BlockedError, MarkupChangedError, NetworkDownError: see there.
-            SearchError: there was no result page for another reason.
+        Ends when Bing has no more, and at once when `cut` is called. Why there is no result page is
+        a SearchError; see `bing.errors`.
         """
         return self._results(query, self._fetcher)
 
@@ -170,11 +167,7 @@ class SavedPages:
             )
 
     def results(self, query: Query) -> Iterator[SearchResult]:
-        """Yield each image of all pages once, whatever the query.
-
-        Raises:
-            MarkupChangedError: nothing can be read in any page.
-        """
+        """Yield each image of all pages once; MarkupChangedError if nothing can be read."""
         seen: set[str] = set()
         for file in self._files:
             yield from _new_results(parse_page(_read_file(file)), query, seen)
