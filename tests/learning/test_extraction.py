@@ -118,6 +118,19 @@ def noise(found: np.ndarray, right: np.ndarray) -> float:
     return float(np.sqrt(np.square(found.astype(np.float64) - right).mean()) / signal_)
 
 
+def test_keras_computes_the_features_where_there_is_a_gpu(
+    network: Any, store: FeatureStore, colours: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = images_of(colours.train)
+    expected = pooled(network, store, images)
+    monkeypatch.setattr(extraction, "_has_gpu", lambda: True)
+    with extraction.opened(network, store, images) as extractor:
+        assert extractor.tables["pooled"]["engine"] == "keras-f32"
+        found = np.asarray(extractor.pooled(images, 2).values)
+        assert extractor.num_computed == 60
+    assert noise(found.reshape(60, -1), expected.reshape(60, -1)) < extraction.MAX_NOISE
+
+
 def test_a_second_training_on_the_same_images_extracts_nothing(
     network: Any, store: FeatureStore, colours: Dataset, passes: Passes
 ) -> None:
