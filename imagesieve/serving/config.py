@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--insecure",
         action="store_true",
-        help="listen to the network without keys: all who reach this machine may use it",
+        help="listen to the network without keys: all may use it",
     )
     add(
         "--allow-host",
@@ -72,18 +72,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="let pages of this site use the service, such as https://shop.example; may be "
         "repeated (none)",
     )
-    add(
-        "--rate-limit",
-        type=console.number(above=0, most=_MAX_RATE, what="number of requests a second"),
-        metavar="N",
-        help="requests a second for each key, or for each address without keys (no limit)",
-    )
-    add(
-        "--rate-burst",
-        type=console.whole_number(1, _MAX_RATE, what="whole number of requests"),
-        metavar="N",
-        help="of them at once after a rest (twice the rate, at least 10)",
-    )
+    rate = console.number(above=0, most=_MAX_RATE, what="number of requests a second")
+    burst = console.whole_number(1, _MAX_RATE, what="whole number of requests")
+    per_caller = "requests a second for each key, or for each address without keys (no limit)"
+    at_once = "of them at once after a rest (twice the rate, at least 10)"
+    add("--rate-limit", type=rate, metavar="N", help=per_caller)
+    add("--rate-burst", type=burst, metavar="N", help=at_once)
     add = parser.add_argument_group("corrections").add_argument
     add(
         "--feedback",
@@ -93,12 +87,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"training ({_FEEDBACK_FOLDER})",
     )
     add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
-    add(
-        "--feedback-limit",
-        type=console.whole_number(1, _MAX_FEEDBACK_MEGABYTES, what="whole number of megabytes"),
-        metavar="MB",
-        help=f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})",
-    )
+    size = console.whole_number(1, _MAX_FEEDBACK_MEGABYTES, what="whole number of megabytes")
+    growth = f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})"
+    add("--feedback-limit", type=size, metavar="MB", help=growth)
     add(
         "--keep",
         choices=tuple(_KEEP),
