@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from surfaces import chance
 SPLITS = ("train", "validation")  # the order counts: it is part of every image's seed
 TEXT_SHARE = 0.25  # of the other images; without pages of text the task would be too easy
 STAMP_NAME = ".images.json"  # hidden, so that it is no part of the data
-DRAWING_VERSION = 3  # raise it when the images change, and old folders are drawn again
+DRAWING_VERSION = 4  # raise it when the images change, and old folders are drawn again
 
 
 def draw_menu(rng: np.random.Generator) -> Image.Image:
@@ -68,11 +69,9 @@ def draw_data_folder(folder: Path, *, num_train: int, num_validation: int, seed:
 
 def _images(stamp: dict[str, int]) -> Iterator[tuple[Path, tuple[int, int, int]]]:
     """Yield each image's path in the folder, and the numbers of its split, class and itself."""
-    for split_number, split in enumerate(SPLITS):
-        for class_number, class_name in enumerate(PAINTERS):
-            for number in range(stamp[split]):
-                path = Path(split, class_name, f"{number:03d}.jpg")
-                yield path, (split_number, class_number, number)
+    for (i, split), (j, class_name) in product(enumerate(SPLITS), enumerate(PAINTERS)):
+        for number in range(stamp[split]):
+            yield Path(split, class_name, f"{number:03d}.jpg"), (i, j, number)
 
 
 def _read_stamp(folder: Path) -> dict[str, int] | None:

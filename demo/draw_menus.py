@@ -7,20 +7,16 @@ import numpy as np
 import words
 from draw_food import draw_glass, draw_plate
 from lettering import MONO, READING, SERIF, SLANTED, TIMES
-from pages import Page, Style
+from pages import ACCENTS, CHALKS, INKS, PAPERS, Page, Style
 from PIL import Image, ImageOps
 from surfaces import Size, chance, colours, mix, pick, shade, vary, wood
 
-PAPERS = colours("fcfbf7 ffffff f6eedc eee2c8 e8eee8 f0ecf0")
 COLOURED = colours("7a1e24 1c3e34 1e2846 e8ba3c ce5430 f4d6ce")
 BOARDS = colours("222426 1e3028 2c2624 181a22")
-INKS = colours("18181a 3c221a 1a284a 283828 50161e")
-CHALKS = colours("f0eee6 f6e296 fabeaa b4dcec bee6b4")
-ACCENTS = colours("aa2428 966c28 24604c 224280 ce681e 60285a")
 
 PRICES = words.split("""{:.2f} €; € {:.2f}; {:.2f}; {:.2f}; ${:.2f}; ${:.0f}; £{:.2f}; {:.0f};
     {:.1f}; {:.0f},-; {:.0f}0 kr; CHF {:.2f}; ¥{:.0f}00""")
-GLASSES = (("0.2 l", "0.4 l"), ("small", "large"), ("glass", "bottle"), ("0.1", "0.2", "0.75"))
+GLASSES = (["0.2 l", "0.4 l"], ["small", "large"], ["glass", "bottle"], ["0.1", "0.2", "0.75"])
 
 
 @dataclass(frozen=True)
@@ -224,19 +220,14 @@ def paint_drinks_table(size: Size, rng: np.random.Generator) -> Image.Image:
     while page.has_space(5):
         heading, drinks = next(sections)
         write_heading(page, heading)
-        _write_cells(page, glasses, step)
+        page.write_cells(glasses, step)
         page.draw_rule(style.accent)
         for drink in drinks:
             if page.has_space(1.7):
                 page.write(drink, drop=1.55, width=page.width - len(glasses) * step)
-                _write_cells(page, [invent_price(page) for _ in glasses], step)
+                page.write_cells([invent_price(page) for _ in glasses], step)
         page.y += page.size
     return page.image
-
-
-def _write_cells(page: Page, texts, step: float) -> None:
-    for index, text in enumerate(reversed(texts)):
-        page.write(text, page.right - index * step - page.body.width(text), drop=0)
 
 
 MENUS = (*[paint_list] * 9, *[paint_card] * 4, *[paint_board] * 3, *[paint_image_menu] * 2)

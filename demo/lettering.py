@@ -1,8 +1,4 @@
-"""Typefaces and letters.
-
-The fonts are those that matplotlib ships, and Pillow's own, so that the images look the same on
-every machine, whatever fonts the system has.
-"""
+"""Typefaces and letters: matplotlib's fonts and Pillow's, so the same ones on every machine."""
 
 import math
 import unicodedata

@@ -3,9 +3,17 @@
 from copy import copy
 from dataclasses import dataclass
 
+import numpy as np
 from canvas import Canvas
 from lettering import Letters, Typeface, letters
-from surfaces import Colour, Size, chance, paper
+from surfaces import Colour, Size, chance, colours, paper, pick, shade, vary
+
+PAPERS = colours("fcfbf7 ffffff f6eedc eee2c8 e8eee8 f0ecf0")
+TINTS = colours("faf0aa d6e6f4 f4d6ce d8ecd0")
+STRONG = colours("7a1e24 1c3e34 1e2846 e8ba3c ce5430 282828")
+INKS = colours("18181a 3c221a 1a284a 283828 50161e")
+CHALKS = colours("f0eee6 f6e296 fabeaa b4dcec bee6b4")
+ACCENTS = colours("aa2428 966c28 24604c 224280 ce681e 60285a")
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,15 @@ class Style:
     accent: Colour
     title: Typeface
     body: Typeface
+
+
+def choose_colours(rng: np.random.Generator, papers) -> tuple[Colour, Colour, Colour]:
+    """Return the colour of one of the papers, and an ink and an accent to read on it."""
+    ground = vary(pick(rng, papers), rng, 6)
+    if sum(ground) < 360:
+        return ground, shade(pick(rng, CHALKS[:2]), 0.4), pick(rng, CHALKS)
+    accent = shade(pick(rng, ACCENTS), -0.6 if sum(ground) < 600 else 0)
+    return ground, vary(pick(rng, INKS), rng), accent
 
 
 class Page(Canvas):
@@ -72,10 +89,7 @@ class Page(Canvas):
     ) -> float:
         """Write a line, in smaller letters if it would be wider than the column; return its width.
 
-        Args:
-            at: `left`, `middle` or `right` of the column, or the pixel where the line begins.
-            drop: how far below the last line, in units of the column's letters; 0 stays on it.
-            width: in pixels, instead of the column's.
+        `at`: `left`, `middle`, `right`, or a pixel; `drop`: how many letters' heights further down.
         """
         self.y += drop * self.size
         typeface = typeface or self.style.body
@@ -84,6 +98,11 @@ class Page(Canvas):
         ink = colour or self.style.ink
         self.pen.text((x, self.y), font.spell(text), font=font.font, fill=ink, anchor=anchor)
         return font.width(text)
+
+    def write_cells(self, texts: list[str], step: float) -> None:
+        """Write short texts on the last line, in columns `step` pixels wide at its right edge."""
+        for index, text in enumerate(reversed(texts)):
+            self.write(text, self.right - index * step - self.body.width(text), drop=0)
 
     def write_paragraph(self, text: str, justified: bool = False) -> None:
         """Write lines until the text or the page ends; justified ones reach both edges."""

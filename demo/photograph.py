@@ -56,10 +56,8 @@ def photograph_scene(paint: Painter, rng: np.random.Generator) -> Image.Image:
 
     def paint_print(size: Size, rng: np.random.Generator) -> Image.Image:
         border = round(min(size) * rng.uniform(0, 0.06))
-        sheet = Image.new("RGB", size, (246, 244, 240))
         inner = (size[0] - 2 * border, size[1] - 2 * border)
-        sheet.paste(_paint_smoothly(paint, inner, rng), (border, border))
-        return sheet
+        return ImageOps.expand(_paint_smoothly(paint, inner, rng), border, (246, 244, 240))
 
     if chance(rng, 0.3):
         return photograph_sheet(paint_print, rng)

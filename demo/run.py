@@ -50,13 +50,12 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 def train_unless_done() -> None:
     """Train on the sample images, or find the model that an earlier run made of them."""
-    version = find_trained()
-    if version is None:
+    if version := find_trained():
+        accuracy = version.manifest.metrics["accuracy"]
+        print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
+        print(f"(Delete {WORK}/ to start anew.)")
+    else:
         train("--model-dir", MODELS, "--backbone", BACKBONE, "--weights", choose_weights())
-        return
-    accuracy = version.manifest.metrics["accuracy"]
-    print(f"{version.path} is there already: validation accuracy {100 * accuracy:.1f} %.")
-    print(f"(Delete {WORK}/ to start anew.)")
 
 
 def find_trained() -> versions.ModelVersion | None:

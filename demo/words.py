@@ -50,7 +50,6 @@ GOODS = split("""Milk 1 l; Bread; Butter; Eggs x10; Bananas; Tea bags; Rice 500 
     Paper towels; Batteries AA; Notebook A5; Pencils; Light bulb; Yoghurt; Apples kg; Olive oil;
     Detergent; Toothpaste; Screws M4; Paint 2.5 l; Cat food; Shampoo; Socks; Espresso; Sandwich""")
 SHOPS = split("CORNER MARKET; HARDWARE & HOME; CAFE CENTRAL; STATION KIOSK; GARDEN WORLD")
-NAMES = split("Anna Miller; Peter Novak; Maria Rossi; Lucía Costa; Henrik Lindt; Omar Keller")
 STREETS = split("4 Mill Lane; 16 Station Road; 7 High Street; 21 Church Row; 90 Bridge Street")
 TOWNS = split("""Ashford; Norwick; Millbrook; Eastport; Langdale; Kingsbury; Redhill; Stonebridge;
     Westmere; Oakham; Fairview; Rivermouth; Hillgate; Sandbay; Northam; Applewood""")
