@@ -94,13 +94,6 @@ def test_mistakes_are_shown_with_their_image_the_most_confident_first(
     assert len(thumbnails) == 2
 
 
-def test_a_page_without_mistakes_says_so(tiny_run: Any, tmp_path: Path) -> None:
-    labels = [sample.class_index for sample in tiny_run.dataset.validation]
-    page = write(tiny_run, tmp_path / "report.html", np.eye(3)[labels])
-    assert "None." in page.texts
-    assert not [tag for tag, _, _ in page.attributes if tag == "img"]
-
-
 def test_a_mistake_in_a_file_whose_name_is_no_utf8_is_shown(tiny_run: Any, tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"no\xff.png")
     first, *others = tiny_run.dataset.validation

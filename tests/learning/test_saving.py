@@ -1,8 +1,6 @@
 import errno
 import json
-import logging
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from imagesieve.errors import EngineError, OutputError, UsageError
+from imagesieve.errors import EngineError, OutputError
 from imagesieve.learning.export import other_formats, report, version_writer
 from imagesieve.learning.openvino import convert, precision_check
 from imagesieve.model import engines, versions
@@ -70,13 +68,6 @@ def test_the_manifest_says_all_that_was_promised(tiny_run: Any) -> None:
     json.loads((tiny_run.version.path / "manifest.json").read_text())
 
 
-def test_keras_and_openvino_agree_with_the_trained_network_on_images(tiny_run: Any) -> None:
-    pixels = np.stack(precision_check.decode_samples(tiny_run.dataset.validation, (48, 48)))
-    for engine in ("keras", "openvino"):
-        found = engines.open_engine(tiny_run.version, engine, "f32").run(pixels)
-        assert np.abs(found - tiny_run.trained.probabilities).max() <= 1e-3
-
-
 def test_a_version_without_openvino_is_saved_with_a_warning(
     tiny_run: Any,
     tmp_path: Path,
@@ -100,22 +91,6 @@ def test_an_ir_that_disagrees_with_keras_is_left_out(
     version = save(tiny_run, tmp_path / "tiny-1")
     assert version.file(versions.OPENVINO_MODEL) is None
     assert "from Keras, where" in version.manifest.engines["openvino"]["reason"]
-
-
-def test_int8_that_is_refused_is_left_out_with_the_reason(
-    tiny_run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    strict = version_writer.ExportSettings(-2.0)  # better by 200 points is never reached
-    with caplog.at_level(logging.INFO, "imagesieve"):
-        version = save(tiny_run, tmp_path / "tiny-1", strict)
-    assert version.file(versions.OPENVINO_MODEL)
-    assert version.file(versions.OPENVINO_INT8_MODEL) is None
-    assert not list((version.path / "openvino").glob("*int8*"))
-    found = version.manifest.engines["openvino-int8"]
-    assert found["passed"] is False
-    assert f"The version is without int8: {found['reason']}." in caplog.text
-    with pytest.raises(UsageError, match=re.escape(f"has no int8 model ({found['reason']})")):
-        engines.open_engine(version, precision="int8")
 
 
 def test_exports_are_part_of_the_version_and_of_its_checksums(

@@ -1,4 +1,3 @@
-import concurrent.futures
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,12 +83,6 @@ def test_an_image_gets_its_label_and_probabilities_that_sum_to_1(
     assert answer.probability == max(answer.probabilities.values()) > 0.8
 
 
-def test_a_batch_gives_each_image_its_own_answer(predictor: Predictor) -> None:
-    images = [predictor.decode(encode(paint(COLOURS[name]))).pixels for name in ("red", "blue")]
-    answers = predictor.predict_batch(np.stack(images))
-    assert [answer.label for answer in answers] == ["red", "blue"]
-
-
 def test_files_are_predicted_in_the_order_given_with_bad_ones_among_them(
     predictor: Predictor, folder: Path
 ) -> None:
@@ -125,16 +118,6 @@ def test_a_long_list_of_files_is_not_read_ahead_without_bound(
         assert next(answers)[1]
     answers.close()
     assert taken <= 10 * (predictor.engine.num_streams + 1)
-
-
-def test_many_threads_get_the_answers_of_one(predictor: Predictor, folder: Path) -> None:
-    data = [
-        path.read_bytes() for path in sorted(folder.glob("*-*e*.jpg")) if "text" not in path.name
-    ]
-    alone = [predictor.predict(predictor.decode(one)) for one in data]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        together = pool.map(lambda one: predictor.predict(predictor.decode(one)), data * 5)
-        assert list(together) == alone * 5
 
 
 @pytest.mark.parametrize(
