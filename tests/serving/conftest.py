@@ -1,6 +1,8 @@
 """What tests of serving share: a browser and a server for the pages, files of keys, and hosts."""
 
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,14 @@ def page(tab: Page, site: str) -> Page:
     """Return the page for trying the model, freshly loaded."""
     tab.goto(site)
     return tab
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Yield a path for a feedback folder, in memory if possible: its tests wait for the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
+        yield Path(path) / "feedback"
 
 
 @pytest.fixture

@@ -1,24 +1,29 @@
 """Stores of corrections under stress: what a healthy one looks like, and programs that die.
 
-python correcting.py loop FOLDER SEED     correct at random until killed; print what is acknowledged
-python correcting.py each-step FOLDER     be killed at each call of a few corrections
-python correcting.py full-disk FOLDER     let each write fail in turn
-python correcting.py each-open FOLDER     be killed at each call while a store is opened
+python correcting.py at-random FOLDER    kill two processes that correct, at any moment
+python correcting.py each-step FOLDER    be killed at each call of a few corrections
+python correcting.py each-open FOLDER    be killed at each call while a store is opened
+python correcting.py full-disk FOLDER    let each write fail in turn
 """
 
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
@@ -109,80 +114,124 @@ def check(folder: Path) -> dict[str, str | None]:
     return in_force
 
 
-def loop(folder: Path, seed: int) -> None:
+def at_random(folder: Path) -> None:
+    chance = random.Random(5)
+    acknowledged = []
+    for seed in (10, 20, 30):
+        children = [_fork(lambda log, own=seed + n: _correct_on(folder, own, log)) for n in (0, 1)]
+        for _, log in children:
+            assert log.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.05, 0.25))
+        for child, _ in children:
+            os.kill(child, signal.SIGKILL)
+        for child, log in children:
+            os.waitpid(child, 0)
+            acknowledged += log.read().decode().split("\n")[:-1]
+        with opened(folder):  # puts in order what is left half done
+            check(folder)
+        assert set(acknowledged) <= {line["note"] for line in read_lines(folder)}
+    print(json.dumps({"acknowledged": len(acknowledged)}))
+
+
+def _correct_on(folder: Path, seed: int, log: int) -> None:
+    """Correct at random until killed, and write down what is acknowledged."""
     chance = random.Random(seed)
     with opened(folder) as store:
-        print("ready", flush=True)
+        os.write(log, b"ready\n")
         for count in range(1_000_000):
             number, label = chance.randrange(len(KEYS)), chance.choice(LABELS)
             with contextlib.suppress(UnknownImageError):
                 if chance.random() < 0.3:
                     undo(store, number, JPEGS[number])
-                else:
-                    note = f"{seed} {count}"
-                    action = CORRECT if label else REJECT
-                    entry = FeedbackEvent(action, KEYS[number], label, note=note)
-                    done = store.record(entry, JPEGS[number])
-                    if done.after != done.before:
-                        print(note, flush=True)  # acknowledged
+                    continue
+                note = f"{seed} {count}"
+                action = CORRECT if label else REJECT
+                entry = FeedbackEvent(action, KEYS[number], label, note=note)
+                done = store.record(entry, JPEGS[number])
+                if done.after != done.before:
+                    os.write(log, f"{note}\n".encode())
 
 
-def steps(store: FeedbackStore) -> Iterator[tuple[Callable[[], object], str | None]]:
-    """Yield corrections of the first image, and what is in force after each ("" is nothing)."""
-    yield lambda: correct(store, 0, "red", JPEGS[0]), "red"
-    yield lambda: correct(store, 0, "blue"), "blue"
-    yield lambda: correct(store, 0, None), None
-    yield lambda: undo(store), "blue"
-    yield lambda: undo(store), "red"
-    yield lambda: undo(store), ""
+def _fork(work: Callable[[int], None]) -> tuple[int, BinaryIO]:
+    """Return a child process that does some work, and the file of what that writes."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        work(writer)
+        os._exit(0)
+    os.close(writer)
+    return child, open(reader, "rb")
+
+
+# Corrections of the first image, and what is in force after each ("" is nothing).
+STEPS: list[tuple[Callable[[FeedbackStore], Correction], str | None]] = [
+    (lambda store: correct(store, 0, "red", JPEGS[0]), "red"),
+    (lambda store: correct(store, 0, "blue"), "blue"),
+    (lambda store: correct(store, 0, None), None),
+    (undo, "blue"),
+    (undo, "red"),
+    (undo, ""),
+]
 
 
 def each_step(folder: Path) -> None:
     outcomes = collections.Counter()
-    for number in range(1, 1000):
-        place = folder / str(number)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            with opened(place) as store:
-                for step, _ in steps(store):
-                    os.write(writer, b".")
-                    with dying_at_call(number):
-                        step()
-                    number -= _calls
-            os._exit(0)
-        os.close(writer)
-        _, status = os.waitpid(child, 0)
-        with open(reader, "rb") as file:
-            begun = len(file.read())
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            print(json.dumps({"calls": number, **outcomes}))
+    former, before = folder / "nothing", ""
+    for step, after in STEPS:
+        for number in itertools.count(1):
+            place = folder / f"{former.name} {number}"
+            if former.exists():
+                shutil.copytree(former, place)
+            if _survives(functools.partial(_take, step, place, number)):
+                former, before = place, after
+                break
+            with opened(place):
+                pass  # puts in order what is left half done
+            in_force = check(place).get(KEYS[0], "") if place.exists() else ""
+            assert in_force in (before, after), (number, before, in_force)
+            outcomes["done" if in_force == after else "undone"] += 1
+    print(json.dumps(outcomes))
+
+
+def _take(step: Callable[[FeedbackStore], Correction], place: Path, number: int) -> None:
+    with opened(place) as store, dying_at_call(number):
+        step(store)
+
+
+def each_open(folder: Path) -> None:
+    def open_once(number: int) -> None:
+        with dying_at_call(number), opened(folder):
+            pass
+
+    before = read_lines(folder)
+    for number in itertools.count(1):
+        is_end = _survives(functools.partial(open_once, number))
+        assert read_lines(folder) == before, number
+        if is_end:
+            print(json.dumps({"calls": number}))
             return
-        with opened(place) as store:
-            labels = ["", *(label for _, label in steps(store))]
-        in_force = check(place).get(KEYS[0], "") if place.exists() else ""
-        assert in_force in labels[begun - 1 : begun + 1], (number, begun, in_force)
-        outcomes["done" if in_force == labels[begun] else "undone"] += 1
-    raise AssertionError("it never came to its end")
 
 
-_calls = 0
+def _survives(work: Callable[[], object]) -> bool:
+    """Return whether a child process that may be killed comes to its end."""
+    child, _ = _fork(lambda _: work())
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or status == 0
+    return status == 0
 
 
 @contextlib.contextmanager
 def dying_at_call(number: int) -> Iterator[None]:
     """Kill this process right before its `number`-th call that may change a disk."""
-    global _calls
     changing = {os.open, os.write, os.replace, os.rename, os.fsync, os.unlink, os.mkdir}
-    _calls = 0
+    num_calls = 0
 
     def on_call(_frame: object, kind: str, function: object) -> None:
-        global _calls
+        nonlocal num_calls
         of_database = isinstance(getattr(function, "__self__", None), sqlite3.Connection)
         if kind == "c_call" and (of_database or function in changing):
-            _calls += 1
-            if _calls == number:
+            num_calls += 1
+            if num_calls == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(on_call)
@@ -198,10 +247,10 @@ def full_disk(folder: Path) -> None:
         place = folder / str(limit)
         in_force: str | None = ""
         with opened(place) as store:
-            for step, _ in steps(store):
+            for step, _ in STEPS:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
                 try:
-                    done = step()
+                    done = step(store)
                 except FeedbackUnavailableError:
                     refused += 1
                 except UnknownImageError:  # there was nothing to undo, as it could not be done
@@ -216,25 +265,10 @@ def full_disk(folder: Path) -> None:
     print(json.dumps({"refused": refused}))
 
 
-def each_open(folder: Path) -> None:
-    before = read_lines(folder)
-    for number in range(1, 1000):
-        child = os.fork()
-        if not child:
-            with dying_at_call(number), opened(folder):
-                pass
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert read_lines(folder) == before, number
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            print(json.dumps({"calls": number}))
-            return
-    raise AssertionError("it never came to its end")
-
-
 if __name__ == "__main__":
-    mode, where, *rest = sys.argv[1:]
-    {"loop": loop, "each-step": each_step, "full-disk": full_disk, "each-open": each_open}[mode](
-        Path(where), *map(int, rest)
-    )
+    mode, where = sys.argv[1:]
+    programs = {
+        "at-random": at_random, "each-step": each_step, "each-open": each_open,
+        "full-disk": full_disk,
+    }  # fmt: skip
+    programs[mode](Path(where))

@@ -7,10 +7,8 @@ import hashlib
 import io
 import json
 import logging
-import os
 import sqlite3
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +30,16 @@ from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.config import add_options, corrections_from_options
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
 from imagesieve.serving.limits import Admission, TokenBuckets
-from imagesieve.serving.routes.feedback import Corrections
+from imagesieve.serving.routes import feedback as routes
 
 RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
 MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
 MURKY_KEY = hashlib.sha256(MURKY).hexdigest()
 POLICY = DecisionPolicy(CONFIDENT, 0.6, "neutral")
-KEYS = "ann feedback,predict 0123456789abcdef;boss admin,predict fedcba9876543210"
+KEYS = "ann feedback,predict 0123456789abcdef;boss admin,predict,feedback fedcba9876543210"
 ANN, BOSS = {"X-API-Key": "0123456789abcdef"}, {"X-API-Key": "fedcba9876543210"}
 
-_OPENED: list[Corrections] = []
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    """Close what a test opened, before its folder is removed."""
-    yield
-    while _OPENED:
-        _OPENED.pop().close()
+Serve = Callable[..., FlaskClient]
 
 
 @pytest.fixture(scope="module")
@@ -63,33 +53,29 @@ def parse(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_corrections(predictor: Predictor, folder: Path, *options: str) -> Corrections:
-    corrections = corrections_from_options(parse("--feedback", str(folder), *options))
-    corrections.check(predictor.classes, predictor.policy)
-    corrections.open()
-    _OPENED.append(corrections)
-    return corrections
+@pytest.fixture
+def serve(predictor: Predictor, folder: Path) -> Iterator[Serve]:
+    """Return a function that starts a service with options, as a restart does with the last one."""
+    with contextlib.ExitStack() as running:
 
+        def start(
+            *options: str, keys: str = "", served: Predictor = predictor, **parts: Any
+        ) -> FlaskClient:
+            running.close()
+            corrections = corrections_from_options(parse("--feedback", str(folder), *options))
+            corrections.check(served.classes, served.policy)
+            corrections.open()
+            running.callback(corrections.close)
+            parts["access"] = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
+            service = Service(models_of(served), corrections=corrections, **parts)
+            return create_app(service).test_client()
 
-def client_of(
-    predictor: Predictor, corrections: Corrections, keys: str = "", **more: Any
-) -> FlaskClient:
-    access = Access(read_keys(None, {"CLASSIFIER_KEYS": keys}))
-    service = Service(models_of(predictor), access=access, corrections=corrections, **more)
-    return create_app(service).test_client()
+        yield start
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Yield a folder in memory where there is one: these tests wait for the disk all the time."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
-        yield Path(path) / "feedback"
-
-
-@pytest.fixture
-def client(predictor: Predictor, folder: Path) -> FlaskClient:
-    return client_of(predictor, make_corrections(predictor, folder))
+def client(serve: Serve) -> FlaskClient:
+    return serve()
 
 
 def predict(client: FlaskClient, data: bytes, **options: Any) -> dict[str, Any]:
@@ -102,9 +88,13 @@ def correct(client: FlaskClient, **fields: Any) -> Any:
     return client.post("/v1/feedback", json=fields)
 
 
-def send(client: FlaskClient, data: bytes = RED_JPEG, **fields: str) -> Any:
+def send(client: FlaskClient, data: bytes = RED_JPEG, **fields: Any) -> Any:
     form = {"image": (io.BytesIO(data), "../x.php"), **fields}
     return client.post("/v1/feedback", data=form)
+
+
+def undo(client: FlaskClient, key: str = RED_KEY) -> Any:
+    return client.delete(f"/v1/feedback/{key}")
 
 
 def assert_problem(response: Any, status: int, slug: str, words: str = "") -> None:
@@ -128,15 +118,17 @@ def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) 
     changed = correct(client, sha256=RED_KEY.upper(), label="green")
     assert (changed.status_code, changed.get_json()["previous"]) == (200, "blue")
     first, second = read_lines(folder)
-    assert {name: first[name] for name in ("predicted", "model", "reason", "reviewer", "note")} == {
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "action": "correct", "sha256": RED_KEY, "label": "blue", "stored": stored,
         "predicted": {
             "label": "red", "decision": "red",
             "probability": pytest.approx(answer["probability"], abs=1e-6),
         },
         "model": answer["model"]["digest"], "reason": "recent", "reviewer": "Ann Ü",
-        "note": "a\nb",
+        "caller": None, "note": "a\nb",
     }  # fmt: skip
-    assert (second["caller"], second["note"], second["label"]) == (None, None, "green")
+    assert (second["label"], second["note"]) == ("green", None)
     assert check(folder) == {RED_KEY: "green"}
 
 
@@ -156,20 +148,18 @@ def test_an_image_can_come_along(client: FlaskClient, folder: Path) -> None:
 
 
 def test_reject_and_undo(client: FlaskClient, folder: Path) -> None:
+    nothing = {
+        "sha256": RED_KEY, "label": None, "rejected": False, "previous": "blue", "stored": None,
+    }  # fmt: skip
     answer = predict(client, RED_JPEG)
     correct(client, id=answer["id"], label="blue")
     rejected = correct(client, id=answer["id"], reject=True)
-    assert rejected.status_code == 200
-    assert rejected.get_json() == {
-        "sha256": RED_KEY, "label": None, "rejected": True, "previous": "blue", "stored": None,
-    }  # fmt: skip
+    assert rejected.get_json() == nothing | {"rejected": True}
     assert not list(folder.glob("*/*.jpg"))
-    undone = client.delete(f"/v1/feedback/{RED_KEY}")
+    undone = undo(client)
     assert (undone.status_code, undone.get_json()["label"]) == (200, "blue")
-    assert client.delete(f"/v1/feedback/{RED_KEY}").get_json() == {
-        "sha256": RED_KEY, "label": None, "rejected": False, "previous": "blue", "stored": None,
-    }  # fmt: skip
-    assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 404, "unknown-picture")
+    assert undo(client).get_json() == nothing
+    assert_problem(undo(client), 404, "unknown-picture")
     for _ in range(2):  # said again, it is not counted
         assert send(client, MURKY, reject="true").get_json()["rejected"] is True
     assert check(folder) == {MURKY_KEY: None}
@@ -194,12 +184,11 @@ def test_an_unknown_label_is_refused_with_the_classes(
 
 
 def test_a_class_that_cannot_name_a_folder_is_refused(
-    predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
+    predictor: Predictor, serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = dataclasses.replace(predictor.version.manifest, classes=("../up", ".hidden", "red"))
     version = dataclasses.replace(predictor.version, manifest=manifest)
-    odd = Predictor(version, predictor.engine)
-    client = client_of(odd, make_corrections(odd, folder))
+    client = serve(served=Predictor(version, predictor.engine))
     assert "'../up'" in caplog.text
     for label in ("../up", ".hidden"):
         assert_problem(send(client, label=label), 400, "unknown-label", "rename")
@@ -207,17 +196,19 @@ def test_a_class_that_cannot_name_a_folder_is_refused(
     assert {path.name for path in folder.parent.iterdir()} == {"feedback"}
 
 
+NAMED = {"sha256": RED_KEY, "label": "red"}
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({}, "either label or reject"),
         ({"label": "red"}, "which image"),
-        ({"id": "a", "sha256": RED_KEY, "label": "red"}, "which image"),
+        ({**NAMED, "id": "a"}, "which image"),
         ({"sha256": RED_KEY}, "either label or reject"),
-        ({"sha256": RED_KEY, "label": "red", "reject": True}, "either label or reject"),
+        ({**NAMED, "reject": True}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": False}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": "true"}, "bool"),
-        ({"sha256": RED_KEY, "reject": 1}, "bool"),
-        ({"sha256": RED_KEY, "label": 3}, "label"),
         ({"sha256": RED_KEY, "label": ["red"]}, "label"),
         ({"sha256": RED_KEY, "label": None}, "label"),
         ({"sha256": "../../etc/passwd", "label": "red"}, "64"),
@@ -225,17 +216,14 @@ def test_a_class_that_cannot_name_a_folder_is_refused(
         ({"sha256": "ß" * 64, "label": "red"}, "64"),
         ({"id": "", "label": "red"}, "id"),
         ({"id": "x" * 101, "label": "red"}, "id"),
-        ({"id": 7, "label": "red"}, "id"),
-        ({"sha256": RED_KEY, "label": "red", "note": "x" * 501}, "500"),
-        ({"sha256": RED_KEY, "label": "red", "note": "bell \a"}, "printed"),
-        ({"sha256": RED_KEY, "label": "red", "note": 1}, "note"),
-        ({"sha256": RED_KEY, "label": "red", "reviewer": "x" * 65}, "64"),
-        ({"sha256": RED_KEY, "label": "red", "reviewer": "Ann\nBen"}, "printed"),
-        ({"sha256": RED_KEY, "label": "red", "lable": "x"}, "lable"),
-        ({"sha256": RED_KEY, "label": "red", "image": "AAAA"}, "image"),
-        ({}, "either label or reject"),
+        ({**NAMED, "note": "x" * 501}, "500"),
+        ({**NAMED, "note": "bell \a"}, "printed"),
+        ({**NAMED, "reviewer": "x" * 65}, "64"),
+        ({**NAMED, "reviewer": "Ann\nBen"}, "printed"),
+        ({**NAMED, "lable": "x"}, "lable"),
+        ({**NAMED, "image": "AAAA"}, "image"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_field_is_refused(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
     assert_problem(correct(client, **fields), 400, "bad-parameter", words)
 
@@ -251,71 +239,74 @@ def test_a_wrong_field_is_refused(client: FlaskClient, fields: dict[str, Any], w
     ],
 )
 def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient, fields: dict[str, Any]) -> None:
-    form = {"image": (io.BytesIO(RED_JPEG), "x.jpg"), **fields}
-    assert_problem(client.post("/v1/feedback", data=form), 400, "bad-parameter")
+    assert_problem(send(client, **fields), 400, "bad-parameter")
 
 
-def test_other_bodies_are_refused(client: FlaskClient) -> None:
-    def post(data: bytes, kind: str) -> Any:
-        return client.post("/v1/feedback", data=data, content_type=kind)
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
+
+@pytest.mark.parametrize(
+    ("kind", "data", "status", "slug"),
+    [
+        (FORM, b"label=red", 415, "unsupported-media-type"),
+        ("image/jpeg", RED_JPEG, 415, "unsupported-media-type"),
+        (JSON, b"[1]", 400, "malformed-body"),
+        (JSON, b'{"label":"red","label":"blue"}', 400, "malformed-body"),
+        (JSON, b'{"note":"' + b"x" * 10**6 + b'"}', 413, "body-too-large"),
+    ],
+    ids=["form", "image", "list", "name twice", "too large"],
+)
+def test_another_body_is_refused(
+    client: FlaskClient, kind: str, data: bytes, status: int, slug: str
+) -> None:
+    assert_problem(client.post("/v1/feedback", data=data, content_type=kind), status, slug)
+
+
+def test_what_is_no_image_is_refused(client: FlaskClient) -> None:
     two = {"image": [(io.BytesIO(RED_JPEG), "a"), (io.BytesIO(MURKY), "b")], "label": "red"}
     assert_problem(client.post("/v1/feedback", data=two), 400, "several-images")
     assert_problem(send(client, b"", label="red"), 400, "empty-image")
     assert_problem(send(client, b"<script>", label="red"), 415, "unsupported-image-format")
     assert_problem(send(client, b"<script>", reject="true"), 415, "unsupported-image-format")
     assert_problem(send(client, RED_JPEG[:200], label="red"), 422, "truncated-image")
-    assert_problem(post(b"label=red", "application/x-www-form-urlencoded"), 415,
-                   "unsupported-media-type")  # fmt: skip
-    assert_problem(post(RED_JPEG, "image/jpeg"), 415, "unsupported-media-type")
-    assert_problem(post(b"[1]", "application/json"), 400, "malformed-body")
-    assert_problem(post(b'{"label":"red","label":"blue"}', "application/json"), 400,
-                   "malformed-body")  # fmt: skip
-    assert_problem(post(b'{"note":"' + b"x" * 10**6 + b'"}', "application/json"), 413,
-                   "body-too-large")  # fmt: skip
-    assert_problem(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
 
 
-def test_unknown_images_and_methods(client: FlaskClient) -> None:
-    assert_problem(correct(client, id="nobody", label="red"), 404, "unknown-picture")
-    assert_problem(correct(client, sha256=RED_KEY, label="red"), 404, "unknown-picture")
-    assert_problem(correct(client, sha256=RED_KEY, reject=True), 404, "unknown-picture")
+def test_unknown_images_methods_and_options(client: FlaskClient) -> None:
+    for named in ({"id": "nobody", "label": "red"}, NAMED, {"sha256": RED_KEY, "reject": True}):
+        assert_problem(correct(client, **named), 404, "unknown-picture")
     for path in (RED_KEY, "abc", "..%2f..%2fetc", "0" * 63 + "G"):
-        assert_problem(client.delete(f"/v1/feedback/{path}"), 404,
-                       "not-found" if "%" in path else "unknown-picture")  # fmt: skip
+        assert_problem(undo(client, path), 404, "not-found" if "%" in path else "unknown-picture")
         assert client.get(f"/v1/review/{path}/image").status_code == 404
     for method in ("GET", "POST"):
         assert client.open(f"/v1/feedback/{RED_KEY}", method=method).status_code == 405
+    assert_problem(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
 
 
-def test_a_correction_sent_a_thousand_times_is_one(client: FlaskClient, folder: Path) -> None:
+def test_a_flood_of_changes_is_slowed_down_and_what_changes_nothing_is_not(
+    client: FlaskClient, folder: Path
+) -> None:
     answer = predict(client, RED_JPEG)
-    codes = {correct(client, id=answer["id"], label="blue").status_code for _ in range(1000)}
-    assert codes == {200, 201}  # and none was rate-limited
+    codes = {correct(client, id=answer["id"], label="blue").status_code for _ in range(150)}
+    assert codes == {200, 201}
     assert len(read_lines(folder)) == 1
-
-
-def test_a_flood_of_changes_is_slowed_down(client: FlaskClient, folder: Path) -> None:
-    predict(client, RED_JPEG)
     responses = [
         correct(client, sha256=RED_KEY, label=("red", "blue")[number % 2]) for number in range(150)
     ]
     refused = [response for response in responses if response.status_code == 429]
-    assert 0 < len(refused) <= 30
+    assert 0 < len(refused) <= 31
     assert_problem(refused[0], 429, "rate-limited")
     assert int(refused[0].headers["Retry-After"]) >= 1
-    assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 429, "rate-limited")
+    assert_problem(undo(client), 429, "rate-limited")
     check(folder)
 
 
-def test_each_caller_has_a_rate_limit_of_its_own(predictor: Predictor, folder: Path) -> None:
-    corrections = make_corrections(predictor, folder)
-    corrections.buckets = TokenBuckets(rate=0.001, burst=1)
-    keys = KEYS.replace("admin,predict", "admin,predict,feedback")
-    client = client_of(predictor, corrections, keys)
-    for headers in (ANN, BOSS):
-        predict(client, RED_JPEG, headers=headers)
-        label = "red" if headers is ANN else "blue"
+def test_each_caller_has_a_rate_limit_of_its_own(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "TokenBuckets", lambda *_: TokenBuckets(rate=0.001, burst=1))
+    client = serve(keys=KEYS)
+    predict(client, RED_JPEG, headers=ANN)
+    for headers, label in ((ANN, "red"), (BOSS, "blue")):
         body = {"sha256": RED_KEY, "label": label}
         assert client.post("/v1/feedback", json=body, headers=headers).status_code in (200, 201)
         body["label"] = "green"
@@ -324,27 +315,28 @@ def test_each_caller_has_a_rate_limit_of_its_own(predictor: Predictor, folder: P
     assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
 
 
-def test_an_undo_takes_one_of_the_places(predictor: Predictor, folder: Path) -> None:
+def test_an_undo_takes_one_of_the_places(serve: Serve, folder: Path) -> None:
     admission = Admission()
-    client = client_of(predictor, make_corrections(predictor, folder), admission=admission)
+    client = serve(admission=admission)
     send(client, label="red")
     with contextlib.ExitStack() as taken:
         for _ in range(admission.limits.max_in_flight):
             taken.enter_context(admission.place())
-        assert_problem(client.delete(f"/v1/feedback/{RED_KEY}"), 503, "overloaded")
+        assert_problem(undo(client), 503, "overloaded")
         assert check(folder) == {RED_KEY: "red"}
-    assert client.delete(f"/v1/feedback/{RED_KEY}").status_code == 200
+    assert undo(client).status_code == 200
 
 
-def test_keys_open_only_what_they_allow(predictor: Predictor, folder: Path) -> None:
-    client = client_of(predictor, make_corrections(predictor, folder), KEYS)
-    addresses = [
-        ("POST", "/v1/feedback"), ("DELETE", f"/v1/feedback/{RED_KEY}"), ("GET", "/v1/review"),
-        ("GET", f"/v1/review/{RED_KEY}/image"), ("GET", "/v1/feedback/export"),
-    ]  # fmt: skip
-    for method, path in addresses:
+def test_keys_open_only_what_they_allow(serve: Serve) -> None:
+    client = serve(keys="ann feedback 0123456789abcdef;boss admin fedcba9876543210")
+    for method, path, headers in (
+        ("POST", "/v1/feedback", BOSS),
+        ("DELETE", f"/v1/feedback/{RED_KEY}", BOSS),
+        ("GET", "/v1/review", BOSS),
+        ("GET", f"/v1/review/{RED_KEY}/image", BOSS),
+        ("GET", "/v1/feedback/export", ANN),
+    ):
         assert_problem(client.open(path, method=method), 401, "unauthorized")
-        headers = ANN if path.endswith("export") else BOSS
         assert_problem(client.open(path, method=method, headers=headers), 403, "forbidden")
 
 
@@ -369,22 +361,18 @@ def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_
 
 
 @pytest.mark.parametrize(
-    "query",
-    ["limit=0", "limit=101", "limit=-1", "limit=1e9", "limit=x", "limit=", "page=2",
-     "limit=1&limit=x", "limit=" + "9" * 500],
-)  # fmt: skip
+    "query", ["limit=0", "limit=101", "limit=1e9", "limit=", "page=2", "limit=1&limit=x"]
+)
 def test_a_wrong_option_of_the_review_queue_is_refused(client: FlaskClient, query: str) -> None:
     assert_problem(client.get(f"/v1/review?{query}"), 400, "bad-parameter")
 
 
-def test_an_image_to_review_is_encoded_anew(
-    client: FlaskClient, predictor: Predictor, folder: Path
-) -> None:
-    sent = ACCEPTED["JPEG and PHP behind it"]
+def test_an_image_to_review_is_encoded_anew(serve: Serve, folder: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a secret place"
     large = encode(paint(COLOURS["red"]).resize((2000, 1000)), exif=exif)
-    for data in (sent, large):
+    client = serve()
+    for data in (ACCEPTED["JPEG and PHP behind it"], large):
         key = predict(client, data)["image"]["sha256"]
         response = client.get(f"/v1/review/{key}/image")
         assert (response.status_code, response.mimetype) == (200, "image/jpeg")
@@ -393,36 +381,34 @@ def test_an_image_to_review_is_encoded_anew(
         assert response.headers["Cache-Control"] == "no-store"
         assert b"php" not in response.data
         assert b"secret" not in response.data
-        shown = Image.open(io.BytesIO(response.data))
-        assert max(shown.size) <= 1024
+        assert max(Image.open(io.BytesIO(response.data)).size) <= 1024
     send(client, MURKY, label="red")
-    fresh = client_of(predictor, make_corrections(predictor, folder))  # has no recent images
-    stored = fresh.get(f"/v1/review/{MURKY_KEY}/image")
+    client = serve()  # has no recent images
+    stored = client.get(f"/v1/review/{MURKY_KEY}/image")
     assert stored.data == (folder / "red" / f"{MURKY_KEY}.jpg").read_bytes()
-    assert_problem(fresh.get(f"/v1/review/{key}/image"), 404, "unknown-picture")
-    for other in (MURKY_KEY[:16] + "0" * 48, MURKY_KEY[:16], MURKY_KEY + "0", MURKY_KEY.upper()):
-        assert_problem(fresh.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
+    start = MURKY_KEY[:16]
+    for other in (key, start + "0" * 48, start, MURKY_KEY + "0", MURKY_KEY.upper()):
+        assert_problem(client.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
 
 
 def test_export_has_the_history_even_while_another_process_writes(
-    predictor: Predictor, folder: Path
+    serve: Serve, folder: Path
 ) -> None:
-    client = client_of(predictor, make_corrections(predictor, folder), KEYS)
-    with client.get("/v1/feedback/export", headers=BOSS) as empty:
+    client = serve(keys="boss admin,feedback fedcba9876543210")
+    client.environ_base["HTTP_X_API_KEY"] = BOSS["X-API-Key"]
+    with client.get("/v1/feedback/export") as empty:
         assert (empty.status_code, empty.data) == (200, b"")
-    predict(client, RED_JPEG, headers=ANN)
-    for number in range(3):
-        body = {"sha256": RED_KEY, "label": ("red", "blue")[number % 2], "note": "x\ny </script>"}
-        assert client.post("/v1/feedback", json=body, headers=ANN).status_code < 300
+    for label in ("red", "blue", "red"):
+        assert send(client, label=label, note="x\ny </script>").status_code < 300
     with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with client.get("/v1/feedback/export", headers=BOSS) as response:
+        with client.get("/v1/feedback/export") as response:
             assert response.mimetype == "application/x-ndjson"
             assert response.headers["Content-Disposition"].startswith("attachment")
             assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
         other.rollback()
     assert len(read_lines(folder)) == 3
-    assert_problem(client.get("/v1/feedback/export?x=1", headers=BOSS), 400, "bad-parameter")
+    assert_problem(client.get("/v1/feedback/export?x=1"), 400, "bad-parameter")
 
 
 def test_a_disk_that_fails_costs_corrections_and_nothing_else(
@@ -443,26 +429,26 @@ def test_a_disk_that_fails_costs_corrections_and_nothing_else(
 
 
 def test_a_server_starts_with_a_folder_that_cannot_be_used(
-    predictor: Predictor, folder: Path, caplog: pytest.LogCaptureFixture
+    serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / DATABASE_NAME).mkdir(parents=True)
-    corrections = make_corrections(predictor, folder, "--keep", "all")
-    client = client_of(predictor, corrections)
+    client = serve("--keep", "all")
     assert "cannot be stored" in caplog.text
     assert "runs without corrections" in caplog.text
     assert predict(client, RED_JPEG)["held"] is True
-    assert_problem(correct(client, sha256=RED_KEY, label="red"), 503, "feedback-unavailable")
+    assert_problem(correct(client, **NAMED), 503, "feedback-unavailable")
     for _ in range(3):
         assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
     assert caplog.text.count("cannot be read") == 1
 
 
-def test_a_full_store_refuses_more_images(predictor: Predictor, folder: Path) -> None:
-    client = client_of(predictor, make_corrections(predictor, folder, "--feedback-limit", "1"))
+def test_a_full_store_refuses_more_images(serve: Serve, folder: Path) -> None:
+    client = serve("--feedback-limit", "1")
     noisy = paint(COLOURS["red"], size=(1000, 700))
-    codes = [send(client, encode(noisy, quality=90 + n), label="red").status_code for n in range(3)]
+    images = [encode(noisy, quality=quality) for quality in (90, 91, 92)]
+    codes = [send(client, data, label="red").status_code for data in images]
     assert codes == [201, 201, 507]
-    assert_problem(send(client, encode(noisy, quality=92), label="red"), 507, "feedback-full")
+    assert_problem(send(client, images[2], label="red"), 507, "feedback-full")
     assert len(check(folder)) == 2
 
 
@@ -471,33 +457,26 @@ def waiting_on_disk(folder: Path) -> set[str]:
         return {sha256 for (sha256,) in database.execute("SELECT sha256 FROM recent")}
 
 
-def test_images_on_disk_are_reviewed_after_a_restart(predictor: Predictor, folder: Path) -> None:
-    corrections = make_corrections(predictor, folder, "--keep", "uncertain")
-    client = client_of(predictor, corrections)
+def test_images_on_disk_are_reviewed_after_a_restart(serve: Serve, folder: Path) -> None:
+    client = serve("--keep", "uncertain")
     other = encode(paint((100, 120, 110), seed=3))
     for data in (MURKY, RED_JPEG, other):
         predict(client, data)
-    murky = predict(client, MURKY)
     correct(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
     predict(client, other)  # once more: it stays corrected
-    corrections.close()
+    client = serve("--keep", "uncertain")
     assert waiting_on_disk(folder) == {MURKY_KEY}
-    fresh = make_corrections(predictor, folder, "--keep", "uncertain")
-    client = client_of(predictor, fresh)
     queue = client.get("/v1/review").get_json()
     assert [image["sha256"] for image in queue["images"]] == [MURKY_KEY]
     assert (queue["waiting"], queue["corrected"]) == (1, 1)
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
-    assert murky["id"]
     assert correct(client, id=queue["images"][0]["id"], label="green").status_code == 201
     assert read_lines(folder)[-1]["reason"] == "uncertain"
     assert waiting_on_disk(folder) == set()
 
 
-def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder: Path) -> None:
-    options = ("--audit-share", "1", "--class-of-interest", "red")
-    corrections = make_corrections(predictor, folder, *options)
-    client = client_of(predictor, corrections)
+def test_the_audit_estimates_what_the_filter_misses(serve: Serve, folder: Path) -> None:
+    client = serve("--audit-share", "1", "--class-of-interest", "red")
     dropped = [encode(paint(COLOURS["blue"], seed=seed)) for seed in range(4)]
     for data in (RED_JPEG, *dropped):
         predict(client, data)
@@ -509,24 +488,25 @@ def test_the_audit_estimates_what_the_filter_misses(predictor: Predictor, folder
     }  # fmt: skip
     for number, label in enumerate(("red", "blue", "blue")):
         correct(client, sha256=queue["images"][number]["sha256"], label=label)
-    audit = client.get("/v1/review").get_json()["audit"]
-    assert audit["missed_share"] == pytest.approx(1 / 3)
-    assert audit.pop("interval") == pytest.approx([0.0615, 0.7923], abs=1e-3)
-    audit.pop("missed_share")
-    assert audit == {"share": 1.0, "kept": 4, "reviewed": 3, "missed": 1}
-    corrections.close()
+    assert client.get("/v1/review").get_json()["audit"] == {
+        "share": 1.0, "kept": 4, "reviewed": 3, "missed": 1,
+        "missed_share": pytest.approx(1 / 3), "interval": pytest.approx([0.0615, 0.7923], abs=1e-3),
+    }  # fmt: skip
+    client = serve()
     assert len(waiting_on_disk(folder)) == 1  # on disk, as an audit takes time
-    later = client_of(predictor, make_corrections(predictor, folder)).get("/v1/review").get_json()
-    assert later["audit"]["reviewed"] == 3
+    assert client.get("/v1/review").get_json()["audit"]["reviewed"] == 3
 
 
-def test_nothing_is_written_unless_asked_for(predictor: Predictor, folder: Path) -> None:
-    for options in ((), ("--keep", "none", "--audit-share", "1", "--class-of-interest", "red")):
-        corrections = make_corrections(predictor, folder, *options)
-        client = client_of(predictor, corrections)
-        predict(client, MURKY)
-        assert client.get("/v1/review").get_json()["waiting"] == 1
-        corrections.close()
+@pytest.mark.parametrize(
+    "options", [(), ("--keep", "none", "--audit-share", "1", "--class-of-interest", "red")]
+)
+def test_nothing_is_written_unless_asked_for(
+    serve: Serve, folder: Path, options: tuple[str, ...]
+) -> None:
+    client = serve(*options)
+    predict(client, MURKY)
+    assert client.get("/v1/review").get_json()["waiting"] == 1
+    serve()
     assert not folder.exists()
 
 
@@ -536,39 +516,26 @@ def test_no_byte_of_a_request_gets_into_the_log_unescaped(
     with caplog.at_level(logging.DEBUG):
         send(client, label="red", note="first\nINFO forged line", reviewer="Ann")
         correct(client, sha256=RED_KEY, label="x\nINFO forged line")
-        client.delete("/v1/feedback/x%0AINFO forged line")
+        undo(client, "x%0AINFO forged line")
     assert "\nINFO forged" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "options",
     ["--audit-share=2", "--audit-share=nan", "--audit-share=-0.1", "--feedback-limit=0",
-     "--feedback-limit=1.5", "--keep=some"],
+     "--feedback-limit=1.5", "--keep=some", "--no-feedback --keep all",
+     "--no-feedback --feedback x", "--no-feedback --audit-share 0"],
 )  # fmt: skip
-def test_a_wrong_option_is_a_usage_error(arguments: str) -> None:
-    with pytest.raises(UsageError):
-        parse(arguments)
+def test_a_wrong_option_is_a_usage_error(options: str) -> None:
+    with pytest.raises(UsageError, match=options.split()[-2:][0].partition("=")[0]):
+        corrections_from_options(parse(*options.split()))
 
 
-def test_without_feedback_no_other_option_of_corrections_is_taken() -> None:
-    def build(*arguments: str) -> object:
-        return corrections_from_options(parse(*arguments))
-
-    assert build("--no-feedback") is None
-    for more in (["--keep", "all"], ["--feedback", "x"], ["--audit-share", "0"]):
-        with pytest.raises(UsageError, match=more[0]):
-            build("--no-feedback", *more)
-
-
-def test_a_class_of_interest_that_the_model_lacks_is_a_usage_error(
-    predictor: Predictor, folder: Path
+def test_options_must_suit_the_model(
+    serve: Serve, version_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert corrections_from_options(parse("--no-feedback")) is None
     with pytest.raises(UsageError, match="blue, green, red"):
-        make_corrections(predictor, folder, "--class-of-interest", "menu")
-
-
-def test_an_audit_of_nothing_is_logged(
-    version_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_corrections(Predictor.load(version_path), folder, "--audit-share", "0.5")
+        serve("--class-of-interest", "menu")
+    serve("--audit-share", "0.5", served=Predictor.load(version_path))  # drops nothing
     assert "--class-of-interest" in caplog.text

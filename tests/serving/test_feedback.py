@@ -5,14 +5,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +24,6 @@ from imagesieve.feedback import (
     CORRECT,
     DATABASE_NAME,
     JOURNAL_NAME,
-    FeedbackEvent,
 )
 from imagesieve.images import DEFAULT_LIMITS, decode
 from imagesieve.serving.errors import (
@@ -39,17 +34,8 @@ from imagesieve.serving.errors import (
 from imagesieve.serving.feedback import store as store_module
 from imagesieve.serving.feedback.store import MAX_SIDE, FeedbackStore, ImageNeededError, to_jpeg
 
-PROGRAM = Path(correcting.__file__)
 KEY = KEYS[0]
 PREDICTED = {"label": "blue", "probability": 0.75, "decision": "neutral"}
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Yield a folder in memory where there is one: these tests wait for the disk all the time."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
-        yield Path(path) / "feedback"
 
 
 @pytest.fixture
@@ -68,36 +54,11 @@ def store_size(folder: Path) -> int:
         return database.execute("SELECT count(*) FROM images").fetchone()[0]
 
 
-def command(mode: str, folder: Path, *more: object) -> list[str]:
-    return [sys.executable, "-W", "error", str(PROGRAM), mode, str(folder), *map(str, more)]
-
-
-def run(mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(mode, folder), capture_output=True, text=True, check=False)
-
-
-def start(mode: str, folder: Path, *more: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(mode, folder, *more), stdout=subprocess.PIPE, text=True)
-
-
-def test_a_correction_is_an_image_in_its_class_and_an_event(
-    folder: Path, store: FeedbackStore
-) -> None:
-    entry = FeedbackEvent(
-        CORRECT, KEY, "red", None, PREDICTED, "sha256:1", "uncertain", "Ann", "page", "a\nb"
-    )
-    done = store.record(entry, JPEGS[0])
-    assert done.before is None
-    assert done.after == dataclasses.replace(entry, stored=f"red/{KEY}.jpg")
-    assert (folder / done.after.stored).read_bytes() == store.image(KEY) == JPEGS[0]
-    (line,) = read_lines(folder)
-    assert line.pop("time").endswith("Z")
-    assert line == {
-        "action": "correct", "sha256": KEY, "label": "red", "stored": f"red/{KEY}.jpg",
-        "predicted": PREDICTED, "model": "sha256:1", "reason": "uncertain", "reviewer": "Ann",
-        "caller": "page", "note": "a\nb",
-    }  # fmt: skip
-    assert check(folder) == {KEY: "red"}
+def run(mode: str, folder: Path) -> dict[str, int]:
+    command = [sys.executable, "-W", "error", correcting.__file__, mode, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_nothing_is_made_before_the_first_correction(folder: Path, store: FeedbackStore) -> None:
@@ -110,16 +71,6 @@ def test_nothing_is_made_before_the_first_correction(folder: Path, store: Feedba
     with pytest.raises(UnknownImageError, match="no correction"):
         undo(store)
     assert list(folder.parent.iterdir()) == []
-
-
-def test_the_same_again_writes_nothing(folder: Path, store: FeedbackStore) -> None:
-    correct(store, 0, "red", JPEGS[0])
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jp*")}
-    for _ in range(20):
-        done = correct(store, 0, "red", JPEGS[1])
-        assert done.before == done.after
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jp*")} == before
-    assert len(read_lines(folder)) == 1
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
@@ -252,21 +203,18 @@ def test_images_that_are_not_in_the_history_are_added_to_it(folder: Path) -> Non
     (folder / f"blue/{KEYS[2]}.jpg").write_bytes(JPEGS[2])
     short = folder / "blue/0123456789abcdef.jpg"  # of an earlier release
     short.write_bytes(b"short")
-    own = ["blue/holiday.jpg", "blue/.hidden.jpg", "notes.txt"]
-    for name in own:
-        (folder / name).write_bytes(b"not ours")
+    own = [folder / name for name in ("blue/holiday.jpg", "blue/.hidden.jpg", "notes.txt")]
+    for path in own:
+        path.write_bytes(b"not ours")
     digest = files.sha256_of(short)
     for _ in range(2):  # the second time there is nothing left to add
         with opened(folder) as store:
             assert store.num_corrected() == 4
         recovered = [line for line in read_lines(folder) if line["reason"] == "recovered"]
-        assert {line["sha256"]: line["stored"] for line in recovered} == {
-            KEY: f"blue/{KEY}.jpg",
-            KEYS[2]: f"blue/{KEYS[2]}.jpg",
-            digest: "blue/0123456789abcdef.jpg",
-        }
-        assert len(recovered) == 3
-    assert all((folder / name).exists() for name in own)
+        assert sorted((line["sha256"], line["stored"]) for line in recovered) == sorted(
+            [(key, f"blue/{key}.jpg") for key in (KEY, KEYS[2])] + [(digest, f"blue/{short.name}")]
+        )
+    assert all(path.exists() for path in own)
     with opened(folder) as store:
         assert store.record(event(CORRECT, digest, "red")).before.label == "blue"
         assert not short.exists()
@@ -325,63 +273,37 @@ def test_another_process_sees_and_continues(folder: Path, monkeypatch: pytest.Mo
 def test_eight_threads_correct_the_same_and_different_images(folder: Path) -> None:
     keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(16)]
 
-    def work(seed: int) -> int:
-        chance, num_new = random.Random(seed), 0
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
         for key in chance.sample(keys, 16):
             store = chance.choice(stores)
-            num_new += store.record(event(CORRECT, key, "red"), JPEGS[0]).before is None
-            label = chance.choice(["green", "blue"])
-            store.record(event(CORRECT, keys[0], label), JPEGS[0])
-        return num_new
+            store.record(event(CORRECT, key, "red"), JPEGS[0])
+            store.record(event(CORRECT, keys[0], chance.choice(["green", "blue"])), JPEGS[0])
 
-    # Two stores, as two processes would have.
-    with opened(folder) as one, opened(folder) as other:
+    with (
+        opened(folder) as one,
+        opened(folder) as other,  # as another process would have
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
         stores = [one, other]
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(work, range(8))) <= 16
-    in_force = {line["sha256"]: line["label"] for line in read_lines(folder)}
-    assert set(in_force) == set(keys)
-    assert {in_force[key] for key in keys[1:]} == {"red"}
-    assert len(stored_in(folder)) == 16
-    with opened(folder) as store:
-        assert store.num_corrected() == 16
+        list(pool.map(work, range(8)))
+    in_force = check(folder)
+    assert in_force.pop(keys[0]) in ("red", "green", "blue")
+    assert in_force == dict.fromkeys(keys[1:], "red")
 
 
 def test_two_processes_killed_at_any_moment_lose_no_acknowledged_correction(folder: Path) -> None:
-    chance = random.Random(5)
-    acknowledged: list[str] = []
-    for seed in (10, 20, 30):
-        with contextlib.ExitStack() as running:
-            children = [
-                running.enter_context(start("loop", folder, seed + number)) for number in range(2)
-            ]
-            for child in children:
-                assert child.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.05, 0.25))
-            for child in children:
-                child.send_signal(signal.SIGKILL)
-            for child in children:
-                acknowledged += child.stdout.read().split("\n")[:-1]
-        assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
-        with opened(folder):  # puts in order what is left half done
-            check(folder)
-        assert set(acknowledged) <= {line["note"] for line in read_lines(folder)}
-    assert len(acknowledged) > 20
+    assert run("at-random", folder)["acknowledged"] > 20
 
 
 def test_killed_before_any_system_call_a_change_is_done_or_not(folder: Path) -> None:
-    done = run("each-step", folder)
-    assert done.returncode == 0, done.stderr
-    outcomes = json.loads(done.stdout)
-    assert outcomes["calls"] > 50
+    outcomes = run("each-step", folder)
+    assert outcomes["undone"] > 50
     assert outcomes["done"] > 10
-    assert outcomes["undone"] > 10
 
 
 def test_a_full_disk_changes_nothing_wherever_it_strikes(folder: Path) -> None:
-    done = run("full-disk", folder)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["refused"] > 20
+    assert run("full-disk", folder)["refused"] > 20
 
 
 def test_a_lock_that_is_not_released_is_refused(
@@ -399,10 +321,7 @@ def test_a_lock_that_is_not_released_is_refused(
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_file_system_without_locks_or_shared_memory_is_found_at_the_start(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    is_there: bool,
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_there: bool
 ) -> None:
     connect = sqlite3.connect
     without = "file:{}?vfs=unix-none"  # SQLite's own stand-in for such a file system
@@ -420,24 +339,22 @@ def test_a_file_system_without_locks_or_shared_memory_is_found_at_the_start(
 
 
 @pytest.mark.parametrize(
-    ("size", "orientation", "expected"),
+    ("image_format", "size", "orientation", "expected"),
     [
-        ((64, 48), 1, (64, 48)),
-        ((64, 48), 6, (48, 64)),
-        ((1500, 1000), 1, (1024, 683)),
-        ((2400, 1200), 1, (1024, 512)),
-        ((2400, 1200), 6, (512, 1024)),
-        ((20_000, 20), 1, (1024, 16)),
+        ("JPEG", (64, 48), 1, (64, 48)),
+        ("PNG", (64, 48), 6, (48, 64)),
+        ("PNG", (1500, 1000), 1, (1024, 683)),
+        ("JPEG", (2400, 1200), 1, (1024, 512)),
+        ("JPEG", (2400, 1200), 6, (512, 1024)),
+        ("JPEG", (20_000, 20), 1, (1024, 16)),
     ],
 )
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
 def test_a_stored_image_is_upright_small_and_bare(
-    size: tuple[int, int], orientation: int, expected: tuple[int, int], image_format: str
+    image_format: str, size: tuple[int, int], orientation: int, expected: tuple[int, int]
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = orientation, "secret place"
-    image = Image.new("RGB", size, COLOURS["red"])
-    data = encode(image, image_format, exif=exif)
+    data = encode(Image.new("RGB", size, COLOURS["red"]), image_format, exif=exif)
     jpeg = to_jpeg(data, DEFAULT_LIMITS)
     assert b"secret" in data
     assert b"secret" not in jpeg

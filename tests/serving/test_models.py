@@ -1,4 +1,4 @@
-"""Another model while requests run: what is taken, what is refused, and what is left behind."""
+"""Another model while requests run, by a call and over HTTP: what is served and what refused."""
 
 import gc
 import json
@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-import requests
+from flask.testing import FlaskClient
 from painted import COLOURS, encode, paint
-from running import SECONDS, serving
+from running import SECONDS
+from werkzeug.test import TestResponse
 
 from imagesieve import files
 from imagesieve.errors import ModelDamagedError, ModelNotFoundError, UsageError
 from imagesieve.model import engines, golden, versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import models as models_module
+from imagesieve.serving.access import Access, read_keys
+from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.errors import (
     ModelChangeError,
     ModelChangeFailedError,
@@ -33,8 +35,7 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from imagesieve.serving.models import Models, describe
-from imagesieve.serving.schemas import ModelChange, ModelName
+from imagesieve.serving.models import Models
 
 RED = encode(paint(COLOURS["red"]))
 OTHER_CLASSES = ("cyan", "green", "red")
@@ -185,43 +186,6 @@ def test_a_change_under_load_fails_no_request_and_mixes_no_answers(
         assert found == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_a_change_tells_what_is_served_now_and_what_was_before(
-    folder: Path, start: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    models = start(folder, **SLOW_WATCH)
-    sharp, soft = models.get().version, versions.load(named(folder, "soft"))
-    with caplog.at_level(logging.INFO, "imagesieve"):
-        change = models.activate(soft.name)
-    former = ModelName(sharp.name, f"sha256:{sharp.digest}")
-    assert change == ModelChange(describe(models.get()), former, True)
-    assert change.model.name == soft.name
-    assert f"Now serving {soft.name} with {models.get().engine.name} (before: {sharp.name})" in (
-        caplog.messages
-    )
-
-
-def test_the_same_version_again_is_no_change(folder: Path, start: Start) -> None:
-    models = start(folder, **SLOW_WATCH)
-    before = models.get()
-    for change in (models.reload(), models.activate(before.version.name)):
-        assert (change.changed, change.previous) == (False, None)
-    assert models.get() is before
-
-
-def test_what_was_activated_is_served_after_a_restart_too(folder: Path, start: Start) -> None:
-    soft = named(folder, "soft").name
-    start(folder, **SLOW_WATCH).activate(soft)
-    assert start(folder).get().version.name == soft
-
-
-def test_a_version_is_known_by_its_digest_too(folder: Path, start: Start) -> None:
-    models = start(folder, **SLOW_WATCH)
-    soft = versions.load(named(folder, "soft"))
-    assert models.activate(f"sha256:{soft.digest.upper()}").model.name == soft.name
-    with pytest.raises(UnknownModelError):
-        models.activate(f"sha256:{'0' * 64}")
-
-
 REFUSED = {
     "classes": (ModelRefusedError, "other classes (cyan, green, red) than the one served (blue"),
     "golden": (ModelRefusedError, "on its golden images openvino-"),
@@ -265,13 +229,6 @@ def test_a_pointer_with_a_wrong_digest_is_refused(folder: Path, start: Start) ->
     assert models.get() is before
 
 
-def test_other_classes_are_served_when_they_are_allowed(folder: Path, start: Start) -> None:
-    models = start(folder, **SLOW_WATCH)
-    name = named(folder, "classes").name
-    assert models.activate(name, allow_other_classes=True).model.classes == list(OTHER_CLASSES)
-    assert models.rollback().model.classes == list(COLOURS)  # these were served already
-
-
 def test_a_version_of_an_earlier_release_has_nothing_to_compare_and_is_served(
     folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -289,25 +246,13 @@ def test_a_name_leads_nowhere_but_into_the_folder(folder: Path, start: Start) ->
     for name in [
         "", ".", "..", "../outside", str(outside), f"{inside}/", f"./{inside}", f"x/../{inside}",
         ".partial-x", "current.json", "*", f"{inside[:-1]}*", "a\0b", "..%2foutside", "x" * 10_000,
-        "~", "sha256:", f"sha256:{'g' * 64}", f"{inside}\n", "\udcff",
+        "~", "sha256:", f"sha256:{'g' * 64}", f"sha256:{'0' * 64}", f"{inside}\n", "\udcff",
+        "nothing", "/etc", "%2e%2e",
     ]:  # fmt: skip
         with pytest.raises(UnknownModelError) as caught:
             models.activate(name)
         assert len(str(caught.value)) < 500
     assert models.get().version.name == named(folder, "sharp").name
-
-
-def test_rolling_back_and_forth(folder: Path, start: Start) -> None:
-    models = start(folder, **SLOW_WATCH)
-    sharp, soft = named(folder, "sharp").name, named(folder, "soft").name
-    with pytest.raises(UnknownModelError, match="no other model version before"):
-        models.rollback()
-    models.activate(soft)
-    for name, other in ((sharp, soft), (soft, sharp), (sharp, soft)):
-        change = models.rollback()
-        assert (change.model.name, change.changed) == (name, True)
-        assert change.previous.name == other
-        assert versions.current_name(folder) == name
 
 
 def test_a_version_that_was_altered_since_is_not_rolled_back_to(folder: Path, start: Start) -> None:
@@ -351,9 +296,9 @@ def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(golden, "read", slowly)
     monkeypatch.setattr(models_module, "_MAX_WAIT", 0.05)
-    changes: list[ModelChange] = []
+    changed: list[bool] = []
     soft = named(folder, "soft").name
-    first = threading.Thread(target=lambda: changes.append(models.activate(soft)))
+    first = threading.Thread(target=lambda: changed.append(models.activate(soft).changed))
     first.start()
     assert entered.wait(SECONDS)
     for use in (models.reload, models.rollback, lambda: models.activate(soft)):
@@ -362,7 +307,7 @@ def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.Mo
     assert models.get().version.name == named(folder, "sharp").name  # served all the while
     go_on.set()
     first.join()
-    assert [change.changed for change in changes] == [True]
+    assert changed == [True]
 
 
 def test_a_second_change_waits_for_the_first(folder: Path, start: Start) -> None:
@@ -517,38 +462,116 @@ def test_a_precision_that_the_new_version_does_not_have_is_a_refusal(
     assert str(folder) not in str(caught.value)
 
 
-def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
-    folder: Path, start: Start
+# Over HTTP.
+
+SHOP = {"X-API-Key": "shop-key-0123456789"}
+BOSS = {"X-API-Key": "boss-key-0123456789"}
+KEYS = f"shop predict {SHOP['X-API-Key']}; boss admin,predict {BOSS['X-API-Key']}"
+
+
+@pytest.fixture
+def client(folder: Path, start: Start) -> FlaskClient:
+    access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
+    return create_app(Service(start(folder, **SLOW_WATCH), access=access)).test_client()
+
+
+def post(client: FlaskClient, action: str, **fields: Any) -> TestResponse:
+    return client.post(f"/v1/admin/{action}", json=fields, headers=BOSS)
+
+
+def served(client: FlaskClient) -> dict[str, Any]:
+    return client.get("/v1/model", headers=SHOP).get_json()
+
+
+def assert_problem(response: TestResponse, status: int, slug: str) -> None:
+    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+    assert response.get_json(force=True)["type"] == f"/problems/{slug}"
+
+
+def test_activate_and_rollback_change_what_is_served_now_and_after_a_restart(
+    client: FlaskClient, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    models = start(folder, **SLOW_WATCH)
-    entries = msgspec.to_builtins(models.describe_all())
-    listed = {entry["name"].partition("-")[0]: entry for entry in entries}
-    assert list(listed) == sorted(listed)
-    assert set(listed) == {*REFUSED, "old", "sharp", "soft"}
+    soft, sharp = named(folder, "soft").name, named(folder, "sharp").name
+    assert_problem(post(client, "rollback"), 404, "unknown-model")  # there was no other one
+    with caplog.at_level(logging.INFO, "imagesieve"):
+        change = post(client, "activate", version=soft).get_json()
+    assert any(
+        message.startswith(f"Now serving {soft} with ") and message.endswith(f"(before: {sharp})")
+        for message in caplog.messages
+    )
+    digest = f"sha256:{versions.load(named(folder, 'sharp')).digest}"
+    former = {"name": sharp, "digest": digest}
+    assert change == {"model": served(client), "previous": former, "changed": True}
+    assert change["model"]["name"] == soft == versions.current_name(folder)
+    again = post(client, "activate", version=soft).get_json()
+    assert again == {"model": change["model"], "previous": former, "changed": False}
+    back = post(client, "activate", version=f"sha256:{digest[7:].upper()}").get_json()
+    assert (back["changed"], back["model"]["name"]) == (True, sharp)
+    for name, other in ((soft, sharp), (sharp, soft), (soft, sharp)):
+        change = post(client, "rollback").get_json()
+        assert (change["model"]["name"], change["previous"]["name"]) == (name, other)
+        assert versions.current_name(folder) == name
+
+
+def test_reload_serves_what_was_made_current(client: FlaskClient, folder: Path) -> None:
+    change = post(client, "reload").get_json()
+    assert change == {"model": served(client), "previous": None, "changed": False}
+    versions.promote(versions.load(named(folder, "soft")))
+    change = client.post("/v1/admin/reload", headers=BOSS).get_json()  # no body is as good as {}
+    assert (change["changed"], change["model"]["name"]) == (True, named(folder, "soft").name)
+
+
+def test_other_classes_are_served_when_they_are_allowed(client: FlaskClient, folder: Path) -> None:
+    version = named(folder, "classes").name
+    assert_problem(post(client, "activate", version=version), 409, "model-refused")
+    change = post(client, "activate", version=version, allow_other_classes=True).get_json()
+    assert change["model"]["classes"] == list(OTHER_CLASSES)
+    change = post(client, "rollback").get_json()
+    assert change["model"]["classes"] == list(COLOURS)  # these were served already
+
+
+def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
+    client: FlaskClient, folder: Path
+) -> None:
+    def marked() -> list[str]:
+        entries = client.get("/v1/models", headers=SHOP).get_json()["models"]
+        return [entry["name"].partition("-")[0] for entry in entries if entry["current"]]
+
+    response = client.get("/v1/models", headers=SHOP)
+    entries = response.get_json()["models"]
+    by_name = {entry["name"].partition("-")[0]: entry for entry in entries}
+    assert list(by_name) == sorted([*REFUSED, "old", "sharp", "soft"])
     sharp = versions.load(named(folder, "sharp"))
-    assert listed["sharp"] == {
-        "name": sharp.name,
-        "digest": f"sha256:{sharp.digest}",
-        "current": True,
-        "created": sharp.manifest.created,
-        "classes": list(COLOURS),
-    }
-    assert [name for name, entry in listed.items() if entry["current"]] == ["sharp"]
-    assert {name for name, entry in listed.items() if entry.get("damaged")} == {
-        "broken", "half", "new",
+    assert by_name["sharp"] == {
+        "name": sharp.name, "digest": f"sha256:{sharp.digest}", "current": True,
+        "created": sharp.manifest.created, "classes": list(COLOURS),
     }  # fmt: skip
-    assert (listed["half"]["classes"], listed["half"]["created"]) == ([], None)
-    models.activate(named(folder, "soft").name)
-    assert [entry.name for entry in models.describe_all() if entry.current] == [
-        named(folder, "soft").name
-    ]
+    damaged = {name for name, entry in by_name.items() if entry.get("damaged")}
+    assert damaged == {"broken", "half", "new"}
+    assert (by_name["half"]["classes"], by_name["half"]["created"]) == ([], None)
+    assert str(folder) not in response.text
+    assert marked() == ["sharp"]
+    post(client, "activate", version=named(folder, "soft").name)
+    assert marked() == ["soft"]
+    assert client.get("/v1/models").status_code == 401
 
 
-def test_a_running_server_serves_what_is_promoted(folder: Path, tmp_path: Path) -> None:
-    sharp, soft = named(folder, "sharp"), named(folder, "soft")
-    with serving(tmp_path, folder) as server:
-        assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == sharp.name
-        versions.promote(versions.load(soft))
-        server.wait_for(rf"Now serving {soft.name} with \S+ \(before: {sharp.name}\)")
-        assert requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"] == soft.name
-        assert server.stop() == 0
+BODIES: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "no body": ("activate", {}, 400, "bad-parameter"),
+    "a text for a yes": (
+        "activate", {"json": {"version": "x", "allow_other_classes": "yes"}}, 400, "bad-parameter",
+    ),
+    "reload with a field": ("reload", {"json": {"version": "x"}}, 400, "bad-parameter"),
+    "rollback with a field": ("rollback", {"json": {"to": "x"}}, 400, "bad-parameter"),
+    "no object": ("reload", {"json": []}, 400, "malformed-body"),
+    "a form": ("activate", {"data": {"version": "x"}}, 415, "unsupported-media-type"),
+    "a flood": ("reload", {"json": {"x": "y" * 2**20}}, 413, "body-too-large"),
+}  # fmt: skip
+
+
+def test_a_wrong_body_is_a_problem_and_changes_nothing(client: FlaskClient) -> None:
+    before = served(client)
+    for action, body, status, slug in BODIES.values():
+        response = client.post(f"/v1/admin/{action}", headers=BOSS, **body)
+        assert_problem(response, status, slug)
+    assert served(client) == before

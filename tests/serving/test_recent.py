@@ -1,4 +1,4 @@
-"""Recent images, in memory and on disk, and why they should be reviewed."""
+"""Recent images, in memory and on disk; which should be reviewed, in which order; the audit."""
 
 import concurrent.futures
 import contextlib
@@ -8,34 +8,52 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from correcting import recent_image
+from correcting import opened, recent_image
 
-from imagesieve.feedback import AUDIT, RECENT, UNCERTAIN
+from imagesieve.feedback import AUDIT, CORRECT, RECENT, REJECT, UNCERTAIN, UNDO, FeedbackEvent
 from imagesieve.prediction.predictor import Prediction
+from imagesieve.serving import schemas
 from imagesieve.serving.errors import FeedbackUnavailableError
 from imagesieve.serving.feedback import recent as recent_module
 from imagesieve.serving.feedback.recent import DATABASE_NAME, RecentImages
-from imagesieve.serving.feedback.review import Selection, uncertainty
-
-SURE = Prediction("red", 0.9, {"blue": 0.05, "green": 0.05, "red": 0.9}, "red")
-UNSURE = Prediction("red", 0.4, {"blue": 0.35, "green": 0.25, "red": 0.4}, "red")
+from imagesieve.serving.feedback.review import Selection, review, uncertainty
+from imagesieve.serving.feedback.store import FeedbackStore
 
 Open = Callable[..., RecentImages]
+Limit = Callable[..., None]
 
 
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def predicted(red: float, decision: str | None = None) -> Prediction:
+    shares = {"blue": 1 - red, "red": red}
+    label = max(shares, key=shares.__getitem__)
+    return Prediction(label, shares[label], shares, decision or label)
 
 
-def add(recent: RecentImages, name: str, data: bytes, prediction: Prediction = SURE) -> bool:
-    reason = UNCERTAIN if prediction is UNSURE else RECENT
-    return recent.add(recent_image(sha(data), name, prediction, reason), data)
+SURE, UNSURE = predicted(0.9), predicted(0.6)
+
+
+def sha(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def add(
+    recent: RecentImages,
+    name: str,
+    prediction: Prediction = SURE,
+    *,
+    data: str = "",
+    reason: str | None = None,
+) -> bool:
+    """Add an image whose bytes are `data`, or else the name, which is its id."""
+    data = data or name
+    reason = reason or (UNCERTAIN if prediction is UNSURE else RECENT)
+    return recent.add(recent_image(sha(data), name, prediction, reason), data.encode())
 
 
 def add_unsure(recent: RecentImages, *names: str) -> None:
     """Add an image for each name, and wait until they are stored."""
     for name in names:
-        add(recent, name, name.encode(), UNSURE)
+        add(recent, name, UNSURE)
     recent.wait()
 
 
@@ -50,7 +68,7 @@ def stored(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
     def set_limits(**limits: int) -> None:
         for name, value in limits.items():
             monkeypatch.setattr(recent_module, name, value)
@@ -72,48 +90,178 @@ def open_recent(tmp_path: Path) -> Iterator[Open]:
         yield open_one
 
 
-def test_an_image_has_its_last_prediction_and_is_found_by_all_ids(
-    limit: Callable[..., None],
-) -> None:
+def test_an_image_has_its_last_prediction_and_is_found_by_all_ids(limit: Limit) -> None:
     limit(MAX_IMAGES=2)
     recent = RecentImages()
     for number in range(100):
-        assert add(recent, f"id {number}", b"image", UNSURE if number < 99 else SURE)
+        assert add(recent, f"id {number}", UNSURE if number < 99 else SURE, data="image")
     (found,) = recent.all()
-    assert found == recent_image(sha(b"image"), "id 99", SURE)
-    assert recent.by_id("id 99") is recent.by_id("id 90") is recent.by_sha256(sha(b"image"))
-    assert recent.data(sha(b"image")) == b"image"
+    assert found == recent_image(sha("image"), "id 99", SURE)
+    assert recent.by_id("id 99") is recent.by_id("id 90") is recent.by_sha256(sha("image"))
+    assert recent.data(sha("image")) == b"image"
     assert recent.by_id("id 0") is None  # the first of so many ids are forgotten
     assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
 
 
-def test_the_oldest_images_in_memory_make_room(limit: Callable[..., None]) -> None:
+def test_the_oldest_images_in_memory_make_room(limit: Limit) -> None:
     limit(MAX_IMAGES=3, MAX_BYTES=100)
     recent = RecentImages()
     for name in ("a", "b", "c", "a again", "d"):
-        add(recent, name, name[:1].encode())
+        add(recent, name, data=name[:1])
     assert ids(recent) == ["a again", "c", "d"]
-    assert recent.by_id("b") is recent.data(sha(b"b")) is None
-    for number in range(50):
-        add(recent, str(number), bytes([number]) * 45)
-    assert not add(recent, "huge", bytes(101))
-    assert ids(recent) == ["48", "49"]
+    assert recent.by_id("b") is recent.data(sha("b")) is None
+    for number in range(10, 60):
+        add(recent, str(number), data=f"{number}" * 22)
+    assert not add(recent, "huge", data="x" * 101)
+    assert ids(recent) == ["58", "59"]
 
 
-def test_many_threads_may_add_and_look(limit: Callable[..., None]) -> None:
+def test_many_threads_may_add_and_look(limit: Limit) -> None:
     limit(MAX_IMAGES=20)
     recent = RecentImages()
 
     def work(seed: int) -> None:
-        for number in range(300):
-            data = bytes([number * seed % 40])
-            add(recent, f"{seed}-{number}", data)
+        for number in range(100):
+            data = str(number * seed % 40)
+            add(recent, f"{seed}-{number}", data=data)
             found = recent.by_sha256(sha(data))
             assert found is None or found.shown.sha256 == sha(data)
             assert len(recent.all()) <= 20
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
+
+
+# On disk.
+
+
+def test_images_to_review_are_on_disk_after_a_restart(tmp_path: Path, open_recent: Open) -> None:
+    recent = open_recent()
+    add(recent, "sure")
+    add(recent, "unsure", UNSURE)
+    add(recent, "dropped", reason=AUDIT)
+    recent.close()
+    fresh = open_recent()
+    assert ids(fresh) == ["dropped", "unsure"]
+    found = fresh.by_id("unsure")
+    assert found == recent_image(sha("unsure"), "unsure", UNSURE, UNCERTAIN)
+    assert fresh.by_sha256(sha("unsure")) == found
+    assert fresh.data(sha("unsure")) == b"unsure"
+    add(fresh, "again", data="unsure")
+    assert ids(fresh) == ["again", "dropped"]  # not twice
+    fresh.note_corrected(sha("unsure"))
+    fresh.note_undone(sha("never seen"))
+    fresh.wait()
+    assert stored(tmp_path) == ["dropped"]
+
+
+def test_a_corrected_image_is_not_stored_until_its_correction_is_undone(
+    tmp_path: Path, open_recent: Open, limit: Limit
+) -> None:
+    limit(MAX_STORED_IMAGES=1)
+    corrected = {sha("one")}
+    recent = open_recent(corrected.__contains__)
+    add_unsure(recent, "waits for review", "one")
+    assert stored(tmp_path) == ["waits for review"]
+    assert recent.by_id("one")
+    corrected.clear()
+    recent.note_undone(sha("one"))
+    recent.wait()
+    assert stored(tmp_path) == ["one"]
+
+
+def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_not_stored(
+    tmp_path: Path, open_recent: Open
+) -> None:
+    corrected = set()
+
+    def is_corrected(sha256: str) -> bool:
+        was_corrected = sha256 in corrected
+        if not was_corrected:  # it is right after the question
+            corrected.add(sha256)
+            recent.note_corrected(sha256)
+            add(recent, "again", UNSURE, data="one")
+        return was_corrected
+
+    recent = open_recent(is_corrected)
+    add_unsure(recent, "one")
+    recent.wait()
+    assert stored(tmp_path) == []
+
+
+def test_servers_share_the_images_to_review_less_what_another_corrected(
+    tmp_path: Path, open_recent: Open
+) -> None:
+    one, other = open_recent(), open_recent()
+    add_unsure(one, "one")
+    add_unsure(other, "two")
+    assert ids(one) == ids(other) == ["one", "two"]
+    assert ids(open_recent({sha("one")}.__contains__)) == ["two"]
+    assert stored(tmp_path) == ["two"]
+
+
+def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_read(
+    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_corrected(sha256: str) -> bool:
+        if sha256 == sha("one"):
+            raise FeedbackUnavailableError("no disk")
+        return False
+
+    add_unsure(open_recent(is_corrected), "one", "two")
+    assert stored(tmp_path) == ["two"]
+    assert "not stored for review: no disk" in caplog.text
+
+
+def test_the_disk_is_bounded_and_the_oldest_make_room(
+    tmp_path: Path, open_recent: Open, limit: Limit
+) -> None:
+    limit(MAX_STORED_IMAGES=3, MAX_STORED_BYTES=25)
+    recent = open_recent()
+    for name, size in (*((name, 5) for name in "abcd"), ("e", 15), ("too large", 26)):
+        add(recent, name, UNSURE, data=name[:1] * size)
+        recent.wait()
+    assert stored(tmp_path) == ["c", "d", "e"]
+
+
+def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
+    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    recent = open_recent()
+    recent._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
+    for name in "012":
+        assert add(recent, name, UNSURE, data=name * 50_000)
+    recent.wait()
+    assert caplog.text.count("not stored") == 1
+    assert recent.by_id("2")
+    recent._database.execute("PRAGMA max_page_count = 1000000")
+    add_unsure(recent, "later")  # there is room again
+    assert stored(tmp_path) == ["later"]
+    recent._database.execute("DROP TABLE recent")
+    recent.note_corrected(sha("one"))
+    assert ids(recent) == ["0", "1", "2", "later"]  # from memory
+    assert "no such table" in caplog.text
+    recent.close()
+    assert caplog.records[-1].message == "Not stored for review: 3 images."
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_folder_that_cannot_be_used_stores_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_folder: bool
+) -> None:
+    if is_folder:
+        (tmp_path / "folder" / DATABASE_NAME).mkdir(parents=True)
+    else:
+        (tmp_path / "folder").write_bytes(b"")
+    recent = RecentImages(tmp_path / "folder", (UNCERTAIN,))
+    recent.open()
+    assert add(recent, "one", UNSURE)
+    assert ids(recent) == ["one"]
+    recent.close()
+    assert "No image is stored for review" in caplog.text
+
+
+# Why an image should be reviewed.
 
 
 @pytest.mark.parametrize(
@@ -131,20 +279,18 @@ def test_uncertainty_is_entropy_from_0_to_1(shares: tuple[float, ...], expected:
 
 
 @pytest.mark.parametrize(
-    ("shares", "decision", "expected"),
+    ("prediction", "expected"),
     [
-        ((0.9, 0.1), "a", RECENT),
-        ((0.75, 0.25), "a", RECENT),
-        ((0.74, 0.26), "a", UNCERTAIN),
-        ((0.9, 0.1), "neutral", UNCERTAIN),
-        ((1.0,), "a", RECENT),
+        (predicted(0.75), RECENT),
+        (predicted(0.74), UNCERTAIN),
+        (predicted(0.9, "neutral"), UNCERTAIN),
+        (Prediction("only", 1.0, {"only": 1.0}, "only"), RECENT),
     ],
+    ids=["far ahead", "close second", "another decision", "one class"],
 )
 def test_a_close_second_or_another_decision_is_uncertain(
-    shares: tuple[float, ...], decision: str, expected: str
+    prediction: Prediction, expected: str
 ) -> None:
-    shares_by_name = dict(zip("ab", shares, strict=False))
-    prediction = Prediction("a", shares[0], shares_by_name, decision)
     assert Selection().reason("0" * 64, prediction, None) == expected
 
 
@@ -170,10 +316,10 @@ def test_what_is_dropped(
 
 
 def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
-    dropped = Prediction("blue", 0.9, {"blue": 0.9, "red": 0.1}, "blue")
-    images = [sha(str(number).encode()) for number in range(20_000)]
+    images = [sha(str(number)) for number in range(20_000)]
 
     def drawn(selection: Selection) -> set[str]:
+        dropped = predicted(0.1)
         return {sha for sha in images if selection.reason(sha, dropped, None) == AUDIT}
 
     one, other = (Selection(audit_share=0.01, class_of_interest="red") for _ in range(2))
@@ -184,133 +330,74 @@ def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
     assert repr(one.key) not in repr(one)
 
 
-def test_images_to_review_are_on_disk_after_a_restart(tmp_path: Path, open_recent: Open) -> None:
-    recent = open_recent()
-    add(recent, "sure", b"sure")
-    add(recent, "unsure", b"unsure", UNSURE)
-    recent.add(recent_image(sha(b"dropped"), "dropped", SURE, AUDIT), b"dropped")
-    recent.close()
-    fresh = open_recent()
-    assert ids(fresh) == ["dropped", "unsure"]
-    found = fresh.by_id("unsure")
-    assert found == recent_image(sha(b"unsure"), "unsure", UNSURE, UNCERTAIN)
-    assert fresh.by_sha256(sha(b"unsure")) == found
-    assert fresh.data(sha(b"unsure")) == b"unsure"
-    add(fresh, "again", b"unsure", SURE)
-    assert ids(fresh) == ["again", "dropped"]  # not twice
-    fresh.note_corrected(sha(b"unsure"))
-    assert stored(tmp_path) == ["dropped"]
-    fresh.note_undone(sha(b"never seen"))
-    fresh.wait()
-    assert stored(tmp_path) == ["dropped"]
+# The review queue, and the estimate that the audit gives.
 
 
-def test_a_corrected_image_is_not_stored_until_its_correction_is_undone(
-    tmp_path: Path, open_recent: Open, limit: Callable[..., None]
+@pytest.fixture
+def store(folder: Path) -> Iterator[FeedbackStore]:
+    with opened(folder) as store:
+        yield store
+
+
+def look(
+    recent: RecentImages,
+    store: FeedbackStore,
+    selection: Selection = Selection(),  # noqa: B008 (frozen)
+    limit: int = 100,
+) -> schemas.Review:
+    return review(recent, store, selection, ["blue", "red"], limit)
+
+
+def look_for_ids(recent: RecentImages, store: FeedbackStore) -> list[str]:
+    return [image.id for image in look(recent, store).images]
+
+
+def test_the_most_uncertain_come_first_and_corrected_ones_leave(store: FeedbackStore) -> None:
+    recent = RecentImages()
+    for name, red in (("sure", 0.99), ("70", 0.7), ("51", 0.51), ("60", 0.6), ("sureish", 0.9)):
+        add(recent, name, predicted(red), reason=UNCERTAIN if red <= 0.7 else RECENT)
+    assert look_for_ids(recent, store) == ["51", "60", "70", "sureish", "sure"]
+    found = look(recent, store, limit=2)
+    assert (len(found.images), found.waiting, found.corrected, found.audit) == (2, 3, 0, None)
+    store.record(FeedbackEvent(CORRECT, sha("51"), "red"), b"a JPEG")
+    store.record(FeedbackEvent(REJECT, sha("60")), b"a JPEG")
+    found = look(recent, store)
+    assert (found.images[0].id, found.waiting, found.corrected) == ("70", 1, 2)
+    store.record(FeedbackEvent(UNDO, sha("51")))
+    assert look_for_ids(recent, store) == ["51", "70", "sureish", "sure"]
+
+
+def test_audited_images_come_second_in_an_order_by_lot(store: FeedbackStore) -> None:
+    selection = Selection(audit_share=1.0)
+    recent = RecentImages()
+    add(recent, "unsure", UNSURE)
+    add(recent, "sure")
+    shares = [0.01 + number / 100 for number in range(40)]
+    for number, red in enumerate(shares):  # dropped, and the less sure the later
+        add(recent, f"dropped {number}", predicted(red), reason=AUDIT)
+    found = look(recent, store, selection)
+    reasons = [image.reason for image in found.images]
+    assert reasons == [UNCERTAIN, *[AUDIT] * 40, RECENT]
+    order = [image.probabilities["red"] for image in found.images[1:-1]]
+    assert sorted(order) == pytest.approx(shares)
+    assert order not in (sorted(order), sorted(order, reverse=True))
+    assert found.waiting == 41
+
+
+@pytest.mark.parametrize(("interest", "missed"), [(None, 1), ("green", 1), ("blue", 0), ("red", 1)])
+def test_what_the_filter_missed_is_counted_by_the_class_of_interest(
+    store: FeedbackStore, interest: str | None, missed: int
 ) -> None:
-    limit(MAX_STORED_IMAGES=1)
-    corrected = {sha(b"one")}
-    recent = open_recent(corrected.__contains__)
-    add_unsure(recent, "waits for review", "one")
-    assert stored(tmp_path) == ["waits for review"]
-    assert recent.by_id("one")
-    corrected.clear()
-    recent.note_undone(sha(b"one"))
-    recent.wait()
-    assert stored(tmp_path) == ["one"]
-
-
-def test_an_image_that_is_corrected_and_predicted_again_while_it_is_written_is_not_stored(
-    tmp_path: Path, open_recent: Open
-) -> None:
-    corrected = set()
-
-    def is_corrected(sha256: str) -> bool:
-        was_corrected = sha256 in corrected
-        if not was_corrected:  # it is right after the question
-            corrected.add(sha256)
-            recent.note_corrected(sha256)
-            add(recent, "again", b"one", UNSURE)
-        return was_corrected
-
-    recent = open_recent(is_corrected)
-    add_unsure(recent, "one")
-    recent.wait()
-    assert stored(tmp_path) == []
-
-
-def test_servers_share_the_images_to_review_less_what_another_corrected(
-    tmp_path: Path, open_recent: Open
-) -> None:
-    one, other = open_recent(), open_recent()
-    add_unsure(one, "one")
-    add_unsure(other, "two")
-    assert ids(one) == ids(other) == ["one", "two"]
-    assert ids(open_recent({sha(b"one")}.__contains__)) == ["two"]
-    assert stored(tmp_path) == ["two"]
-
-
-def test_the_thread_that_writes_outlives_a_store_of_corrections_that_cannot_be_read(
-    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    def is_corrected(sha256: str) -> bool:
-        if sha256 == sha(b"one"):
-            raise FeedbackUnavailableError("no disk")
-        return False
-
-    add_unsure(open_recent(is_corrected), "one", "two")
-    assert stored(tmp_path) == ["two"]
-    assert "not stored for review: no disk" in caplog.text
-
-
-def test_the_disk_is_bounded_and_the_oldest_make_room(
-    tmp_path: Path, open_recent: Open, limit: Callable[..., None]
-) -> None:
-    limit(MAX_STORED_IMAGES=3, MAX_STORED_BYTES=25)
-    recent = open_recent()
-    for name, size, expected in (
-        *((name, 5, None) for name in "abc"),
-        ("d", 5, ["b", "c", "d"]),
-        ("e", 15, ["c", "d", "e"]),
-        ("too large", 26, ["c", "d", "e"]),
+    selection = Selection(audit_share=1.0, class_of_interest=interest)
+    for number, (label, decision) in enumerate(
+        (("red", "blue"), ("green", "green"), (None, "blue"), ("red", None))
     ):
-        add(recent, name, name[:1].encode() * size, UNSURE)
-        recent.wait()
-        assert expected is None or stored(tmp_path) == expected
-
-
-def test_a_disk_that_fails_is_logged_once_and_costs_no_prediction(
-    tmp_path: Path, open_recent: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    recent = open_recent()
-    recent._database.execute("PRAGMA max_page_count = 1")  # SQLite lets it grow no further
-    for number in range(3):
-        assert add(recent, str(number), bytes([number]) * 50_000, UNSURE)
-    recent.wait()
-    assert len([record for record in caplog.records if "not stored" in record.message]) == 1
-    assert recent.by_id("2")
-    recent._database.execute("PRAGMA max_page_count = 1000000")
-    add_unsure(recent, "later")  # there is room again
-    assert stored(tmp_path) == ["later"]
-    recent._database.execute("DROP TABLE recent")
-    recent.note_corrected(sha(b"one"))
-    assert ids(recent) == ["0", "1", "2", "later"]  # from memory
-    assert "no such table" in caplog.text
-    recent.close()
-    assert caplog.records[-1].message == "Not stored for review: 3 images."
-
-
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_a_folder_that_cannot_be_used_stores_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_folder: bool
-) -> None:
-    if is_folder:
-        (tmp_path / "folder" / DATABASE_NAME).mkdir(parents=True)
-    else:
-        (tmp_path / "folder").write_bytes(b"")
-    recent = RecentImages(tmp_path / "folder", (UNCERTAIN,))
-    recent.open()
-    assert add(recent, "one", b"one", UNSURE)
-    assert ids(recent) == ["one"]
-    recent.close()
-    assert "No image is stored for review" in caplog.text
+        predicted = {"label": "blue", "decision": decision} if decision else None
+        action, sha256 = CORRECT if label else REJECT, f"{number:064}"
+        event = FeedbackEvent(action, sha256, label, predicted=predicted, reason=AUDIT)
+        store.record(event, b"a JPEG")
+    # A rejected image was dropped rightly; one without a prediction says nothing of the filter.
+    estimate = look(RecentImages(), store, selection).audit
+    assert (estimate.reviewed, estimate.missed) == (3, missed)
+    store.record(FeedbackEvent(UNDO, f"{0:064}"))
+    assert look(RecentImages(), store, selection).audit.reviewed == 2
