@@ -1,17 +1,13 @@
-"""What tests of serving share: a browser and a server for the pages, files of keys, and hosts."""
+"""What tests of serving share: a browser and a server for the pages, folders, and files of keys."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fetching import place
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import serving
-from web_host import WebHost
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's; without it, the browser Playwright downloaded
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -98,29 +94,6 @@ def key_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebHost]:
-    """Return a running server that every name leads to, whatever the port."""
-    with WebHost() as server:
-        monkeypatch.setattr(
-            socket, "getaddrinfo", lambda *a, **k: [place("127.0.0.1", server.port)]
-        )
-        yield server
-
-
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the addresses that somebody tries to connect to, which never works."""
-    tried: list[Any] = []
-
-    def connect(_: socket.socket, address: Any) -> None:
-        tried.append(address)
-        raise ConnectionRefusedError("nobody there")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    return tried
 
 
 def _tidy(tab: Page) -> None:

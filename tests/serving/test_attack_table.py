@@ -43,22 +43,20 @@ MODULES = (attacks_images, attacks_bodies, attacks_callers)  # each fills ATTACK
 ROOM = 4096  # open files for the connections of this process
 
 SERVING = "tests/serving"
-PIPELINE, ADDRESSES, ANSWERS = (
-    f"{SERVING}/test_{name}.py" for name in ("pipeline", "url_addresses", "url_answers")
-)
+PIPELINE, FETCHING = (f"{SERVING}/test_{name}.py" for name in ("pipeline", "fetch_image"))
 # Rows that no attack from outside shows -> the tests that do.
 ROWS: dict[int, tuple[str, ...]] = {
     39: (f"{SERVING}/test_attack_table.py::test_row_39_a_model_that_gives_no_numbers",
          f"{PIPELINE}::test_an_engine_that_hangs_is_504_and_shows_in_readiness",
          f"{PIPELINE}::test_numbers_that_are_no_probabilities_are_never_answered"),
-    45: (f"{ADDRESSES}::test_name_of_public_and_private_places_is_refused",
-         f"{ADDRESSES}::test_name_that_changes_its_place_after_the_check_gains_nothing"),
-    47: (f"{ANSWERS}::test_endless_body_is_read_up_to_the_limit",
-         f"{ANSWERS}::test_deadline_holds_however_a_host_drips",
-         f"{ANSWERS}::test_gzip_bomb_is_not_inflated",
-         f"{ANSWERS}::test_length_that_is_too_short_gives_no_more_than_it_says",
-         f"{ANSWERS}::test_failed_fetches_keep_no_memory"),
-    48: (f"{SERVING}/test_url_tls.py::test_host_that_does_not_prove_its_name_is_a_failure",),
+    45: (f"{FETCHING}::test_name_of_public_and_private_places_is_refused",
+         f"{FETCHING}::test_name_that_changes_its_place_after_the_check_gains_nothing"),
+    47: (f"{FETCHING}::test_endless_body_is_read_up_to_the_limit",
+         f"{FETCHING}::test_deadline_holds_however_a_host_drips",
+         f"{FETCHING}::test_gzip_bomb_is_not_inflated",
+         f"{FETCHING}::test_length_that_is_too_short_gives_no_more_than_it_says",
+         f"{FETCHING}::test_failed_fetches_keep_no_memory"),
+    48: (f"{FETCHING}::test_only_a_host_that_proves_its_name_is_believed",),
     52: (f"{SERVING}/test_attack_table.py::test_row_52_a_server_that_is_told_to_leave",),
     53: (f"{SERVING}/test_attack_table.py::test_row_53_a_disk_that_is_full",),
     54: ("benchmarks/soak.py::soak",),
