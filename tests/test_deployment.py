@@ -60,42 +60,41 @@ def command_lines() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("where", ["the unit", "the Dockerfile", "the README's container"])
-def test_every_option_exists(where: str) -> None:
+def test_every_option_exists() -> None:
     command = [sys.executable, str(PROJECT / "main.py"), "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    arguments = command_lines()[where]
-    assert any(argument.endswith("main.py") for argument in arguments)
-    for argument in arguments:
-        if argument.startswith("--"):
-            assert re.search(rf"^\s+(-\w, )?{argument}\b", text, flags=re.MULTILINE), argument
+    for where, arguments in command_lines().items():
+        assert any(argument.endswith("main.py") for argument in arguments), where
+        for argument in arguments:
+            if argument.startswith("--"):
+                assert re.search(rf"^\s+(-\w, )?{argument}\b", text, re.MULTILINE), argument
 
 
-def test_the_unit_lets_the_server_end_what_it_has() -> None:
+def test_the_unit_and_the_container_let_the_server_end_what_it_has() -> None:
     settings = unit()
     assert int(settings["TimeoutStopSec"][0]) > LIMITS.drain_seconds
     assert settings["KillSignal"] == ["SIGTERM"]
     assert int(settings["LimitNOFILE"][0]) > 2 * LIMITS.max_connections
     assert int(settings["TasksMax"][0]) > 2 * LIMITS.num_threads
+    stop = re.search(r"--stop-timeout (\d+)", README.read_text())
+    assert stop
+    assert int(stop[1]) > LIMITS.drain_seconds
 
 
-def test_the_unit_writes_where_the_program_writes_and_nowhere_else() -> None:
+def test_the_server_may_do_what_it_needs_and_nothing_else() -> None:
     settings = unit()
     (home,) = settings["WorkingDirectory"]
-    writable = " ".join(settings["ReadWritePaths"]).split()
-    assert {f"{home}/{name}" for name in ("modelFile", "data/feedback", "log")} == set(writable)
-    made = [f"/var/lib/{name}" for name in settings["StateDirectory"][0].split()]
-    assert set(made) == set(writable)
+    writable = set(" ".join(settings["ReadWritePaths"]).split())
+    assert {f"{home}/{name}" for name in ("modelFile", "data/feedback", "log")} == writable
+    made = {f"/var/lib/{name}" for name in settings["StateDirectory"][0].split()}
+    assert made == writable
     assert settings["ProtectSystem"] == ["strict"]
     assert settings["NoNewPrivileges"] == ["yes"]
     assert settings["User"] not in ([], ["root"])
     assert settings["CapabilityBoundingSet"] == [""]
-
-
-def test_the_unit_leaves_openvino_what_it_needs() -> None:
-    settings = unit()
-    assert "MemoryDenyWriteExecute" not in settings
+    assert "MemoryDenyWriteExecute" not in settings  # OpenVINO compiles
     assert settings["SystemCallFilter"] == ["@system-service"]
+    assert int(instruction("USER")) > 0
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -120,17 +119,11 @@ def test_nginx_lets_the_server_speak_first() -> None:
     assert int(idle[1]) < LIMITS.idle_seconds
 
 
-def test_nginx_and_the_unit_name_the_same_host_and_port() -> None:
-    arguments = command_lines()["the unit"]
-    host = arguments[arguments.index("--allow-host") + 1]
-    port = arguments[arguments.index("--port") + 1]
-    assert directive("server_name") == host
-    assert f"server 127.0.0.1:{port};" in joined(NGINX)
-    assert "proxy_set_header Host $host;" in joined(NGINX)
-
-
-def test_the_brackets_of_nginx_match() -> None:
-    text = joined(NGINX)
+def test_nginx_fits_the_unit() -> None:
+    arguments, text = command_lines()["the unit"], joined(NGINX)
+    assert directive("server_name") == arguments[arguments.index("--allow-host") + 1]
+    assert f"server 127.0.0.1:{arguments[arguments.index('--port') + 1]};" in text
+    assert "proxy_set_header Host $host;" in text
     assert text.count("{") == text.count("}")
     lines = [line.partition("  #")[0].strip() for line in text.splitlines() if line.strip()]
     assert all(line.endswith((";", "{", "}")) for line in lines)
@@ -147,10 +140,3 @@ def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
     ]
     assert set(copied) == allowed
     assert all((PROJECT / name).exists() for name in copied)
-
-
-def test_the_container_does_not_run_as_root_and_waits_long_enough() -> None:
-    assert int(instruction("USER")) > 0
-    stop = re.search(r"--stop-timeout (\d+)", README.read_text())
-    assert stop
-    assert int(stop[1]) > LIMITS.drain_seconds

@@ -89,43 +89,35 @@ def part_of(dotted: str) -> str | None:
     return parts[1] if parts[0] == "imagesieve" and len(parts) > 1 else None
 
 
+def roots(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
 def parts_used(path: str) -> set[str]:
     parts = {part_of(name) for name in all_imports(path)}
     return {part for part in parts if part}
-
-
-def may_use(part: str) -> set[str]:
-    """Return the parts that a part may import from, itself included."""
-    return {*PARTS, part} if part in WINGS else {*PARTS[part], part}
 
 
 def test_every_part_has_its_place() -> None:
     found = {Path(path).relative_to("imagesieve").parts[0].removesuffix(".py") for path in MODULES}
     assert found == {*PARTS, *WINGS, "__init__"}
     assert "main.py" in SCRIPTS
-
-
-@pytest.mark.parametrize("path", [path for path in MODULES if path != "imagesieve/__init__.py"])
-def test_a_module_imports_only_from_below_and_from_its_own_wing(path: str) -> None:
-    part = Path(path).relative_to("imagesieve").parts[0].removesuffix(".py")
-    assert parts_used(path) <= may_use(part)
-
-
-def test_the_package_itself_imports_nothing() -> None:
     assert all_imports("imagesieve/__init__.py") == set()
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_the_package_never_imports_a_script(path: str) -> None:
+def test_a_module_imports_only_from_below_and_from_its_own_wing() -> None:
+    for path in MODULES:
+        part = Path(path).relative_to("imagesieve").parts[0].removesuffix(".py")
+        if part != "__init__":
+            below = PARTS if part in WINGS else PARTS[part]
+            assert parts_used(path) <= {*below, part}, path
+
+
+def test_nothing_imports_a_script_save_that_main_predicts() -> None:
     scripts = {Path(script).stem for script in SCRIPTS} | {"demo", "benchmarks", "tests"}
-    assert not {name.split(".")[0] for name in all_imports(path)} & scripts
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_imports_no_other_script(script: str) -> None:
-    scripts = {Path(other).stem for other in SCRIPTS}
-    allowed = {"predictWithMyModel"} if script == "main.py" else set()
-    assert {name.split(".")[0] for name in all_imports(script)} & scripts <= allowed
+    for path in [*SCRIPTS, *MODULES]:
+        allowed = {"predictWithMyModel"} if path == "main.py" else set()
+        assert roots(all_imports(path)) & scripts <= allowed, path
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -137,17 +129,11 @@ def test_a_script_does_nothing_when_imported(script: str) -> None:
     assert all(isinstance(node.value, ast.Constant) for node in calls)  # the docstring
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *MODULES])
-def test_frameworks_are_not_imported_on_loading(path: str) -> None:
-    roots = {name.split(".")[0] for name in imports_on_loading(path)}
-    inside = {"learning", "explaining"} & set(Path(path).parts)
-    assert not roots & set(() if inside else FRAMEWORKS)
-
-
-@pytest.mark.parametrize("path", [path for path in MODULES if "/serving/" in path])
-def test_serving_never_imports_a_framework_itself(path: str) -> None:
-    roots = {name.split(".")[0] for name in all_imports(path)}
-    assert not roots & set(FRAMEWORKS)
+def test_frameworks_are_not_imported_on_loading_and_by_serving_never() -> None:
+    for path in [*SCRIPTS, *MODULES]:
+        names = all_imports(path) if "/serving/" in path else imports_on_loading(path)
+        if not {"learning", "explaining"} & set(Path(path).parts):
+            assert not roots(names) & set(FRAMEWORKS), path
 
 
 def test_importing_all_of_serving_imports_no_framework() -> None:
@@ -182,63 +168,38 @@ def test_the_reader_of_imports_sees_every_way_to_write_one(
     )
     monkeypatch.setattr(f"{__name__}.REPOSITORY", tmp_path)
     path = "imagesieve/serving/x.py"
-    on_loading = imports_on_loading(path)
-    everything = all_imports(path)
+    on_loading, everything = imports_on_loading(path), all_imports(path)
     tree.cache_clear()
     assert on_loading == {
-        "os.path",
-        "keras",
-        "imagesieve.learning",
-        "imagesieve.serving.app",
-        "imagesieve.images",
-        "imagesieve.web.fetch.get",
-        *("one", "two", "three", "five"),
+        *("os.path", "keras", "one", "two", "three", "five", "imagesieve.learning"),
+        *("imagesieve.serving.app", "imagesieve.images", "imagesieve.web.fetch.get"),
     }
     assert everything == on_loading | {"tensorflow", "four"}
-    assert {part_of(name) for name in everything} == {
-        "learning",
-        "serving",
-        "images",
-        "web",
-        None,
-    }
+    found = {part_of(name) for name in everything}
+    assert found == {"learning", "serving", "images", "web", None}
 
 
-def run(script: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", str(REPOSITORY / script), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def modules_imported(importtime: str) -> set[str]:
-    names = re.findall(r"^import time:.*\|\s*([\w.]+)$", importtime, re.MULTILINE)
-    return {name.split(".")[0] for name in names}
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_quick_and_loads_nothing_heavy(script: str, tmp_path: Path) -> None:
-    done = run(script, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "examples:" in done.stdout
-    assert f"python {script}" in done.stdout
-    loaded = modules_imported(done.stderr)
+def run(folder: Path, script: str, argument: str) -> tuple[int, str, list[str]]:
+    """Run a script, which must load and write nothing; return exit code and what it printed."""
+    command = [sys.executable, "-X", "importtime", str(REPOSITORY / script), argument]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    loaded = roots(set(re.findall(r"^import time:.*\|\s*([\w.]+)$", done.stderr, re.MULTILINE)))
     assert "argparse" in loaded  # the list was understood
     assert not loaded & set(NOT_FOR_HELP)
-    assert not list(tmp_path.iterdir())  # no log file, no folder
+    assert not list(folder.iterdir())  # no log file, no folder
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, done.stdout, errors
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_usage_error_is_quick_and_exits_with_2(script: str, tmp_path: Path) -> None:
-    done = run(script, "--no-such-option", cwd=tmp_path)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert done.returncode == 2
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert lines[0].endswith(f"(see: {script} --help)")
-    assert done.stdout == ""
-    assert not modules_imported(done.stderr) & set(NOT_FOR_HELP)
-    assert not list(tmp_path.iterdir())
+def test_help_and_a_usage_error_are_quick_and_load_nothing_heavy(
+    script: str, tmp_path: Path
+) -> None:
+    code, printed, _ = run(tmp_path, script, "--help")
+    assert code == 0
+    assert "examples:" in printed
+    assert f"python {script}" in printed
+    code, printed, (line,) = run(tmp_path, script, "--no-such-option")
+    assert (code, printed) == (2, "")
+    assert line.startswith("error: ")
+    assert line.endswith(f"(see: {script} --help)")

@@ -114,7 +114,7 @@ def pages_of_other_sites(target: Target) -> None:
 def far_too_many(target: Target) -> None:
     answers = collections.Counter()
     with requests.Session() as session:
-        for _ in range(3 * BURST):
+        while answers[429] < 20 and answers.total() < 3 * BURST:
             answer = session.get(f"{target.server.url}/v1/model", headers={"X-API-Key": HASTY_KEY})
             answers[answer.status_code] += 1
             if answer.status_code == 429:
@@ -129,7 +129,7 @@ def far_too_many(target: Target) -> None:
 @attack(36)
 def many_clients(target: Target) -> None:
     outcomes, healthy = collections.Counter(), set()
-    end = time.monotonic() + 3
+    end = time.monotonic() + 1.5
 
     def ask(number: int) -> None:
         with requests.Session() as session:
@@ -332,12 +332,12 @@ def hostile_corrections(target: Target) -> None:
     assert not folder.exists() or not list(folder.glob("*/*.jpg"))
     statuses = [correct(label="blue", note="<script>x</script>").status_code for _ in range(200)]
     assert statuses == [201] + [200] * 199
-    name = hashlib.sha256(RED_JPEG + b"to be corrected").hexdigest()[:16]
+    name = hashlib.sha256(RED_JPEG + b"to be corrected").hexdigest()
     assert [path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")] == [
         f"blue/{name}.jpg"
     ]
     assert b"to be corrected" not in (folder / "blue" / f"{name}.jpg").read_bytes()
-    assert len(read_corrections(folder)) == 1
+    assert {event.sha256 for event in read_corrections(folder).values()} == {name}
 
 
 @attack(51)

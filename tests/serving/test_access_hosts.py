@@ -1,13 +1,24 @@
-"""Hosts: which names a request may ask for, and which texts are no name at all."""
+"""Hosts that a request may ask for, and pages of other sites: which may write, and CORS."""
 
-import argparse
 import io
 
 import flask
 import pytest
-from guarding import LOCAL, app_with, assert_refused, client_of, ring, with_host
+from guarding import (
+    BOSS,
+    LOCAL,
+    SHOP,
+    VIEWS,
+    app_with,
+    assert_refused,
+    bearer,
+    client_of,
+    cors,
+    preflight,
+    ring,
+    with_host,
+)
 
-from imagesieve.serving import config
 from imagesieve.serving.access import Access
 
 GOOD_HOSTS = [
@@ -30,32 +41,27 @@ JUNK_HOSTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_known_host_is_served(host: str) -> None:
-    assert with_host(client_of(Access(allowed_hosts=LOCAL)), host).status_code == 200
-    assert with_host(client_of(Access()), host).status_code == 200
+def test_known_hosts_are_served_and_foreign_ones_where_any_is_allowed() -> None:
+    local, anyone = client_of(Access(allowed_hosts=LOCAL)), client_of(Access())
+    for host in GOOD_HOSTS:
+        assert with_host(local, host).status_code == 200, host
+    for host in FOREIGN_HOSTS:
+        assert_refused(with_host(local, host), 400, "bad-host", "--allow-host NAME")
+    for host in GOOD_HOSTS + FOREIGN_HOSTS:
+        assert with_host(anyone, host).status_code == 200, host
 
 
-@pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_foreign_host_is_refused_where_hosts_are_known(host: str) -> None:
-    response = with_host(client_of(Access(allowed_hosts=LOCAL)), host)
-    assert_refused(response, 400, "bad-host", "--allow-host NAME")
-    assert with_host(client_of(Access()), host).status_code == 200
+@pytest.mark.parametrize("allowed", [None, LOCAL, frozenset()], ids=["any", "local", "none"])
+def test_junk_is_no_host_even_where_any_is_allowed(allowed: frozenset[str] | None) -> None:
+    client = client_of(Access(allowed_hosts=allowed))
+    for host in JUNK_HOSTS:
+        response = with_host(client, host)
+        assert_refused(response, 400, "bad-host")
+        assert len(response.data) < 400
+        assert "X-Evil" not in response.headers
 
 
-@pytest.mark.parametrize("host", JUNK_HOSTS)
-@pytest.mark.parametrize("allowed", [None, LOCAL, frozenset()])
-def test_junk_is_no_host_even_where_any_is_allowed(host: str, allowed) -> None:
-    response = with_host(client_of(Access(allowed_hosts=allowed)), host)
-    assert_refused(response, 400, "bad-host")
-    assert len(response.data) < 400
-    assert "X-Evil" not in response.headers
-
-
-def test_request_without_host() -> None:
-    app = app_with(Access())
-    app_of_local = app_with(Access(allowed_hosts=LOCAL))
-
+def test_a_request_without_a_host_is_a_probe_of_a_load_balancer() -> None:
     def status(app: flask.Flask, protocol: str) -> int:
         environ = app.test_client().get("/open", base_url="http://localhost").request.environ
         environ = {k: v for k, v in environ.items() if not k.startswith(("HTTP_", "werkzeug"))}
@@ -63,59 +69,136 @@ def test_request_without_host() -> None:
         with app.request_context(environ):
             return app.full_dispatch_request().status_code
 
-    assert status(app, "HTTP/1.0") == 200  # a load balancer's probe
-    assert status(app, "HTTP/1.1") == 400
-    assert status(app_of_local, "HTTP/1.0") == 400
-    assert status(app_of_local, "HTTP/1.1") == 400
+    anyone, local = app_with(Access()), app_with(Access(allowed_hosts=LOCAL))
+    assert [status(anyone, "HTTP/1.0"), status(anyone, "HTTP/1.1")] == [200, 400]
+    assert [status(local, "HTTP/1.0"), status(local, "HTTP/1.1")] == [400, 400]
 
 
-@pytest.mark.parametrize("variable", ["REQUEST_URI", "RAW_URI"])
 @pytest.mark.parametrize(
-    ("target", "is_good"),
+    ("target", "expected"),
     [
-        ("/open", True),
-        ("/open?next=http://evil.example/", True),
-        ("//evil.example/open", True),  # a path: only the Host header names the host
-        ("http://localhost/open", True),
-        ("HTTP://LOCALHOST:80?x", True),
-        ("http://evil.example/open", False),
-        ("http://localhost@evil.example/", False),
-        ("http://user:pass@localhost/open", False),
-        ("http:///open", False),
-        ("evil.example:443", False),
-        ("http://evil.example?://localhost/", False),
+        ("/open", 200),
+        ("/open?next=http://evil.example/", 200),
+        ("//evil.example/open", 200),  # a path: only the Host header names the host
+        ("http://localhost/open", 200),
+        ("HTTP://LOCALHOST:80?x", 200),
+        ("http://evil.example/open", 400),
+        ("http://localhost@evil.example/", 400),
+        ("http://user:pass@localhost/open", 400),
+        ("http:///open", 400),
+        ("evil.example:443", 400),
+        ("http://evil.example?://localhost/", 400),
     ],
 )
-def test_host_in_the_request_line_must_be_the_same(variable, target, is_good) -> None:
+def test_host_in_the_request_line_must_be_the_same(target: str, expected: int) -> None:
     client = client_of(Access())
-    uris = {"REQUEST_URI": "", "RAW_URI": "", variable: target}
-    response = with_host(client, "localhost", **uris)
-    if is_good:
-        assert response.status_code == 200
-    else:
-        assert_refused(response, 400, "bad-host")
+    for uris in ({"REQUEST_URI": target, "RAW_URI": ""}, {"REQUEST_URI": "", "RAW_URI": target}):
+        assert with_host(client, "localhost", **uris).status_code == expected
 
 
 def test_host_is_checked_before_all_else() -> None:
-    client = client_of(Access(ring(), allowed_hosts=LOCAL))
+    client = client_of(Access(ring(), LOCAL, ["https://shop.example"]))
+    headers = {"Host": "evil.example", "Origin": "https://shop.example"}
+    headers["Access-Control-Request-Method"] = "POST"
     for method, path in (("POST", "/admin"), ("GET", "/nothing"), ("OPTIONS", "/predict")):
-        response = client.open(path, method=method, headers={"Host": "evil.example"})
-        assert_refused(response, 400, "bad-host")
+        assert_refused(client.open(path, method=method, headers=headers), 400, "bad-host")
+
+
+OWN = "http://127.0.0.1:8133"
+CROSS = "https://evil.example"
+GOOD_SITES: dict[str, dict[str, str]] = {
+    "a program": {},
+    "own page": {"Origin": OWN, "Sec-Fetch-Site": "same-origin"},
+    "own page of an old browser": {"Origin": OWN},
+    "own page through TLS of a proxy": {"Origin": "https://127.0.0.1:8133"},
+    "typed address": {"Sec-Fetch-Site": "none"},
+    "listed": {"Origin": "https://shop.example", "Sec-Fetch-Site": "cross-site"},
+}
+OTHER_SITES: dict[str, dict[str, str]] = {
+    "other site": {"Origin": CROSS, "Sec-Fetch-Site": "cross-site"},
+    "other site of an old browser": {"Origin": CROSS},
+    "no origin told": {"Sec-Fetch-Site": "cross-site"},
+    "same site": {"Sec-Fetch-Site": "same-site"},
+    "same site, own host": {"Origin": OWN, "Sec-Fetch-Site": "same-site"},
+    "unknown word": {"Sec-Fetch-Site": "same-origin, cross-site"},
+    "sandbox or file": {"Origin": "null"},
+    "empty": {"Origin": ""},
+    "other port": {"Origin": "http://127.0.0.1:3000"},
+    "no port": {"Origin": "http://127.0.0.1"},
+    "other name of ours": {"Origin": "http://localhost:8133"},
+    "own host as user": {"Origin": "http://127.0.0.1:8133@evil.example"},
+    "own host as beginning": {"Origin": "http://127.0.0.1:8133.evil.example"},
+    "own host in a path": {"Origin": "http://evil.example/127.0.0.1:8133"},
+    "two": {"Origin": f"{OWN}, {OWN}"},
+    "extension": {"Origin": "chrome-extension://abcdefgh"},
+    "listed, other scheme": {"Origin": "http://shop.example"},
+    "listed, other port": {"Origin": "https://shop.example:444"},
+    "listed, below it": {"Origin": "https://a.shop.example"},
+    "megabyte": {"Origin": "http://" + "a" * 2**20},
+}
+
+
+@pytest.mark.parametrize("site", GOOD_SITES | OTHER_SITES)
+def test_only_own_and_listed_pages_may_write(site: str) -> None:
+    client = client_of(Access(ring(), allowed_origins=["https://shop.example"]))
+    headers = (GOOD_SITES | OTHER_SITES)[site] | bearer(BOSS.replace(";", "_"))
+    for path, (method, _) in VIEWS.items():
+        response = client.open(path, method=method, base_url=OWN, headers=headers)
+        if site in GOOD_SITES or method == "GET":
+            assert response.status_code == 200, path
+        else:
+            assert_refused(response, 403, "forbidden", "another site", "--allow-origin ORIGIN")
+            assert "evil" not in response.text
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("origin", "host", "expected"),
     [
-        ("127.0.0.1", LOCAL),
-        ("::1", LOCAL),
-        ("127.0.1.1", LOCAL | {"127.0.1.1"}),
-        ("::ffff:127.0.0.1", LOCAL | {"::ffff:7f00:1"}),
-        ("0.0.0.0", None),
-        ("::", None),
-        ("192.168.1.5", None),
-        ("fe80::1%eth0", None),
+        ("https://shop.example:8443", "shop.example", 200),
+        ("https://shop.example", "shop.example:443", 200),
+        ("http://[::1]:8133", "[0::1]:8133", 200),
+        ("https://shop.example", "shop.example:80", 403),
+        ("https://shop.example", "other.example", 403),
     ],
 )
-def test_default_hosts_guard_loopback_only(address: str, expected) -> None:
-    options = argparse.Namespace(allow_host=[], host=address)
-    assert config.allowed_hosts(options, address) == expected
+def test_port_left_out_by_a_proxy_does_not_count(origin: str, host: str, expected: int) -> None:
+    headers = {"Origin": origin, "Host": host}
+    assert client_of(Access()).post("/predict", headers=headers).status_code == expected
+
+
+def test_listed_origin_gets_its_headers_refusals_and_preflight_included() -> None:
+    client = client_of(Access(ring(), allowed_origins=["https://shop.example", "http://a:81"]))
+    for origin in ("https://shop.example", "http://a:81"):
+        for headers, status in ((bearer(SHOP), 200), ({}, 401)):
+            response = client.post("/predict", headers={"Origin": origin, **headers})
+            assert response.status_code == status
+            assert response.headers.getlist("Access-Control-Allow-Origin") == [origin]
+            assert response.headers["Vary"] == "Origin"
+            assert "Access-Control-Allow-Credentials" not in response.headers
+            assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+        asked = preflight(client, origin)
+        assert (asked.status_code, asked.data) == (204, b"")
+        assert cors(asked) == {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "GET, POST, DELETE",
+            "Access-Control-Allow-Headers": "Authorization, X-API-Key, Content-Type",
+            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, X-Label",
+            "Access-Control-Max-Age": "600",
+        }
+    plain = client.options("/predict", headers={"Origin": "https://shop.example"})
+    assert plain.status_code == 405  # no preflight: it names no method
+    assert "Access-Control-Allow-Methods" not in plain.headers
+
+
+def test_unlisted_origin_gets_nothing() -> None:
+    shop = "https://shop.example"
+    unlisted = ("https://evil.example", "null", "*", "", "https://SHOP.example", f"{shop}/",
+                f"{shop}, https://evil.example", f"{shop}.evil.example")  # fmt: skip
+    closed, listing = client_of(Access()), client_of(Access(allowed_origins=[shop]))
+    for origin in unlisted:
+        for client in (closed, listing):
+            asked = preflight(client, origin)
+            assert (asked.status_code, cors(asked)) == (405, {})
+            assert cors(client.get("/open", headers={"Origin": origin})) == {}
+    assert "Vary" not in closed.get("/open", headers={"Origin": shop}).headers
+    assert listing.get("/open").headers["Vary"] == "Origin"  # a cache may keep it for the page

@@ -1,6 +1,5 @@
 """Keys: how they are read, how they are shown, and what each opens."""
 
-import hashlib
 import hmac
 import logging
 from pathlib import Path
@@ -19,9 +18,6 @@ def locked() -> FlaskClient:
     return client_of(Access(ring()))
 
 
-# Reading keys.
-
-
 def test_keys_are_read_from_a_file_and_from_the_environment(key_file) -> None:
     environment = {VARIABLE: "robot predict robot-key-0123456789; # none; \n "}
     found = read_keys(key_file("\ufeff" + KEYS.replace("\n", "\r\n\r\n")), environment)
@@ -32,35 +28,23 @@ def test_keys_are_read_from_a_file_and_from_the_environment(key_file) -> None:
     assert (boss.name, boss.scopes) == ("boss", frozenset(Scope))
     assert found.find(SHOP).scopes == {Scope.PREDICT}
     assert found.find("robot-key-0123456789").name == "robot"
-
-
-def test_no_keys_are_an_empty_ring() -> None:
-    assert len(read_keys(None, {})) == 0
-    assert len(read_keys(None, {VARIABLE: " \n"})) == 0
-
-
-def test_the_keys_themselves_are_kept_nowhere(key_file) -> None:
-    found = read_keys(key_file(KEYS), {})
-    kept = repr([vars(key) for key in found])
-    assert "shop" in kept
-    assert not any(key in kept for key in (SHOP, DESK, BOSS))
+    assert not any(key in repr([vars(key) for key in found]) for key in (SHOP, DESK, BOSS))
+    assert len(read_keys(None, {})) == len(read_keys(None, {VARIABLE: " \n"})) == 0
 
 
 GOOD = "good-key-0123456789"
 BAD_LINES = {
-    "one word": (SHOP, "has 1 words: write <name> <scope>[,<scope>] <key>"),
-    "two words": (f"shop {SHOP}", "has 2 words"),
-    "four words": (f"my shop predict {SHOP}", "has 4 words"),
+    "three spaces": (
+        f"my shop predict {SHOP}",
+        "has 4 words: write <name> <scope>[,<scope>] <key>",
+    ),
     "scope": (f"shop write {SHOP}", "unknown scope: use predict, feedback, admin"),
-    "scope in capitals": (f"shop PREDICT {SHOP}", "unknown scope"),
     "empty scope": (f"shop predict, {SHOP}", "unknown scope"),
     "key for a scope": (f"shop {SHOP} long-enough-0123456789", "unknown scope"),
     "key before name": (f"{SHOP} predict shop", "no usable key"),
     "long name": (f"{'n' * 65} predict {SHOP}", "no usable name"),
-    "name with a control": (f"sh\x07op predict {SHOP}", "no usable name"),
     "name that turns text": (f"sh\u202eop predict {SHOP}", "no usable name"),
     "short key": ("shop predict 123456789012345", "no usable key: take 16 to 256 ASCII"),
-    "long key": (f"shop predict {'k' * 257}", "no usable key"),
     "unicode key": ("shop predict schlüssel-0123456789", "no usable key"),
     "key with NUL": ("shop predict key\0-0123456789abcdef", "no usable key"),
     "same name": (f"good admin {SHOP}", "has the same name as"),
@@ -96,19 +80,18 @@ def test_same_name_in_file_and_environment_names_both_places(key_file) -> None:
 
 
 def test_key_files_that_are_none(key_file, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"missing\.txt cannot be read: No such file"):
-        read_keys(tmp_path / "missing.txt", {})
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
-        read_keys(tmp_path, {})
-    with pytest.raises(UsageError, match=r"keys\.txt holds no key"):
-        read_keys(key_file("# nothing yet\n"), {})
-    with pytest.raises(UsageError, match="CLASSIFIER_KEYS holds no key"):
-        read_keys(None, {VARIABLE: "# nothing"})
+    for path, environment, words in (
+        (tmp_path / "missing.txt", {}, r"missing\.txt cannot be read: No such file"),
+        (tmp_path, {}, "cannot be read: Is a directory"),
+        (key_file("# nothing yet\n"), {}, r"keys\.txt holds no key"),
+        (None, {VARIABLE: "# nothing"}, "CLASSIFIER_KEYS holds no key"),
+        (Path("/dev/zero"), {}, "more than 1,048,576 bytes"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            read_keys(path, environment)
     with pytest.raises(UsageError, match="is not UTF-8") as caught:
         read_keys(key_file(b"shop predict \xff\xfe0123456789abcdef"), {})
-    assert caught.value.__cause__ is None
-    with pytest.raises(UsageError, match="more than 1,048,576 bytes"):
-        read_keys(Path("/dev/zero"), {})
+    assert caught.value.__cause__ is None  # it would show the bytes
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)])
@@ -119,13 +102,7 @@ def test_readable_key_file_is_used_with_one_warning(key_file, caplog, mode, warn
     assert SHOP not in caplog.text
 
 
-# Showing keys.
-
-
-@pytest.mark.parametrize(
-    "presented", [SHOP, BOSS, "unknown-0123456789", "", "k" * 2**20, "schlüssel", "\udcff\0\x00"]
-)
-def test_every_key_is_compared_whatever_is_presented(monkeypatch, presented: str) -> None:
+def test_every_key_is_compared_whatever_is_presented(monkeypatch: pytest.MonkeyPatch) -> None:
     real, compared = hmac.compare_digest, []
 
     def counting(one: bytes, other: bytes) -> bool:
@@ -134,62 +111,40 @@ def test_every_key_is_compared_whatever_is_presented(monkeypatch, presented: str
 
     many = ring("".join(f"n{i} predict number-{i:020}\n" for i in range(50)) + KEYS)
     monkeypatch.setattr(hmac, "compare_digest", counting)
-    found = many.find(presented)
-    assert compared == [(32, 32)] * 53
-    assert (found is not None) == (presented == SHOP)
-
-
-def test_key_of_greatest_length_works_and_one_more_letter_does_not() -> None:
+    for presented in (SHOP, "unknown-0123456789", "", "k" * 2**20, "schlüssel", "\udcff\0\x00"):
+        assert (many.find(presented) is not None) == (presented == SHOP)
+        assert compared == [(32, 32)] * 53
+        compared.clear()
     longest = "k" * 256
     one = ring(f"shop predict {longest}")
-    assert one.find(longest)
-    assert one.find(longest + "k") is None
-    assert one.find(longest[:-1]) is None
+    assert [key for key in (longest[:-1], longest, longest + "k") if one.find(key)] == [longest]
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_key_is_taken_from_both_headers(locked: FlaskClient) -> None:
+    for headers in (
         bearer(DESK),
         {"Authorization": f"bEARER   {DESK} "},
-        {"X-API-Key": DESK},
         {"x-api-key": f" {DESK}"},
         {"X-API-Key": DESK, **bearer(DESK)},
         {"X-API-Key": DESK, "Authorization": "Basic dXNlcjpwYXNz"},  # that of a proxy in front
-    ],
-)
-def test_key_is_taken_from_both_headers(locked: FlaskClient, headers: dict[str, str]) -> None:
-    response = locked.post("/feedback", headers=headers)
-    assert response.get_json() == {
-        "name": "desk",
-        "scopes": ["feedback", "predict"],
-        "address": "127.0.0.1",
-    }
+    ):
+        told = locked.post("/feedback", headers=headers).get_json()
+        scopes = ["feedback", "predict"]
+        assert told == {"name": "desk", "scopes": scopes, "address": "127.0.0.1"}
 
 
 NO_KEY = {
     "nothing": ({}, "needs a key: send it as `Authorization: Bearer KEY` or as `X-API-Key"),
     "empty bearer": ({"Authorization": "Bearer"}, "The key is empty"),
-    "blank bearer": ({"Authorization": "Bearer   "}, "The key is empty"),
     "empty header": ({"X-API-Key": ""}, "The key is empty"),
     "empty Authorization": ({"Authorization": ""}, "Authorization header is no key"),
-    "key alone": ({"Authorization": SHOP}, "Authorization header is no key"),
     "other scheme": ({"Authorization": "Basic c2hvcDpwYXNz"}, "Authorization header is no key"),
-    "Token": ({"Authorization": f"Token {SHOP}"}, "Authorization header is no key"),
     "two": ({**bearer(SHOP), "X-API-Key": DESK}, "Two different keys"),
     "one and an empty one": ({**bearer(SHOP), "X-API-Key": ""}, "Two different keys"),
-    "an empty one and one": ({"Authorization": "Bearer", "X-API-Key": SHOP}, "Two different keys"),
     "wrong": (bearer("wrong-0123456789"), "not known"),
-    "beginning": (bearer(SHOP[:-1]), "not known"),
-    "more": (bearer(SHOP + "x"), "not known"),
-    "capitals": (bearer(SHOP.upper()), "not known"),
-    "twice in one": (bearer(f"{SHOP}, Bearer {SHOP}"), "not known"),
     "name": (bearer("shop"), "not known"),
-    "digest": (bearer(hashlib.sha256(SHOP.encode()).hexdigest()), "not known"),
     "unicode": (bearer("schlüssel-0123456789"), "not known"),
     "megabyte": (bearer("k" * 2**20), "not known"),
-    "megabyte of scheme": ({"Authorization": "k" * 2**20}, "Authorization header is no key"),
-    "format string": (bearer("%s{0}{key}%n"), "not known"),
 }
 
 

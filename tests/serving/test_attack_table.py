@@ -4,7 +4,6 @@ Rows are numbered as in the facts on serving. Most are attacked over HTTP, in th
 `attacks_*`; what cannot be done from outside are tests of their own, which `ROWS` names.
 """
 
-import ast
 import concurrent.futures
 import resource
 import signal
@@ -112,9 +111,8 @@ def test_every_row_is_attacked_or_shown_by_tests_that_exist() -> None:
     assert sorted((*ATTACKS, *ROWS)) == list(range(1, 56))
     for test in (test for tests in ROWS.values() for test in tests):
         path, _, name = test.partition("::")
-        tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
-        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        assert name in functions, test
+        text = (REPOSITORY / path).read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in text, test
 
 
 @pytest.mark.parametrize("row", sorted(ATTACKS))
@@ -182,15 +180,15 @@ def test_row_52_a_server_that_is_told_to_leave(tmp_path: Path, version_path: Pat
     photo = encode(Image.new("RGB", (7700, 7700), COLOURS["red"]), progressive=True)
     with (
         serving(tmp_path, version_path) as server,
-        concurrent.futures.ThreadPoolExecutor(4) as pool,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
         target = Target(server)
-        answers = [pool.submit(target.predict, photo + bytes([number])) for number in range(4)]
-        wait_until(lambda: target.figure("classifier_in_flight") == 4)
+        answers = [pool.submit(target.predict, photo + bytes([number])) for number in range(2)]
+        wait_until(lambda: target.figure("classifier_in_flight") == 2)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: target.ask("GET", "/readyz").status_code == 503)
         assert_refused(target.ask("GET", "/readyz"), 503, "shutting-down")
-        assert [answer.result().status_code for answer in answers] == [200] * 4
+        assert [answer.result().status_code for answer in answers] == [200] * 2
         assert server.exit_code() == 0
 
 

@@ -1,25 +1,17 @@
 """Swagger UI on `/docs`, driven in a real Chromium: offline, under our policy, and working."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
-from browsing import RED, heard, sideways_pixels
-from playwright.sync_api import Locator, Page, expect
-from running import serving
+from browsing import RED, heard, refuse, sideways_pixels
+from guarding import SHOP, client_of, ring
+from playwright.sync_api import Locator, Page, Route, expect
+from running import SECONDS
 
-SECONDS = 20
+from imagesieve.serving.access import Access
+
 METHODS = ("get", "post", "put", "patch", "delete")
-KEY = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def page(tab: Page, site: str) -> Page:
-    """Return the page about the service's own description."""
-    tab.goto(f"{site}/docs")
-    return tab
 
 
 def block(page: Page, name: str, tag: str = "Predict") -> Locator:
@@ -71,24 +63,18 @@ def test_only_the_files_that_the_page_needs_are_served(site: str) -> None:
         assert requests.get(f"{site}/docs/{name}", timeout=SECONDS).status_code == 404
 
 
-@pytest.mark.parametrize("media_type", ["image/*", "multipart/form-data"])
-def test_image_is_classified_from_the_page(page: Page, media_type: str, tmp_path: Path) -> None:
+def test_image_is_classified_from_the_page_with_options_that_are_checked(
+    tab: Page, site: str, tmp_path: Path
+) -> None:
     image = tmp_path / "red.jpg"
     image.write_bytes(RED)
-    part = block(page, "predict")
-    part.locator(".opblock-section-request-body select").first.select_option(media_type)
-    part.locator("input[type=file]").first.set_input_files(str(image))
-    expect(execute(part)).to_contain_text("200")
-    expect(part.locator(".live-responses-table")).to_contain_text('"label": "red"')
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert sideways_pixels(page) <= 0
-
-
-def test_options_are_checked_and_sent(page: Page, tmp_path: Path) -> None:
-    image = tmp_path / "red.jpg"
-    image.write_bytes(RED)
-    part = block(page, "predict")
-    part.locator("input[type=file]").first.set_input_files(str(image))
+    tab.goto(f"{site}/docs")
+    part = block(tab, "predict")
+    for media_type in ("multipart/form-data", "image/*"):
+        part.locator(".opblock-section-request-body select").first.select_option(media_type)
+        part.locator("input[type=file]").first.set_input_files(str(image))
+        expect(execute(part)).to_contain_text("200")
+        expect(part.locator(".live-responses-table")).to_contain_text('"label": "red"')
     part.locator("tr[data-param-name=data_id] input").fill("shop/7")
     part.locator("tr[data-param-name=top_k] input").fill("0")
     part.get_by_role("button", name="Execute").click()
@@ -97,22 +83,29 @@ def test_options_are_checked_and_sent(page: Page, tmp_path: Path) -> None:
     expect(execute(part)).to_contain_text("200")
     expect(part.locator(".request-url")).to_contain_text("top_k=1")
     expect(part.locator(".live-responses-table")).to_contain_text('"data_id": "shop/7"')
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert sideways_pixels(tab) <= 0
 
 
-def test_key_is_sent_after_authorize(
-    tab: Page, version_path: Path, key_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    keys = key_file(f"tester predict {KEY}\n")
-    with serving(tmp_path, version_path, "--keys", str(keys)) as server:
-        tab.goto(f"{server.url}/docs")
-        part = block(tab, "model")
-        expect(execute(part)).to_contain_text("401")
-        tab.locator(".auth-wrapper .authorize").first.click()
-        field = tab.locator("#api_key_value")
-        field.fill(KEY)
-        tab.locator(".auth-container", has=field).get_by_role("button", name="Apply").click()
-        tab.get_by_role("button", name="Close").first.click()
-        expect(execute(part)).to_contain_text("200")
+def test_key_is_sent_after_authorize(tab: Page, site: str) -> None:
+    def check(route: Route) -> None:
+        if route.request.headers.get("x-api-key") == SHOP:
+            route.continue_()
+        else:
+            refuse(route, 401, "unauthorized", "A key is needed.")
+
+    spec = client_of(Access(ring())).get("/openapi.json").get_json()
+    tab.route("**/openapi.json", lambda route: route.fulfill(json=spec))
+    tab.route("**/v1/model", check)
+    tab.goto(f"{site}/docs")
+    part = block(tab, "model")
+    expect(execute(part)).to_contain_text("401")
+    tab.locator(".auth-wrapper .authorize").first.click()
+    field = tab.locator("#api_key_value")
+    field.fill(SHOP)
+    tab.locator(".auth-container", has=field).get_by_role("button", name="Apply").click()
+    tab.get_by_role("button", name="Close").first.click()
+    expect(execute(part)).to_contain_text("200")
 
 
 def test_markup_in_a_description_stays_text(tab: Page, site: str) -> None:

@@ -1,11 +1,11 @@
 """The Open Inference Protocol: what clients of KServe, Triton and MLServer send and expect."""
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import flask
 import pytest
 from apps import app_of
 from flask.testing import FlaskClient
@@ -13,12 +13,11 @@ from painted import COLOURS, encode, paint
 from werkzeug.test import TestResponse
 
 import imagesieve
-from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
-from imagesieve.prediction.predictor import Prediction, Predictor
+from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.limits import ServingLimits, TokenBuckets
 from imagesieve.serving.models import Models
-from imagesieve.serving.pipeline import PredictionResult
+from imagesieve.serving.routes.feedback import Corrections
 
 IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}
@@ -104,10 +103,11 @@ def test_images_are_classified_in_the_order_sent(client: FlaskClient, predictor:
 
 
 def test_a_tensor_may_have_a_second_side_of_one(client: FlaskClient) -> None:
-    for data in (["red", "blue"], [["red"], ["blue"]]):
-        texts = [TEXTS[one] if isinstance(one, str) else [TEXTS[one[0]]] for one in data]
-        found = outputs(infer(client, tensor(*texts, shape=[2, 1])))
-        assert found["label"]["data"] == ["red", "blue"]
+    red, blue = TEXTS["red"], TEXTS["blue"]
+    for texts in ([red, blue], [[red], [blue]]):
+        body = json.dumps({"inputs": [tensor(*texts, shape=[2, 1])]})
+        response = client.post("/v2/models/default/infer", data=body)  # no media type either
+        assert outputs(response)["label"]["data"] == ["red", "blue"]
 
 
 def test_only_the_outputs_asked_for_are_answered(client: FlaskClient, predictor: Predictor) -> None:
@@ -126,18 +126,6 @@ def test_only_the_outputs_asked_for_are_answered(client: FlaskClient, predictor:
     ]
 
 
-def test_decision_follows_the_policy(version_path: Path) -> None:
-    policy = DecisionPolicy(CONFIDENT, 0.999, "neutral")
-    client = app_of(Predictor.load(version_path, policy=policy)).test_client()
-    found = outputs(infer(client, tensor(RED)))
-    assert (found["label"]["data"], found["decision"]["data"]) == (["red"], ["neutral"])
-
-
-def test_a_client_that_names_no_media_type_is_understood(client: FlaskClient) -> None:
-    body = json.dumps({"inputs": [tensor(RED)]})
-    assert outputs(client.post("/v2/models/default/infer", data=body))["label"]["data"] == ["red"]
-
-
 def test_thirty_two_images_are_classified_and_one_more_is_refused(client: FlaskClient) -> None:
     assert outputs(infer(client, tensor(*[RED] * 32)))["label"]["data"] == ["red"] * 32
     assert_error(infer(client, tensor(*[RED] * 33)), 413, "32")
@@ -147,8 +135,6 @@ def test_thirty_two_images_are_classified_and_one_more_is_refused(client: FlaskC
     ("text", "words"),
     [
         ("%%", "Base64"),
-        ("", "empty"),
-        (base64.b64encode(b"<html>").decode(), "HTML"),
         (base64.b64encode(IMAGES["red"][:-2]).decode(), "ends early"),
         (5, "expected `str | array`"),
         ([RED, RED], "of length <= 1"),
@@ -163,7 +149,6 @@ def test_one_bad_image_fails_all_and_is_named(
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "nothing in it": ({}, "inputs"),
-    "two tensors": ({"inputs": [tensor(RED), tensor(RED)]}, "of length <= 1"),
     "other name": ({"inputs": [tensor(RED, name="input_1")]}, "'input_1'"),
     "floats": ({"inputs": [tensor(RED, datatype="FP32")]}, "datatype: invalid enum value 'FP32'"),
     "binary data": ({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES",
@@ -171,13 +156,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
     **{f"shape {shape}": ({"inputs": [tensor(RED, shape=shape)]}, "[1] or [1, 1]")
        for shape in (None, 1, [], [2], [1, 2], [1, 1, 1], [0], [-1], [True], ["1"], [1.5], [[1]])},
     "unknown field": ({"inputs": [tensor(RED)], "priority": 1}, "'priority'"),
-    "unknown field of the input": ({"inputs": [tensor(RED, dtype="BYTES")]}, "`dtype`"),
     "half a character as id": ({"inputs": [tensor(RED)], "id": "\ud800"}, "surrogate"),
-    "half a character as output": (
-        {"inputs": [tensor(RED)], "outputs": [{"name": "\ud800"}]}, "surrogate"),
-    "long id": ({"inputs": [tensor(RED)], "id": "x" * 129}, "id: expected `str` of length <= 128"),
     "unknown output": ({"inputs": [tensor(RED)], "outputs": [{"name": "logits"}]}, "'logits'"),
-    "output without a name": ({"inputs": [tensor(RED)], "outputs": [{}]}, "field `name`"),
 }  # fmt: skip
 
 
@@ -191,13 +171,8 @@ def test_wrong_requests_are_told_in_the_protocol_s_shape(client: FlaskClient, fa
     ("body", "media_type", "status"),
     [
         (b"", "application/json", 400),
-        (b"{", "application/json", 400),
-        (b'{"inputs": [{"shape": [NaN]}]}', "application/json", 400),
-        (b'{"inputs": [{"name": "image", "name": "image"}]}', "application/json", 400),
         (b'{"inputs": [], "parameters": {"a": {"b": 1, "b": 2}}}', "application/json", 400),
-        (b'{"inputs": ' + b"[" * 5000, "application/json", 400),
         (IMAGES["red"], "image/jpeg", 415),
-        (b'{"inputs":[]}' + IMAGES["red"], "application/octet-stream", 415),
         (bytes(17 * 2**20), "application/json", 413),
     ],
 )
@@ -241,64 +216,40 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
     assert client.post(path, json=body, headers=SHOP).status_code == 200
 
 
-def test_each_image_costs_a_token(predictor: Predictor) -> None:
+def test_each_image_costs_a_token_and_several_take_a_place_of_a_batch(
+    predictor: Predictor,
+) -> None:
     access = Access(buckets=TokenBuckets(rate=0.001, burst=5))
     client = app_of(predictor, access=access).test_client()
     assert infer(client, tensor(*[RED] * 5)).status_code == 200
     response = infer(client, tensor(RED))
     assert_error(response, 429)
     assert response.headers["Retry-After"]
+    client = app_of(predictor, ServingLimits(max_batches=0)).test_client()
+    assert infer(client, tensor(RED)).status_code == 200
+    assert_error(infer(client, tensor(RED, RED)), 503, "batches")
 
 
-class Notes:
-    """Keeps what it is given, as corrections do."""
-
-    def __init__(self) -> None:
-        self.noted: dict[str, PredictionResult] = {}
-
-    def blueprint(self) -> flask.Blueprint:
-        return flask.Blueprint("feedback", __name__)
-
-    def note(self, image_id: str, result: PredictionResult) -> bool:
-        self.noted[image_id] = result
-        return True
+def test_classified_images_can_be_corrected_later(predictor: Predictor, tmp_path: Path) -> None:
+    client = app_of(predictor, corrections=Corrections(tmp_path)).test_client()
+    request_id = infer(client, tensor(TEXTS["red"], TEXTS["blue"])).headers["X-Request-Id"]
+    for number, name in enumerate(("red", "blue")):
+        given = {"id": f"{request_id}-{number}", "label": "green"}
+        stored = client.post("/v1/feedback", json=given).get_json()
+        assert stored["sha256"] == hashlib.sha256(IMAGES[name]).hexdigest()
 
 
-def test_classified_images_can_be_corrected_later(predictor: Predictor) -> None:
-    notes = Notes()
-    client = app_of(predictor, corrections=notes).test_client()
-    response = infer(client, tensor(TEXTS["red"], TEXTS["blue"]))
-    request_id = response.headers["X-Request-Id"]
-    assert {name: result.data for name, result in notes.noted.items()} == {
-        f"{request_id}-0": IMAGES["red"],
-        f"{request_id}-1": IMAGES["blue"],
-    }
+def test_failure_of_the_engine_is_no_fault_of_the_image(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Predictor, _image: object) -> None:
+        raise RuntimeError("secret path /srv/model")
 
-
-class Failing(Predictor):
-    """A real predictor whose engine fails once."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        super().__init__(predictor.version, predictor.engine)
-        self._failures = iter([True])
-
-    def predict(self, image: Any) -> Prediction:
-        if next(self._failures, False):
-            raise RuntimeError("secret path /srv/model")
-        return super().predict(image)
-
-
-def test_failure_of_the_engine_is_no_fault_of_the_image(predictor: Predictor) -> None:
-    client = app_of(Failing(predictor)).test_client()
-    response = infer(client, tensor(RED, TEXTS["blue"], TEXTS["green"]))
+    client = app_of(predictor).test_client()
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "predict", fail)
+        response = infer(client, tensor(RED, TEXTS["blue"], TEXTS["green"]))
     assert_error(response, 500, response.headers["X-Request-Id"])
     assert "secret" not in response.text
     assert outputs(infer(client, tensor(RED)))["label"]["data"] == ["red"]
     assert "classifier_in_flight 0.0" in client.get("/metrics").text
-
-
-def test_several_images_take_a_place_of_a_batch_and_one_does_not(predictor: Predictor) -> None:
-    app = app_of(predictor, ServingLimits(max_batches=0))
-    client = app.test_client()
-    assert infer(client, tensor(RED)).status_code == 200
-    assert_error(infer(client, tensor(RED, RED)), 503, "batches")

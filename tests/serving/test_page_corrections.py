@@ -1,5 +1,6 @@
 """Corrections and explanations on the page, in a real Chromium."""
 
+import pytest
 import requests
 from browsing import RED, choose, classified, file, refuse
 from painted import COLOURS, encode, paint
@@ -88,28 +89,28 @@ def test_image_that_is_not_held_any_more_is_sent_with_its_correction(tab: Page, 
     assert correction_of(site, data) == "green"
 
 
-def correct_to_green(tab: Page, site: str) -> None:
+NOT_FOUND = "The requested URL was not found on the server."
+
+
+@pytest.mark.parametrize(
+    ("status", "slug", "detail", "shown"),
+    [
+        (503, "feedback-unavailable", "The disk is full.", "The disk is full."),
+        (404, "not-found", NOT_FOUND, "This server does not offer that."),
+    ],
+)
+def test_correction_that_fails_says_why_and_stays_open(
+    tab: Page, site: str, status: int, slug: str, detail: str, shown: str
+) -> None:
+    tab.route("**/v1/feedback", lambda route: refuse(route, status, slug, detail))
     tab.goto(site)
     choose(tab, file("red.jpg", RED))
     classified(tab)
     tab.locator(".wrong").click()
     tab.get_by_role("button", name="green").click()
-
-
-def test_correction_that_fails_says_why_and_stays_open(tab: Page, site: str) -> None:
-    words = "The disk is full: nothing was stored."
-    tab.route("**/v1/feedback", lambda route: refuse(route, 503, "feedback-unavailable", words))
-    correct_to_green(tab, site)
-    expect(tab.locator(".correction .problem")).to_have_text(words)
+    expect(tab.locator(".correction .problem")).to_have_text(shown)
     expect(tab.get_by_role("button", name="green")).to_be_enabled()
     expect(tab.locator(".corrected")).to_be_hidden()
-
-
-def test_server_that_takes_no_corrections_says_so(tab: Page, site: str) -> None:
-    words = "The requested URL was not found on the server."
-    tab.route("**/v1/feedback", lambda route: refuse(route, 404, "not-found", words))
-    correct_to_green(tab, site)
-    expect(tab.locator(".correction .problem")).to_have_text("This server does not offer that.")
 
 
 def test_explanation_is_shown_and_hidden_again(tab: Page, site: str) -> None:

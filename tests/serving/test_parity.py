@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import requests
 from painted import COLOURS, encode, paint
 from running import RunningServer, serving
 
+import predictWithMyModel
 from imagesieve import files, images
 from imagesieve.learning.openvino import convert
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
 
-PROJECT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-3
 IMAGE_SIZE = (48, 64)
 
@@ -92,19 +90,20 @@ def same(found: dict[str, float], expected: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("engine", ["openvino", "keras"])
+@pytest.mark.usefixtures("_loggers_restored")
 def test_the_script_says_what_the_keras_model_says(
     engine: str,
     version: versions.ModelVersion,
     image: Path,
     expected: dict[str, float],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--json", str(image)]
-    command += ["--model", str(version.path), "--engine", engine, "--precision", "f32"]
-    result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
-    )
-    same(json.loads(result.stdout)["probabilities"], expected)
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(version.path), "--engine", engine, "--precision", "f32"]
+    assert predictWithMyModel.main(["--json", str(image), *options]) == 0
+    same(json.loads(capsys.readouterr().out)["probabilities"], expected)
 
 
 def test_the_server_says_what_the_keras_model_says(
@@ -113,11 +112,6 @@ def test_the_server_says_what_the_keras_model_says(
     response = requests.post(f"{server.url}/v1/predict", data=image.read_bytes(), timeout=30)
     assert response.status_code == 200, response.text
     same(response.json()["probabilities"], expected)
-
-
-def test_the_old_route_says_what_the_keras_model_says(
-    server: RunningServer, image: Path, expected: dict[str, float]
-) -> None:
     form = {"imageBase64String": base64.b64encode(image.read_bytes())}
     answer = requests.post(f"{server.url}/image/detection", data=form, timeout=30).json()
     assert answer["code"] == "00"

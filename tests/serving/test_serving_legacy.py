@@ -50,6 +50,7 @@ def test_success_has_the_old_shape_and_words_in_ascii(client: FlaskClient) -> No
     ]
     assert isinstance(probability, str)
     assert 0.75 < float(probability) < 1
+    assert "Hello" in client.get("/helloWorld").text
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,9 @@ def test_missing_field_has_the_old_words(client: FlaskClient, options: dict) -> 
     [
         ({"data": {"imageBase64String": "!!!"}}, "Base64"),
         ({"data": {"imageBase64String": "aGVsbG8="}}, "not a known image format"),
-        ({"data": {f"a{i}": "1" for i in range(20)}}, "more than 16 fields"),
         ({"data": bytes(17 * 2**20)}, "16,777,216 bytes"),
-        ({"data": b"x", "content_type": "multipart/form-data"}, "boundary"),
     ],
-    ids=["no Base64", "no image", "many fields", "large", "no boundary"],
+    ids=["no Base64", "no image", "large"],
 )
 def test_fault_of_the_caller_is_http_200_with_code_98(
     client: FlaskClient, options: dict, reason: str
@@ -110,14 +109,5 @@ def test_unsure_is_neutral_when_the_model_has_such_a_class(
     assert unsure["predictedClass"] == "neutral"
     assert unsure["message"] == "图片检测成功，类别是：neutral"
     assert sure["predictedClass"] == "political"
-
-
-def test_policy_in_force_is_kept_when_it_is_no_plain_argmax(neutral_version: Path) -> None:
     client = client_for(neutral_version, DecisionPolicy(CONFIDENT, 0.2, "neutral"))
-    assert detect(client, MURKY)["predictedClass"] == "political"
-
-
-def test_hello_world_greets(client: FlaskClient) -> None:
-    response = client.get("/helloWorld")
-    assert response.status_code == 200
-    assert "Hello" in response.text
+    assert detect(client, MURKY)["predictedClass"] == "political"  # a policy in force is kept

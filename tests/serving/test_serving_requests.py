@@ -2,8 +2,7 @@
 
 import base64
 import json
-import time
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 import pytest
 from flask import Request
@@ -12,15 +11,13 @@ from werkzeug.test import EnvironBuilder
 
 from imagesieve.errors import ClassifierError, EmptyImageError
 from imagesieve.serving import errors
-from imagesieve.serving.limits import MAX_BODY_BYTES, MAX_OBJECT_BYTES
+from imagesieve.serving.limits import MAX_OBJECT_BYTES
 from imagesieve.serving.requests import (
     ImageRequest,
     decode_base64,
     read_image,
     read_images,
-    read_legacy_image,
     read_object,
-    read_options,
 )
 from imagesieve.serving.schemas import (
     MAX_TOP_K,
@@ -29,7 +26,6 @@ from imagesieve.serving.schemas import (
     Correction,
     Nothing,
     PredictOptions,
-    ReviewOptions,
 )
 
 IMAGE = encode(paint(COLOURS["red"]))
@@ -102,6 +98,8 @@ def test_options_are_read_from_query_form_part_and_json() -> None:
     assert read(multipart(part("f1", IMAGE, "x"), *parts), BOUNDARY) == expected
     body = json.dumps({"image": TEXT, **options, "top_k": 2, "threshold": 0.25, "frames": 3})
     assert read(body, "application/json") == expected
+    integral = f'{{"image": "{TEXT}", "top_k": 2.0, "threshold": 1}}'
+    assert read(integral, "application/json")[1] == PredictOptions(top_k=2, threshold=1.0)
 
 
 @pytest.mark.parametrize("threshold", ["0", "1.0", ".5", "1e-3", "2.5E-05", "5e-324", "-0.0"])
@@ -109,12 +107,9 @@ def test_threshold_is_written_in_any_way_that_numbers_are(threshold: str) -> Non
     assert read(IMAGE, "image/jpeg", f"threshold={threshold}")[1].threshold == float(threshold)
 
 
-def test_data_id_may_be_of_any_alphabet() -> None:
+def test_data_id_is_any_text_whose_plus_signs_are_spaces_unless_escaped() -> None:
     name = "Ünïcødé\u00a0\u202e菜单 🍜"
     assert read(IMAGE, "image/jpeg", urlencode({"data_id": name}))[1].data_id == name
-
-
-def test_plus_signs_in_an_option_are_spaces_and_escaped_ones_are_not() -> None:
     assert read(f"image={TEXT}&data_id=a+b%2Bc", URLENCODED)[1].data_id == "a b+c"
 
 
@@ -128,59 +123,35 @@ JSON = "application/json"
 
 FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "no body": (b"", "image/jpeg", "", NO_IMAGE),
-    "no body, JSON": (b"", JSON, "", NO_IMAGE),
     "form without an image": ("data_id=1", URLENCODED, "", NO_IMAGE),
-    "JSON without an image": ("{}", JSON, "", NO_IMAGE),
     "empty field": ("image=", URLENCODED, "", EmptyImageError),
-    "empty text": ('{"image": ""}', JSON, "", EmptyImageError),
     "empty file": (multipart(part("image", b"", "x.jpg")), BOUNDARY, "", EmptyImageError),
-    "two files": (multipart(part("image", IMAGE, "x"), part("file", IMAGE, "y")), BOUNDARY, "",
-                  SEVERAL),
     "file and text": (multipart(part("image", IMAGE, "x"), part("image", TEXT.encode())),
                       BOUNDARY, "", SEVERAL),
-    "two fields": (f"image={TEXT}&imageBase64String={TEXT}", URLENCODED, "", SEVERAL),
     "plain text": ("hello", "text/plain", "", errors.UnsupportedMediaTypeError),
     "unknown file field": (multipart(part("photo", IMAGE, "x")), BOUNDARY, "", BAD),
     "part without a name": (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
                             BOUNDARY, "", BAD),
-    "no boundary": (multipart(part("image", IMAGE, "x")), "multipart/form-data", "", MALFORMED),
     "other boundary": (b"nothing", BOUNDARY, "", MALFORMED),
-    "part without a header": (b"--b\r\n\r\nx\r\n--b--\r\n", BOUNDARY, "", MALFORMED),
-    "1001 parts": (multipart(*[part("a", b"")] * 1001), BOUNDARY, "", FIELDS),
     "17 fields": ("&".join("a=1" for _ in range(17)), URLENCODED, "", FIELDS),
-    "17 query fields": (IMAGE, "image/jpeg", "a&" * 17, FIELDS),
     "long option": (f"image={TEXT}&data_id={'x' * 2000}", URLENCODED, "", MALFORMED),
-    "JSON list": (f'["{TEXT}"]', JSON, "", MALFORMED),
-    "deep JSON": ("[" * 100_000, JSON, "", MALFORMED),
-    "flat JSON": ("[" + "1," * 1000 + "1]", JSON, "", MALFORMED),
-    "NaN": ('{"image": NaN}', JSON, "", MALFORMED),
     "duplicate name": (f'{{"image": "{TEXT}", "image": "{TEXT}"}}', JSON, "", MALFORMED),
-    "BOM": (b"\xef\xbb\xbf{}", JSON, "", MALFORMED),
-    "UTF-16": ('{"image": "x"}'.encode("utf-16"), JSON, "", MALFORMED),
-    "broken JSON": ('{"image": ', JSON, "", MALFORMED),
-    "huge number": ('{"top_k": ' + "9" * 5000 + "}", JSON, "", MALFORMED),
     "duplicate name in an object": ('{"image": "x", "data_id": {"a": 1, "a": 1}}', JSON, "",
                                     MALFORMED),
     **{f"{name} null": (f'{{"{name}": null}}', JSON, "", BAD)
        for name in ("image", "url", "data_id", "top_k", "threshold", "frames")},
     "half a character as a name": (f'{{"image": "{TEXT}", "\\ud800": 1}}', JSON, "", MALFORMED),
-    "half a character in data_id": ('{"data_id": "\\ud800"}', JSON, "", MALFORMED),
     "name like a path": (f'{{"image": "{TEXT}", "x` - at `$.y[7]": 1}}', JSON, "", BAD),
     "number as image": ('{"image": 1}', JSON, "", BAD),
     "URL": ('{"url": "https://example.org/x.jpg"}', JSON, "", BAD),
     "unknown option": (IMAGE, "image/jpeg", "treshold=0.5", BAD),
-    "option of another address": (IMAGE, "image/jpeg", "label=menu", BAD),
     "empty option name": (IMAGE, "image/jpeg", "=1", BAD),
     **{f"threshold {value}": (IMAGE, "image/jpeg", f"threshold={value}", BAD)
        for value in ("nan", "2", "-1", "1e3", "1e", "inf", "", ".", "0x1", "1.0001", "true")},
     **{f"{name} as text": (f'{{"image": "{TEXT}", "{name}": "1"}}', JSON, "", BAD)
        for name in ("top_k", "threshold", "frames")},
-    "threshold true": (f'{{"image": "{TEXT}", "threshold": true}}', JSON, "", BAD),
-    "threshold 2": (f'{{"image": "{TEXT}", "threshold": 2}}', JSON, "", BAD),
-    "threshold 1e999": (f'{{"image": "{TEXT}", "threshold": 1e999}}', JSON, "", BAD),
     **{f"frames {value}": (IMAGE, "image/jpeg", f"frames={value}", BAD)
        for value in ("0", "9", "all")},
-    "URL that is no text": ('{"url": ["https://example.org"]}', JSON, "", BAD),
     "image and URL": (f"image={TEXT}&url=https://example.org", URLENCODED, "", SEVERAL),
     "option twice": (f"image={TEXT}&top_k=1", URLENCODED, "top_k=1", BAD),
     **{f"top_k {value}": (IMAGE, "image/jpeg", f"top_k={value}", BAD)
@@ -190,8 +161,7 @@ FAULTS: dict[str, tuple[bytes | str, str, str, type[ClassifierError]]] = {
     "empty data_id": (IMAGE, "image/jpeg", "data_id=", BAD),
     "unprintable data_id": (IMAGE, "image/jpeg", "data_id=a%0Ab", BAD),
     "file sent as text": (multipart(part("image", IMAGE)), BOUNDARY, "", BASE64),
-    **{f"Base64 {value!r}": (json.dumps({"image": value}), JSON, "", BASE64)
-       for value in ("====", "A", "AB=CD", "AAAA====", "!!!!", "ñandú===", "data:x,%")},
+    "data URI without Base64": ('{"image": "data:x,%"}', JSON, "", BASE64),
     "half a character as an image": ('{"image": "\\ud800"}', JSON, "", MALFORMED),
 }  # fmt: skip
 
@@ -203,12 +173,6 @@ def test_every_fault_has_its_own_error(fault: str) -> None:
         read(body, kind, query)
     assert type(caught.value) is error
     assert str(caught.value)
-
-
-def test_body_over_the_limit_is_refused() -> None:
-    for length in (MAX_BODY_BYTES + 1, 2 * MAX_BODY_BYTES):
-        with pytest.raises(errors.BodyTooLargeError, match="16,777,216 bytes"):
-            read(bytes(length), "image/jpeg")
 
 
 @pytest.mark.parametrize(
@@ -226,36 +190,6 @@ def test_body_over_the_limit_is_refused() -> None:
 def test_base64_as_it_arrives_from_the_world_is_repaired(change, size: int) -> None:
     data = bytes(range(256)) + IMAGE[: size - 256]
     assert decode_base64(change(base64.b64encode(data).decode())) == data
-
-
-@pytest.mark.parametrize("size", [450_000, 10 * 2**20])
-@pytest.mark.parametrize("fill", [b"\xff", b"\xfb\xef\xbe", b"\x00\x10\x83"])
-def test_megabytes_of_base64_pass_as_form_and_as_text_part(size: int, fill: bytes) -> None:
-    """Werkzeug's own limit of 500 kB for a text would refuse all but the first."""
-    data = (fill * size)[:size]
-    text = base64.b64encode(data)
-    escaped = quote_plus(text) if size < 2**20 else text.decode()
-    start = time.process_time()
-    assert read(f"image={escaped}", URLENCODED)[0] == data
-    assert read(multipart(part("image", text)), BOUNDARY)[0] == data
-    assert time.process_time() - start < 3
-
-
-def test_legacy_field_is_read_from_query_form_and_part() -> None:
-    parts = multipart(part("other", b"x"), part("imageBase64String", TEXT.encode()))
-    for sent in (
-        request(b"", query=urlencode({"imageBase64String": TEXT})),
-        request(f"imageBase64String={TEXT}", URLENCODED),
-        request(parts, BOUNDARY),
-    ):
-        image = read_legacy_image(sent)
-        assert image is not None
-        assert image.read() == IMAGE
-
-
-@pytest.mark.parametrize("body", ["", "image=x", "imageBase64String=", "other=1"])
-def test_missing_legacy_field_is_none(body: str) -> None:
-    assert read_legacy_image(request(body, URLENCODED)) is None
 
 
 def test_an_address_is_fetched_by_whoever_does_that_here() -> None:
@@ -281,13 +215,6 @@ def test_a_batch_comes_as_files_or_as_a_list() -> None:
     ]
 
 
-def test_one_bad_text_in_a_batch_is_that_image_s_own_fault() -> None:
-    good, bad = batch(json.dumps({"images": [{"image": TEXT}, {"image": "!"}]}), JSON)
-    assert good.image.read(None) == IMAGE
-    with pytest.raises(errors.BadBase64Error):
-        bad.image.read(None)
-
-
 BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
     "nothing": (b"", BOUNDARY, NO_IMAGE),
     "no images": ('{"images": []}', JSON, NO_IMAGE),
@@ -296,20 +223,14 @@ BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
                     errors.TooManyImagesError),
     "33 files": (multipart(*[part("image", b"x", "x")] * 33), BOUNDARY,
                  errors.TooManyImagesError),
-    "100 files": (multipart(*[part("image", b"x", "x")] * 100), BOUNDARY, FIELDS),
     "one image": (IMAGE, "image/jpeg", errors.UnsupportedMediaTypeError),
-    "no list": ('{"images": {"image": "x"}}', JSON, MALFORMED),
     "a list alone": ("[]", JSON, MALFORMED),
-    "text items": ('{"images": ["x"]}', JSON, MALFORMED),
     "item without an image": ('{"images": [{"data_id": "x"}]}', JSON, NO_IMAGE),
     "item with two": ('{"images": [{"image": "x", "url": "y"}]}', JSON, NO_IMAGE),
     "item with an option": (f'{{"images": [{{"image": "{TEXT}", "top_k": 1}}]}}', JSON, BAD),
     "unknown option": ('{"images": [{"image": "x"}], "label": "y"}', JSON, BAD),
     "data_id for all": ('{"images": [{"image": "x"}], "data_id": "y"}', JSON, BAD),
-    "flat JSON": ('{"images": [' + "1," * 1000 + "1]}", JSON, MALFORMED),
     "duplicate name in an item": ('{"images": [{"image": "x", "image": "x"}]}', JSON, MALFORMED),
-    "duplicate list": ('{"images": [{"image": "x"}], "images": []}', JSON, MALFORMED),
-    "number as an image": ('{"images": [{"image": 1}]}', JSON, BAD),
     "unprintable data_id": ('{"images": [{"image": "x", "data_id": "\\n"}]}', JSON, BAD),
 }  # fmt: skip
 
@@ -334,11 +255,6 @@ def test_a_small_object_is_read_strictly() -> None:
     ):
         with pytest.raises(error):
             read_object(request(body, kind), Nothing)
-
-
-def test_integral_numbers_are_whole_in_json() -> None:
-    body = f'{{"image": "{TEXT}", "top_k": 2.0, "threshold": 1}}'
-    assert read(body, JSON)[1] == PredictOptions(top_k=2, threshold=1.0)
 
 
 SENTENCES: dict[tuple[type, str], str] = {
@@ -368,10 +284,3 @@ def test_error_names_the_field_and_what_was_expected(schema: type, body: str) ->
     with pytest.raises(errors.RequestError) as caught:
         read_object(request(body, JSON), schema)
     assert str(caught.value) == SENTENCES[schema, body]
-
-
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=1&limit=2", "n=1"])
-def test_options_of_a_query_are_checked(query: str) -> None:
-    assert read_options(request(b"", query="limit=5"), ReviewOptions).limit == 5
-    with pytest.raises(BAD):
-        read_options(request(b"", query=query), ReviewOptions)

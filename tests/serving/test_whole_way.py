@@ -1,9 +1,9 @@
 """Collected to learned to served to corrected to learned again, seen from the page."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -11,43 +11,40 @@ from browsing import choose, file
 from data_folders import fill
 from painted import encode, paint
 from playwright.sync_api import Page, expect
-from running import REPOSITORY, SECONDS, serving
+from running import SECONDS, serving
+from tiny_backbone import TINY
+
+import reTrainMyDataWithKerasModel
+import trainMyDataWithKerasModel
+from imagesieve.learning.networks import backbones
 
 PURPLE = (150, 30, 170)
-
-# The scripts know no backbone that is small enough for a test, so they are told of one.
-SCRIPT = """
-import sys
-from imagesieve.learning.networks import backbones
-from tiny_backbone import TINY
-backbones.BACKBONES[TINY.name] = TINY
-import {script}
-sys.exit({script}.main(sys.argv[1:]))
-"""
-
-
-def run(script: str, folder: Path, *options: str) -> dict[str, object]:
-    """Run a training script in a process of its own, as a person would, and give its JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(script=script), "--json", "--quiet", *options],
-        cwd=folder,
-        env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
 
 
 def purple(seed: int) -> bytes:
     return encode(paint(PURPLE, seed=seed))
 
 
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a training script in this process and returns its JSON."""
+    monkeypatch.chdir(tmp_path)
+    # The scripts know no backbone that is small enough for a test.
+    monkeypatch.setitem(backbones.BACKBONES, TINY.name, TINY)
+
+    def run_one(main: Callable[[list[str]], int], *options: str) -> dict[str, Any]:
+        assert main(["--json", "--quiet", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run_one
+
+
 @pytest.mark.timeout(170)
+@pytest.mark.usefixtures("_loggers_restored")
 def test_what_people_correct_is_learned_and_answered_without_a_restart(
-    tab: Page, tmp_path: Path
+    tab: Page, tmp_path: Path, run: Callable[..., dict[str, Any]]
 ) -> None:
     """The colour purple is red by decree: nobody told the first model."""
     data = tmp_path / "data"
@@ -57,7 +54,7 @@ def test_what_people_correct_is_learned_and_answered_without_a_restart(
         (data / f"validation/red/purple-{seed}.jpg").write_bytes(purple(seed))
     few = ("--data", "data", "--views", "1", "--no-int8")
     network = ("--backbone", "Tiny", "--weights", "random", "--image-size", "32")
-    first = run("trainMyDataWithKerasModel", tmp_path, *network, *few)
+    first = run(trainMyDataWithKerasModel.main, *network, *few)
     # Whatever the model says, it shall not be sure enough: all wait for review.
     unsure = ("--decision", "confident", "--min-confidence", "0.9999")
     with serving(tmp_path, tmp_path / "modelFile", *unsure) as server:
@@ -85,7 +82,7 @@ def test_what_people_correct_is_learned_and_answered_without_a_restart(
         stored = sorted((data / "feedback/red").glob("*.jpg"))
         assert len(stored) == 6
 
-        second = run("reTrainMyDataWithKerasModel", tmp_path, *few)
+        second = run(reTrainMyDataWithKerasModel.main, *few)
         assert second["promoted"] is True
         server.wait_for("Now serving ")
         assert server.process.poll() is None
@@ -93,4 +90,4 @@ def test_what_people_correct_is_learned_and_answered_without_a_restart(
         choose(tab, file("newer.jpg", purple(200)))
         expect(tab.locator(".card .label").first).to_have_text("red")
         served = requests.get(f"{server.url}/v1/model", timeout=SECONDS).json()["name"]
-    assert served != Path(str(first["version"])).name
+    assert served != Path(first["version"]).name
