@@ -171,7 +171,7 @@ def wait_until(is_so: Callable[[], bool], seen: Callable[[], object] = lambda: "
     deadline = time.monotonic() + SECONDS
     while not is_so():
         assert time.monotonic() < deadline, seen()
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def slug(response: requests.Response) -> str:

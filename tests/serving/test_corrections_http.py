@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,16 +208,13 @@ NAMED = {"sha256": RED_KEY, "label": "red"}
         ({**NAMED, "reject": True}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": False}, "either label or reject"),
         ({"sha256": RED_KEY, "reject": "true"}, "bool"),
-        ({"sha256": RED_KEY, "label": ["red"]}, "label"),
         ({"sha256": RED_KEY, "label": None}, "label"),
         ({"sha256": "../../etc/passwd", "label": "red"}, "64"),
-        ({"sha256": RED_KEY[:-1], "label": "red"}, "64"),
         ({"sha256": "ß" * 64, "label": "red"}, "64"),
         ({"id": "", "label": "red"}, "id"),
         ({"id": "x" * 101, "label": "red"}, "id"),
         ({**NAMED, "note": "x" * 501}, "500"),
         ({**NAMED, "note": "bell \a"}, "printed"),
-        ({**NAMED, "reviewer": "x" * 65}, "64"),
         ({**NAMED, "reviewer": "Ann\nBen"}, "printed"),
         ({**NAMED, "lable": "x"}, "lable"),
         ({**NAMED, "image": "AAAA"}, "image"),
@@ -228,38 +224,12 @@ def test_a_wrong_field_is_refused(client: FlaskClient, fields: dict[str, Any], w
     assert_problem(correct(client, **fields), 400, "bad-parameter", words)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"label": "red", "extra": "x"},
-        {"label": "red", "reject": "yes"},
-        {"label": ["red", "blue"]},
-        {"label": "red", "file": (io.BytesIO(RED_JPEG), "x.jpg")},
-        {"label": "red", "note": "x" * 400_000},
-    ],
-)
-def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient, fields: dict[str, Any]) -> None:
-    assert_problem(send(client, **fields), 400, "bad-parameter")
-
-
-JSON, FORM = "application/json", "application/x-www-form-urlencoded"
-
-
-@pytest.mark.parametrize(
-    ("kind", "data", "status", "slug"),
-    [
-        (FORM, b"label=red", 415, "unsupported-media-type"),
-        ("image/jpeg", RED_JPEG, 415, "unsupported-media-type"),
-        (JSON, b"[1]", 400, "malformed-body"),
-        (JSON, b'{"label":"red","label":"blue"}', 400, "malformed-body"),
-        (JSON, b'{"note":"' + b"x" * 10**6 + b'"}', 413, "body-too-large"),
-    ],
-    ids=["form", "image", "list", "name twice", "too large"],
-)
-def test_another_body_is_refused(
-    client: FlaskClient, kind: str, data: bytes, status: int, slug: str
-) -> None:
-    assert_problem(client.post("/v1/feedback", data=data, content_type=kind), status, slug)
+def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient) -> None:
+    for wrong in (
+        {"extra": "x"}, {"reject": "yes"}, {"label": ["red", "blue"]}, {"note": "x" * 400_000},
+        {"file": (io.BytesIO(RED_JPEG), "x.jpg")},
+    ):  # fmt: skip
+        assert_problem(send(client, **{"label": "red", **wrong}), 400, "bad-parameter")
 
 
 def test_what_is_no_image_is_refused(client: FlaskClient) -> None:
@@ -269,16 +239,16 @@ def test_what_is_no_image_is_refused(client: FlaskClient) -> None:
     assert_problem(send(client, b"<script>", label="red"), 415, "unsupported-image-format")
     assert_problem(send(client, b"<script>", reject="true"), 415, "unsupported-image-format")
     assert_problem(send(client, RED_JPEG[:200], label="red"), 422, "truncated-image")
+    form = client.post("/v1/feedback", data={"label": "red"})
+    assert_problem(form, 415, "unsupported-media-type")
 
 
-def test_unknown_images_methods_and_options(client: FlaskClient) -> None:
+def test_unknown_images_and_options(client: FlaskClient) -> None:
     for named in ({"id": "nobody", "label": "red"}, NAMED, {"sha256": RED_KEY, "reject": True}):
         assert_problem(correct(client, **named), 404, "unknown-picture")
     for path in (RED_KEY, "abc", "..%2f..%2fetc", "0" * 63 + "G"):
         assert_problem(undo(client, path), 404, "not-found" if "%" in path else "unknown-picture")
         assert client.get(f"/v1/review/{path}/image").status_code == 404
-    for method in ("GET", "POST"):
-        assert client.open(f"/v1/feedback/{RED_KEY}", method=method).status_code == 405
     assert_problem(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
 
 
@@ -327,19 +297,6 @@ def test_an_undo_takes_one_of_the_places(serve: Serve, folder: Path) -> None:
     assert undo(client).status_code == 200
 
 
-def test_keys_open_only_what_they_allow(serve: Serve) -> None:
-    client = serve(keys="ann feedback 0123456789abcdef;boss admin fedcba9876543210")
-    for method, path, headers in (
-        ("POST", "/v1/feedback", BOSS),
-        ("DELETE", f"/v1/feedback/{RED_KEY}", BOSS),
-        ("GET", "/v1/review", BOSS),
-        ("GET", f"/v1/review/{RED_KEY}/image", BOSS),
-        ("GET", "/v1/feedback/export", ANN),
-    ):
-        assert_problem(client.open(path, method=method), 401, "unauthorized")
-        assert_problem(client.open(path, method=method, headers=headers), 403, "forbidden")
-
-
 def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_ones(
     client: FlaskClient,
 ) -> None:
@@ -358,13 +315,6 @@ def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_
     queue = client.get("/v1/review?limit=1").get_json()
     assert [image["sha256"] for image in queue["images"]] == [RED_KEY]
     assert (queue["waiting"], queue["corrected"]) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "limit=1e9", "limit=", "page=2", "limit=1&limit=x"]
-)
-def test_a_wrong_option_of_the_review_queue_is_refused(client: FlaskClient, query: str) -> None:
-    assert_problem(client.get(f"/v1/review?{query}"), 400, "bad-parameter")
 
 
 def test_an_image_to_review_is_encoded_anew(serve: Serve, folder: Path) -> None:
@@ -412,34 +362,25 @@ def test_export_has_the_history_even_while_another_process_writes(
 
 
 def test_a_disk_that_fails_costs_corrections_and_nothing_else(
-    client: FlaskClient, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder.write_bytes(b"a file in its place")
-    answer = predict(client, MURKY)
-    refused = correct(client, id=answer["id"], label="red")
-    assert_problem(refused, 503, "feedback-unavailable")
-    assert refused.headers["Retry-After"]
-    assert str(folder) not in refused.text
-    assert str(folder) in caplog.text
-    assert client.get("/v1/review").get_json()["waiting"] == 1
-    assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
-    assert predict(client, RED_JPEG)["held"] is True
-    folder.unlink()
-    assert correct(client, id=answer["id"], label="red").status_code == 201
-
-
-def test_a_server_starts_with_a_folder_that_cannot_be_used(
     serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / DATABASE_NAME).mkdir(parents=True)
     client = serve("--keep", "all")
-    assert "cannot be stored" in caplog.text
     assert "runs without corrections" in caplog.text
-    assert predict(client, RED_JPEG)["held"] is True
-    assert_problem(correct(client, **NAMED), 503, "feedback-unavailable")
+    answer = predict(client, MURKY)
+    assert answer["held"] is True
     for _ in range(3):
-        assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
-    assert caplog.text.count("cannot be read") == 1
+        refused = correct(client, id=answer["id"], label="red")
+        assert_problem(refused, 503, "feedback-unavailable")
+    assert refused.headers["Retry-After"]
+    assert str(folder) not in refused.text
+    assert caplog.text.count("cannot be stored") == 1
+    assert f"{folder} cannot be stored" in caplog.text
+    assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
+    (folder / DATABASE_NAME).rmdir()
+    assert client.get("/v1/review").get_json()["waiting"] == 1
+    assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
+    assert correct(client, id=answer["id"], label="red").status_code == 201
 
 
 def test_a_full_store_refuses_more_images(serve: Serve, folder: Path) -> None:
@@ -460,9 +401,9 @@ def waiting_on_disk(folder: Path) -> set[str]:
 def test_images_on_disk_are_reviewed_after_a_restart(serve: Serve, folder: Path) -> None:
     client = serve("--keep", "uncertain")
     other = encode(paint((100, 120, 110), seed=3))
-    for data in (MURKY, RED_JPEG, other):
+    for data in (MURKY, RED_JPEG):
         predict(client, data)
-    correct(client, sha256=hashlib.sha256(other).hexdigest(), label="green")
+    send(client, other, label="green")
     predict(client, other)  # once more: it stays corrected
     client = serve("--keep", "uncertain")
     assert waiting_on_disk(folder) == {MURKY_KEY}
@@ -471,7 +412,6 @@ def test_images_on_disk_are_reviewed_after_a_restart(serve: Serve, folder: Path)
     assert (queue["waiting"], queue["corrected"]) == (1, 1)
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
     assert correct(client, id=queue["images"][0]["id"], label="green").status_code == 201
-    assert read_lines(folder)[-1]["reason"] == "uncertain"
     assert waiting_on_disk(folder) == set()
 
 
@@ -508,16 +448,6 @@ def test_nothing_is_written_unless_asked_for(
     assert client.get("/v1/review").get_json()["waiting"] == 1
     serve()
     assert not folder.exists()
-
-
-def test_no_byte_of_a_request_gets_into_the_log_unescaped(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG):
-        send(client, label="red", note="first\nINFO forged line", reviewer="Ann")
-        correct(client, sha256=RED_KEY, label="x\nINFO forged line")
-        undo(client, "x%0AINFO forged line")
-    assert "\nINFO forged" not in caplog.text
 
 
 @pytest.mark.parametrize(

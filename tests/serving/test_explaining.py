@@ -1,23 +1,25 @@
 """Explanations by a real child process with TensorFlow, which takes seconds to start."""
 
 import concurrent.futures
+import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from apps import models_of
+from attacking import wait_until
 from flask.testing import FlaskClient
 from painted import encode
 from PIL import Image
+from running import REPOSITORY, SECONDS
 
 from imagesieve import files
 from imagesieve.errors import EngineError
@@ -28,10 +30,8 @@ from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.app import Service, create_app
 
-PROJECT = Path(__file__).resolve().parents[2]
 IMAGE_SIZE = (48, 64)
 CLASSES = ("blå", "green", "red")  # one of them is no ASCII
-SECONDS = 30  # generous: the machine may be busy
 
 # Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
 pytestmark = pytest.mark.filterwarnings(
@@ -86,9 +86,15 @@ def damaged(folder: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def explainer() -> Iterator[Explainer]:
     """Return one explainer for the tests that can share its child."""
-    shared = Explainer()
-    yield shared
-    shared.close()
+    with contextlib.closing(Explainer()) as shared:
+        yield shared
+
+
+@pytest.fixture
+def alone() -> Iterator[Explainer]:
+    """Return one explainer for a test alone."""
+    with contextlib.closing(Explainer()) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,14 @@ def hottest(png: bytes) -> tuple[int, int]:
     return int(row), int(column)
 
 
+def post(client: FlaskClient, query: str = "", data: bytes | None = None):
+    return client.post(f"/v1/explain{query}", data=grey_image() if data is None else data)
+
+
+def slug(response) -> str:
+    return response.get_json(force=True)["type"].removeprefix("/problems/")
+
+
 def ask_apart(explainer: Explainer, predictor: Predictor) -> concurrent.futures.Future[bytes]:
     """Ask from a thread of its own; there is a child when this returns."""
     pool = concurrent.futures.ThreadPoolExecutor(1)
@@ -139,19 +153,11 @@ def is_there(number: int) -> bool:
     return Path(f"/proc/{number}").exists()
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_the_image_comes_back_with_what_speaks_for_its_label(
+def test_the_image_comes_back_with_what_speaks_for_a_label(
     client: FlaskClient, explainer: Explainer
 ) -> None:
-    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
-    assert response.status_code == 200, response.text
-    assert response.mimetype == "image/png"
+    response = post(client)
+    assert (response.status_code, response.mimetype) == (200, "image/png")
     assert response.headers["X-Label"] == "red"
     assert response.headers["Cache-Control"] == "no-store"
     image = Image.open(io.BytesIO(response.data))
@@ -159,52 +165,34 @@ def test_the_image_comes_back_with_what_speaks_for_its_label(
     row, column = hottest(response.data)
     assert 40 * 512 / 600 <= row <= 160 * 512 / 600
     assert 50 * 512 / 600 <= column <= 170 * 512 / 600
-    assert is_there(child_of(explainer))
-
-
-def test_another_class_is_explained_by_the_same_child(
-    client: FlaskClient, explainer: Explainer, predictor: Predictor
-) -> None:
-    ask(explainer, predictor)
     number = child_of(explainer)
-    response = client.post("/v1/explain?label=green", data=grey_image(), content_type="image/png")
+    response = post(client, "?label=green")
     assert response.headers["X-Label"] == "green"
     assert hottest(response.data)[1] > 256
     assert child_of(explainer) == number
+    # It steps back behind predictions.
+    niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    assert os.getpriority(os.PRIO_PROCESS, number) == niceness
+    assert Path(f"/proc/{number}/oom_score_adj").read_text() == "500\n"
 
 
 def test_a_class_name_outside_of_ascii_fits_into_the_header(client: FlaskClient) -> None:
     blue = encode(Image.new("RGB", (64, 48), (20, 20, 240)))
-    response = client.post("/v1/explain", data=blue, content_type="image/jpeg")
-    assert response.headers["X-Label"] == "bl%C3%A5"
+    assert post(client, data=blue).headers["X-Label"] == "bl%C3%A5"
     sent = {"label": "blå", "image": (io.BytesIO(blue), "x.jpg")}
-    response = client.post("/v1/explain", data=sent)
-    assert response.headers["X-Label"] == "bl%C3%A5"
+    assert client.post("/v1/explain", data=sent).headers["X-Label"] == "bl%C3%A5"
 
 
-@pytest.mark.parametrize(
-    ("query", "size", "status"),
-    [("?label=purple", None, 400), ("?label=", None, 400), ("?top_k=1", None, 400), ("", 200, 422)],
-)
 def test_a_wrong_option_or_image_is_refused_and_never_reaches_the_child(
-    client: FlaskClient, query: str, size: int | None, status: int
+    predictor: Predictor, alone: Explainer
 ) -> None:
-    data = grey_image()[:size]
-    response = client.post(f"/v1/explain{query}", data=data, content_type="image/png")
-    slug = "bad-parameter" if status == 400 else "truncated-image"
-    assert response.status_code == status
-    assert response.get_json(force=True)["type"] == f"/problems/{slug}"
-
-
-def test_the_child_steps_back_behind_predictions(
-    explainer: Explainer, predictor: Predictor
-) -> None:
-    ask(explainer, predictor)
-    number = child_of(explainer)
-    assert os.getpriority(os.PRIO_PROCESS, number) == min(
-        19, os.getpriority(os.PRIO_PROCESS, 0) + 5
-    )
-    assert Path(f"/proc/{number}/oom_score_adj").read_text() == "500\n"
+    client = create_app(Service(models_of(predictor), explainer=alone)).test_client()
+    for query in ("?label=purple", "?label=", "?top_k=1"):
+        response = post(client, query)
+        assert (response.status_code, slug(response)) == (400, "bad-parameter")
+    response = post(client, data=grey_image()[:200])
+    assert (response.status_code, slug(response)) == (422, "truncated-image")
+    assert alone._child is None
 
 
 def test_a_second_question_at_once_is_turned_away(
@@ -212,14 +200,12 @@ def test_a_second_question_at_once_is_turned_away(
 ) -> None:
     ask(explainer, predictor)
     os.kill(child_of(explainer), signal.SIGSTOP)
-    first: list[bytes] = []
-    thread = threading.Thread(target=lambda: first.append(ask(explainer, predictor)))
-    thread.start()
+    first = ask_apart(explainer, predictor)
     try:
         wait_until(explainer._busy.locked)
         with pytest.raises(BlockingIOError):
             ask(explainer, predictor)
-        response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
+        response = post(client)
         assert response.status_code == 503
         assert "Retry-After" in response.headers
         predicted = client.post("/v1/predict", data=grey_image(), content_type="image/png")
@@ -227,8 +213,7 @@ def test_a_second_question_at_once_is_turned_away(
         explainer._end_if_idle()  # it is not
     finally:
         os.kill(child_of(explainer), signal.SIGCONT)
-        thread.join(SECONDS)
-    assert hottest(first[0])[1] < 256
+    assert hottest(first.result(SECONDS))[1] < 256
 
 
 def test_after_a_kill_the_next_question_is_answered(
@@ -243,75 +228,66 @@ def test_after_a_kill_the_next_question_is_answered(
     assert child_of(explainer) != number
 
 
-def test_a_child_that_dies_while_it_is_asked_is_an_error_and_replaced_by_the_next_question(
-    predictor: Predictor,
+def test_a_child_that_dies_while_it_is_asked_is_an_error(
+    predictor: Predictor, alone: Explainer
 ) -> None:
-    explainer = Explainer()
-    answer = ask_apart(explainer, predictor)
-    number = child_of(explainer)
+    answer = ask_apart(alone, predictor)
+    number = child_of(alone)
     os.kill(number, signal.SIGKILL)  # it still imports TensorFlow
     with pytest.raises(EngineError, match="log has its last words"):
         answer.result(SECONDS)
-    assert explainer._child is None
+    assert alone._child is None
     assert not is_there(number)
-    explainer.close()
 
 
 def test_a_child_that_takes_too_long_is_killed(predictor: Predictor) -> None:
-    explainer = Explainer(deadline_seconds=0.2)  # less than Python itself needs with TensorFlow
-    with pytest.raises(TimeoutError, match=r"within 0\.2 seconds"):
-        ask(explainer, predictor)
-    assert explainer._child is None
-    explainer.close()
+    # Less than Python itself needs with TensorFlow.
+    with contextlib.closing(Explainer(deadline_seconds=0.2)) as hasty:
+        with pytest.raises(TimeoutError, match=r"within 0\.2 seconds"):
+            ask(hasty, predictor)
+        assert hasty._child is None
 
 
 def test_another_model_ends_the_child_which_ends_when_it_is_idle(
-    predictor: Predictor, damaged: Predictor
+    predictor: Predictor, damaged: Predictor, alone: Explainer
 ) -> None:
-    explainer = Explainer()
-    explainer._child_for(predictor.version)
-    former = child_of(explainer)
+    alone._child_for(predictor.version)
+    former = child_of(alone)
     with pytest.raises(EngineError, match="was altered"):
-        ask(explainer, damaged)
-    number = child_of(explainer)
+        ask(alone, damaged)
+    number = child_of(alone)
     assert number != former
     assert not is_there(former)
-    explainer._idle_seconds = 0.05
+    alone._idle_seconds = 0.05
     with pytest.raises(EngineError, match="was altered"):
-        ask(explainer, damaged)
+        ask(alone, damaged)
     wait_until(lambda: not is_there(number))
-    wait_until(lambda: explainer._child is None)
-    explainer.close()
+    wait_until(lambda: alone._child is None)
 
 
 def test_a_version_that_was_replaced_on_disk_is_no_answer(
-    predictor: Predictor, folder: Path, tmp_path: Path
+    predictor: Predictor, alone: Explainer, tmp_path: Path
 ) -> None:
     """Checksums alone would not tell: the other version is whole."""
     path = write_version(tmp_path, 30)
     served = Predictor.load(path, precision="f32")
-    for inside in (versions.MANIFEST, versions.KERAS_MODEL, versions.OPENVINO_MODEL):
-        source = predictor.version.path / inside
-        (path / inside).write_bytes(source.read_bytes())
-        if inside == versions.OPENVINO_MODEL:
-            (path / inside).with_suffix(".bin").write_bytes(source.with_suffix(".bin").read_bytes())
-    explainer = Explainer()
+    shutil.copytree(predictor.version.path, path, dirs_exist_ok=True)
     with pytest.raises(EngineError, match="not the one that is served"):
-        ask(explainer, served)
-    explainer.close()
+        ask(alone, served)
 
 
-def test_closing_ends_the_child_in_the_middle_of_its_work(predictor: Predictor) -> None:
-    explainer = Explainer()
-    answer = ask_apart(explainer, predictor)
-    number = child_of(explainer)
-    explainer.close()
+def test_closing_ends_the_child_in_the_middle_of_its_work(
+    predictor: Predictor, alone: Explainer
+) -> None:
+    answer = ask_apart(alone, predictor)
+    number = child_of(alone)
+    alone.close()
     assert not is_there(number)
     with pytest.raises(EngineError, match="ended"):
         answer.result(SECONDS)
     with pytest.raises(EngineError, match="is stopping"):
-        ask(explainer, predictor)
-    assert explainer._child is None
+        ask(alone, predictor)
+    assert alone._child is None
 
 
 OWNER = """
@@ -328,27 +304,22 @@ if __name__ == "__main__":
 
 
 def test_the_child_does_not_outlive_its_server(predictor: Predictor) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(predictor.version.path)],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with owner:
-        assert owner.stdout
+    command = [sys.executable, "-c", OWNER, str(predictor.version.path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
         child = int(owner.stdout.readline())
         assert is_there(child)
         owner.kill()
     wait_until(lambda: not is_there(child))
 
 
-def test_a_version_without_a_keras_model_cannot_be_explained(version_path: Path) -> None:
-    service = Service(models_of(Predictor.load(version_path)), explainer=Explainer())
-    client = create_app(service).test_client()
-    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
+def test_a_version_without_a_keras_model_cannot_be_explained(
+    version_path: Path, alone: Explainer
+) -> None:
+    service = Service(models_of(Predictor.load(version_path)), explainer=alone)
+    response = post(create_app(service).test_client())
     assert response.status_code == 501
     assert "has no model.keras" in response.get_json(force=True)["detail"]
-    assert service.explainer._child is None
+    assert alone._child is None
 
 
 @pytest.mark.parametrize("missing", ["keras", "tensorflow"])
@@ -356,8 +327,6 @@ def test_without_keras_nothing_can_be_explained(
     missing: str, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)  # how Python itself marks what is not there
-    response = client.post("/v1/explain", data=grey_image(), content_type="image/png")
-    assert response.status_code == 501
-    problem = response.get_json(force=True)
-    assert problem["type"] == "/problems/explaining-unavailable"
-    assert "requirements.txt" in problem["detail"]
+    response = post(client)
+    assert (response.status_code, slug(response)) == (501, "explaining-unavailable")
+    assert "requirements.txt" in response.get_json(force=True)["detail"]

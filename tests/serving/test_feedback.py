@@ -73,29 +73,24 @@ def test_nothing_is_made_before_the_first_correction(folder: Path, store: Feedba
     assert list(folder.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("is_restarted", [False, True])
 def test_another_label_moves_the_image_and_undo_brings_all_back(
-    folder: Path, is_restarted: bool
+    folder: Path, store: FeedbackStore
 ) -> None:
-    with opened(folder) as store:
-        correct(store, 0, "red", JPEGS[0])
-        correct(store, 0, "blue")  # no image: it is stored already
-        assert stored_in(folder) == [f"blue/{KEY}.jpg"]
-        done = correct(store, 0, None)
-        assert (done.before.label, done.after.label, done.after.stored) == ("blue", None, None)
-        assert stored_in(folder) == []
-        if is_restarted:
-            store.close()
-        for label in ("blue", "red", None):
-            done = undo(store)
-            assert (done.after.label if done.after else None) == label
-            check(folder)
-            assert store.image(KEY) == (JPEGS[0] if label else None)  # not encoded a second time
-        with pytest.raises(UnknownImageError, match="no correction"):
-            undo(store)
-    assert [line["action"] for line in read_lines(folder)] == [
-        "correct", "correct", "reject", "undo", "undo", "undo",
-    ]  # fmt: skip
+    correct(store, 0, "red", JPEGS[0])
+    correct(store, 0, "blue")  # no image: it is stored already
+    done = correct(store, 0, None)
+    assert (done.before.label, done.after.label, done.after.stored) == ("blue", None, None)
+    assert check(folder) == {KEY: None}
+    store.close()  # a restart changes nothing
+    for label in ("blue", "red", None):
+        done = undo(store)
+        assert (done.after.label if done.after else None) == label
+        assert check(folder) == ({KEY: label} if label else {})
+        assert store.image(KEY) == (JPEGS[0] if label else None)  # not encoded a second time
+    with pytest.raises(UnknownImageError, match="no correction"):
+        undo(store)
+    actions = [line["action"] for line in read_lines(folder)]
+    assert actions == ["correct", "correct", "reject", "undo", "undo", "undo"]
 
 
 def test_an_undo_says_when_the_image_is_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,20 +173,20 @@ def test_a_class_folder_that_leads_elsewhere_is_refused(
 def test_a_link_is_not_followed_and_the_log_has_the_reason(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"secret")
     with opened(folder) as store:
         correct(store, 0, "red", JPEGS[0])
+    (tmp_path / "secret").write_bytes(b"secret")
     (folder / name).unlink(missing_ok=True)
-    (folder / name).symlink_to(secret)
-    store = FeedbackStore(folder)
-    with pytest.raises(FeedbackUnavailableError, match="cannot read") as caught:
+    (folder / name).symlink_to(tmp_path / "secret")
+    with (
+        contextlib.closing(FeedbackStore(folder)) as store,
+        pytest.raises(FeedbackUnavailableError, match="cannot read") as caught,
+    ):
         store.image(KEY)
-    store.close()
     assert str(folder) not in str(caught.value)
     assert "cannot be read" in caplog.text
     assert str(folder / name) in caplog.text
-    assert secret.read_bytes() == b"secret"
+    assert (tmp_path / "secret").read_bytes() == b"secret"
 
 
 def test_images_that_are_not_in_the_history_are_added_to_it(folder: Path) -> None:

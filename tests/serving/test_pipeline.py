@@ -9,12 +9,12 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from apps import app_of
+from attacking import wait_until
 from flask.testing import FlaskClient
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
@@ -54,13 +54,6 @@ class Counted(Predictor):
 
 def post(client: FlaskClient, data: bytes, query: str = "", **environment: object):
     return client.post(f"/v1/predict{query}", data=data, environ_overrides=environment)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def slug(response) -> str:
