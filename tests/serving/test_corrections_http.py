@@ -15,6 +15,7 @@ import pytest
 from apps import models_of
 from correcting import check, read_lines
 from flask.testing import FlaskClient
+from guarding import assert_refused
 from hostile import ACCEPTED, RED_JPEG
 from painted import COLOURS, encode, paint
 from PIL import Image
@@ -96,13 +97,6 @@ def undo(client: FlaskClient, key: str = RED_KEY) -> Any:
     return client.delete(f"/v1/feedback/{key}")
 
 
-def assert_problem(response: Any, status: int, slug: str, words: str = "") -> None:
-    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
-    value = response.get_json(force=True)
-    assert value["type"] == f"/problems/{slug}"
-    assert words in value["detail"]
-
-
 def test_a_prediction_is_corrected_by_its_id(client: FlaskClient, folder: Path) -> None:
     answer = predict(client, RED_JPEG)
     assert answer["held"] is True
@@ -141,7 +135,7 @@ def test_an_image_can_come_along(client: FlaskClient, folder: Path) -> None:
     assert send(client, MURKY, label="blue", id=answer["id"]).status_code == 201
     assert read_lines(folder)[1]["predicted"]["decision"] == "neutral"
     for wrong in ({"sha256": "0" * 64}, {"id": answer["id"]}):
-        assert_problem(send(client, label="red", **wrong), 400, "bad-parameter", "another one")
+        assert_refused(send(client, label="red", **wrong), 400, "bad-parameter", "another one")
     assert send(client, label="green", id="gone").get_json()["previous"] == "red"
     assert check(folder) == {RED_KEY: "green", MURKY_KEY: "blue"}
 
@@ -158,7 +152,7 @@ def test_reject_and_undo(client: FlaskClient, folder: Path) -> None:
     undone = undo(client)
     assert (undone.status_code, undone.get_json()["label"]) == (200, "blue")
     assert undo(client).get_json() == nothing
-    assert_problem(undo(client), 404, "unknown-picture")
+    assert_refused(undo(client), 404, "unknown-picture")
     for _ in range(2):  # said again, it is not counted
         assert send(client, MURKY, reject="true").get_json()["rejected"] is True
     assert check(folder) == {MURKY_KEY: None}
@@ -175,10 +169,10 @@ def test_reject_and_undo(client: FlaskClient, folder: Path) -> None:
 def test_an_unknown_label_is_refused_with_the_classes(
     client: FlaskClient, folder: Path, label: str
 ) -> None:
-    assert_problem(
+    assert_refused(
         correct(client, sha256=RED_KEY, label=label), 400, "unknown-label", "blue, green, red"
     )
-    assert_problem(send(client, label=label), 400, "unknown-label")
+    assert_refused(send(client, label=label), 400, "unknown-label")
     assert not folder.exists()
 
 
@@ -190,7 +184,7 @@ def test_a_class_that_cannot_name_a_folder_is_refused(
     client = serve(served=Predictor(version, predictor.engine))
     assert "'../up'" in caplog.text
     for label in ("../up", ".hidden"):
-        assert_problem(send(client, label=label), 400, "unknown-label", "rename")
+        assert_refused(send(client, label=label), 400, "unknown-label", "rename")
     assert send(client, label="red").status_code == 201
     assert {path.name for path in folder.parent.iterdir()} == {"feedback"}
 
@@ -221,7 +215,7 @@ NAMED = {"sha256": RED_KEY, "label": "red"}
     ],
 )
 def test_a_wrong_field_is_refused(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
-    assert_problem(correct(client, **fields), 400, "bad-parameter", words)
+    assert_refused(correct(client, **fields), 400, "bad-parameter", words)
 
 
 def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient) -> None:
@@ -229,27 +223,27 @@ def test_a_wrong_field_of_a_form_is_refused(client: FlaskClient) -> None:
         {"extra": "x"}, {"reject": "yes"}, {"label": ["red", "blue"]}, {"note": "x" * 400_000},
         {"file": (io.BytesIO(RED_JPEG), "x.jpg")},
     ):  # fmt: skip
-        assert_problem(send(client, **{"label": "red", **wrong}), 400, "bad-parameter")
+        assert_refused(send(client, **{"label": "red", **wrong}), 400, "bad-parameter")
 
 
 def test_what_is_no_image_is_refused(client: FlaskClient) -> None:
     two = {"image": [(io.BytesIO(RED_JPEG), "a"), (io.BytesIO(MURKY), "b")], "label": "red"}
-    assert_problem(client.post("/v1/feedback", data=two), 400, "several-images")
-    assert_problem(send(client, b"", label="red"), 400, "empty-image")
-    assert_problem(send(client, b"<script>", label="red"), 415, "unsupported-image-format")
-    assert_problem(send(client, b"<script>", reject="true"), 415, "unsupported-image-format")
-    assert_problem(send(client, RED_JPEG[:200], label="red"), 422, "truncated-image")
+    assert_refused(client.post("/v1/feedback", data=two), 400, "several-images")
+    assert_refused(send(client, b"", label="red"), 400, "empty-image")
+    assert_refused(send(client, b"<script>", label="red"), 415, "unsupported-image-format")
+    assert_refused(send(client, b"<script>", reject="true"), 415, "unsupported-image-format")
+    assert_refused(send(client, RED_JPEG[:200], label="red"), 422, "truncated-image")
     form = client.post("/v1/feedback", data={"label": "red"})
-    assert_problem(form, 415, "unsupported-media-type")
+    assert_refused(form, 415, "unsupported-media-type")
 
 
 def test_unknown_images_and_options(client: FlaskClient) -> None:
     for named in ({"id": "nobody", "label": "red"}, NAMED, {"sha256": RED_KEY, "reject": True}):
-        assert_problem(correct(client, **named), 404, "unknown-picture")
+        assert_refused(correct(client, **named), 404, "unknown-picture")
     for path in (RED_KEY, "abc", "..%2f..%2fetc", "0" * 63 + "G"):
-        assert_problem(undo(client, path), 404, "not-found" if "%" in path else "unknown-picture")
+        assert_refused(undo(client, path), 404, "not-found" if "%" in path else "unknown-picture")
         assert client.get(f"/v1/review/{path}/image").status_code == 404
-    assert_problem(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
+    assert_refused(client.post("/v1/feedback?label=red", json={}), 400, "bad-parameter")
 
 
 def test_a_flood_of_changes_is_slowed_down_and_what_changes_nothing_is_not(
@@ -264,9 +258,9 @@ def test_a_flood_of_changes_is_slowed_down_and_what_changes_nothing_is_not(
     ]
     refused = [response for response in responses if response.status_code == 429]
     assert 0 < len(refused) <= 31
-    assert_problem(refused[0], 429, "rate-limited")
+    assert_refused(refused[0], 429, "rate-limited")
     assert int(refused[0].headers["Retry-After"]) >= 1
-    assert_problem(undo(client), 429, "rate-limited")
+    assert_refused(undo(client), 429, "rate-limited")
     check(folder)
 
 
@@ -281,7 +275,7 @@ def test_each_caller_has_a_rate_limit_of_its_own(
         assert client.post("/v1/feedback", json=body, headers=headers).status_code in (200, 201)
         body["label"] = "green"
         late = client.post("/v1/feedback", json=body, headers=headers)
-        assert_problem(late, 429, "rate-limited")
+        assert_refused(late, 429, "rate-limited")
     assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
 
 
@@ -292,7 +286,7 @@ def test_an_undo_takes_one_of_the_places(serve: Serve, folder: Path) -> None:
     with contextlib.ExitStack() as taken:
         for _ in range(admission.limits.max_in_flight):
             taken.enter_context(admission.place())
-        assert_problem(undo(client), 503, "overloaded")
+        assert_refused(undo(client), 503, "overloaded")
         assert check(folder) == {RED_KEY: "red"}
     assert undo(client).status_code == 200
 
@@ -338,7 +332,7 @@ def test_an_image_to_review_is_encoded_anew(serve: Serve, folder: Path) -> None:
     assert stored.data == (folder / "red" / f"{MURKY_KEY}.jpg").read_bytes()
     start = MURKY_KEY[:16]
     for other in (key, start + "0" * 48, start, MURKY_KEY + "0", MURKY_KEY.upper()):
-        assert_problem(client.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
+        assert_refused(client.get(f"/v1/review/{other}/image"), 404, "unknown-picture")
 
 
 def test_export_has_the_history_even_while_another_process_writes(
@@ -358,7 +352,7 @@ def test_export_has_the_history_even_while_another_process_writes(
             assert list(map(json.loads, response.data.splitlines())) == read_lines(folder)
         other.rollback()
     assert len(read_lines(folder)) == 3
-    assert_problem(client.get("/v1/feedback/export?x=1"), 400, "bad-parameter")
+    assert_refused(client.get("/v1/feedback/export?x=1"), 400, "bad-parameter")
 
 
 def test_a_disk_that_fails_costs_corrections_and_nothing_else(
@@ -371,12 +365,12 @@ def test_a_disk_that_fails_costs_corrections_and_nothing_else(
     assert answer["held"] is True
     for _ in range(3):
         refused = correct(client, id=answer["id"], label="red")
-        assert_problem(refused, 503, "feedback-unavailable")
+        assert_refused(refused, 503, "feedback-unavailable")
     assert refused.headers["Retry-After"]
     assert str(folder) not in refused.text
     assert caplog.text.count("cannot be stored") == 1
     assert f"{folder} cannot be stored" in caplog.text
-    assert_problem(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
+    assert_refused(client.get("/v1/review"), 503, "feedback-unavailable", "cannot read")
     (folder / DATABASE_NAME).rmdir()
     assert client.get("/v1/review").get_json()["waiting"] == 1
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
@@ -389,7 +383,7 @@ def test_a_full_store_refuses_more_images(serve: Serve, folder: Path) -> None:
     images = [encode(noisy, quality=quality) for quality in (90, 91, 92)]
     codes = [send(client, data, label="red").status_code for data in images]
     assert codes == [201, 201, 507]
-    assert_problem(send(client, images[2], label="red"), 507, "feedback-full")
+    assert_refused(send(client, images[2], label="red"), 507, "feedback-full")
     assert len(check(folder)) == 2
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from attacking import wait_until
 from flask.testing import FlaskClient
+from guarding import assert_refused
 from painted import COLOURS, encode, paint
 from running import SECONDS
 from werkzeug.test import TestResponse
@@ -463,16 +464,11 @@ def served(client: FlaskClient) -> dict[str, Any]:
     return client.get("/v1/model", headers=SHOP).get_json()
 
 
-def assert_problem(response: TestResponse, status: int, slug: str) -> None:
-    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
-    assert response.get_json(force=True)["type"] == f"/problems/{slug}"
-
-
 def test_activate_and_rollback_change_what_is_served_now_and_after_a_restart(
     client: FlaskClient, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     soft, sharp = named(folder, "soft").name, named(folder, "sharp").name
-    assert_problem(post(client, "rollback"), 404, "unknown-model")  # there was no other one
+    assert_refused(post(client, "rollback"), 404, "unknown-model")  # there was no other one
     with caplog.at_level(logging.INFO, "imagesieve"):
         change = post(client, "activate", version=soft).get_json()
     assert any(
@@ -503,7 +499,7 @@ def test_reload_serves_what_was_made_current(client: FlaskClient, folder: Path) 
 
 def test_other_classes_are_served_when_they_are_allowed(client: FlaskClient, folder: Path) -> None:
     version = named(folder, "classes").name
-    assert_problem(post(client, "activate", version=version), 409, "model-refused")
+    assert_refused(post(client, "activate", version=version), 409, "model-refused")
     change = post(client, "activate", version=version, allow_other_classes=True).get_json()
     assert change["model"]["classes"] == list(OTHER_CLASSES)
     change = post(client, "rollback").get_json()
@@ -548,4 +544,4 @@ def test_the_list_has_every_version_and_marks_the_current_and_the_damaged(
 def test_a_wrong_body_is_a_problem(
     client: FlaskClient, action: str, body: dict[str, object]
 ) -> None:
-    assert_problem(post(client, action, **body), 400, "bad-parameter")
+    assert_refused(post(client, action, **body), 400, "bad-parameter")

@@ -16,6 +16,7 @@ import pytest
 from apps import app_of
 from attacking import wait_until
 from flask.testing import FlaskClient
+from guarding import assert_refused
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
 
@@ -54,10 +55,6 @@ class Counted(Predictor):
 
 def post(client: FlaskClient, data: bytes, query: str = "", **environment: object):
     return client.post(f"/v1/predict{query}", data=data, environ_overrides=environment)
-
-
-def slug(response) -> str:
-    return response.get_json(force=True)["type"].removeprefix("/problems/")
 
 
 def test_the_same_bytes_are_predicted_once_and_answered_the_same(predictor: Predictor) -> None:
@@ -131,7 +128,7 @@ def test_a_damaged_later_frame_is_the_image_s_fault(client: FlaskClient) -> None
     data[second + 40 : second + 60] = bytes(20)
     assert post(client, bytes(data)).status_code in (200, 422)
     refused = post(client, bytes(data), "?frames=3")
-    assert (refused.status_code, slug(refused)) == (422, "undecodable-image")
+    assert_refused(refused, 422, "undecodable-image")
 
 
 def test_the_riskiest_frame_is_the_least_harmless_or_else_the_surest() -> None:
@@ -166,7 +163,7 @@ def test_an_engine_that_hangs_is_504_and_shows_in_readiness(predictor: Predictor
         for number in range(predictor.engine.num_streams):
             assert client.get("/readyz").status_code == 200
             late = post(client, RED_JPEG + bytes([number]))
-            assert (late.status_code, slug(late)) == (504, "deadline-exceeded")
+            assert_refused(late, 504, "deadline-exceeded")
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         old = client.post("/image/detection", data=OLD_FORM)
@@ -197,7 +194,7 @@ def test_numbers_that_are_no_probabilities_are_never_answered(
 ) -> None:
     client = app_of(Wrong(predictor, [row])).test_client()
     failed = post(client, RED_JPEG)
-    assert (failed.status_code, slug(failed)) == (500, "internal")
+    assert_refused(failed, 500, "internal")
     assert post(client, RED_JPEG).get_json()["label"] == "red"  # and not from the cache
 
 
@@ -280,7 +277,7 @@ def test_a_third_batch_at_once_has_to_come_back(predictor: Predictor) -> None:
         refused = client.post("/v1/predict/batch", data=data)
         slow.go_on.set()
         assert [future.result()["ok"] for future in running] == [1, 1]
-    assert (refused.status_code, slug(refused)) == (503, "overloaded")
+    assert_refused(refused, 503, "overloaded")
     assert refused.headers["Retry-After"]
 
 
