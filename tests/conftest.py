@@ -14,7 +14,12 @@ from imagesieve import files, logs
 from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
 
-LONGEST = ("test_training_scripts.py",)
+LONGEST = (
+    "test_training_scripts.py",
+    "test_backbones.py",
+    "test_attack_table.py",
+    "test_schemathesis.py",
+)
 
 
 def pytest_configure() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from data_folders import fill
+from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.model import versions
 from imagesieve.model.decisions import DecisionPolicy
 
-SIZE = (32, 32)
 HOSTILE_CLASS = "<b>x"
 
 
@@ -27,25 +27,17 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def make_network() -> Callable[..., Any]:
-    """Return a function that builds MobileNetV2 for 32×32 pixels with random weights and 3 classes.
+def make_network() -> Callable[[], Any]:
+    """Return a function that gives one network of five layers and 3 classes, at its first weights.
 
-    Building takes a second, so a network of the same seed is used again, with its first weights,
-    unless a `fresh` one is asked for.
+    It takes 32×32 pixels and has 24 features and a dense head.
     """
-    from imagesieve.learning.networks import backbones, network
+    from imagesieve.learning.networks import network
 
-    known: dict[tuple[int, str], tuple[Any, list[np.ndarray]]] = {}
+    built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
+    weights = built.model.get_weights()
 
-    def make(seed: int = 0, backbone: str = "MobileNetV2", *, fresh: bool = False) -> Any:
-        if fresh or (seed, backbone) not in known:
-            row = backbones.find(backbone)
-            size = SIZE if backbone == "MobileNetV2" else (48, 48)
-            built = network.build(row, 3, size, weights_path=None, seed=seed)
-            if fresh:
-                return built
-            known[seed, backbone] = built, built.model.get_weights()
-        built, weights = known[seed, backbone]
+    def make() -> Any:
         built.model.set_weights(weights)
         return built
 
@@ -95,13 +87,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def blobs() -> Callable[..., Any]:
-    """Return a function that makes features of 1280 numbers in which three classes lie apart."""
+    """Return a function that makes features of 24 numbers in which three classes lie apart."""
     from imagesieve.learning.features.batches import Features
 
     def make(counts: tuple[int, ...], seed: int, spread: float = 1.0, views: int = 1) -> Any:
-        centres = np.random.default_rng(99).normal(0, 1, (3, 1280))
+        centres = np.random.default_rng(99).normal(0, 1, (3, 24))
         labels = np.repeat(np.arange(3, dtype=np.int32), counts)
-        noise = np.random.default_rng(seed).normal(0, spread, (views, len(labels), 1280))
+        noise = np.random.default_rng(seed).normal(0, spread, (views, len(labels), 24))
         return Features((centres[labels] + noise).astype(np.float32), labels)
 
     return make

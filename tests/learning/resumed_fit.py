@@ -1,10 +1,13 @@
-"""A tiny fine-tuning or training from pixels that can be killed; run by `test_fit`."""
+"""A tiny fine-tuning or training from pixels, whole or killed in mid-epoch; run by `test_fit`."""
 
 import dataclasses
-import sys
+import os
+import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import read_dataset
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
@@ -25,10 +28,8 @@ def maps(built: network.Network, num_views: int, count: int, seed: int) -> Featu
 
 
 def fine_tune(settings: FitSettings) -> tuple[Fit, network.Network]:
-    """Fine-tune MobileNetV2 on maps in two views, with dropout."""
-    built = network.build(
-        backbones.find("MobileNetV2"), 2, (32, 32), weights_path=None, seed=settings.seed
-    )
+    """Fine-tune on maps in two views, with dropout."""
+    built = network.build(TINY, 2, (32, 32), weights_path=None, seed=settings.seed)
     train, validation = maps(built, 2, 60, 1), maps(built, 1, 12, 3)
     return fine_tuning.fine_tune(built, train, validation, settings), built
 
@@ -59,7 +60,24 @@ def from_pixels(data: Path, settings: FitSettings) -> tuple[Fit, network.Network
     return fit("network", built.model, train, validation, settings), built
 
 
-def run(kind: str, data: Path, folder: Path) -> tuple[Fit, network.Network]:
+@dataclasses.dataclass(frozen=True)
+class Killing(Checkpoint):
+    """A checkpoint in whose third writing the process is killed, when the first array is out."""
+
+    def save(self, fit: Fit, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+        def then_kill() -> Iterable[tuple[str, np.ndarray]]:
+            yield next(iter(arrays))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        super().save(fit, then_kill() if fit.epochs > KILLED_AFTER else arrays)
+
+
+KILLED_AFTER = 2  # whole epochs
+
+
+def run(
+    kind: str, data: Path, folder: Path, checkpoint: type[Checkpoint] = Checkpoint
+) -> tuple[Fit, network.Network]:
     """Run one fit whose state is kept in a folder."""
     fine_tuning.make_reproducible(3)
     settings = FitSettings(
@@ -68,10 +86,6 @@ def run(kind: str, data: Path, folder: Path) -> tuple[Fit, network.Network]:
         batch_size=8,
         seed=3,
         log_folder=folder / "log",
-        checkpoint=Checkpoint(folder / "checkpoint", kind),
+        checkpoint=checkpoint(folder / "checkpoint", kind),
     )
     return fine_tune(settings) if kind == "fine-tuning" else from_pixels(data, settings)
-
-
-if __name__ == "__main__":
-    run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -18,6 +18,7 @@ from imagesieve.learning.data import corrections
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.networks import backbones
 from imagesieve.model import versions
+from imagesieve.prediction.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -269,14 +270,8 @@ PURPLE = (150, 30, 170)
 
 
 def predict(version: versions.ModelVersion, images: list[bytes]) -> list[str]:
-    """Return the labels that a version's OpenVINO model has for images."""
-    from imagesieve.images import decode
-    from imagesieve.model import engines
-
-    engine = engines.open_engine(version, "openvino", "f32")
-    size = version.manifest.image_size
-    pixels = np.stack([decode(data, image_size=size).pixels for data in images])
-    return [version.manifest.classes[index] for index in engine.run(pixels).argmax(axis=1)]
+    predictor = Predictor.load(version.path)
+    return [predictor.predict(predictor.decode(image)).label for image in images]
 
 
 @pytest.mark.usefixtures("_loggers_restored")

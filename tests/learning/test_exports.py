@@ -53,15 +53,6 @@ def test_an_export_opens_again_and_answers_like_keras(
         np.testing.assert_allclose(answers, expected[: len(batch)], atol=1e-3)
 
 
-def test_an_export_that_differs_is_an_error_with_its_name_and_leaves_nothing(
-    model: Any, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(other_formats, "MAX_DIFFERENCE", -1.0)
-    with pytest.raises(EngineError, match="export to saved_model gives probabilities that differ"):
-        other_formats.export(model, tmp_path, "saved_model", images)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_converter_that_fails_is_an_error_with_the_format_s_name(
     images: np.ndarray, tmp_path: Path
 ) -> None:

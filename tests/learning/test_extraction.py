@@ -1,9 +1,9 @@
 import collections
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_folders import fill
+from forked import Forked
 from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, OutputError, WeightsError
@@ -22,12 +23,6 @@ from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import network as networks
 from imagesieve.learning.networks import random_weights
 from imagesieve.model import engines
-
-# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 Passes = collections.Counter[bytes]
 
@@ -131,50 +126,32 @@ def test_keras_computes_the_features_where_there_is_a_gpu(
     assert noise(found.reshape(60, -1), expected.reshape(60, -1)) < extraction.MAX_NOISE
 
 
-def test_a_second_training_on_the_same_images_extracts_nothing(
+def test_each_image_and_view_goes_through_the_network_once(
     network: Any, store: FeatureStore, colours: Dataset, passes: Passes
 ) -> None:
-    images = images_of(colours.train)
-    first = pooled(network, store, images)
-    expected = {images.image(number, view).tobytes() for number in range(30) for view in (0, 1)}
-    assert set(passes) == expected
-    assert set(passes.values()) == {1}
-    passes.clear()
-    np.testing.assert_array_equal(pooled(network, store, images), first)
-    assert not passes
+    def numbers(images: ImageIterator, views: int = 2) -> tuple[np.ndarray, int]:
+        passes.clear()
+        found = pooled(network, store, images, views)
+        assert set(passes.values()) <= {1}
+        return found, passes.total()
 
+    few = images_of(colours.train[:24] + colours.train[:3])  # three of them twice
+    plain, count = numbers(few, views=1)
+    assert count == 24
+    both, count = numbers(few)
+    assert count == 24
+    np.testing.assert_array_equal(both[:1], plain)
+    np.testing.assert_array_equal(both[:, 24:], both[:, :3])
+    assert numbers(few)[1] == 0
 
-def test_new_images_cost_one_pass_each_and_old_ones_nothing(
-    network: Any, store: FeatureStore, colours: Dataset, passes: Passes
-) -> None:
-    some = pooled(network, store, images_of(colours.train[:24]))
-    passes.clear()
     images = images_of(tuple(reversed(colours.train)))
-    found = pooled(network, store, images)
-    new = {images.image(number, view).tobytes() for number in range(6) for view in (0, 1)}
-    assert passes == dict.fromkeys(new, 1)
-    np.testing.assert_array_equal(found[:, :5:-1], some)
-
-
-def test_a_new_view_costs_one_pass_for_each_image(
-    network: Any, store: FeatureStore, colours: Dataset, passes: Passes
-) -> None:
-    pooled(network, store, images_of(colours.train), views=1)
-    passes.clear()
-    pooled(network, store, images_of(colours.train), views=2)
-    assert passes.total() == 30
-    passes.clear()
-    pooled(network, store, images_of(colours.train, seed=6), views=2)
-    pooled(network, store, images_of(colours.train, shear_range=0.3), views=2)
-    assert passes.total() == 60  # the plain view is the same, whatever the augmentation
-
-
-def test_a_copy_of_an_image_costs_nothing(
-    network: Any, store: FeatureStore, colours: Dataset, passes: Passes
-) -> None:
-    found = pooled(network, store, images_of(colours.train[:3] + colours.train[:3]))
-    assert passes.total() == 6
-    np.testing.assert_array_equal(found[:, :3], found[:, 3:])
+    found, count = numbers(images)
+    assert count == 12
+    assert set(passes) == {images.image(n, view).tobytes() for n in range(6) for view in (0, 1)}
+    np.testing.assert_array_equal(found[:, :5:-1], both[:, :24])
+    # The plain view is the same, whatever the augmentation.
+    assert numbers(images_of(colours.train, seed=6))[1] == 30
+    assert numbers(images_of(colours.train, shear_range=0.3))[1] == 30
 
 
 def test_what_an_image_gets_does_not_depend_on_its_neighbours(
@@ -263,21 +240,14 @@ def test_weights_that_give_no_numbers_are_refused(
         pooled(built, FeatureStore(tmp_path, limit=1e9), images_of(colours.train))
 
 
-def test_features_beyond_the_limit_are_refused_at_once(
+def test_a_limit_stops_what_does_not_fit_at_once_and_nothing_else(
     network: Any, store: FeatureStore, colours: Dataset, passes: Passes
 ) -> None:
-    small = FeatureStore(store.folder, limit=2_000)
+    images, small = images_of(colours.train), FeatureStore(store.folder, limit=2_000)
     with pytest.raises(OutputError, match=r"of 30 images in 2 views take .* --cache-limit"):
-        pooled(network, small, images_of(colours.train))
+        pooled(network, small, images)
     assert not passes
-
-
-def test_a_limit_that_was_lowered_does_not_stop_what_adds_nothing(
-    network: Any, store: FeatureStore, colours: Dataset
-) -> None:
-    images = images_of(colours.train)
     found = pooled(network, store, images)
-    small = FeatureStore(store.folder, limit=2_000)
     np.testing.assert_array_equal(pooled(network, small, images), found)
 
 
@@ -291,47 +261,35 @@ def test_int8_features_of_another_calibration_are_features_of_another_kind(
     first = about(images_of(colours.train))
     assert about(images_of(colours.train[:5])) == first  # it was kept
     store.clear()
-    assert about(images_of(colours.train)) == first  # and can be made again
-    store.clear()
     assert about(images_of(colours.train[:5])) != first
 
 
-KILLED = """
-import os, sys
-sys.path[:0] = sys.argv[3:]
-from pathlib import Path
-from imagesieve.model import engines
-from imagesieve.learning.data.dataset import read_dataset
-from imagesieve.learning.features import extraction
-from imagesieve.learning.features.store import FeatureStore
-from test_extraction import build, images_of
+def extract_and_be_killed(data: Path, store: Path) -> None:
+    images = images_of(read_dataset(data).train)
+    run, calls = engines.OpenVINOEngine.run_all, itertools.count(1)
 
-images = images_of(read_dataset(Path(sys.argv[1])).train)
-run, calls = engines.OpenVINOEngine.run_all, 0
-def counted(self, batch):
-    global calls
-    calls += 1
-    if calls > 20:
-        os.kill(os.getpid(), 9)
-    return run(self, batch)
-with extraction.opened(build(), FeatureStore(Path(sys.argv[2]), limit=1e9), images) as extractor:
-    engines.OpenVINOEngine.run_all = counted
-    extractor.pooled(images, 2)
-"""
+    def counted(self: engines.OpenVINOEngine, batch: np.ndarray) -> Any:
+        if next(calls) > 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(self, batch)
+
+    with extraction.opened(build(), FeatureStore(store, limit=1e9), images) as extractor:
+        engines.OpenVINOEngine.run_all = counted
+        extractor.pooled(images, 2)
 
 
 def test_an_extraction_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = fill(fill(tmp_path / "data", 8), 1, split="validation")
-    repository = Path(__file__).parents[2]
-    paths = [repository, repository / "tests", repository / "tests/learning"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", KILLED, folder, tmp_path / "one", *paths]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    images = images_of(read_dataset(folder).train)
-    store = FeatureStore(tmp_path / "one", limit=1e9)
-    with extraction.opened(build(), store, images) as extractor:
+    images, built = images_of(read_dataset(folder).train), build()
+    whole = pooled(built, FeatureStore(tmp_path / "whole", limit=1e9), images)
+    store = FeatureStore(tmp_path / "killed", limit=1e9)
+    with extraction.opened(built, store, images):
+        pass  # the converted network is there
+    outputs = tmp_path / "outputs"
+    killed = Forked(tmp_path, outputs, extract_and_be_killed, folder, store.folder)
+    assert killed.end() == -signal.SIGKILL
+    with extraction.opened(built, store, images) as extractor:
         found = extractor.pooled(images, 2).values
         # Those of the last moment may be lost.
         assert 48 - 20 <= extractor.num_computed <= 48 - 17
-    whole = pooled(build(), FeatureStore(tmp_path / "other", limit=1e9), images)
     np.testing.assert_array_equal(found, whole)

@@ -1,10 +1,11 @@
 import argparse
+import concurrent.futures
+import functools
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from imagesieve.learning.features.store import (
     row_key,
 )
 
+REPOSITORY = Path(__file__).parents[2]
 SHAPE = (3, 5)
 ABOUT = {
     "backbone": "B",
@@ -91,27 +93,26 @@ def test_features_of_another_kind_lie_in_another_table(store: FeatureStore) -> N
             assert key(0) not in table
 
 
-def test_many_threads_add_and_read(table: FeatureTable) -> None:
-    wrong: list[int] = []
+def in_threads(actions: Iterable[Callable[[], object]]) -> None:
+    """Run each action in a thread of its own; raise what one of them raises."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(action) for action in actions]:
+            future.result()
 
+
+def test_many_threads_add_and_read(table: FeatureTable) -> None:
     def work(start: int) -> None:
         for number in range(start, 400, 4):
             table.add([key(number)], [row(number)])
-            if not np.array_equal(table.read([key(number)])[0], row(number)):
-                wrong.append(number)
+            np.testing.assert_array_equal(table.read([key(number)])[0], row(number))
 
-    threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    in_threads(functools.partial(work, start) for start in range(4))
     np.testing.assert_array_equal(
         table.read([key(number) for number in range(400)]), [row(number) for number in range(400)]
     )
 
 
-@pytest.mark.parametrize("lost", [1, ROW_BYTES, 4 * ROW_BYTES + 3])
+@pytest.mark.parametrize("lost", [1, ROW_BYTES, 4 * ROW_BYTES + 3, 10 * ROW_BYTES])
 def test_a_torn_end_loses_only_the_rows_that_are_torn(store: FeatureStore, lost: int) -> None:
     fill(store, range(10))
     rows = rows_file(store)
@@ -121,7 +122,7 @@ def test_a_torn_end_loses_only_the_rows_that_are_torn(store: FeatureStore, lost:
         assert [key(number) in table for number in range(10)] == [True] * whole + [False] * (
             10 - whole
         )
-        table.add([key(9)], [row(9)])
+        table.add([key(0), key(9)], [row(0), row(9)])
     with store.table(ABOUT) as table:
         np.testing.assert_array_equal(table.read([key(0), key(9)]), [row(0), row(9)])
 
@@ -154,11 +155,10 @@ with store.table({"a": 1, "row_shape": [4096]}) as table:
 
 
 def test_a_killed_writer_leaves_whole_rows_and_goes_on(tmp_path: Path) -> None:
-    repository = Path(__file__).parents[2]
     counts = []
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, tmp_path, repository], stdout=subprocess.PIPE
+            [sys.executable, "-c", WRITER, tmp_path, REPOSITORY], stdout=subprocess.PIPE
         )
         assert process.stdout
         assert process.stdout.readline() == b"on\n"
@@ -194,15 +194,6 @@ def test_over_the_limit_what_was_not_used_for_long_gives_way(tmp_path: Path) -> 
     with store.table({"a": "d", "row_shape": SHAPE}) as table:
         store.make_room(100 * table.row_bytes, "100 images")
         assert sorted(entry.about["a"] for entry in store.entries()) == ["a", "d"]
-
-
-def test_more_than_the_limit_is_told_before_anything_is_computed(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path / "store", limit=1000)
-    with (
-        store.table(ABOUT) as table,
-        pytest.raises(OutputError, match=r"of 100 images take 3\.0 kB, more than .* 1\.0 kB: ra"),
-    ):
-        store.make_room(100 * table.row_bytes, "100 images")
 
 
 def test_room_that_others_use_is_told(tmp_path: Path) -> None:
@@ -250,29 +241,14 @@ def test_stored_rows_are_an_array_that_is_read_piece_by_piece(table: FeatureTabl
     np.testing.assert_array_equal(found, [row(102), row(2), row(105)])
 
 
-def test_rows_removed_by_hand_are_computed_again(store: FeatureStore) -> None:
-    fill(store, range(3))
-    with store.table(ABOUT) as table:
-        rows_file(store).unlink()
-        np.testing.assert_array_equal(table.read([key(1)]), [row(1)])  # the file is still open
-    with store.table(ABOUT) as table:
-        assert key(1) not in table
-        table.add([key(1)], [row(1)])
-        np.testing.assert_array_equal(table.read([key(1)]), [row(1)])
-
-
 def test_removing_a_shelf_and_opening_it_do_not_get_into_each_others_way(
     store: FeatureStore,
 ) -> None:
-    end = time.monotonic() + 1.0
-    failures: list[BaseException] = []
+    end = time.monotonic() + 0.5
 
     def repeat(action: Callable[[], object]) -> None:
-        try:
-            while time.monotonic() < end:
-                action()
-        except BaseException as error:
-            failures.append(error)
+        while time.monotonic() < end:
+            action()
 
     def use() -> None:
         with store.place({"holds": "a file"}) as place, store.table(ABOUT) as table:
@@ -284,12 +260,7 @@ def test_removing_a_shelf_and_opening_it_do_not_get_into_each_others_way(
             assert ABOUT in kept
 
     actions = [use, use, store.clear, store.clear, lambda: store.make_room(1, "an image")]
-    threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_threads(functools.partial(repeat, action) for action in actions)
 
 
 @pytest.mark.parametrize("moment", ["rename", "rmtree"])
@@ -298,7 +269,7 @@ def test_a_killed_removal_leaves_nothing_that_is_taken_for_an_entry(
 ) -> None:
     fill(store, range(3))
     process = subprocess.run(
-        [sys.executable, "-c", REMOVER, store.folder, Path(__file__).parents[2], moment],
+        [sys.executable, "-c", REMOVER, store.folder, REPOSITORY, moment],
         check=False,
     )
     assert process.returncode == -9
@@ -368,10 +339,9 @@ with FeatureStore(Path(sys.argv[1]), limit=1e12).table({"a": 1, "row_shape": [64
 
 
 def test_several_processes_write_and_read_one_table(tmp_path: Path) -> None:
-    repository = Path(__file__).parents[2]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITERS, tmp_path, repository, str(start)],
+            [sys.executable, "-c", WRITERS, tmp_path, REPOSITORY, str(start)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -1,9 +1,5 @@
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 import resumed_fit
 from data_folders import fill
+from forked import Forked
 
 from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
@@ -18,25 +15,6 @@ from imagesieve.learning.features.batches import FeatureBatches
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training.checkpoints import Checkpoint, Fit
 from imagesieve.learning.training.fit import FitSettings, fit, probabilities
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-SECONDS = 120
-
-
-def start(kind: str, data: Path, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, resumed_fit.__file__, kind, str(data), str(folder)],
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert process.poll() is None, "the process ended too soon"
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.002)
 
 
 def weights(built: Network) -> list[np.ndarray]:
@@ -54,27 +32,22 @@ def test_a_killed_fit_goes_on_to_the_very_same_end(
     data = colours.train[0].path.parents[2]
     whole, built = resumed_fit.run(kind, data, tmp_path / "whole")
     expected = weights(built)
-    if kind == "network":
-        enough = whole.best_epoch + 1  # the best weights are not the last ones then
-    else:
-        enough = 2
-        assert whole.best_epoch > 4  # else what comes after the killing would not count
-    assert enough + 2 < len(whole.epoch_seconds)
+    if kind == "network":  # the best weights are not the last ones then
+        assert whole.best_epoch < resumed_fit.KILLED_AFTER
+    else:  # else what comes after the killing would not count
+        assert whole.best_epoch > resumed_fit.KILLED_AFTER + 1
 
-    checkpoint = Checkpoint(tmp_path / "killed" / "checkpoint", kind)
-    process = start(kind, data, tmp_path / "killed")
-    try:
-        wait_until(lambda: getattr(checkpoint.progress(), "epochs", 0) >= enough, process)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(SECONDS) == -signal.SIGKILL
-    finally:
-        process.kill()
-        process.wait()
-    left = checkpoint.progress()
+    killed = Forked(
+        *(tmp_path, tmp_path / "outputs", resumed_fit.run),
+        *(kind, data, tmp_path / "killed", resumed_fit.Killing),
+    )
+    assert killed.end() == -signal.SIGKILL
+    left = Checkpoint(tmp_path / "killed" / "checkpoint", kind).progress()
     assert left is not None
-    assert enough <= left.epochs < len(whole.epoch_seconds)
+    assert left.epochs == resumed_fit.KILLED_AFTER
 
     resumed, built = resumed_fit.run(kind, data, tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob(".partial-*"))
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
     assert resumed.validation_loss == whole.validation_loss
@@ -82,7 +55,7 @@ def test_a_killed_fit_goes_on_to_the_very_same_end(
     assert resumed.epoch_seconds[: left.epochs] == left.epoch_seconds
     assert resumed.epoch_seconds == sorted(resumed.epoch_seconds)
 
-    if kind == "network":
+    if kind == "fine-tuning":
         # A fit that is finished gives its end at once: it trains no more.
         again, built = resumed_fit.run(kind, data, tmp_path / "killed")
         assert again == resumed

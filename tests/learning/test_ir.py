@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +54,6 @@ def test_a_head_set_on_a_converted_base_is_the_whole_model(
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.2  # the images are told apart
     assert expected.max() < 0.9999  # and no softmax is flat
-
-
-def test_a_base_that_was_read_stays_whole_when_its_files_are_removed(
-    logistic: network.Network, base: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "copy").mkdir()
-    for suffix in (".xml", ".bin"):
-        shutil.copy(base.with_suffix(suffix), tmp_path / "copy")
-    read = convert.read(tmp_path / "copy/base.xml")
-    shutil.rmtree(tmp_path / "copy")
-    convert.write_with_head(read, logistic.head, tmp_path / "model.xml")
-    (found,) = engines.OpenVINOEngine(tmp_path / "model.xml", "f32").run_all(IMAGES)
-    expected = np.asarray(logistic.model(IMAGES.astype(np.float32), training=False))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

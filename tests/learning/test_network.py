@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 
 from imagesieve.errors import DataError, ModelDamagedError
-from imagesieve.learning.networks import backbones
+from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.networks.network import FEATURE_DEVIATION, Network, with_classes
 
-# Keras hands its variables to h5py in a way that NumPy 2 frowns upon, whenever weights are saved.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def built(make_network: Callable[..., Any]) -> Network:
-    return make_network(seed=1)
+    return make_network()
 
 
 def pixels(count: int = 2) -> np.ndarray:
@@ -48,10 +43,8 @@ def test_each_pair_of_parts_is_the_whole(built: Network) -> None:
         assert {id(layer) for layer in ours} <= mine
 
 
-def test_a_network_without_pretrained_weights_has_a_plain_head(
-    make_network: Callable[..., Any],
-) -> None:
-    built = make_network(backbone="SmallCNN")
+def test_a_network_without_pretrained_weights_has_a_plain_head() -> None:
+    built = network.build(backbones.find("SmallCNN"), 3, (48, 48), weights_path=None, seed=0)
     assert [layer.name for layer in built.model.layers if layer.name.startswith("head_")] == [
         "head_probabilities"
     ]
@@ -60,7 +53,7 @@ def test_a_network_without_pretrained_weights_has_a_plain_head(
 def test_a_saved_network_is_taken_apart_again(
     tmp_path: Path, make_network: Callable[..., Any]
 ) -> None:
-    built = make_network(seed=2)
+    built = make_network()
     built.model.save(tmp_path / "model.keras")
     found = Network.of(built.backbone, keras.saving.load_model(tmp_path / "model.keras"))
     images = pixels()
@@ -77,7 +70,7 @@ def test_a_stranger_s_model_is_refused() -> None:
 
 
 def test_new_classes_leave_what_was_known_of_the_old_ones(make_network: Callable[..., Any]) -> None:
-    built = make_network(seed=3)
+    built = make_network()
     logits = keras.Model(built.model.input, built.model.get_layer("head_probabilities").input)
     images = pixels()
     old_kernel, old_bias = built.model.get_layer("head_probabilities").get_weights()
@@ -117,21 +110,23 @@ def test_standardised_features_have_mean_0_and_the_wanted_deviation(
 ) -> None:
     built = make_network()
     random = np.random.default_rng(0)
-    features = random.normal(random.normal(0, 9, 1280), random.uniform(1, 5, 1280), (2, 300, 1280))
+    features = random.normal(random.normal(0, 9, 24), random.uniform(1, 5, 24), (2, 300, 24))
     built.standardise(features)
-    found = standardised(built, features.reshape(-1, 1280))
+    found = standardised(built, features.reshape(-1, 24))
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(found.std(axis=0), FEATURE_DEVIATION, rtol=1e-3)
 
 
 def test_features_that_hardly_vary_do_not_become_huge(make_network: Callable[..., Any]) -> None:
     built = make_network()
-    built.standardise(np.full((10, 1280), 2.0))
-    np.testing.assert_allclose(standardised(built, np.full((1, 1280), 2.0)), 0, atol=1e-3)
-    features = np.random.default_rng(0).normal(0, 1, (300, 1280))
+    built.standardise(np.full((10, 24), 2.0))
+    np.testing.assert_allclose(standardised(built, np.full((1, 24), 2.0)), 0, atol=1e-3)
+    features = np.random.default_rng(0).normal(0, 1, (300, 24))
     features[:, 7] = 3.0
     built.standardise(features)
-    unseen = np.zeros((1, 1280))
+    unseen = np.zeros((1, 24))
     unseen[0, 7] = 4.0
-    # One unit away, at a twentieth of the mean deviation of about 1279 / 1280.
-    assert standardised(built, unseen)[0, 7] == pytest.approx(20 * FEATURE_DEVIATION, rel=0.02)
+    # One unit away, at a twentieth of the mean deviation of about 23 / 24.
+    assert standardised(built, unseen)[0, 7] == pytest.approx(
+        20 * FEATURE_DEVIATION * 24 / 23, rel=0.02
+    )

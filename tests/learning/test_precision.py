@@ -143,7 +143,6 @@ def test_training_that_only_harms_is_undone_in_mixed_precision_too(
     monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "mixed_bfloat16")
     built = tiny()
     train, validation = (images(colours, is_training=x) for x in (True, False))
-    fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path))
     before = built.model.get_weights()
     train.classes[:] = (train.classes + 1) % 3
     fit = fine_tuning.fine_tune_all(built, train, validation, settings(tmp_path, epochs=1))
@@ -161,12 +160,12 @@ def test_a_resumed_fit_keeps_its_precision(
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "mixed_bfloat16")
     first = fine_tuning.fine_tune_all(
-        tiny(), train, validation, settings(tmp_path, checkpoint=checkpoint)
+        tiny(), train, validation, settings(tmp_path, epochs=1, checkpoint=checkpoint)
     )
     monkeypatch.setattr(fine_tuning, "choose_precision", lambda *arguments: "float32")
     built = tiny()
     again = fine_tuning.fine_tune_all(
-        built, train, validation, settings(tmp_path, checkpoint=checkpoint)
+        built, train, validation, settings(tmp_path, epochs=1, checkpoint=checkpoint)
     )
     assert again == first
     assert again.precision == "mixed_bfloat16"

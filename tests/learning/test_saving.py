@@ -29,7 +29,7 @@ WITHOUT_INT8 = version_writer.ExportSettings(int8_max_drop=None)
 def save(
     tiny_run: Any, path: Path, export: version_writer.ExportSettings = WITHOUT_INT8, **options: Any
 ) -> versions.ModelVersion:
-    """Save once more; without int8, which costs a second, unless it is wanted."""
+    """Save once more; without int8, which costs a second."""
     what = (tiny_run.trained, tiny_run.dataset, DecisionPolicy(), {"seed": 0}, path)
     return version_writer.save_version(*what, store=tiny_run.store, export=export, **options)
 
@@ -128,8 +128,13 @@ def test_an_ir_has_its_outputs_in_the_order_of_the_keras_model(count: int, tmp_p
     model = keras.Model(pixels, outputs)
     convert.write_ir(model, tmp_path / "new/model.xml")
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
-    found = engines.OpenVINOEngine(tmp_path / "new/model.xml").run_all(images)
+    engine = engines.OpenVINOEngine(tmp_path / "new/model.xml")
+    assert (engine.name, engine.image_size) == ("openvino-f32", (8, 6))
+    found = engine.run_all(images)
+    for _ in range(engine.num_streams):  # every request's memory is written to again
+        engine.run_all(255 - images)
     expected = model(images.astype(np.float32))
+    assert engine.output_shapes == tuple(tuple(answer.shape[1:]) for answer in expected)
     assert [answer.shape for answer in found] == [tuple(answer.shape) for answer in expected]
     for answer, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(answer, other.numpy(), rtol=1e-3, atol=1e-2)

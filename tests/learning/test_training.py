@@ -7,13 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, OutputError
 from imagesieve.learning.data.dataset import Dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
 from imagesieve.learning.features.batches import Features
-from imagesieve.learning.networks import backbones, network, random_weights
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import fine_tuning
 from imagesieve.learning.training import fit as fits
@@ -84,9 +82,9 @@ def test_an_image_that_is_gone_is_named(
 ) -> None:
     gone = dataclasses.replace(colours.train[0], path=tmp_path / "gone.jpg")
     images = ImageDataGenerator().flow_from_samples(
-        [gone, *colours.train[1:4]], colours.classes, image_size=(48, 48), batch_size=2
+        [gone, *colours.train[1:4]], colours.classes, image_size=(32, 32), batch_size=2
     )
-    model = make_network(backbone="SmallCNN").model
+    model = make_network().model
     with pytest.raises(DataError, match=r"gone\.jpg.*do not change the folder while training"):
         fits.fit("network", model, images, images, settings(log_folder, epochs=1))
 
@@ -101,8 +99,10 @@ def maps(built: Network, count: int, seed: int) -> Features:
     return Features(values[None].astype(np.float16), labels)
 
 
-def test_fine_tuning_learns_above_the_cut_and_touches_nothing_else(log_folder: Path) -> None:
-    built = network.build(TINY, 3, (32, 32), weights_path=None, seed=0)
+def test_fine_tuning_learns_above_the_cut_and_touches_nothing_else(
+    make_network: MakeNetwork, log_folder: Path
+) -> None:
+    built = make_network()
     train, validation = maps(built, 48, 1), maps(built, 24, 2)
     lower = numbers(built.lower().weights)
     norms = [x for x in built.model.layers if isinstance(x, keras.layers.BatchNormalization)]
@@ -122,14 +122,6 @@ def test_fine_tuning_learns_above_the_cut_and_touches_nothing_else(log_folder: P
     assert loss_and_accuracy(built.upper(), validation)[0] <= before * 1.0001
 
 
-def test_probabilities_come_in_order(make_network: MakeNetwork, blobs: Blobs) -> None:
-    head = make_network().head
-    features = blobs((5, 5, 5), 1, views=2)
-    for batches in (features.plain(), features.plain(batch_size=4)):
-        found = probabilities(head, batches)
-        np.testing.assert_allclose(head(features.values[0]), found, atol=1e-5)
-
-
 def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -141,28 +133,3 @@ def test_a_full_disk_and_too_little_memory_are_told_apart(tmp_path: Path) -> Non
         run_out("events.v2; No space left on device")
     with pytest.raises(MemoryError):
         run_out("OOM when allocating tensor")
-
-
-# SmallCNN and MobileNetV2 are trained in the other tests.
-@pytest.mark.parametrize("name", ["InceptionV3", "ResNeXt50"])
-def test_a_head_can_be_trained_on_the_first_generations_backbones(
-    name: str, colours: Dataset, log_folder: Path
-) -> None:
-    backbone = backbones.find(name)
-    side = max(backbone.min_side, 64)
-    built = network.build(backbone, 3, (side, side), weights_path=None, seed=1)
-    chosen = [*colours.train[:2], *colours.train[10:12], *colours.train[20:22]]
-    images = ImageDataGenerator().flow_from_samples(
-        chosen, colours.classes, image_size=(side, side), batch_size=6, shuffle=False
-    )
-    batch = np.stack([images.image(number, 0) for number in range(6)])
-    random_weights.prepare(built.base, [batch])
-    found = Features(probabilities(built.base, images)[np.newaxis], images.classes)
-    assert found.values.shape == (1, 6, backbone.num_features)
-    built.standardise(found.values)
-    before = numbers(built.base.weights)
-    fit = fine_tuning.train_head(built, found, found, settings(log_folder, epochs=1))
-    assert fit.history["loss"]
-    assert fit.best_epoch == 1
-    for old, new in zip(before, numbers(built.base.weights), strict=True):
-        np.testing.assert_array_equal(old, new)

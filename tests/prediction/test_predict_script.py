@@ -4,16 +4,18 @@ import base64
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from painted import COLOURS, encode, paint
 
 import predictWithMyModel
-from imagesieve.errors import OutputError
+from imagesieve.errors import OutputError, UsageError
 from imagesieve.prediction import files
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -31,22 +33,32 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+Run = Callable[..., tuple[list[str], str]]
+
+
+@pytest.fixture
 def run(
-    folder: Path, *arguments: object, given: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, input=given, check=False, timeout=120
-    )
+    version_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    _loggers_restored: None,
+) -> Run:
+    """Return a function that predicts, successfully, and returns lines of output, and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[list[str], str]:
+        assert predictWithMyModel.main(["--model", str(version_path), *map(str, arguments)]) == 0
+        printed = capsys.readouterr()
+        return printed.out.splitlines(), printed.err
+
+    return run
 
 
-def test_json_lines_keep_the_order_given_and_name_what_failed(
-    version_path: Path, images: Path, tmp_path: Path
-) -> None:
+def test_json_lines_keep_the_order_given_and_name_what_failed(run: Run, images: Path) -> None:
     paths = [images / name for name in ("red.jpg", "broken.jpg", "blue.jpg", "none.jpg")]
-    result = run(tmp_path, "--json", "--model", version_path, *paths)
-    lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert result.returncode == 0, result.stderr
+    out, _ = run("--json", *paths)
+    lines = [json.loads(line) for line in out]
     assert [line["path"] for line in lines] == [str(path) for path in paths]
     assert [line.get("label") for line in lines] == ["red", None, "blue", None]
     errors = [line["error"]["type"] for line in lines if "error" in line]
@@ -56,64 +68,79 @@ def test_json_lines_keep_the_order_given_and_name_what_failed(
 
 
 def test_a_folder_is_read_at_any_depth_and_csv_holds_a_row_for_every_image(
-    version_path: Path, images: Path, tmp_path: Path
+    run: Run, images: Path
 ) -> None:
-    result = run(tmp_path, "--csv", "out/answers.csv", "--model", version_path, images)
-    assert result.returncode == 0
-    assert len(result.stdout.splitlines()) == 5
-    assert "hidden" not in result.stdout
-    assert "5 images: 1 blue, 1 green, 2 red, 1 unusable" in result.stderr
-    with open(tmp_path / "out/answers.csv", encoding="utf-8", newline="") as file:
+    out, err = run("--csv", "out/answers.csv", images)
+    assert len(out) == 5
+    assert not any("hidden" in line for line in out)
+    assert "5 images: 1 blue, 1 green, 2 red, 1 unusable" in err
+    with open("out/answers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     names = [Path(row["path"]).name for row in rows]
     assert names == ["blue.jpg", "broken.jpg", "red.jpg", "green.jpg", "red.jpg"]
     assert rows[0]["label"] == rows[0]["decision"] == "blue"
     assert float(rows[0]["blue"]) == float(rows[0]["probability"]) > 0.5
     assert rows[1]["error"].startswith("truncated-image")
-    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out/answers.csv"]
+    assert list(Path("out").iterdir()) == [Path("out/answers.csv")]
 
 
-def test_sort_into_copies_by_decision_and_overwrites_nothing(
-    version_path: Path, images: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "out/blue/blue.jpg").mkdir(parents=True)  # a folder of that name
+def test_sort_into_copies_by_decision_and_overwrites_nothing(run: Run, images: Path) -> None:
+    out = Path("out")
+    (out / "blue/blue.jpg").mkdir(parents=True)  # a folder of that name
     for _ in range(2):  # a second run adds nothing
-        result = run(tmp_path, "--sort-into", "out", "--model", version_path, images)
-        assert result.returncode == 0, result.stderr
-    out = tmp_path / "out"
+        run("--sort-into", "out", images)
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert found == ["blue/blue-2.jpg", "green/green.jpg", "red/red-2.jpg", "red/red.jpg"]
     assert (out / "blue/blue-2.jpg").read_bytes() == (images / "blue.jpg").read_bytes()
 
 
-def test_sort_into_an_input_folder_is_refused(
-    version_path: Path, images: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sort-into", "in/sorted"), "lies inside the input"),
+        (("--csv", "in"), "--csv in is not a file: choose another name"),
+        (("--csv", "pipe"), "--csv pipe is not a file: choose another name"),
+    ],
+)
+def test_a_place_that_results_cannot_go_to_is_refused_and_stays(
+    run: Run, images: Path, options: tuple[str, str], message: str
 ) -> None:
-    target = images / "sorted"
-    result = run(tmp_path, "--sort-into", target, "--model", version_path, images)
-    assert result.returncode == 2
-    assert "lies inside the input" in result.stderr
-    assert not target.exists()
+    os.mkfifo("pipe")  # like /dev/null, which a failing test must not replace
+    before = sorted(images.rglob("*"))
+    with pytest.raises(UsageError, match=message):
+        run(*options, images)
+    assert sorted(images.rglob("*")) == before
+    assert not list(Path().glob(".partial-*"))
+    assert Path("pipe").is_fifo()
 
 
-def test_an_unsure_answer_is_the_fallback_class(
-    version_path: Path, images: Path, tmp_path: Path
-) -> None:
+def test_an_unsure_answer_is_the_fallback_class(run: Run, images: Path) -> None:
     policy = ["--decision", "confident", "--min-confidence", "0.999", "--fallback-class", "unsure"]
-    result = run(tmp_path, "--json", *policy, "--model", version_path, images / "red.jpg")
-    answer = json.loads(result.stdout)
+    ((line,), _) = run("--json", *policy, images / "red.jpg")
+    answer = json.loads(line)
     assert (answer["label"], answer["decision"]) == ("red", "unsure")
 
 
+SCRIPT = PROJECT / "predictWithMyModel.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("in/broken.jpg", "1 unusable"),
+        ("--model nowhere in", r"error: There is no model at nowhere: train one with .*\.py\.\n"),
+        ("- <&-", r"error: No image was found in -\.\n"),  # a closed standard input holds none
+    ],
+)
 def test_it_fails_only_if_no_image_could_be_used(
-    version_path: Path, images: Path, tmp_path: Path
+    version_path: Path, images: Path, tmp_path: Path, arguments: str, message: str
 ) -> None:
-    assert run(tmp_path, "--model", version_path, images / "broken.jpg").returncode == 1
-    missing = run(tmp_path, images)
-    assert missing.returncode == 1
-    assert missing.stderr == (
-        "error: There is no model at modelFile: train one with trainMyDataWithKerasModel.py.\n"
+    command = f"'{sys.executable}' '{SCRIPT}' --model '{version_path}' {arguments}"
+    result = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
+    assert result.returncode == 1
+    assert re.search(message, result.stderr), result.stderr
 
 
 @pytest.fixture
@@ -164,7 +191,7 @@ def test_any_file_name_is_read_answered_and_written(
     for name in ODD_NAMES:
         (folder / os.fsdecode(name)).write_bytes(encode(paint(COLOURS["red"])))
     listed = b"\n" + b"".join(b"in/" + name + b"\r\n" for name in ODD_NAMES if b"\n" not in name)
-    command = [sys.executable, str(PROJECT / "predictWithMyModel.py"), "--model", str(version_path)]
+    command = [sys.executable, str(SCRIPT), "--model", str(version_path)]
     for options in (["--json", "--csv", "answers.csv", "--sort-into", "out"], []):
         result = subprocess.run(
             [*command, *options, "in", "-"],
@@ -184,27 +211,6 @@ def test_any_file_name_is_read_answered_and_written(
     assert {os.fsencode(path.name) for path in (tmp_path / "out/red").iterdir()} == set(ODD_NAMES)
     with open(tmp_path / "answers.csv", encoding="utf-8", newline="") as file:
         assert len(list(csv.reader(file))) == 10
-
-
-def test_a_closed_standard_input_holds_no_image(version_path: Path, tmp_path: Path) -> None:
-    script = PROJECT / "predictWithMyModel.py"
-    command = f"'{sys.executable}' '{script}' - --model '{version_path}' <&-"
-    result = subprocess.run(
-        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert (result.returncode, result.stderr) == (1, "error: No image was found in -.\n")
-
-
-@pytest.mark.parametrize("name", ["in", "pipe"])
-def test_a_csv_replaces_only_a_file(
-    version_path: Path, images: Path, tmp_path: Path, name: str
-) -> None:
-    os.mkfifo(tmp_path / "pipe")  # like /dev/null, which a failing test must not replace
-    result = run(tmp_path, "--csv", name, "--model", version_path, images)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: --csv {name} is not a file: choose another name.\n"
-    assert (tmp_path / "pipe").is_fifo()
-    assert list(tmp_path.glob(".partial-*")) == []
 
 
 def test_a_csv_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
