@@ -94,10 +94,6 @@ class FeedbackEvent:
 _FIELDS = [field.name for field in dataclasses.fields(FeedbackEvent) if field.compare]
 
 
-def stored_name(label: str, sha256: str) -> str:
-    return f"{label}/{sha256}.jpg"
-
-
 def parse_stored_name(name: str) -> tuple[str, str] | None:
     """Return the class and the digits of the SHA-256 in a stored image's path; None for others."""
     match = _STORED.fullmatch(name)

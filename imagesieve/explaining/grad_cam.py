@@ -45,8 +45,8 @@ class GradCam:
         """
         if isinstance(model, keras.Sequential) or not _is_softmax(model.layers[-1]):
             raise UsageError(
-                "The model is not a network that ends in a softmax over classes: only models that "
-                "were trained by this program can be explained."
+                "Only models that were trained by this program can be explained: this network does "
+                "not end in a softmax over classes."
             )
         last = model.layers[-1]
         maps = _last_maps(model, last.input)
@@ -124,7 +124,6 @@ def _ramp() -> npt.NDArray[np.float32]:
 
 
 def _is_softmax(layer: Any) -> bool:
-    """Return whether a layer makes logits and turns them into probabilities."""
     return isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax
 
 

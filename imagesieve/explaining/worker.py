@@ -1,15 +1,13 @@
 """A process that explains images: only this one loads TensorFlow, and others may kill it.
 
 With TensorFlow it is several times as large as the program. So the first image starts it, it
-explains those that follow, and it ends when no more come. Program and process are connected by two
-pipes. On one each request is answered with one message; the other takes what the process prints,
-for the log.
+explains those that follow, and it ends when no more come. On one pipe each question is answered
+with one message; another takes what the process prints, for the log.
 """
 
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import multiprocessing
 import os
@@ -18,6 +16,7 @@ import signal
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -41,14 +40,12 @@ _TENSORFLOW_SETTINGS = {
     "TF_NUM_INTRAOP_THREADS": str(cpu_count()),  # it would count the host's, not ours
     "TF_NUM_INTEROP_THREADS": "1",
 }
-_OK, _UNAVAILABLE, _FAILED = "ok", "unavailable", "failed"
+_OK, _UNAVAILABLE, _FAILED = b"ok", b"unavailable", b"failed"  # then a line break and the rest
 
 _log = logging.getLogger(__name__)
 
 
 class Question(NamedTuple):
-    """What is to be explained."""
-
     pixels: np.ndarray  # (height, width, 3) uint8, RGB, of the model's size
     class_index: int  # of the model's outputs
     size: tuple[int, int]  # (width, height) of the PNG, in pixels
@@ -57,10 +54,7 @@ class Question(NamedTuple):
 def obstacle(version: versions.ModelVersion) -> str | None:
     """Return why images cannot be explained for a version, or None; it is quick."""
     if not all(map(importlib.util.find_spec, ("keras", "tensorflow"))):
-        return (
-            "Explanations need Keras and TensorFlow, which this server runs without: install "
-            "requirements.txt to have them."
-        )
+        return "Explanations need Keras and TensorFlow on the server: install requirements.txt."
     if version.file(versions.KERAS_MODEL) is None:
         return f"Explanations need a Keras model, and {version.name} has no {versions.KERAS_MODEL}."
     return None
@@ -84,9 +78,7 @@ class Explainer:
         self._closed = False
 
     def explain(self, version: versions.ModelVersion, question: Question) -> bytes:
-        """Return a PNG of the image that shows which places speak for a class.
-
-        It is the image as the model saw it; the stronger a place speaks, the brighter its colour.
+        """Return a PNG of the image as the model saw it, brighter where it speaks for the class.
 
         Raises:
             BlockingIOError: another image is being explained.
@@ -101,9 +93,7 @@ class Explainer:
             return self._ask(self._child_for(version), question)
         finally:
             if self._child:
-                self._idle = threading.Timer(self._idle_seconds, self._end_if_idle)
-                self._idle.daemon = True
-                self._idle.start()
+                self._idle = _timer(self._idle_seconds, self._end_if_idle)
             self._busy.release()
 
     def close(self) -> None:
@@ -133,29 +123,25 @@ class Explainer:
             child.process.kill()
 
         # Killing it ends every wait for it: a pipe that is full has no time limit of its own.
-        timer = threading.Timer(self._deadline_seconds, give_up)
-        timer.daemon = True
-        timer.start()
+        timer = _timer(self._deadline_seconds, give_up)
         try:
             child.connection.send(question)
             answer = child.connection.recv_bytes()
         except (OSError, EOFError) as error:
             self._end()
             if overdue.is_set():
-                raise TimeoutError(
-                    f"The image was not explained within {self._deadline_seconds:g} seconds."
-                ) from error
-            raise EngineError(
-                "The process that explains images ended; the log has its last words."
-            ) from error
+                late = f"The image was not explained within {self._deadline_seconds:g} seconds."
+                raise TimeoutError(late) from error
+            ended = "The process that explains images ended; the log has its last words."
+            raise EngineError(ended) from error
         finally:
             timer.cancel()
         # Bytes, not objects: a pickle from a process that reads a model file could run code here.
         status, _, data = answer.partition(b"\n")
-        if status.decode() == _UNAVAILABLE:
-            raise UsageError(json.loads(data))
-        if status.decode() != _OK:
-            raise EngineError(f"The image cannot be explained: {json.loads(data)}")
+        if status == _UNAVAILABLE:
+            raise UsageError(data.decode())
+        if status == _FAILED:
+            raise EngineError(f"The image cannot be explained: {data.decode()}")
         return data
 
     def _end_if_idle(self) -> None:
@@ -172,16 +158,20 @@ class Explainer:
         self._child = None
 
 
+def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def _start(version: versions.ModelVersion) -> _Child:
     # Spawned, since a fork would have the locks of this process's threads, and its memory.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     messages, messages_there = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_main,
-        args=(there, messages_there, version.path.resolve(), version.digest),
-        daemon=True,
-    )
+    arguments = there, messages_there, version.path.resolve(), version.digest
+    process = context.Process(target=_main, args=arguments, daemon=True)
     try:
         process.start()
     except OSError as error:
@@ -190,14 +180,12 @@ def _start(version: versions.ModelVersion) -> _Child:
         there.close()
         messages_there.close()
     _log.debug("process %d explains images for %s", process.pid, version.name)
-    threading.Thread(
-        target=_log_messages, args=(process, messages), name="explain-messages", daemon=True
-    ).start()
+    threading.Thread(target=_log_messages, args=(process, messages), daemon=True).start()
     return _Child(process, here, version.digest)
 
 
 def _log_messages(process: SpawnProcess, messages: Connection) -> None:
-    """Copy what the process prints to the log, and leave no zombie when it ends."""
+    """Copy what the process prints to the log; reap it when it ends."""
     with messages, open(messages.fileno(), "rb", closefd=False) as lines:
         for line in lines:
             _log.debug("explaining: %s", line.decode("utf-8", "backslashreplace").rstrip())
@@ -223,13 +211,14 @@ def _main(connection: Connection, messages: Connection, path: Path, digest: str)
         question = questions.get()
         try:
             network = network or _open(path, digest)
-            connection.send_bytes(f"{_OK}\n".encode() + _explain(network, question))
+            answer = _OK, _explain(network, question)
         except UsageError as error:
-            connection.send_bytes(f"{_UNAVAILABLE}\n{json.dumps(str(error))}".encode())
+            answer = _UNAVAILABLE, str(error).encode()
         except Exception as error:  # Keras raises whatever its layers raise; the next may work
             traceback.print_exc()
             reason = str(error) if isinstance(error, ClassifierError) else repr(error)
-            connection.send_bytes(f"{_FAILED}\n{json.dumps(reason)}".encode())
+            answer = _FAILED, reason.encode("utf-8", "backslashreplace")
+        connection.send_bytes(b"\n".join(answer))
 
 
 def _receive(connection: Connection, questions: "queue.SimpleQueue[Question]") -> None:
@@ -244,9 +233,7 @@ def _open(path: Path, digest: str) -> "GradCam":
     """Load a version; TensorFlow, which takes seconds, comes after every check."""
     version = versions.load(path)
     if version.digest != digest:
-        raise ModelDamagedError(
-            f"The model version {path} is not the one that is served: it was replaced meanwhile."
-        )
+        raise ModelDamagedError(f"The model version {path} was replaced while it is served.")
 
     from imagesieve.explaining import grad_cam
 

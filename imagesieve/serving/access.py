@@ -9,9 +9,8 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Hashable, MutableMapping
 from pathlib import Path
-from types import MappingProxyType
 
 import flask
 
@@ -27,8 +26,6 @@ from imagesieve.web import urls
 
 
 class Scope(enum.StrEnum):
-    """What a key may allow its holder."""
-
     PREDICT = "predict"
     FEEDBACK = "feedback"
     ADMIN = "admin"
@@ -43,8 +40,6 @@ _MAX_FILE_BYTES = 2**20
 _KEY = re.compile(rf"[!-~]{{{MIN_KEY_CHARS},{MAX_KEY_CHARS}}}")
 _FORM = "<name> <scope>[,<scope>] <key>"
 _SCOPES = ", ".join(Scope)
-
-
 SCOPES_WITHOUT_KEYS = frozenset({Scope.PREDICT, Scope.FEEDBACK})
 
 _HOW_TO_SEND = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
@@ -55,13 +50,11 @@ _OTHER_SITE = (
 # Two clients of one IPv6 network count as one: each could choose among 2**64 addresses.
 _CLIENT_BITS_V6 = 64
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
-_PREFLIGHT_HEADERS: Mapping[str, str] = MappingProxyType(
-    {
-        "Access-Control-Allow-Methods": "GET, POST, DELETE",
-        "Access-Control-Allow-Headers": "Authorization, X-API-Key, Content-Type",
-        "Access-Control-Max-Age": "600",  # seconds that a browser may remember this
-    }
-)
+_PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, X-API-Key, Content-Type",
+    "Access-Control-Max-Age": "600",  # seconds that a browser may remember this
+}
 _EXPOSED = "X-Request-Id, Retry-After, X-Label"  # what pages of listed origins may read as well
 
 _log = logging.getLogger(__name__)
@@ -77,8 +70,6 @@ class Key:
 
 
 class Keyring(tuple[Key, ...]):
-    """All keys of the service."""
-
     __slots__ = ()
 
     def find(self, presented: str) -> Key | None:
@@ -104,13 +95,18 @@ def read_keys(path: Path | None, environment: MutableMapping[str, str]) -> Keyri
     Raises:
         UsageError: about a place, never with what stands there: it may be a key.
     """
-    lines: list[tuple[str, str]] = []
-    if path is not None:
-        lines += _lines(f"{path} line", _read(path))
+    lines = _lines(f"{path} line", _read(path)) if path else []
     variable = environment.pop(VARIABLE, "")
     if variable.strip():  # containers have an empty one for none
         lines += _lines(f"{VARIABLE} entry", variable.replace(";", "\n"))
-    return Keyring(_parsed(lines))
+    seen: dict[tuple[str, str | bytes], str] = {}
+    keys = Keyring(_parse(place, line) for place, line in lines)
+    for (place, _), key in zip(lines, keys, strict=True):
+        for what, value in (("name", key.name), ("key", key.digest)):
+            first = seen.setdefault((what, value), place)
+            if first != place:
+                raise UsageError(f"{place} has the same {what} as {first}: each must be its own.")
+    return keys
 
 
 def _read(path: Path) -> str:
@@ -121,15 +117,10 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from error
     if len(data) > _MAX_FILE_BYTES:
-        raise UsageError(
-            f"{path} has more than {_MAX_FILE_BYTES:,} bytes, too many for a key file."
-        )
+        raise UsageError(f"{path} has more than {_MAX_FILE_BYTES:,} bytes: it holds no keys.")
     if stat.S_ISREG(mode) and mode & 0o077:
-        _log.warning(
-            "warning: others on this machine may read or change the key file %s: run chmod 600 on "
-            "it.",
-            path,
-        )
+        about = "warning: others on this machine may read or change the key file %s: run chmod 600"
+        _log.warning(about, path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -139,24 +130,11 @@ def _read(path: Path) -> str:
 
 def _lines(source: str, text: str) -> list[tuple[str, str]]:
     """Return place and text of the lines that should hold a key."""
-    stripped = (
-        (f"{source} {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)
-    )
-    lines = [(place, line) for place, line in stripped if line and not line.startswith("#")]
+    stripped = enumerate(map(str.strip, text.split("\n")), 1)
+    lines = [(f"{source} {number}", line) for number, line in stripped if line and line[0] != "#"]
     if not lines:
         raise UsageError(f"{source.rpartition(' ')[0]} holds no key: write {_FORM} on a line.")
     return lines
-
-
-def _parsed(lines: Iterable[tuple[str, str]]) -> Iterator[Key]:
-    seen: dict[tuple[str, str | bytes], str] = {}
-    for place, line in lines:
-        key = _parse(place, line)
-        for what, value in (("name", key.name), ("key", key.digest)):
-            first = seen.setdefault((what, value), place)
-            if first != place:
-                raise UsageError(f"{place} has the same {what} as {first}: each must be its own.")
-        yield key
 
 
 def _parse(place: str, line: str) -> Key:
@@ -167,9 +145,8 @@ def _parse(place: str, line: str) -> Key:
         raise UsageError(f"{place} has {len(fields)} words: write {_FORM}, without other spaces.")
     name, scopes, key = fields
     if len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise UsageError(
-            f"{place} has no usable name: take at most {MAX_NAME_CHARS} printable characters."
-        )
+        most = f"at most {MAX_NAME_CHARS} printable characters"
+        raise UsageError(f"{place} has no usable name: take {most}.")
     if not _KEY.fullmatch(key):
         raise UsageError(
             f"{place} has no usable key: take {MIN_KEY_CHARS} to {MAX_KEY_CHARS} ASCII characters, "
@@ -178,9 +155,7 @@ def _parse(place: str, line: str) -> Key:
     try:
         allowed = frozenset(Scope(scope) for scope in scopes.split(","))
     except ValueError:  # not `from` it: it quotes the word, which may be a misplaced key
-        raise UsageError(
-            f"{place} has an unknown scope: use {_SCOPES}, with commas between them."
-        ) from None
+        raise UsageError(f"{place} has an unknown scope: use {_SCOPES}, with commas.") from None
     return Key(name, allowed, _digest(key))
 
 
@@ -191,8 +166,6 @@ def _digest(key: str) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who sent a request."""
-
     name: str | None  # of the key that was sent; None without keys
     scopes: frozenset[Scope]
     address: str  # IP address that the connection comes from; "" if it has none
@@ -215,7 +188,6 @@ class Access:
 
     @property
     def has_keys(self) -> bool:
-        """Whether callers need a key."""
         return bool(self.keys)
 
     def check_site(self, request: flask.Request) -> None:
@@ -252,15 +224,14 @@ class Access:
         if self.has_keys:
             raise ForbiddenError(f"The key does not allow this: it needs the scope {scope}.")
         raise ForbiddenError(
-            f"This address needs a key with the scope {scope}, and the service has no keys: start "
-            "it with --keys FILE or with CLASSIFIER_KEYS in its environment."
+            f"This address needs a key with the scope {scope}, and the service has none: start it "
+            f"with --keys FILE or with {VARIABLE} in its environment."
         )
 
     def take(self, caller: Caller, cost: int) -> None:
-        """Take more from a caller than the one token that `identify` took.
+        """Take more from a caller than `identify` did: so much that it may be in debt afterwards.
 
-        It may leave the caller in debt, which the next requests wait for; a caller who is in debt
-        already gets a RateLimitedError.
+        A caller who is in debt already gets a RateLimitedError.
         """
         if cost > 0:
             self._spend(caller, cost, at_least=0)
@@ -335,9 +306,8 @@ class Access:
             return
         seconds = self.buckets.take(caller.share, cost, at_least=at_least)
         if seconds:
-            raise RateLimitedError(
-                f"Too many requests: this caller can go on in {seconds} s.", seconds
-            )
+            about = f"Too many requests: this caller can go on in {seconds} s."
+            raise RateLimitedError(about, seconds)
 
 
 def _client_network(address: str) -> str:
@@ -346,9 +316,8 @@ def _client_network(address: str) -> str:
         ip = urls.ip_address(address)
     except ValueError:  # a Unix socket has no address
         return address
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    return str(ipaddress.IPv6Network((ip, _CLIENT_BITS_V6), strict=False))
+    bits = _CLIENT_BITS_V6 if ip.version == 6 else ip.max_prefixlen
+    return str(ipaddress.ip_network((ip, bits), strict=False))
 
 
 def _is_own(origin: urls.Origin, own: urls.Authority) -> bool:

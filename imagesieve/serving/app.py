@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
 import msgspec
-from werkzeug.exceptions import MethodNotAllowed
+from msgspec import UNSET
 
 from imagesieve.explaining.worker import Explainer
 from imagesieve.serving import errors, schemas
@@ -23,7 +23,7 @@ from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import Models
 from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
-from imagesieve.serving.requests import Fetch
+from imagesieve.serving.requests import JSON, Fetch
 
 if TYPE_CHECKING:  # that module imports this one
     from imagesieve.serving.routes.feedback import Corrections
@@ -53,8 +53,6 @@ _View = TypeVar("_View", bound=Callable[..., flask.Response])
 
 @dataclasses.dataclass(eq=False)
 class Service:
-    """The components of one service."""
-
     models: Models
     admission: Admission = dataclasses.field(default_factory=Admission)
     access: Access = dataclasses.field(default_factory=Access)
@@ -65,17 +63,16 @@ class Service:
     pipeline: Pipeline = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.pipeline = Pipeline(self.admission, self.metrics, self.fetch)
+        self.pipeline = Pipeline(self.admission, self.metrics)
         in_flight = "Requests being worked on"
         self.metrics.watch("in_flight", in_flight, lambda: self.admission.in_flight)
 
     @property
     def limits(self) -> ServingLimits:
-        """What requests may cost."""
         return self.admission.limits
 
     def remember(self, image_id: str, result: PredictionResult) -> bool:
-        """Keep a predicted image for corrections; return whether its id is enough for one."""
+        """Return whether the image can be corrected by its id from now on."""
         return self.corrections is not None and self.corrections.note(image_id, result)
 
     def deadline(self, *, is_batch: bool = False) -> Deadline:
@@ -123,7 +120,6 @@ def create_app(service: Service) -> flask.Flask:
     app.before_request(_start_request)
     app.after_request(_finish_response)
     app.register_error_handler(Exception, problem_response)
-    app.register_error_handler(MethodNotAllowed, _method_not_allowed)
     return app
 
 
@@ -134,10 +130,9 @@ def current_service() -> Service:
 
 
 def requires(scope: Scope, *, only_with_keys: bool = False) -> Callable[[_View], _View]:
-    """Return a decorator of views: the key of `flask.g.caller` must have the scope.
+    """Return a decorator of views: the caller's key must have the scope, and its rate is counted.
 
-    Each request takes a token of the caller's rate. With `only_with_keys`, the view is open to
-    everyone while the service has no keys.
+    With `only_with_keys`, the view is open to everyone while the service has no keys.
     """
 
     def decorate(view: _View) -> _View:
@@ -160,16 +155,10 @@ def needed_scope(view: Callable[..., Any], access: Access) -> Scope | None:
     return None if getattr(view, "only_with_keys", False) and not access.has_keys else scope
 
 
-def json_response(value: msgspec.Struct | Mapping[str, Any], status: int = 200) -> flask.Response:
-    """Return a response of JSON values."""
-    return response_of(msgspec.json.encode(value), status)
-
-
-def response_of(
-    text: str | bytes, status: int = 200, media_type: str = "application/json"
+def json_response(
+    value: msgspec.Struct | Mapping[str, Any], status: int = 200, media_type: str = JSON
 ) -> flask.Response:
-    """Return a response of a text that is ready."""
-    return flask.Response(text, status, mimetype=media_type)
+    return flask.Response(msgspec.json.encode(value), status, mimetype=media_type)
 
 
 def error_response(
@@ -182,26 +171,22 @@ def error_response(
     seconds = getattr(error, "retry_after", None)
     if seconds is None and document.status == 503:
         seconds = service.admission.retry_after()
-    if seconds is not None:
-        document.retry_after = seconds
+    document.retry_after = seconds or UNSET
     response = render(document)
     response.headers.update(errors.headers_of(error))
-    if seconds is not None:
+    if seconds:
         response.headers["Retry-After"] = str(seconds)
     return response
 
 
 def problem_response(error: Exception) -> flask.Response:
     """Return an error as a problem document (RFC 9457)."""
-
-    def render(document: schemas.Problem) -> flask.Response:
-        return response_of(msgspec.json.encode(document), document.status, errors.MEDIA_TYPE)
-
-    return error_response(error, render)
+    return error_response(
+        error, lambda document: json_response(document, document.status, errors.MEDIA_TYPE)
+    )
 
 
 def milliseconds(seconds: float) -> float:
-    """Return milliseconds as responses and log lines show them."""
     return round(seconds * 1000, 2)
 
 
@@ -210,14 +195,9 @@ def _start_request() -> flask.Response | None:
     flask.g.started = time.monotonic()
     flask.g.request_id = str(uuid.uuid4())
     access, request = current_service().access, flask.request
-    preflight = access.preflight(request)
-    if preflight is not None:
+    if preflight := access.preflight(request):
         return preflight
     access.check_site(request)
-    rule = request.url_rule
-    if rule and rule.rule != request.path and (methods := _methods_of(request.path)):
-        # DELETE /v1/feedback/export: that is a URL of its own, not an image's name.
-        raise MethodNotAllowed(sorted(methods))
     return None
 
 
@@ -234,19 +214,6 @@ def _finish_response(response: flask.Response) -> flask.Response:
     service.metrics.note_request(route, method, response.status_code, seconds)
     _log_request(response, seconds)
     return response
-
-
-def _method_not_allowed(error: MethodNotAllowed) -> flask.Response:
-    response = problem_response(error)
-    methods = _methods_of(flask.request.path) or error.valid_methods or ()
-    response.headers["Allow"] = ", ".join(sorted(methods))
-    return response
-
-
-def _methods_of(path: str) -> set[str]:
-    """Return the methods of the rules that are this very path, without variables."""
-    rules = flask.current_app.url_map.iter_rules()
-    return {method for rule in rules if rule.rule == path for method in rule.methods or ()}
 
 
 def _log_request(response: flask.Response, seconds: float) -> None:

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imagesieve import console
@@ -28,11 +27,8 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _FEEDBACK_FOLDER = Path("data/feedback")
 _FEEDBACK_MEGABYTES = 2048
-_MAX_FEEDBACK_MEGABYTES = 1_000_000
 # What each choice of --keep stores on disk.
-_KEEP = MappingProxyType(
-    {"none": (), "uncertain": (UNCERTAIN, AUDIT), "all": (UNCERTAIN, AUDIT, RECENT)}
-)
+_KEEP = {"none": (), "uncertain": (UNCERTAIN, AUDIT), "all": (UNCERTAIN, AUDIT, RECENT)}
 _GOING_WITH_FEEDBACK = ("feedback", "feedback_limit", "keep", "audit_share", "class_of_interest")
 
 _log = logging.getLogger(__name__)
@@ -46,22 +42,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="keys of callers, a line for each: NAME SCOPE[,SCOPE] KEY, with the scopes predict, "
-        "feedback and admin (or set CLASSIFIER_KEYS to such lines, or to such entries with ; "
-        "between them)",
+        "feedback and admin (or set CLASSIFIER_KEYS to such lines, or with ; between them)",
     )
-    add(
-        "--insecure",
-        action="store_true",
-        help="listen to the network without keys: all may use it",
-    )
+    about = "listen to the network without keys: all may use it"
+    add("--insecure", action="store_true", help=about)
     add(
         "--allow-host",
         type=_host,
         action="append",
         default=[],
         metavar="NAME",
-        help="answer only to this name, besides those of this machine; may be repeated (without "
-        "it: any name, but on 127.0.0.1 only localhost and the address itself)",
+        help="answer only to this name and those of this machine; may be repeated (any name, but "
+        "on 127.0.0.1 only localhost and the address itself)",
     )
     add(
         "--allow-origin",
@@ -69,8 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let pages of this site use the service, such as https://shop.example; may be "
-        "repeated (none)",
+        help="let pages of this site use it, such as https://shop.example; may be repeated (none)",
     )
     rate = console.number(above=0, most=_MAX_RATE, what="number of requests a second")
     burst = console.whole_number(1, _MAX_RATE, what="whole number of requests")
@@ -87,27 +78,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"training ({_FEEDBACK_FOLDER})",
     )
     add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
-    size = console.whole_number(1, _MAX_FEEDBACK_MEGABYTES, what="whole number of megabytes")
+    size = console.whole_number(1, 1_000_000, what="whole number of megabytes")
     growth = f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})"
     add("--feedback-limit", type=size, metavar="MB", help=growth)
     add(
         "--keep",
         choices=tuple(_KEEP),
-        help="which images wait for review on disk too, so that a restart does not lose "
-        "them (none; but audited ones with --audit-share)",
+        help="which images wait for review on disk too, for after a restart (none; but audited "
+        "ones with --audit-share)",
     )
     add(
         "--audit-share",
         type=console.number(0, 1),
         metavar="P",
-        help="part of the dropped images, 0 to 1, that is drawn for review, which shows what the "
-        "filter misses: 0.01 is one of a hundred (0)",
+        help="part of the dropped images, 0 to 1, that is drawn for review, to estimate what the "
+        "filter misses (0)",
     )
     add(
         "--class-of-interest",
         metavar="NAME",
-        help="what the filter is to keep; all else counts as dropped (the fallback class is "
-        "what is dropped)",
+        help="what the filter is to keep; all else counts as dropped (only the fallback class is)",
     )
     add = parser.add_argument_group("images by URL").add_argument
     add(
@@ -122,8 +112,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fetch from this host alone, not from those below it; may be repeated (any public "
-        "host)",
+        help="fetch from this host alone; may be repeated (any public host)",
     )
     add = parser.add_argument_group("what it may cost").add_argument
     add(
@@ -131,15 +120,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=console.whole_number(1, 1000),
         default=16,
         metavar="N",
-        help="requests worked on at once; some more wait half a second, then they have to "
-        "come back later (16)",
+        help="requests worked on at once; some more wait half a second for a place (16)",
     )
     add(
         "--cache-entries",
         type=console.whole_number(0, 1_000_000),
         default=10_000,
         metavar="N",
-        help="predictions that are cached, for images that come again; 0 for none (10000)",
+        help="predictions that are cached, for images that come again (10000)",
     )
 
 
@@ -166,6 +154,7 @@ def assemble(
     access = access_from_options(options, bound_address)
     fetcher = fetcher_from_options(options, limits)
     corrections = corrections_from_options(options)
+    fetch = fetcher.fetch if fetcher else None
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
         if corrections:
@@ -173,7 +162,6 @@ def assemble(
             stack.callback(corrections.close)
         stack.callback(models.join)
         stack.callback(models.close)
-        fetch = fetcher.fetch if fetcher else None
         yield Service(models, Admission(limits), access, fetch, corrections, explainer)
 
 
@@ -214,7 +202,6 @@ def allowed_hosts(options: argparse.Namespace, bound_address: str) -> frozenset[
 def fetcher_from_options(
     options: argparse.Namespace, limits: "ServingLimits"
 ) -> "UrlFetcher | None":
-    """Return the fetcher of images; None when no URL is accepted."""
     if not options.allow_url:
         if options.allow_url_host:
             raise UsageError("--allow-url-host goes with --allow-url: give that too.")
@@ -226,11 +213,7 @@ def fetcher_from_options(
 
 
 def corrections_from_options(options: argparse.Namespace) -> "Corrections | None":
-    """Return the corrections; None with --no-feedback, which goes with no other of their options.
-
-    Raises:
-        UsageError: there is another.
-    """
+    """Return the corrections; None with --no-feedback, which goes with none of their options."""
     from imagesieve.serving.feedback.review import Selection
     from imagesieve.serving.routes.feedback import Corrections
 
@@ -252,31 +235,24 @@ def corrections_from_options(options: argparse.Namespace) -> "Corrections | None
 def _refuse_or_warn(insecure: bool, bound_address: str) -> None:
     if not insecure:
         raise UsageError(
-            f"{bound_address} is open to the network, and no key is set: give keys by --keys FILE "
-            "or CLASSIFIER_KEYS, or use --host 127.0.0.1, or add --insecure if all who "
-            "reach this machine may use the service."
+            f"{bound_address} is open to the network, and no key is set: give --keys FILE or "
+            "CLASSIFIER_KEYS, use --host 127.0.0.1, or add --insecure if all may use the service."
         )
-    _log.warning(
-        "warning: %s is open to the network and requires no key: all who reach this machine can "
-        "use the service.",
-        bound_address,
-    )
+    about = "warning: %s is open to the network and requires no key: all who reach it can use it."
+    _log.warning(about, bound_address)
 
 
 def _host(text: str) -> str:
     host = urls.parse_host(text)
     if host is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a host: give a name in ASCII or an IP address alone, such as "
-            "shop.example"
-        )
+        about = "give an ASCII name or an IP address alone, such as shop.example"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host: {about}")
     return host
 
 
 def _origin(text: str) -> str:
     origin = urls.parse_origin(text)
     if origin is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an origin: give scheme and host alone, such as https://shop.example"
-        )
+        about = "give scheme and host alone, such as https://shop.example"
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin: {about}")
     return str(origin)

@@ -1,13 +1,14 @@
 """Errors of the service, and the problem (RFC 9457) that each error of the program becomes.
 
-An error of the service names its own; tables have those of all other errors. The message is the
+Each error of the service is a row below; tables have the problems of all others. The message is the
 problem's detail, save where the server itself failed.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from werkzeug import exceptions as http
 
@@ -51,7 +52,7 @@ _OF_HTTP: Mapping[type[http.HTTPException], tuple[str, str]] = {
     http.NotImplemented: ("not-implemented", "The server does not know this"),
     http.ServiceUnavailable: (_BUSY.slug, _BUSY.title),
 }
-PROBLEMS: dict[type[Exception], Problem] = {  # each class below adds itself
+PROBLEMS: dict[type[Exception], Problem] = {  # `_kind` adds the service's own
     Exception: Problem(500, "internal", "The server failed"),
     MemoryError: _BUSY,
     **{kind: Problem(status, kind.slug, title) for kind, (status, title) in _OF_IMAGES.items()},
@@ -62,145 +63,79 @@ PROBLEMS: dict[type[Exception], Problem] = {  # each class below adds itself
 class ServiceError(ClassifierError):
     """Base of the service's own errors."""
 
-    problem: ClassVar[Problem]  # what it becomes; bases have none
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})  # of the answer
 
-    def __init_subclass__(cls) -> None:
-        if "problem" in vars(cls):
-            PROBLEMS[cls] = cls.problem
+    def __init__(self, sentence: str, retry_after: int | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after  # whole seconds, at least 1
 
 
 class RequestError(ServiceError):
     """The request can never work as it stands."""
 
 
-class MissingImageError(RequestError):
-    problem = Problem(400, "missing-image", "No image was sent")
-
-
-class SeveralImagesError(RequestError):
-    problem = Problem(400, "several-images", "More than one image was sent")
-
-
-class BadBase64Error(RequestError):
-    problem = Problem(400, "bad-base64", "The text is not Base64")
-
-
-class MalformedBodyError(RequestError):
-    problem = Problem(400, "malformed-body", "The body cannot be read")
-
-
-class BadParameterError(RequestError):
-    problem = Problem(400, "bad-parameter", "An option is wrong")
-
-
-class UnknownLabelError(RequestError):
-    problem = Problem(400, "unknown-label", "There is no such class")
-
-
-class BadHostError(RequestError):
-    problem = Problem(400, "bad-host", "The request is for another host")
-
-
-class UnauthorizedError(RequestError):
-    problem = Problem(401, "unauthorized", "A key is needed")
-    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
-
-
-class ForbiddenError(RequestError):
-    problem = Problem(403, "forbidden", "This is not allowed")
-
-
-class UnknownImageError(RequestError):
-    problem = Problem(404, "unknown-picture", "The image is not known")
-
-
-class BodyTooLargeError(RequestError):
-    problem = _TOO_LARGE
-
-
-class TooManyFieldsError(RequestError):
-    problem = Problem(413, "too-many-fields", "The form has too many fields")
-
-
-class TooManyImagesError(RequestError):
-    problem = Problem(413, "too-many-images", "The batch has too many images")
-
-
-class UnsupportedMediaTypeError(RequestError):
-    problem = Problem(415, "unsupported-media-type", "This Content-Type carries no image")
-
-
-class UrlNotAllowedError(RequestError):
-    problem = Problem(422, "url-not-allowed", "This address is not fetched")
-
-
-class RateLimitedError(RequestError):
-    problem = Problem(429, "rate-limited", "Too many requests")
-
-    def __init__(self, sentence: str, retry_after: int) -> None:
-        super().__init__(sentence)
-        self.retry_after = retry_after  # whole seconds, at least 1
-
-
 class ModelChangeError(ServiceError):
     """The model was not changed: what was served before is served still."""
-
-
-class UnknownModelError(ModelChangeError):
-    problem = Problem(404, "unknown-model", "There is no such model version")
-
-
-class ModelRefusedError(ModelChangeError):
-    problem = Problem(409, "model-refused", "The model version is refused")
-
-
-class ModelUnusableError(ModelChangeError):
-    problem = Problem(422, "model-damaged", "The model version cannot be used")
-
-
-class ModelChangeFailedError(ModelChangeError):
-    problem = Problem(503, "model-change-failed", "The change of the model cannot be kept")
-
-
-class ExplainingUnavailableError(ServiceError):
-    problem = Problem(501, "explaining-unavailable", "This server cannot explain its answers")
-
-
-class DeadlineExceededError(ServiceError):
-    problem = Problem(504, "deadline-exceeded", "The answer took too long")
-
-
-class ClientGoneError(ServiceError):
-    problem = Problem(499, "client-gone", "The caller has hung up")
 
 
 class UnavailableError(ServiceError):
     """The server cannot do it right now; the same request may work later."""
 
 
-class OverloadedError(UnavailableError):
-    problem = _BUSY
+_Base = TypeVar("_Base", bound=ServiceError)
 
 
-class FetchFailedError(UnavailableError):
-    problem = Problem(502, "fetch-failed", "The address gave no image")
+def _kind(base: type[_Base], status: int, slug: str, title: str) -> type[_Base]:
+    """Return a child of `base` that becomes this problem: BadHostError for `bad-host`."""
+    kind = type(f"{slug.title().replace('-', '')}Error", (base,), {"__module__": __name__})
+    PROBLEMS[kind] = Problem(status, slug, title)
+    return kind
 
 
-class ModelLoadingError(UnavailableError):
-    problem = Problem(503, "model-loading", "The model is loading")
+_of_request = functools.partial(_kind, RequestError)
+_of_change = functools.partial(_kind, ModelChangeError)
+_of_now = functools.partial(_kind, UnavailableError)
 
+MissingImageError = _of_request(400, "missing-image", "No image was sent")
+SeveralImagesError = _of_request(400, "several-images", "More than one image was sent")
+BadBase64Error = _of_request(400, "bad-base64", "The text is not Base64")
+MalformedBodyError = _of_request(400, "malformed-body", "The body cannot be read")
+BadParameterError = _of_request(400, "bad-parameter", "An option is wrong")
+UnknownLabelError = _of_request(400, "unknown-label", "There is no such class")
+BadHostError = _of_request(400, "bad-host", "The request is for another host")
+UnauthorizedError = _of_request(401, "unauthorized", "A key is needed")
+UnauthorizedError.headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+ForbiddenError = _of_request(403, "forbidden", "This is not allowed")
+UnknownImageError = _of_request(404, "unknown-picture", "The image is not known")
+ImageNeededError = _kind(UnknownImageError, 404, "unknown-picture", "The image is not known")
+BodyTooLargeError = _of_request(413, _TOO_LARGE.slug, _TOO_LARGE.title)
+TooManyFieldsError = _of_request(413, "too-many-fields", "The form has too many fields")
+TooManyImagesError = _of_request(413, "too-many-images", "The batch has too many images")
+UnsupportedMediaTypeError = _of_request(
+    415, "unsupported-media-type", "This Content-Type carries no image"
+)
+UrlNotAllowedError = _of_request(422, "url-not-allowed", "This address is not fetched")
+RateLimitedError = _of_request(429, "rate-limited", "Too many requests")
 
-class ShuttingDownError(UnavailableError):
-    problem = Problem(503, "shutting-down", "The server is stopping")
+UnknownModelError = _of_change(404, "unknown-model", "There is no such model version")
+ModelRefusedError = _of_change(409, "model-refused", "The model version is refused")
+ModelUnusableError = _of_change(422, "model-damaged", "The model version cannot be used")
+ModelChangeFailedError = _of_change(
+    503, "model-change-failed", "The change of the model cannot be kept"
+)
 
+OverloadedError = _of_now(503, _BUSY.slug, _BUSY.title)
+FetchFailedError = _of_now(502, "fetch-failed", "The address gave no image")
+ModelLoadingError = _of_now(503, "model-loading", "The model is loading")
+ShuttingDownError = _of_now(503, "shutting-down", "The server is stopping")
+FeedbackUnavailableError = _of_now(503, "feedback-unavailable", "Corrections are not available")
+FeedbackFullError = _of_now(507, "feedback-full", "There is no room for more corrections")
 
-class FeedbackUnavailableError(UnavailableError):
-    problem = Problem(503, "feedback-unavailable", "Corrections are not available")
-
-
-class FeedbackFullError(UnavailableError):
-    problem = Problem(507, "feedback-full", "There is no room for more corrections")
+ExplainingUnavailableError = _kind(
+    ServiceError, 501, "explaining-unavailable", "This server cannot explain its answers"
+)
+DeadlineExceededError = _kind(ServiceError, 504, "deadline-exceeded", "The answer took too long")
+ClientGoneError = _kind(ServiceError, 499, "client-gone", "The caller has hung up")
 
 
 def problem_for(error: Exception) -> Problem:
@@ -209,7 +144,7 @@ def problem_for(error: Exception) -> Problem:
 
 
 def detail_of(error: Exception, request_id: str) -> str:
-    """Return what was wrong this time; of the server's own faults only the request's id."""
+    """Return what was wrong; of the server's own faults only the request's id."""
     if isinstance(error, errors.ImageError):
         return error.reason
     if isinstance(error, ServiceError):
@@ -220,9 +155,10 @@ def detail_of(error: Exception, request_id: str) -> str:
 
 
 def headers_of(error: Exception) -> Mapping[str, str]:
-    """Return the headers that belong to the response to an error."""
     if isinstance(error, http.RequestedRangeNotSatisfiable):
         return {"Content-Range": f"bytes */{error.length}"}
+    if isinstance(error, http.MethodNotAllowed):
+        return {"Allow": ", ".join(sorted(error.valid_methods or ()))}
     return error.headers if isinstance(error, ServiceError) else {}
 
 

@@ -71,7 +71,7 @@ class UrlFetcher:
         if not self._places.acquire(blocking=False):
             raise errors.OverloadedError("Too many images are being fetched: try again.")
         fetched: Future[bytes] = Future()
-        # Nothing can cut the look-up of a name short. Where a name server is silent, the thread
+        # Nothing can cut the look-up of a name short: where a name server is silent, the thread
         # keeps the place, and the caller goes; as a daemon it does not keep the server, either.
         worker = threading.Thread(None, self._work, "fetch-url", (url, fetched), daemon=True)
         try:

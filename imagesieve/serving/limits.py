@@ -46,8 +46,7 @@ class ServingLimits:
     drain_seconds: float = 20.0  # how long a stopping server waits for requests in flight
 
     @property
-    def num_threads(self) -> int:
-        """Threads of the HTTP server."""
+    def num_threads(self) -> int:  # of the HTTP server
         return self.max_in_flight + self.max_waiting + self.spare_threads
 
 
@@ -69,14 +68,14 @@ class Admission:
     def place(self) -> Iterator[None]:
         """Hold one of the places for requests in flight; some requests may wait a moment for it.
 
-        Raises:
-            OverloadedError: none became free.
+        Raises OverloadedError when none became free.
         """
         if not self._requests.acquire(blocking=False):
-            with _held(self._waiting, 0, self._busy("requests", self.limits.max_in_flight)):
+            busy = self._busy("requests", self.limits.max_in_flight)
+            with _held(self._waiting, 0, busy):
                 is_free = self._requests.acquire(timeout=self.limits.max_waiting_seconds)
             if not is_free:
-                raise OverloadedError(self._busy("requests", self.limits.max_in_flight))
+                raise OverloadedError(busy)
         begun = time.monotonic()
         with self._lock:
             self.in_flight += 1
@@ -93,11 +92,8 @@ class Admission:
         return _held(self._batches, 0, self._busy("batches", self.limits.max_batches))
 
     def retry_after(self) -> int:
-        """Return the seconds in which a place should become free, 1 to 30.
-
-        A fifth is left to chance, so that those who were refused together do not come back
-        together.
-        """
+        """Return the seconds in which a place should become free, 1 to 30."""
+        # Those who were refused together shall not come back together.
         spread = random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
         return min(30, max(1, math.ceil(spread * self._seconds)))
 
@@ -161,11 +157,8 @@ class TokenBuckets:
     def take(self, caller: Hashable, cost: float = 1, *, at_least: float = 1) -> int:
         """Take `cost` tokens, or none of them unless `at_least` so many are there.
 
-        A bucket may owe tokens: it gives nothing before they are paid back. So even what costs more
-        than a full bucket can be had, and the rate is kept all the same.
-
-        Returns:
-            0 when they were taken, else the whole seconds to wait for the missing ones.
+        Return 0 when they were taken, else the whole seconds to wait for the missing ones. A bucket
+        may owe tokens: even what costs more than a full one can be had, and the rate is kept.
         """
         with self._lock:
             now = self._clock()

@@ -41,6 +41,10 @@ from imagesieve.serving.errors import (
 _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or three
 _DIGEST_PREFIX = "sha256:"
 _MAX_LISTED = 20
+_NOT_FOUND = (
+    "The model version is not there any more, or none is current: activate one of /v1/models."
+)
+_CANNOT_RUN = "The server's engine cannot run the model version: the server's log says why."
 
 _log = logging.getLogger(__name__)
 
@@ -59,9 +63,8 @@ class Models:
     ) -> None:
         """Load nothing yet: see `load_in_background`.
 
-        `path` is a folder of versions, whose current one is served, or one version; each runs on
-        `engine` in `precision` (see `engines.open_engine`) under `policy`, or its own. Every
-        `watch_seconds`, `current.json` is looked at.
+        `path` is a folder of versions, whose current one is served, or one version; see
+        `engines.open_engine`. Every `watch_seconds`, `current.json` is looked at.
         """
         self._path = path
         self._engine = engine
@@ -145,14 +148,14 @@ class Models:
 
     @property
     def _has_versions(self) -> bool:
-        """Whether `--model` names a folder of versions, among which one can change."""
+        """Whether `--model` is a folder of versions, not one version."""
         return not (self._path / versions.MANIFEST).exists()
 
     def _require_versions(self) -> None:
         if not self._has_versions:
             raise ModelRefusedError(
-                "The server was started with one model version: to change it while it runs, start "
-                "it with --model and the folder that holds the versions."
+                "The server serves one model version alone: to change it while it runs, start it "
+                "with --model and the folder that holds the versions."
             )
 
     def _versions(self) -> list[Path]:
@@ -163,10 +166,11 @@ class Models:
     def _find(self, name_or_digest: str) -> Path:
         """Return the folder of a version; the name is looked up among those that are there."""
         self._require_versions()
-        is_digest = name_or_digest.startswith(_DIGEST_PREFIX)
         for folder in self._versions():
-            found = _digest_of(folder) if is_digest else folder.name
-            if found == (name_or_digest.lower() if is_digest else name_or_digest):
+            if name_or_digest == folder.name or (
+                name_or_digest.startswith(_DIGEST_PREFIX)
+                and name_or_digest.lower() == _digest_of(folder)
+            ):
                 return folder
         raise UnknownModelError(
             f"There is no model version {name_or_digest[:100]!r}: /v1/models lists those there are."
@@ -215,12 +219,8 @@ class Models:
             self._refuse(error)
         if predictor is not current:
             self._previous, self._current = current.version, predictor
-            _log.info(
-                "Now serving %s with %s (before: %s)",
-                predictor.version.name,
-                predictor.engine.name,
-                current.version.name,
-            )
+            names = predictor.version.name, predictor.engine.name, current.version.name
+            _log.info("Now serving %s with %s (before: %s)", *names)
         former = self._previous
         previous = schemas.ModelName(former.name, _prefixed(former.digest)) if former else None
         return schemas.ModelChange(describe(predictor), previous, predictor is not current)
@@ -265,27 +265,18 @@ class Models:
         """Raise the ModelChangeError for an error, without the server's paths."""
         folder = self._path if self._has_versions else self._path.parent
         reason = str(error).replace(f"{folder}/", "")
-        kind: type[ModelChangeError] = ModelRefusedError  # a precision that it does not have
         match error:
             case ModelChangeError():
-                kind = type(error)
+                raise type(error)(reason) from error
             case ModelNotFoundError():
-                kind = UnknownModelError
-                reason = (
-                    "The model version is not there any more, or no version is the current one: "
-                    "activate one that /v1/models lists."
-                )
+                raise UnknownModelError(_NOT_FOUND) from error
             case ModelError():
-                kind = ModelUnusableError
+                raise ModelUnusableError(reason) from error
             case OutputError():
-                kind = ModelChangeFailedError
+                raise ModelChangeFailedError(reason) from error
             case EngineError() | ImportError():
-                kind = ModelUnusableError
-                reason = (
-                    "The engine of this server cannot run the model version: the server's log "
-                    "says why."
-                )
-        raise kind(reason) from error
+                raise ModelUnusableError(_CANNOT_RUN) from error
+        raise ModelRefusedError(reason) from error  # it does not have the precision
 
     def _work(
         self, loaded: Callable[[Predictor], None], failed: Callable[[Exception], None]

@@ -101,7 +101,6 @@ def content(description: str, media_types: Mapping[str, Schema], **more: Any) ->
 
 
 def json_body(description: str, schema: type[msgspec.Struct], *, required: bool = True) -> Json:
-    """Return the description of a body in JSON."""
     return content(description, {JSON: schema}, required=required)
 
 
@@ -127,7 +126,6 @@ def image_body(options: type[msgspec.Struct]) -> Json:
 
 
 def batch_body() -> Json:
-    """Return the description of a body with a batch of images."""
     images = _properties(schemas.BatchBody)["images"]
     files = {**images, "items": _IMAGE, "description": "the images, as files of one field"}
     form = _form({"image": files, **_properties(schemas.BatchOptions)}, required=["image"])
@@ -135,7 +133,6 @@ def batch_body() -> Json:
 
 
 def correction_body() -> Json:
-    """Return the description of a correction."""
     fields = _properties(schemas.Correction)
     form = _form(
         {"image": _IMAGE, **{name: fields[name] for name in ("label", "note", "reviewer")}},
@@ -160,7 +157,7 @@ def document(app: flask.Flask, service: Service, url: str) -> Json:
         view = app.view_functions[rule.endpoint]
         if hasattr(view, "operation"):
             (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            path = re.sub("<(.+?)>", "{\\1}", rule.rule)
+            path = re.sub("<(?:.+?:)?(.+?)>", "{\\1}", rule.rule)
             described = _operation(method, path, view, service.access, url)
             paths.setdefault(path, {})[method.lower()] = described
     used = {tag for item in paths.values() for one in item.values() for tag in one["tags"]}
@@ -275,7 +272,7 @@ _NO_KEYS = """
 This server has no keys: every caller may predict and correct, and none may administrate."""
 # Without that of a caller who has hung up: nobody reads it.
 _ROWS = sorted(
-    set(errors.PROBLEMS.values()) - {errors.ClientGoneError.problem},
+    set(errors.PROBLEMS.values()) - {errors.PROBLEMS[errors.ClientGoneError]},
     key=lambda row: (row.status, row.slug),
 )
 _PROBLEMS = """

@@ -20,8 +20,7 @@ from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, Ov
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.metrics import Metrics
 from imagesieve.serving.models import served_model
-from imagesieve.serving.requests import Fetch, ImageRequest
-from imagesieve.serving.schemas import ImageInfo, ServedModel
+from imagesieve.serving.schemas import ImageInfo, PredictOptions, ServedModel
 
 STAGES = ("queue", "decode", "infer")
 
@@ -30,8 +29,6 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True)
 class Deadline:
-    """How long a client waits."""
-
     at: float  # by `time.monotonic`
     is_gone: Callable[[], bool] = lambda: False  # whether the client has disconnected
 
@@ -59,11 +56,10 @@ class PredictionResult:
 class Pipeline:
     """Predicts images for any number of threads."""
 
-    def __init__(self, admission: Admission, metrics: Metrics, fetch: Fetch | None = None) -> None:
+    def __init__(self, admission: Admission, metrics: Metrics) -> None:
         self._limits = limits = admission.limits
         self._admission = admission
         self._metrics = metrics
-        self._fetch = fetch
         self._lock = threading.Lock()
         # Entries have a few hundred bytes; ten thousand take some megabytes.
         self._cache: cachetools.LRUCache[tuple[str, ...], tuple[Prediction, ImageInfo]]
@@ -82,31 +78,35 @@ class Pipeline:
         return any(pool.num_overdue for pool in list(self._pools.values()))
 
     def predict(
-        self, predictor: Predictor, request: ImageRequest, deadline: Deadline
+        self,
+        predictor: Predictor,
+        data: bytes,
+        deadline: Deadline,
+        options: PredictOptions | None = None,
     ) -> PredictionResult:
-        """Return the prediction for an image.
+        """Return the prediction for an encoded image.
 
         Raises:
-            RequestError, ImageError: the image cannot be read from what was sent, or not be used.
+            ImageError: it cannot be used.
             EngineError: the engine failed or gave no probabilities.
             OverloadedError: too many others are being decoded.
             ClientGoneError, DeadlineExceededError: see `Deadline.check`.
         """
-        data, options = request.image.read(self._fetch), request.options
+        options = options or PredictOptions()
         model = served_model(predictor)
         sha256 = hashlib.sha256(data).hexdigest()
         key = (model.digest, model.engine, sha256, str(options.frames))
         with self._lock:
-            cached = self._cache.get(key)
-        is_cached, seconds = cached is not None, dict.fromkeys(STAGES, 0.0)
-        if cached is None:
-            cached, seconds = self._run(predictor, data, sha256, options.frames, deadline)
+            found = self._cache.get(key)
+        is_cached, seconds = found is not None, dict.fromkeys(STAGES, 0.0)
+        if found is None:
+            found, seconds = self._run(predictor, data, sha256, options.frames, deadline)
             if self._limits.cache_entries:
                 with self._lock:
-                    self._cache[key] = cached
+                    self._cache[key] = found
         threshold = None if options.threshold is UNSET else options.threshold
         policy = predictor.policy.with_threshold(threshold)
-        own, image = cached
+        own, image = found
         prediction = policy.decide(own.probabilities)
         self._metrics.note_prediction(prediction, None if is_cached else seconds)
         return PredictionResult(data, image, prediction, policy, model, is_cached, seconds)
@@ -178,7 +178,6 @@ class EnginePool:
 
     @property
     def is_wedged(self) -> bool:
-        """Whether every thread is in an overdue run."""
         return self.num_overdue >= self._num_threads
 
     def run(self, work: Callable[[], _Result], deadline: float) -> tuple[_Result, float]:
@@ -195,9 +194,7 @@ class EnginePool:
                 self._add_overdue(1)
                 future.add_done_callback(lambda _: self._add_overdue(-1))
             if not future.done() or future.cancelled():
-                raise DeadlineExceededError(
-                    "The model did not answer in time: try again in a moment."
-                )
+                raise DeadlineExceededError("The model did not answer in time: try again.")
             started, result = future.result()
         finally:
             del future  # an error in it has this frame: the circle would keep the image

@@ -96,12 +96,7 @@ class ImageInput:
     is_url: bool = False
 
     def read(self, fetch: Fetch | None = None) -> bytes:
-        """Return the encoded image, at least one byte.
-
-        Raises:
-            RequestError: it is not Base64, or a URL where none is fetched.
-            EmptyImageError: it has no bytes.
-        """
+        """Return the encoded image, at least one byte."""
         if isinstance(self.value, bytes):
             data = self.value
         elif not self.is_url:
@@ -110,20 +105,16 @@ class ImageInput:
             data = fetch(self.value)
         else:
             raise BadParameterError(
-                "This server fetches no URLs (url): send the image itself, or start the server "
-                "with --allow-url."
+                "This server fetches no URLs (url): send the image, or start it with --allow-url."
             )
         if not data:
             raise EmptyImageError("the image is empty (0 bytes)")
         return data
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageRequest:
-    """One image and how it is to be predicted."""
-
+class ImageRequest(NamedTuple):
     image: ImageInput
-    options: PredictOptions = dataclasses.field(default_factory=PredictOptions)
+    options: PredictOptions
 
 
 # All of these raise the child of RequestError that says what is wrong.
@@ -180,20 +171,14 @@ def read_correction(request: Request) -> tuple[schemas.Correction, bytes | None]
     if (asked.label is not UNSET) == asked.reject:
         raise BadParameterError("Give either label or reject, to say what the image is.")
     if image is None and (asked.id is UNSET) == (asked.sha256 is UNSET):
-        raise BadParameterError(
-            "Say which image is meant: by id, by sha256, or by the image itself as a file "
-            "named image."
-        )
+        raise BadParameterError("Say which image is meant: by id, sha256, or a file named image.")
     if asked.sha256 is not UNSET:
         asked.sha256 = asked.sha256.lower()
     return asked, image
 
 
 def read_legacy_image(request: Request) -> ImageInput | None:
-    """Read the first generation's one field from the query or the form; None when it is missing.
-
-    Other fields are ignored, as they were then.
-    """
+    """Read the first generation's one field from the query or the form; others are ignored."""
     fields: list[tuple[str, Any]] = [*_parse_form(request.query_string)]
     body = _read_body(request, MAX_BODY_BYTES)
     if request.mimetype in (URLENCODED, MULTIPART):
@@ -227,7 +212,7 @@ def _read_form(
     max_bytes: int,
     num_images: int = 0,
 ) -> _Form:
-    """Read a body of one of some media types; an image alone becomes a file."""
+    """Read a body of one of the media types; an image alone becomes a file."""
     body = _read_body(request, max_bytes)
     kind = request.mimetype
     if not body:
@@ -250,17 +235,15 @@ def _read_form(
 def _files(form: _Form, names: Sequence[str]) -> list[ImageInput]:
     for name, _ in form.files:
         if name not in names:
-            raise BadParameterError(
-                f"There is no file field {name[:100]!r}: use {', '.join(names)}."
-            )
+            about = f"There is no file field {name[:100]!r}: use {', '.join(names)}."
+            raise BadParameterError(about)
     return [ImageInput(data) for _, data in form.files]
 
 
 def _image_of(name: str, value: Any) -> ImageInput:
     if isinstance(value, str):
         return ImageInput(value, is_url=name == URL_FIELD)
-    expected = "text" if name == URL_FIELD else "Base64 text"
-    raise BadParameterError(f"The field {name} must be a {expected}.")
+    raise BadParameterError(f"The field {name} must be a text.")
 
 
 def _only(images: Sequence[ImageInput]) -> ImageInput:
@@ -287,10 +270,8 @@ def _with_numbers(texts: Fields, schema: type[msgspec.Struct]) -> list[tuple[str
 def _read_text(text: str, kind: inspect.Type | None) -> object:
     if isinstance(kind, inspect.BoolType):
         return {"true": True, "false": False}.get(text, text)
-    if isinstance(kind, inspect.IntType | inspect.FloatType) and _NUMBER.fullmatch(text):
-        number = float(text)
-        return int(number) if number.is_integer() else number
-    return text
+    is_number = isinstance(kind, inspect.IntType | inspect.FloatType) and _NUMBER.fullmatch(text)
+    return _number(text) if is_number else text
 
 
 @functools.cache
@@ -344,12 +325,7 @@ def _read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _parse_body(request: Request, body: bytes, num_images: int = 0) -> _Form:
-    """Take a form or a JSON object apart, which may hold `num_images` besides other fields.
-
-    Raises:
-        TooManyFieldsError: it has more parts.
-        MalformedBodyError: it is not what the media type says.
-    """
+    """Take a form or a JSON object apart, which may hold `num_images` besides other fields."""
     if request.mimetype == URLENCODED:
         return _Form(_parse_form(body))
     if request.mimetype == MULTIPART:
@@ -363,9 +339,6 @@ def decode_base64(text: str) -> bytes:
 
     Undone first: a `data:...,` prefix, line breaks, plus signs that became spaces, the URL-safe
     alphabet, missing padding. Nothing that is not Base64 is skipped.
-
-    Raises:
-        BadBase64Error: it still is not Base64.
     """
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
@@ -387,8 +360,7 @@ def decode_base64(text: str) -> bytes:
 def _parse_form(encoded: bytes) -> list[tuple[str, str]]:
     """Take apart an urlencoded form or query; fields are counted before anything is allocated.
 
-    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not. Raises as
-    `_parse_body` does.
+    Plus signs of a Base64 field stay plus signs, whether the caller escaped them or not.
     """
     if encoded.count(b"&") >= _MAX_FIELDS:
         raise TooManyFieldsError(f"The form has more than {_MAX_FIELDS} fields.")
@@ -410,9 +382,7 @@ def _parse_pair(raw_name: bytes, raw_value: bytes) -> tuple[str, str]:
 
 def _unquote(raw: bytes) -> str:
     if len(raw) > _MAX_OPTION_BYTES:
-        raise MalformedBodyError(
-            f"A form field without an image has more than {_MAX_OPTION_BYTES:,} characters."
-        )
+        raise MalformedBodyError(f"A form field has more than {_MAX_OPTION_BYTES:,} characters.")
     return urllib.parse.unquote_plus(raw.decode("utf-8", "replace"))
 
 

@@ -67,20 +67,12 @@ DataId = Annotated[
     PRINTABLE,
     doc("your own name for the image, repeated in the answer", examples=["shop/7"]),
 ]
-TopK = Annotated[
-    int,
-    Meta(ge=1, le=MAX_TOP_K),
-    doc("how many classes to answer with, the most probable first (all)"),
-]
+TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K), doc("how many classes, best first (all)")]
 Threshold = Annotated[
-    float,
-    Meta(ge=0, le=1),
-    doc("below this probability the fallback class is answered (as the model says)"),
+    Probability, doc("below it the fallback class is answered (as the model says)")
 ]
 Frames = Annotated[
-    int,
-    Meta(ge=1, le=MAX_FRAMES),
-    doc("how many frames of an animation to look at; the riskiest of them counts"),
+    int, Meta(ge=1, le=MAX_FRAMES), doc("of an animation to look at; the riskiest of them counts")
 ]
 
 
@@ -126,7 +118,6 @@ PredictionId = Annotated[str, Meta(min_length=1, max_length=100), doc("of the pr
 AnySha256 = Annotated[
     str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64), doc("of the encoded image")
 ]
-Reject = Annotated[bool, doc("true: it belongs to no class; keep it out of the training")]
 Note = Annotated[str, Meta(max_length=500), PRINTABLE_LINES, doc("your words")]
 Reviewer = Annotated[str, Meta(max_length=64), PRINTABLE, doc("your name")]
 
@@ -137,7 +128,9 @@ class Correction(RequestSchema):
     id: PredictionId | UnsetType = UNSET
     sha256: AnySha256 | UnsetType = UNSET
     label: ClassName | UnsetType = UNSET
-    reject: Reject = False
+    reject: Annotated[bool, doc("true: it belongs to no class; keep it out of the training")] = (
+        False
+    )
     note: Note | UnsetType = UNSET
     reviewer: Reviewer | UnsetType = UNSET
 
@@ -153,12 +146,8 @@ class Nothing(RequestSchema):
 class Activation(RequestSchema):
     """Which version of the model to serve."""
 
-    version: Annotated[
-        str, Meta(min_length=1, description="a folder's name, or `sha256:` and a digest")
-    ]
-    allow_other_classes: Annotated[
-        bool, doc("accept a version whose classes differ from those served")
-    ] = False
+    version: Annotated[str, Meta(min_length=1), doc("a folder's name, or `sha256:` and a digest")]
+    allow_other_classes: Annotated[bool, doc("accept classes other than those served")] = False
 
 
 # Answers.
@@ -364,15 +353,8 @@ class LegacyFailure(AnswerSchema):
 
 Parameters = Annotated[dict[str, Any], doc("none has a meaning here")]
 TensorText = Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)]
-_SHAPE = {
-    "type": "array",
-    "prefixItems": [
-        {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_IMAGES},
-        {"const": 1},
-    ],
-    "minItems": 1,
-    "maxItems": 2,
-}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_IMAGES}
+_SHAPE = {"type": "array", "prefixItems": [_COUNT, {"const": 1}], "minItems": 1, "maxItems": 2}
 
 
 class OipInput(RequestSchema):
@@ -402,9 +384,7 @@ class OipRequest(RequestSchema):
 
     inputs: Annotated[list[OipInput], Meta(min_length=1, max_length=1)]
     id: Annotated[str, Meta(max_length=128), doc("repeated in the answer")] | UnsetType = UNSET
-    outputs: Annotated[
-        list[OipRequestedOutput], Meta(max_length=3, description="what to answer (all)")
-    ] = []
+    outputs: Annotated[list[OipRequestedOutput], Meta(max_length=3), doc("all if empty")] = []
     parameters: Parameters | UnsetType = UNSET
 
 
@@ -421,8 +401,6 @@ class OipTensor(AnswerSchema):
 
 
 class OipModel(AnswerSchema):
-    """What goes into a model and what comes out."""
-
     name: str
     versions: list[Digest]
     platform: str
@@ -441,9 +419,7 @@ class OipOutput(AnswerSchema):
 
     name: OutputName
     datatype: Literal["BYTES", "FP32"]
-    shape: Annotated[
-        list[Positive], Meta(min_length=1, max_length=2), doc("[images] or [images, classes]")
-    ]
+    shape: Annotated[list[Positive], Meta(min_length=1, max_length=2)]
     data: Annotated[list[str | Probability], Meta(min_length=1)]
 
 

@@ -47,10 +47,7 @@ _MALLOC_SETTINGS = (
 
 
 def return_freed_memory() -> None:
-    """Let the C library return large blocks to the system; call it before threads are started.
-
-    Other systems, and other C libraries than glibc, do so by themselves or cannot be set.
-    """
+    """Let glibc return large blocks to the system; call it before threads are started."""
     if sys.platform != "linux":
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -60,11 +57,7 @@ def return_freed_memory() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes any free one.
-
-    Raises:
-        PortError: the address is taken, not allowed, or not of this machine.
-    """
+    """Return a listening socket; port 0 takes any free one. Raise PortError if there is none."""
     passive = socket.AI_PASSIVE
     try:
         family, *_, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, passive)[0]
@@ -108,9 +101,10 @@ class Server:
         )
         self._waitress.channel_class = Connection
         self._waitress.is_leaving = False  # for `AnswerTask`
-        self._waitress.adj.bodies = Bodies(limits.max_waiting_bytes)  # for `RequestParser`
-        self._waitress.adj.for_batches = copy.copy(self._waitress.adj)  # for `RequestParser`
-        self._waitress.adj.for_batches.max_request_body_size = MAX_BATCH_BYTES + _MARGIN_BYTES
+        settings = self._waitress.adj  # for `RequestParser`
+        settings.bodies = Bodies(limits.max_waiting_bytes)
+        settings.for_batches = copy.copy(settings)
+        settings.for_batches.max_request_body_size = MAX_BATCH_BYTES + _MARGIN_BYTES
         self._error: Exception | None = None
         self._interrupted = False
         self._stopping = False
@@ -210,12 +204,8 @@ def _possible_connections(limit: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= limit + _OTHER_FILES:
         return limit
     limit = max(1, soft - _OTHER_FILES)
-    _log.warning(
-        "warning: this process may open %d files only, so it takes %d connections at once: raise "
-        "that limit (ulimit -n).",
-        soft,
-        limit,
-    )
+    about = "warning: this process may open %d files: it takes %d connections at once (ulimit -n)."
+    _log.warning(about, soft, limit)
     return limit
 
 

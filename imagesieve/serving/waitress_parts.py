@@ -65,14 +65,14 @@ class RefusalTask(ErrorTask):  # type: ignore[misc] # waitress has no types
         entry = {"id": request_id, "path": path[:200], "status": status, "refused": code}
         _log.debug("%s", json.dumps(entry))
         self.status = status
-        self.response_headers += [
-            ("Content-Type", media_type),
-            ("Content-Length", str(len(body))),
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Request-Id", request_id),
-        ]
-        if code == _FullError.code:
-            self.response_headers.append(("Retry-After", str(_FULL_RETRY_SECONDS)))
+        headers = {
+            "Content-Type": media_type,
+            "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-Id": request_id,
+            **({"Retry-After": str(_FULL_RETRY_SECONDS)} if code == _FullError.code else {}),
+        }
+        self.response_headers += headers.items()
         self.set_close_on_finish()
         self.channel.is_deaf = True
         self.content_length = len(body)
@@ -165,7 +165,6 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc] # waitress has no 
             super().close()
 
     def _fault(self) -> Error | None:
-        """Return what ends the request before it is complete."""
         received = self.header_bytes_received + self.body_bytes_received
         if time.monotonic() - self._begun > self.adj.channel_timeout + received / _SLOWEST:
             return _TooSlowError("too slow")

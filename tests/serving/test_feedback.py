@@ -29,10 +29,11 @@ from imagesieve.images import DEFAULT_LIMITS, decode
 from imagesieve.serving.errors import (
     FeedbackFullError,
     FeedbackUnavailableError,
+    ImageNeededError,
     UnknownImageError,
 )
 from imagesieve.serving.feedback import store as store_module
-from imagesieve.serving.feedback.store import MAX_SIDE, FeedbackStore, ImageNeededError, to_jpeg
+from imagesieve.serving.feedback.store import MAX_SIDE, FeedbackStore, to_jpeg
 
 KEY = KEYS[0]
 PREDICTED = {"label": "blue", "probability": 0.75, "decision": "neutral"}

@@ -44,6 +44,12 @@ class RecentImage(msgspec.Struct, frozen=True):
     shown: schemas.ReviewImage
     model: str  # digest of the model that predicted it
 
+    def as_reviewed(self) -> dict[str, Any]:
+        """Return what a FeedbackEvent says of the prediction that is corrected."""
+        names = ("label", "probability", "decision")
+        predicted = {name: getattr(self.shown, name) for name in names}
+        return {"predicted": predicted, "model": self.model, "reason": self.shown.reason}
+
 
 class RecentImages:
     """Holds images for all threads; those on disk for all processes of one host, too.
@@ -60,7 +66,7 @@ class RecentImages:
         """Start empty; before `open`, nothing is stored.
 
         An image is stored in the folder's database for one of the reasons, unless it
-        `is_corrected`, by SHA-256. No request waits for that: it may read a disk.
+        `is_corrected`, by SHA-256. That may read a disk: no request waits for it.
         """
         self._folder = folder
         self._reasons_to_store = frozenset(reasons_to_store)
@@ -119,23 +125,17 @@ class RecentImages:
     def by_id(self, image_id: str) -> RecentImage | None:
         with self._lock:
             found = self._images.get(self._sha256.get(image_id, ""))
-        return found[0] if found else next(iter(self._select("WHERE id = ?", image_id)), None)
+        return found[0] if found else self._read("id", image_id)[0]
 
     def by_sha256(self, sha256: str) -> RecentImage | None:
-        with self._lock:
-            found = self._images.get(sha256)
-        return found[0] if found else next(iter(self._select("WHERE sha256 = ?", sha256)), None)
+        return self._find(sha256)[0]
 
     def data(self, sha256: str) -> bytes | None:
-        with self._lock:
-            found = self._images.get(sha256)
-        if found is not None:
-            return found[1]
-        rows = self._query("SELECT data FROM recent WHERE sha256 = ?", sha256)
-        return rows[0][0] if rows else None
+        return self._find(sha256)[1]
 
     def all(self) -> list[RecentImage]:
-        images = {image.shown.sha256: image for image in self._select("ORDER BY rowid")}
+        rows = self._query("SELECT image FROM recent ORDER BY rowid")
+        images = {image.shown.sha256: image for image in map(_decode, rows)}
         with self._lock:
             images |= {sha256: image for sha256, (image, _) in self._images.items()}
         return list(images.values())
@@ -153,6 +153,15 @@ class RecentImages:
 
     def wait(self, seconds: float | None = None) -> None:
         concurrent.futures.wait([self._writer.submit(lambda: None)], seconds)
+
+    def _find(self, sha256: str) -> tuple[RecentImage, bytes] | tuple[None, None]:
+        with self._lock:
+            found = self._images.get(sha256)
+        return found or self._read("sha256", sha256)
+
+    def _read(self, column: str, value: str) -> tuple[RecentImage, bytes] | tuple[None, None]:
+        rows = self._query(f"SELECT image, data FROM recent WHERE {column} = ?", value)  # noqa: S608
+        return (_decode(rows[0]), rows[0]["data"]) if rows else (None, None)
 
     def _store(self, image: RecentImage, data: bytes) -> None:
         """Have an image written soon, unless it waits for that already."""
@@ -187,10 +196,6 @@ class RecentImages:
         except (sqlite3.Error, FeedbackUnavailableError) as error:
             self._lose(str(error))
 
-    def _select(self, where: str, *values: str) -> list[RecentImage]:
-        rows = self._query(f"SELECT image FROM recent {where}", *values)  # noqa: S608
-        return [msgspec.json.decode(row[0], type=RecentImage) for row in rows]
-
     def _query(self, query: str, *values: str) -> list[Any]:
         try:
             return self._execute(query, *values)
@@ -208,3 +213,7 @@ class RecentImages:
             is_first = self._num_lost == 1
         if is_first:  # their number is logged by `close`
             _log.warning("Images are not stored for review: %s", reason)
+
+
+def _decode(row: sqlite3.Row) -> RecentImage:
+    return msgspec.json.decode(row["image"], type=RecentImage)

@@ -16,7 +16,6 @@ from imagesieve.serving.feedback.recent import RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 
 _MIN_MARGIN = 0.5  # of probability, that the best class must be ahead of the second
-_DRAW_BYTES = 8
 _ORDER = (UNCERTAIN, AUDIT, RECENT)
 
 
@@ -56,7 +55,6 @@ class Selection:
         return UNCERTAIN if _is_uncertain(prediction) else RECENT
 
     def is_dropped(self, prediction: Prediction, fallback_class: str | None) -> bool:
-        """Return whether the filter drops the image."""
         if self.class_of_interest is not None:
             return prediction.decision != self.class_of_interest
         return prediction.decision == fallback_class
@@ -72,8 +70,8 @@ class Selection:
 
     def draw(self, sha256: str) -> float:
         """Return a number from 0 to below 1, the same for the same image in one run."""
-        digest = hashlib.blake2b(sha256.encode(), digest_size=_DRAW_BYTES, key=self.key).digest()
-        return int.from_bytes(digest) / (1 << (8 * _DRAW_BYTES))
+        digest = hashlib.blake2b(sha256.encode(), digest_size=8, key=self.key).digest()
+        return int.from_bytes(digest) / 2**64
 
 
 def review(

@@ -20,6 +20,7 @@ from imagesieve.images import DecodingLimit, Limits, decode, large_images_take_t
 from imagesieve.serving.errors import (
     FeedbackFullError,
     FeedbackUnavailableError,
+    ImageNeededError,
     UnknownImageError,
 )
 
@@ -34,14 +35,10 @@ MAX_REMOVED_BYTES = 16 * 2**20  # in the database: images that an undo may bring
 MAX_SIDE = 1024  # pixels of a stored image; several times what any of the networks looks at
 _QUALITY = 95
 
+_IMAGE_NEEDED = "The server does not have this image any more: send it again, as a file."
+_NOTHING_TO_UNDO = "There is no correction of this image."
+
 _log = logging.getLogger(__name__)
-
-
-class ImageNeededError(UnknownImageError):
-    """A change cannot be made without the image."""
-
-    def __init__(self) -> None:
-        super().__init__("The server does not have this image any more: send it again, as a file.")
 
 
 class Correction(NamedTuple):
@@ -95,7 +92,9 @@ class FeedbackStore:
             FeedbackFullError: a limit is reached.
         """
         if jpeg is None and not self._path.exists():  # nothing is made for what will be refused
-            raise _nothing_to_undo() if event.action == UNDO else ImageNeededError
+            if event.action == UNDO:
+                raise UnknownImageError(_NOTHING_TO_UNDO)
+            raise ImageNeededError(_IMAGE_NEEDED)
         with contextlib.ExitStack() as taken_back:
             with self._writing() as database:
                 before = feedback.in_force(database, event.sha256)
@@ -128,7 +127,6 @@ class FeedbackStore:
             return int(number)
 
     def audited(self) -> list[FeedbackEvent]:
-        """Return what is in force for the images that were drawn for the audit."""
         with self._reading() as database:
             return feedback.corrections(database, AUDIT)
 
@@ -169,7 +167,7 @@ class FeedbackStore:
         (removed,) = database.execute(query, (sha256,)).fetchone() or (None,)
         image = former or removed or jpeg
         if image is None and (event.stored is not None or before is None):
-            raise ImageNeededError
+            raise ImageNeededError(_IMAGE_NEEDED)
         feedback.append(database, event)
         if event.stored is not None and image is not None:
             self._reserve(database, sha256, len(image))
@@ -183,6 +181,7 @@ class FeedbackStore:
             feedback.remove_oldest(database, "removed", "jpeg", MAX_REMOVED_BYTES)
 
     def _reserve(self, database: sqlite3.Connection, sha256: str, num_bytes: int) -> None:
+        """Note the size of an image's file, 0 for none; raise FeedbackFullError at a limit."""
         query = "SELECT num_bytes FROM images WHERE sha256 = ?"
         (old_bytes,) = database.execute(query, (sha256,)).fetchone()
         query = "UPDATE images SET num_bytes = ? WHERE sha256 = ?"
@@ -192,15 +191,13 @@ class FeedbackStore:
             "freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, "
             "pragma_page_size) FROM images"
         ).fetchone()
-        if history_bytes > MAX_HISTORY_BYTES:
-            what = "The history of corrections is full"
-        elif not old_bytes and num_bytes and num_images > MAX_IMAGES:
-            what = f"There are {MAX_IMAGES:,} images of corrections already"
-        elif num_bytes > old_bytes and total_bytes > self._max_bytes:
-            what = f"There are {self._max_bytes // 2**20:,} MB of corrections already"
-        else:
-            return
-        raise FeedbackFullError(f"{what}: train with them, then move them elsewhere.")
+        too_many = num_images > MAX_IMAGES or total_bytes > self._max_bytes
+        if history_bytes > MAX_HISTORY_BYTES or (num_bytes > old_bytes and too_many):
+            raise FeedbackFullError(
+                f"There is room for {MAX_IMAGES:,} images, {self._max_bytes // 2**20:,} MB of them "
+                f"and {MAX_HISTORY_BYTES // 2**20} MB of history: train with the corrections, then "
+                "move them elsewhere."
+            )
 
     def _remove(self, stored: str) -> None:
         with contextlib.suppress(OSError):  # `open` removes it
@@ -320,12 +317,11 @@ def _completed(
     """
     if event.action == UNDO:
         if before is None:
-            raise _nothing_to_undo()
+            raise UnknownImageError(_NOTHING_TO_UNDO)
         label, stored = (former.label, former.stored) if former else (None, None)
         event = dataclasses.replace(event, label=label, stored=stored)
     elif event.label is not None:
-        stored = feedback.stored_name(event.label, event.sha256)
-        event = dataclasses.replace(event, stored=stored)
+        event = dataclasses.replace(event, stored=f"{event.label}/{event.sha256}.jpg")
     is_new = event.action != UNDO and event.predicted is not None
     if before is None or (is_new and before.reason != AUDIT):
         return event
@@ -334,10 +330,6 @@ def _completed(
     return dataclasses.replace(
         event, predicted=before.predicted, model=before.model, reason=before.reason
     )
-
-
-def _nothing_to_undo() -> UnknownImageError:
-    return UnknownImageError("There is no correction of this image.")
 
 
 def to_jpeg(data: bytes, limits: Limits, at_once: DecodingLimit = large_images_take_turns) -> bytes:

@@ -11,14 +11,14 @@ from imagesieve.explaining.worker import Explainer, Question, obstacle
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access import Scope
-from imagesieve.serving.app import Service, current_service, requires, response_of
+from imagesieve.serving.app import Service, current_service, requires
 from imagesieve.serving.errors import (
     BadParameterError,
     DeadlineExceededError,
     ExplainingUnavailableError,
     OverloadedError,
 )
-from imagesieve.serving.requests import ImageInput, ImageRequest, read_image
+from imagesieve.serving.requests import read_image
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
@@ -61,9 +61,7 @@ def explain() -> flask.Response:
         data = sent.read(service.fetch)
         label = options.label
         if label is UNSET:
-            # A URL is fetched only once.
-            asked = ImageRequest(ImageInput(data))
-            label = service.pipeline.predict(predictor, asked, deadline).prediction.label
+            label = service.pipeline.predict(predictor, data, deadline).prediction.label
         elif label not in predictor.classes:
             raise BadParameterError(f"The model has no class {label[:100]!r}.")
         deadline.check()
@@ -71,7 +69,7 @@ def explain() -> flask.Response:
         decoded = predictor.decode(data, service.limits.images, at_once=at_once)
         deadline.check()
     flask.g.label = label
-    response = response_of(_explain(service, predictor, decoded, label), media_type="image/png")
+    response = flask.Response(_explain(service, predictor, decoded, label), mimetype="image/png")
     # Percent-encoded UTF-8, as a header cannot hold other alphabets.
     response.headers["X-Label"] = urllib.parse.quote(label, safe=" ")
     return response

@@ -4,11 +4,9 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-import re
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import flask
 from msgspec import UNSET
@@ -23,6 +21,7 @@ from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import (
     BadParameterError,
     FeedbackUnavailableError,
+    ImageNeededError,
     RateLimitedError,
     UnknownImageError,
     UnknownLabelError,
@@ -32,7 +31,6 @@ from imagesieve.serving.feedback.review import Selection, review
 from imagesieve.serving.feedback.store import (
     Correction,
     FeedbackStore,
-    ImageNeededError,
     to_jpeg,
 )
 from imagesieve.serving.limits import TokenBuckets
@@ -43,7 +41,6 @@ from imagesieve.serving.requests import read_correction, read_options
 # Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
 _RATE, _BURST = 2.0, 120
 
-_SHA256 = re.compile("[0-9a-f]{64}")
 _GONE = "The server does not have this image any more"
 
 _UNDO = openapi.link("undo_correction", parameters={"sha256": "$response.body#/sha256"})
@@ -64,13 +61,15 @@ class Corrections:
         selection: Selection | None = None,
         reasons_to_store: Collection[str] = (),
     ) -> None:
-        """Put the parts together; nothing is read or written before `open`.
+        """Read and write nothing before `open`.
 
         All corrected images together have at most `max_bytes`; for `reasons_to_store` an image
         waits for its review on disk, too.
         """
         self.store = FeedbackStore(folder, max_bytes)
-        self.recent = RecentImages(folder, reasons_to_store, self._is_corrected)
+        self.recent = RecentImages(
+            folder, reasons_to_store, lambda sha256: self.store.in_force(sha256) is not None
+        )
         self.selection = selection or Selection()
         self.buckets = TokenBuckets(_RATE, _BURST)
 
@@ -84,7 +83,6 @@ class Corrections:
         self.recent.open()
 
     def close(self) -> None:
-        """Write the images that wait for it, and close both stores."""
         self.recent.close()
         self.store.close()
 
@@ -141,14 +139,9 @@ class Corrections:
 
     def slow_down(self) -> None:
         """Take one of the changes that the caller may make, or raise RateLimitedError."""
-        seconds = self.buckets.take(flask.g.caller.share)
-        if seconds:
-            raise RateLimitedError(
-                f"Too many corrections in a short time: go on in {seconds} s.", seconds
-            )
-
-    def _is_corrected(self, sha256: str) -> bool:
-        return self.store.in_force(sha256) is not None
+        if seconds := self.buckets.take(flask.g.caller.share):
+            about = f"Too many corrections in a short time: go on in {seconds} s."
+            raise RateLimitedError(about, seconds)
 
 
 @blueprint.post("/v1/feedback")
@@ -186,14 +179,14 @@ def correct() -> flask.Response:
             reviewer=asked.reviewer or None,
             note=asked.note or None,
             caller=flask.g.caller.name,
-            **_predicted(image),
+            **(image.as_reviewed() if image else {}),
         )
         done = _record(event, encoded or corrections.recent.data(sha256))
     corrections.recent.note_corrected(sha256)
     return json_response(_corrected(sha256, done), 200 if done.before else 201)
 
 
-@blueprint.delete("/v1/feedback/<sha256>")
+@blueprint.delete("/v1/feedback/<string(length=64):sha256>")
 @requires(Scope.FEEDBACK)
 @openapi.operation(
     "undo_correction",
@@ -207,8 +200,6 @@ def undo(sha256: str) -> flask.Response:
     """Take back the last correction of an image."""
     service, corrections = current_service(), _corrections()
     read_options(flask.request, schemas.Nothing)
-    if not _SHA256.fullmatch(sha256):
-        raise UnknownImageError("There is no correction of this image.")
     corrections.slow_down()
     event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
     with service.admission.place():  # it may decode: no more at once than predictions
@@ -234,12 +225,11 @@ def review_queue() -> flask.Response:
     service, corrections = current_service(), _corrections()
     limit = read_options(flask.request, schemas.ReviewOptions).limit
     classes = service.models.get().classes
-    return json_response(
-        review(corrections.recent, corrections.store, corrections.selection, classes, limit)
-    )
+    parts = corrections.recent, corrections.store, corrections.selection
+    return json_response(review(*parts, classes, limit))
 
 
-@blueprint.get("/v1/review/<sha256>/image")
+@blueprint.get("/v1/review/<string(length=64):sha256>/image")
 @requires(Scope.FEEDBACK)
 @openapi.operation(
     "review_image",
@@ -253,17 +243,14 @@ def review_queue() -> flask.Response:
 def image(sha256: str) -> flask.Response:
     """Return an image that should be reviewed."""
     read_options(flask.request, schemas.Nothing)
-    if not _SHA256.fullmatch(sha256):
-        raise UnknownImageError(f"{_GONE}.")
     data = _corrections().recent.data(sha256)
     # Never the bytes that were sent: an image may be a page or a script as well.
     with current_service().admission.place():
         jpeg = _corrections().store.image(sha256) if data is None else _to_jpeg(data)
     if jpeg is None:
         raise UnknownImageError(f"{_GONE}.")
-    response = flask.Response(jpeg, mimetype="image/jpeg")
-    response.headers["Content-Disposition"] = "inline"
-    return response
+    inline = {"Content-Disposition": "inline"}
+    return flask.Response(jpeg, mimetype="image/jpeg", headers=inline)
 
 
 @blueprint.get("/v1/feedback/export")
@@ -282,9 +269,9 @@ def export() -> flask.Response:
     read_options(flask.request, schemas.Nothing)
     pages = _corrections().store.export()
     first = next(pages)  # an error is answered before the body begins
-    response = flask.Response(itertools.chain([first], pages), mimetype="application/x-ndjson")
-    response.headers["Content-Disposition"] = 'attachment; filename="feedback.jsonl"'
-    return response
+    attached = {"Content-Disposition": 'attachment; filename="feedback.jsonl"'}
+    lines = itertools.chain([first], pages)
+    return flask.Response(lines, mimetype="application/x-ndjson", headers=attached)
 
 
 def _corrections() -> Corrections:
@@ -318,19 +305,12 @@ def _check_label(label: str) -> None:
         raise UnknownLabelError(f"The class {label!r} cannot be corrected to: rename it.")
 
 
-def _predicted(image: RecentImage | None) -> dict[str, Any]:
-    if image is None:
-        return {}
-    shown = image.shown
-    predicted = {name: getattr(shown, name) for name in ("label", "probability", "decision")}
-    return {"predicted": predicted, "model": image.model, "reason": shown.reason}
-
-
 def _corrected(sha256: str, done: Correction) -> schemas.Corrected:
+    before, after = done
     return schemas.Corrected(
         sha256=sha256,
-        label=done.after.label if done.after else None,
-        rejected=done.after is not None and done.after.label is None,
-        previous=done.before.label if done.before else None,
-        stored=done.after.stored if done.after else None,
+        label=after.label if after else None,
+        rejected=after is not None and after.label is None,
+        previous=before.label if before else None,
+        stored=after.stored if after else None,
     )

@@ -13,14 +13,8 @@ from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access import Scope
-from imagesieve.serving.app import (
-    current_service,
-    error_response,
-    problem_response,
-    requires,
-    response_of,
-)
-from imagesieve.serving.requests import MULTIPART, URLENCODED, ImageRequest, read_legacy_image
+from imagesieve.serving.app import current_service, error_response, problem_response, requires
+from imagesieve.serving.requests import JSON, MULTIPART, URLENCODED, read_legacy_image
 
 PATH = "/image/detection"
 # Codes and texts, which `predictWithMyModel.py` gives importing programs too.
@@ -64,13 +58,13 @@ def detect() -> flask.Response:
         predictor = service.models.get()
         image = read_legacy_image(flask.request)
         if image is None:
-            return response_of(_encode(FAILURE, MISSING_TEXT))
-        result = service.pipeline.predict(predictor, ImageRequest(image), service.deadline())
+            return _response(_encode(FAILURE, MISSING_TEXT))
+        result = service.pipeline.predict(predictor, image.read(), service.deadline())
     prediction = result.prediction
     flask.g.label = prediction.label
     label = label_of(prediction, result.policy)
     more = {"predictedClass": label, "probability": str(prediction.probability)}
-    return response_of(_encode(SUCCESS, SUCCESS_TEXT.format(label), **more))
+    return _response(_encode(SUCCESS, SUCCESS_TEXT.format(label), **more))
 
 
 @blueprint.get("/helloWorld")
@@ -79,7 +73,7 @@ def detect() -> flask.Response:
 )
 def greet() -> flask.Response:
     """Say hello."""
-    return response_of("Hello World!", media_type="text/plain")
+    return flask.Response("Hello World!", mimetype="text/plain")
 
 
 @blueprint.errorhandler(Exception)
@@ -110,4 +104,8 @@ def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
 
 def _render(problem: schemas.Problem) -> flask.Response:
     status = problem.status if problem.status in schemas.LEGACY_STATUSES else 200
-    return response_of(failure(problem.detail), status)
+    return _response(failure(problem.detail), status)
+
+
+def _response(text: str, status: int = 200) -> flask.Response:
+    return flask.Response(text, status, mimetype=JSON)

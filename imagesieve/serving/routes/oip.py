@@ -32,7 +32,7 @@ from imagesieve.serving.errors import (
 from imagesieve.serving.limits import MAX_BODY_BYTES
 from imagesieve.serving.models import served_model
 from imagesieve.serving.pipeline import PredictionResult
-from imagesieve.serving.requests import JSON, ImageInput, ImageRequest, read_object
+from imagesieve.serving.requests import JSON, ImageInput, read_object
 from imagesieve.serving.schemas import MAX_BATCH_IMAGES, MODEL_ALIAS, OipTensor, OutputName
 
 SERVER_NAME = "imagesieve"
@@ -195,9 +195,9 @@ def _predict_all(
     deadline = service.deadline(is_batch=len(images) > 1)
 
     def predict(number: int) -> PredictionResult:
-        asked = ImageRequest(ImageInput(images[number]))
         try:
-            result = service.pipeline.predict(predictor, asked, deadline)
+            data = ImageInput(images[number]).read()
+            result = service.pipeline.predict(predictor, data, deadline)
         except (ImageError, RequestError) as error:
             raise BadParameterError(f"data[{number}]: {errors.detail_of(error, '')}") from error
         service.remember(f"{request_id}-{number}", result)

@@ -50,8 +50,7 @@ def predict() -> flask.Response:
     service = current_service()
     with service.admission.place():
         predictor = service.models.get()
-        image, options = read_image(flask.request, schemas.PredictOptions)
-        requested = ImageRequest(image, options)
+        requested = ImageRequest(*read_image(flask.request, schemas.PredictOptions))
         value = _predict(service, predictor, service.deadline(), requested, flask.g.request_id)
     flask.g.label = value.label
     return json_response(value)
@@ -99,10 +98,12 @@ def _predict(
     image_id: str,
 ) -> schemas.Prediction:
     begun = time.perf_counter()
-    result = service.pipeline.predict(predictor, requested, deadline)
+    options = requested.options
+    data = requested.image.read(service.fetch)
+    result = service.pipeline.predict(predictor, data, deadline, options)
     is_held = service.remember(image_id, result)
     seconds = {**result.seconds, "total": time.perf_counter() - begun}  # fetching it is in there
-    prediction, options = result.prediction, requested.options
+    prediction = result.prediction
     return schemas.Prediction(
         id=image_id,
         data_id=options.data_id,
@@ -114,9 +115,7 @@ def _predict(
         flags=["unsure"] if prediction.decision != prediction.label else [],
         model=result.model,
         image=result.image,
-        timing_ms=schemas.TimingMs(
-            **{stage: milliseconds(spent) for stage, spent in seconds.items()}
-        ),
+        timing_ms=schemas.TimingMs(**{name: milliseconds(seconds[name]) for name in seconds}),
         cached=result.is_cached,
         held=is_held,
     )
@@ -129,7 +128,6 @@ def _predict_or_refuse(
     requested: ImageRequest,
     image_id: str,
 ) -> schemas.Prediction | schemas.Failure:
-    """Return the answer or the error of one image of a batch."""
     try:
         return _predict(service, predictor, deadline, requested, image_id)
     except (ClassifierError, MemoryError) as error:
