@@ -153,10 +153,7 @@ def image_of(database: sqlite3.Connection, digits: str) -> str | None:
 
 
 def export(database: sqlite3.Connection, after: int = 0, limit: int = -1) -> tuple[bytes, int]:
-    """Return events as lines of JSON, the oldest first, and the number of the last one.
-
-    There are at most `limit`, those after the number `after`.
-    """
+    """Return events after a number as lines of JSON, oldest first, and the last one's number."""
     rows = database.execute(_EXPORT, (after, limit)).fetchall()
     return "".join(row["line"] for row in rows).encode(), rows[-1]["id"] if rows else after
 
@@ -189,8 +186,8 @@ def take_over(database: sqlite3.Connection, journal: Path) -> str | None:
         except (ValueError, KeyError, TypeError, RecursionError):
             num_damaged += 1
     if num_damaged:
-        damage = f"{num_damaged} of {len(lines)} lines of {journal} are damaged"
-        _log.warning("note: %s; the others count.", damage)
+        numbers = num_damaged, len(lines)
+        _log.warning("note: %d of %d lines of %s are damaged; the others count.", *numbers, journal)
     database.execute("INSERT INTO journals VALUES (?)", (sha256,))
     return sha256
 
@@ -234,11 +231,8 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqlite3.Connection:
     """Open a database that all threads and processes of one host may use; make it if need be.
 
-    With `synchronous` FULL, what is committed outlives a power failure; with NORMAL, a kill.
-
-    Raises:
-        OutputError: the file is a link, or the file system has no file locks or shared memory.
-        sqlite3.Error: it cannot be used for another reason.
+    With `synchronous` FULL, what is committed outlives a power failure; with NORMAL, a kill. Raise
+    OutputError if the file is a link, or its file system has no file locks or shared memory.
     """
     if path.is_symlink():
         raise OutputError(f"Cannot use {path}: it is a link, and must be a file.")
@@ -249,8 +243,8 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> sqli
         opened.callback(database.close)
         if database.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
             raise OutputError(
-                f"Cannot use {path.parent}: its file system has no file locks or shared memory, "
-                "which SQLite needs; choose a folder on a local disk."
+                f"Cannot use {path.parent}: its file system has no file locks or shared memory; "
+                "choose a folder on a local disk."
             )
         database.row_factory = sqlite3.Row
         database.execute(f"PRAGMA synchronous={synchronous}")
@@ -302,8 +296,7 @@ def read_history(folder: Path) -> Iterator[sqlite3.Connection]:
 def read_corrections(folder: Path) -> dict[str, FeedbackEvent]:
     """Return what is in force in a folder, by each name without suffix that a file may have.
 
-    A history that cannot be read is logged and empty: the images are worth more than what is known
-    about them.
+    A history that cannot be read is logged and empty: the images are worth more than that.
     """
     try:
         with read_history(folder) as history:
@@ -353,11 +346,7 @@ def write_image(folder: Path, stored: str, data: bytes) -> None:
 def copy_folder(source: Path, target: Path) -> int:
     """Copy a feedback folder that may be in use; return the number of images in the copy.
 
-    Images that `target` has are not copied again.
-
-    Raises:
-        OutputError: it cannot be written, or `source` changed meanwhile.
-        OSError, sqlite3.Error: it cannot be read.
+    Images that `target` has are not copied again. Raise OutputError if `source` changed meanwhile.
     """
     target.mkdir(parents=True, exist_ok=True)
     with read_history(source) as history:

@@ -38,10 +38,8 @@ class GradCam:
         """Divide the network: pixels to the last maps, and maps to what the last layer reads.
 
         Only the second part is differentiated, so the first may forget its activations. The model
-        is a flat one from float32 (batch, height, width, 3), 0 to 255, to a softmax over classes.
-
-        Raises:
-            UsageError: it has no maps of more than one place, or does not end in such a layer.
+        is a flat one from float32 (batch, height, width, 3), 0 to 255, to a softmax over classes;
+        a UsageError says that it is not, or has no maps of more than one place.
         """
         if isinstance(model, keras.Sequential) or not _is_softmax(model.layers[-1]):
             raise UsageError(
@@ -59,9 +57,6 @@ class GradCam:
 
         The map has the rows and columns of the last maps, far fewer than pixels. The strongest
         place has 1; if nothing in the image speaks for the class, all are 0.
-
-        Raises:
-            EngineError: TensorFlow failed, or the network gives numbers that are not finite.
         """
         try:
             maps, gradient = self._differentiate(pixels, class_index)
@@ -88,12 +83,7 @@ class GradCam:
 
 
 def load(version: versions.ModelVersion) -> GradCam:
-    """Return the explainer of a checked version's Keras model; no code in the file is run.
-
-    Raises:
-        UsageError: it has no Keras model, or one that cannot be explained.
-        EngineError: Keras cannot read it.
-    """
+    """Return the explainer of a checked version's Keras model; no code in the file is run."""
     path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise UsageError(f"The model version {version.name} has no {versions.KERAS_MODEL}.")

@@ -89,11 +89,8 @@ def read_keys(path: Path | None, environment: MutableMapping[str, str]) -> Keyri
     """Read the keys of a file and of the environment's `CLASSIFIER_KEYS`.
 
     A line is `<name> <scope>[,<scope>] <key>`; `#` begins a comment. In the variable, a semicolon
-    does for the end of a line. The variable is taken out of `environment`, so that no child
-    process inherits it.
-
-    Raises:
-        UsageError: about a place, never with what stands there: it may be a key.
+    does for the end of a line; it is taken out of `environment`, so that no child process inherits
+    it. A UsageError names a place, never what stands there: it may be a key.
     """
     lines = _lines(f"{path} line", _read(path)) if path else []
     variable = environment.pop(VARIABLE, "")
@@ -211,11 +208,6 @@ class Access:
         """Return who sent a request, who pays one token of the rate for it.
 
         The IP address is the connection's, never what a header such as X-Forwarded-For claims.
-
-        Raises:
-            ForbiddenError: the key does not allow it, or there are no keys that could.
-            UnauthorizedError: the key is missing, unknown or sent in a wrong way.
-            RateLimitedError: the caller has used up its share.
         """
         caller = self._caller(request)
         self._spend(caller, 1, at_least=1)

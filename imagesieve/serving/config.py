@@ -37,98 +37,63 @@ _log = logging.getLogger(__name__)
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `assemble` reads."""
     add = parser.add_argument_group("who may use the service").add_argument
-    add(
-        "--keys",
-        type=Path,
-        metavar="FILE",
-        help="keys of callers, a line for each: NAME SCOPE[,SCOPE] KEY, with the scopes predict, "
-        "feedback and admin (or set CLASSIFIER_KEYS to such lines, or with ; between them)",
+    about = (
+        "keys of callers, a line for each: NAME SCOPE[,SCOPE] KEY; scopes are predict, feedback "
+        "and admin (or set CLASSIFIER_KEYS to such lines, or with ; between them)"
     )
+    add("--keys", type=Path, metavar="FILE", help=about)
     about = "listen to the network without keys: all may use it"
     add("--insecure", action="store_true", help=about)
-    add(
-        "--allow-host",
-        type=_host,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="answer only to this name and those of this machine; may be repeated (any name, but "
-        "on 127.0.0.1 only localhost and the address itself)",
+    about = (
+        "answer only to this name and those of this machine; may be repeated (any name, but on "
+        "127.0.0.1 only localhost and the address itself)"
     )
-    add(
-        "--allow-origin",
-        type=_origin,
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let pages of this site use it, such as https://shop.example; may be repeated (none)",
-    )
+    add("--allow-host", type=_host, action="append", default=[], metavar="NAME", help=about)
+    about = "let pages of this site use it, such as https://shop.example; may be repeated (none)"
+    add("--allow-origin", type=_origin, action="append", default=[], metavar="ORIGIN", help=about)
     rate = console.number(above=0, most=_MAX_RATE, what="number of requests a second")
+    about = "requests a second for each key, or for each address without keys (no limit)"
+    add("--rate-limit", type=rate, metavar="N", help=about)
     burst = console.whole_number(1, _MAX_RATE, what="whole number of requests")
-    per_caller = "requests a second for each key, or for each address without keys (no limit)"
-    at_once = "of them at once after a rest (twice the rate, at least 10)"
-    add("--rate-limit", type=rate, metavar="N", help=per_caller)
-    add("--rate-burst", type=burst, metavar="N", help=at_once)
+    about = "of them at once after a rest (twice the rate, at least 10)"
+    add("--rate-burst", type=burst, metavar="N", help=about)
     add = parser.add_argument_group("corrections").add_argument
-    add(
-        "--feedback",
-        type=Path,
-        metavar="DIR",
-        help="where corrected images are stored, in a folder for each class, for the next "
-        f"training ({_FEEDBACK_FOLDER})",
+    about = (
+        "where corrected images are stored, in a folder for each class, for the next training "
+        f"({_FEEDBACK_FOLDER})"
     )
+    add("--feedback", type=Path, metavar="DIR", help=about)
     add("--no-feedback", action="store_true", help="take no corrections, and hold no images")
     size = console.whole_number(1, 1_000_000, what="whole number of megabytes")
-    growth = f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})"
-    add("--feedback-limit", type=size, metavar="MB", help=growth)
-    add(
-        "--keep",
-        choices=tuple(_KEEP),
-        help="which images wait for review on disk too, for after a restart (none; but audited "
-        "ones with --audit-share)",
+    about = f"how large all corrected images may grow ({_FEEDBACK_MEGABYTES})"
+    add("--feedback-limit", type=size, metavar="MB", help=about)
+    about = (
+        "which images wait for review on disk too, over a restart (none; but audited ones with "
+        "--audit-share)"
     )
-    add(
-        "--audit-share",
-        type=console.number(0, 1),
-        metavar="P",
-        help="part of the dropped images, 0 to 1, that is drawn for review, to estimate what the "
-        "filter misses (0)",
+    add("--keep", choices=tuple(_KEEP), help=about)
+    about = (
+        "part of the dropped images, 0 to 1, that is drawn for review, to estimate what the filter "
+        "misses (0)"
     )
-    add(
-        "--class-of-interest",
-        metavar="NAME",
-        help="what the filter is to keep; all else counts as dropped (only the fallback class is)",
-    )
+    add("--audit-share", type=console.number(0, 1), metavar="P", help=about)
+    about = "what the filter is to keep; all else counts as dropped (only the fallback class is)"
+    add("--class-of-interest", metavar="NAME", help=about)
     add = parser.add_argument_group("images by URL").add_argument
-    add(
-        "--allow-url",
-        action="store_true",
-        help="take the URL of an image, in a field url, and fetch it from its public host; "
-        "never from this machine or its networks (off)",
+    about = (
+        "take the URL of an image, in a field url, and fetch it from its public host; never from "
+        "this machine or its networks (off)"
     )
-    add(
-        "--allow-url-host",
-        type=_host,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="fetch from this host alone; may be repeated (any public host)",
-    )
+    add("--allow-url", action="store_true", help=about)
+    about = "fetch from this host alone; may be repeated (any public host)"
+    add("--allow-url-host", type=_host, action="append", default=[], metavar="NAME", help=about)
     add = parser.add_argument_group("what it may cost").add_argument
-    add(
-        "--max-in-flight",
-        type=console.whole_number(1, 1000),
-        default=16,
-        metavar="N",
-        help="requests worked on at once; some more wait half a second for a place (16)",
-    )
-    add(
-        "--cache-entries",
-        type=console.whole_number(0, 1_000_000),
-        default=10_000,
-        metavar="N",
-        help="predictions that are cached, for images that come again (10000)",
-    )
+    about = "requests worked on at once; some more wait half a second for a place (16)"
+    at_once = console.whole_number(1, 1000)
+    add("--max-in-flight", type=at_once, default=16, metavar="N", help=about)
+    about = "predictions that are cached, for images that come again; 0 for none (10000)"
+    entries = console.whole_number(0, 1_000_000)
+    add("--cache-entries", type=entries, default=10_000, metavar="N", help=about)
 
 
 @contextlib.contextmanager
@@ -137,10 +102,7 @@ def assemble(
 ) -> Iterator["Service"]:
     """Yield the service that the options of `main.py` ask for, and close its parts in the end.
 
-    The policy is the version's own where it is None. The address is where the server listens.
-
-    Raises:
-        UsageError: options do not go together, or the network could use the service without a key.
+    Raise UsageError if options do not go together, or the network could use it without a key.
     """
     from imagesieve.explaining.worker import Explainer
     from imagesieve.serving.app import Service
@@ -176,7 +138,13 @@ def access_from_options(
 
     keys = read_keys(options.keys, environment)
     if not keys and not urls.is_loopback(bound_address):
-        _refuse_or_warn(options.insecure, bound_address)
+        if not options.insecure:
+            raise UsageError(
+                f"{bound_address} is open to the network, and no key is set: give --keys FILE or "
+                "CLASSIFIER_KEYS, use --host 127.0.0.1, or add --insecure if all may use it."
+            )
+        about = "warning: %s is open to the network and requires no key: all may use the service."
+        _log.warning(about, bound_address)
     if options.rate_burst is not None and options.rate_limit is None:
         raise UsageError("--rate-burst goes with --rate-limit: give that too.")
     rate, buckets = options.rate_limit, None
@@ -230,16 +198,6 @@ def corrections_from_options(options: argparse.Namespace) -> "Corrections | None
         Selection(audit_share=share, class_of_interest=options.class_of_interest),
         _KEEP[options.keep] if options.keep else ((AUDIT,) if share else ()),
     )
-
-
-def _refuse_or_warn(insecure: bool, bound_address: str) -> None:
-    if not insecure:
-        raise UsageError(
-            f"{bound_address} is open to the network, and no key is set: give --keys FILE or "
-            "CLASSIFIER_KEYS, use --host 127.0.0.1, or add --insecure if all may use the service."
-        )
-    about = "warning: %s is open to the network and requires no key: all who reach it can use it."
-    _log.warning(about, bound_address)
 
 
 def _host(text: str) -> str:

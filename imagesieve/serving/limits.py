@@ -66,9 +66,9 @@ class Admission:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places for requests in flight; some requests may wait a moment for it.
+        """Hold one of the places for requests in flight; some may wait a moment for it.
 
-        Raises OverloadedError when none became free.
+        Raise OverloadedError when none becomes free.
         """
         if not self._requests.acquire(blocking=False):
             busy = self._busy("requests", self.limits.max_in_flight)

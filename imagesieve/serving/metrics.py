@@ -4,10 +4,12 @@ Label values come from the service alone (its own routes, problem slugs, the mod
 that no caller can make series without end.
 """
 
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import prometheus_client as prometheus
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 
 from imagesieve.prediction.predictor import Prediction
 from imagesieve.serving.schemas import ServedModel
@@ -25,24 +27,20 @@ class Metrics:
         self._registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=self._registry)
 
-        def counter(name: str, text: str, *labels: str) -> prometheus.Counter:
-            return prometheus.Counter(f"classifier_{name}", text, labels, registry=self._registry)
-
-        def histogram(
-            name: str, text: str, buckets: tuple[float, ...], label: str
-        ) -> prometheus.Histogram:
-            return prometheus.Histogram(
-                f"classifier_{name}", text, [label], buckets=buckets, registry=self._registry
-            )
-
-        self._requests = counter("requests", "Requests answered", "route", "method", "code")
-        self._request_seconds = histogram("request_seconds", "Time of a request", _SECONDS, "route")
-        self._stage_seconds = histogram("stage_seconds", "Time of a stage", _SECONDS, "stage")
-        self._problems = counter("problems", "Requests refused or failed", "problem")
-        self._predictions = counter("predictions", "Images predicted", "label", "decision")
-        self._probability = histogram("probability", "Of the label", _PROBABILITIES, "label")
+        common: dict[str, Any] = {"namespace": "classifier", "registry": self._registry}
+        counter: Callable[..., Counter] = functools.partial(Counter, **common)
+        seconds: Callable[..., Histogram] = functools.partial(Histogram, **common, buckets=_SECONDS)
+        shares: Callable[..., Histogram] = functools.partial(
+            Histogram, **common, buckets=_PROBABILITIES
+        )
+        self._requests = counter("requests", "Requests answered", ["route", "method", "code"])
+        self._request_seconds = seconds("request_seconds", "Time of a request", ["route"])
+        self._stage_seconds = seconds("stage_seconds", "Time of a stage", ["stage"])
+        self._problems = counter("problems", "Requests refused or failed", ["problem"])
+        self._predictions = counter("predictions", "Images predicted", ["label", "decision"])
+        self._probability = shares("probability", "Of the label", ["label"])
         self._cache_hits = counter("cache_hits", "Images whose prediction was cached")
-        self._feedback = counter("corrections", "Corrections taken", "action")
+        self._feedback = counter("corrections", "Corrections taken", ["action"])
         self._model = prometheus.Info("classifier_model", "Now serving", registry=self._registry)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:

@@ -41,6 +41,7 @@ from imagesieve.serving.errors import (
 _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or three
 _DIGEST_PREFIX = "sha256:"
 _MAX_LISTED = 20
+_ONE_VERSION = "The server serves one version: start it with the folder of versions as --model."
 _NOT_FOUND = (
     "The model version is not there any more, or none is current: activate one of /v1/models."
 )
@@ -88,10 +89,7 @@ class Models:
     def load_in_background(
         self, loaded: Callable[[Predictor], None], failed: Callable[[Exception], None]
     ) -> None:
-        """Load in a thread, which then watches a folder of versions until `close`.
-
-        That thread calls `loaded` with the predictor, or `failed` with the error.
-        """
+        """Load in a thread, which calls `loaded` or `failed`, and then watches until `close`."""
         # No daemon: a process that ends in the middle of OpenVINO's compiling is aborted, so the
         # interpreter has to wait for this thread.
         self._thread = threading.Thread(target=self._work, args=(loaded, failed), name="model")
@@ -109,9 +107,7 @@ class Models:
     def reload(self) -> schemas.ModelChange:
         """Serve what `current.json` names by now, or the one version as it is on disk by now.
 
-        Raises:
-            ModelChangeError: why the server keeps what it has.
-            UnavailableError: nothing is served yet, or no longer.
+        A ModelChangeError says why the server keeps what it has.
         """
         with self._one_change():
             return self._replace(self._path)
@@ -122,7 +118,6 @@ class Models:
         """Serve a version of the folder, and make it the current one for the next start too.
 
         It is named by its folder, or by `sha256:` and the 64 digits of its manifest's SHA-256.
-        Raises as `reload` does, also where its classes differ and that is not allowed.
         """
         with self._one_change():
             path = self._find(name_or_digest)
@@ -142,9 +137,8 @@ class Models:
     def describe_all(self) -> list[schemas.ListedModel]:
         """Return all versions by name, from their manifests alone."""
         served = self.get().version  # is current, whatever `current.json` says by now
-        if not self._has_versions:
-            return [_describe(served, served)]
-        return [_describe_folder(folder, served) for folder in self._versions()]
+        folders = self._versions() if self._has_versions else [self._path]
+        return [_describe(folder, served) for folder in folders]
 
     @property
     def _has_versions(self) -> bool:
@@ -153,10 +147,7 @@ class Models:
 
     def _require_versions(self) -> None:
         if not self._has_versions:
-            raise ModelRefusedError(
-                "The server serves one model version alone: to change it while it runs, start it "
-                "with --model and the folder that holds the versions."
-            )
+            raise ModelRefusedError(_ONE_VERSION)
 
     def _versions(self) -> list[Path]:
         # An unfinished version has a hidden name.
@@ -231,18 +222,15 @@ class Models:
         """Return the predictor of a checked version; `served` when it is of that one."""
         version = versions.read_manifest(path)
         if digest not in (None, version.digest):
-            raise ModelDamagedError(
-                f"The model version {version.path} was altered since it was served: choose another "
-                "version, or activate it by its name."
-            )
+            altered = f"The model version {version.path} was altered since it was served"
+            raise ModelDamagedError(f"{altered}: choose another, or activate it by its name.")
         if _is_same(version, served.version):
             return served
         if not allow_other_classes and version.manifest.classes != served.version.manifest.classes:
+            names = listed(version.manifest.classes), listed(served.classes)
             raise ModelRefusedError(
-                f"The model version {version.name} has other classes "
-                f"({listed(version.manifest.classes)}) than the one served "
-                f"({listed(served.classes)}): callers would get labels that they do not know. "
-                "Activate it with allow_other_classes if they do."
+                f"The model version {version.name} has other classes ({names[0]}) than the one "
+                f"served ({names[1]}): activate it with allow_other_classes if callers know them."
             )
         versions.verify(version)
         return self._open(version)
@@ -327,23 +315,18 @@ def describe(predictor: Predictor) -> schemas.Model:
     )
 
 
-def _describe_folder(folder: Path, served: versions.ModelVersion) -> schemas.ListedModel:
+def _describe(folder: Path, served: versions.ModelVersion) -> schemas.ListedModel:
     try:
         version = versions.read_manifest(folder)
     except ModelError:
         return schemas.ListedModel(folder.name, _digest_of(folder), False, None, [], damaged=True)
-    described = _describe(version, served)
-    described.damaged = UNSET if _has_all_files(version) else True
-    return described
-
-
-def _describe(version: versions.ModelVersion, served: versions.ModelVersion) -> schemas.ListedModel:
     return schemas.ListedModel(
         name=version.name,
         digest=_prefixed(version.digest),
         current=_is_same(version, served),
         created=version.manifest.created,
         classes=list(version.manifest.classes),
+        damaged=UNSET if _has_all_files(version) else True,
     )
 
 

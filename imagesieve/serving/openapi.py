@@ -63,7 +63,7 @@ def operation(
     **more: Any,
 ) -> Callable[[View], View]:
     """Describe a view for `/openapi.json`; `more` are other members of its answer: links, say."""
-    refusal = _ref(_FAILURES.get(tag, schemas.Problem).__name__, "responses")
+    refusal = ref(_FAILURES.get(tag, schemas.Problem).__name__, "responses")
     answers: Json = {"200": content(says, {media_type: answer}, **more)}
     if created:
         answers["201"] = {**answers["200"], "description": created}
@@ -94,7 +94,7 @@ def link(operation_id: str, **details: Any) -> Json:
 def content(description: str, media_types: Mapping[str, Schema], **more: Any) -> Json:
     """Return the description of a body or an answer; `more` are other members, such as links."""
     described = {
-        name: {"schema": dict(schema) if isinstance(schema, Mapping) else _ref(schema.__name__)}
+        name: {"schema": dict(schema) if isinstance(schema, Mapping) else ref(schema.__name__)}
         for name, schema in media_types.items()
     }
     return {"description": description, "content": described, **more}
@@ -148,10 +148,7 @@ def correction_body() -> Json:
 
 
 def document(app: flask.Flask, service: Service, url: str) -> Json:
-    """Return the description of all routes whose views have one.
-
-    The examples have the service's `url`, which has no slash at its end.
-    """
+    """Return the description of all routes whose views have one, with examples for a `url`."""
     paths: dict[str, Json] = {}
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
@@ -244,7 +241,7 @@ def _parameter(name: str, place: str, schema: Json, **more: bool) -> Json:
     return {"name": name, "in": place, **words, "schema": bare, **more}
 
 
-def _ref(name: str, kind: str = "schemas") -> Json:
+def ref(name: str, kind: str = "schemas") -> Json:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
@@ -315,7 +312,7 @@ _SECURITY_SCHEMES = {
 _PATH_PARAMETERS: Json = {
     "sha256": _properties(schemas.ImageInfo)["sha256"],
     "name": {
-        **_ref("ModelAlias"),
+        **ref("ModelAlias"),
         "description": f"`{schemas.MODEL_ALIAS}`, or the name of the version that is served",
     },
 }

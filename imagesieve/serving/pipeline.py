@@ -84,14 +84,7 @@ class Pipeline:
         deadline: Deadline,
         options: PredictOptions | None = None,
     ) -> PredictionResult:
-        """Return the prediction for an encoded image.
-
-        Raises:
-            ImageError: it cannot be used.
-            EngineError: the engine failed or gave no probabilities.
-            OverloadedError: too many others are being decoded.
-            ClientGoneError, DeadlineExceededError: see `Deadline.check`.
-        """
+        """Return the prediction for an encoded image, from the cache if it has that."""
         options = options or PredictOptions()
         model = served_model(predictor)
         sha256 = hashlib.sha256(data).hexdigest()

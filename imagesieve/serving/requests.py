@@ -130,18 +130,13 @@ def read_image(request: Request, options: type[Schema]) -> tuple[ImageInput, Sch
     images = _files(form, FILE_FIELDS) + [_image_of(*field) for field in in_fields]
     checked = read_options(request, options, others)
     if not images:
-        raise MissingImageError(
-            "No image was sent: post its bytes as the body, as a file named image, or as Base64 "
-            f"in a field named {LEGACY_FIELD}."
-        )
+        ways = f"as the body, as a file named image, or as Base64 in a field {LEGACY_FIELD}"
+        raise MissingImageError(f"No image was sent: post it {ways}.")
     return _only(images), checked
 
 
 def read_images(request: Request) -> list[ImageRequest]:
-    """Read the images of a batch: files of a multipart form, or a list in JSON.
-
-    Options count for all of them; items of a list may have a `data_id`.
-    """
+    """Read the images of a batch, files of a form or a list in JSON, each with the options."""
     kinds = (MULTIPART, JSON)
     form = _read_form(request, BatchOptions, kinds, MAX_BATCH_BYTES, MAX_BATCH_IMAGES)
     items: Sequence[BatchItem | ImageInput]
@@ -155,9 +150,7 @@ def read_images(request: Request) -> list[ImageRequest]:
     if not items:
         raise MissingImageError("No image was sent: a batch has one or more.")
     if len(items) > MAX_BATCH_IMAGES:
-        raise TooManyImagesError(
-            f"The batch has {len(items)} images: send at most {MAX_BATCH_IMAGES}."
-        )
+        raise TooManyImagesError(f"{len(items)} images were sent: {MAX_BATCH_IMAGES} at most.")
     return [_batch_request(item, options) for item in items]
 
 

@@ -29,7 +29,6 @@ def doc(description: str, **schema: object) -> Meta:
 
 
 def refer(name: str) -> Meta:
-    """Return a reference to another schema, for a field."""
     return Meta(extra_json_schema={"$ref": f"#/components/schemas/{name}"})
 
 
@@ -80,16 +79,12 @@ Frames = Annotated[
 
 
 class BatchOptions(RequestSchema):
-    """How the images of a batch are to be classified."""
-
     top_k: TopK | UnsetType = UNSET
     threshold: Threshold | UnsetType = UNSET
     frames: Frames = 1
 
 
 class PredictOptions(BatchOptions):
-    """How an image is to be classified."""
-
     data_id: DataId | UnsetType = UNSET
 
 
@@ -144,8 +139,6 @@ class Nothing(RequestSchema):
 
 
 class Activation(RequestSchema):
-    """Which version of the model to serve."""
-
     version: Annotated[str, Meta(min_length=1), doc("a folder's name, or `sha256:` and a digest")]
     allow_other_classes: Annotated[bool, doc("accept classes other than those served")] = False
 
@@ -188,8 +181,6 @@ class ServedModel(ModelName):
 
 
 class ImageInfo(AnswerSchema):
-    """An image that was classified."""
-
     format: Literal["JPEG", "PNG", "GIF", "WEBP", "BMP"]
     width: Annotated[Positive, doc("pixels, upright")]
     height: Annotated[Positive, doc("pixels, upright")]
@@ -268,8 +259,6 @@ class Model(ModelName):
 
 
 class ListedModel(AnswerSchema):
-    """A version of the model on disk."""
-
     name: str
     digest: Digest | None
     current: Annotated[bool, doc("whether it is served now")]
@@ -358,8 +347,6 @@ _SHAPE = {"type": "array", "prefixItems": [_COUNT, {"const": 1}], "minItems": 1,
 
 
 class OipInput(RequestSchema):
-    """The tensor of images."""
-
     name: Literal["image"]
     # Compared with the data, once there is any.
     shape: Annotated[Any, doc("[n] or [n, 1], as many as there are texts in `data`", **_SHAPE)]

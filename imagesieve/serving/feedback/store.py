@@ -84,12 +84,8 @@ class FeedbackStore:
         """Add an event to the history, and move the image to where it belongs.
 
         The same correction again changes nothing. An undo puts in force what was before: its label
-        is found out here, and `stored` of every event.
-
-        Raises:
-            ImageNeededError: the image is not stored, and `jpeg` is missing.
-            UnknownImageError: there is nothing to undo.
-            FeedbackFullError: a limit is reached.
+        is found out here, and `stored` of every event. Raise ImageNeededError if the image is not
+        stored and `jpeg` is missing, UnknownImageError if there is nothing to undo.
         """
         if jpeg is None and not self._path.exists():  # nothing is made for what will be refused
             if event.action == UNDO:

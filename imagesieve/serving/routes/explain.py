@@ -22,10 +22,7 @@ from imagesieve.serving.requests import read_image
 
 LONGEST_SIDE = 512  # pixels of an explanation; the network saw fewer than that
 
-_LABEL_HEADER = {
-    "description": "the class that it is about, percent-encoded UTF-8",
-    "schema": openapi.TEXT,
-}
+_LABEL = {"description": "the explained class, percent-encoded UTF-8", "schema": openapi.TEXT}
 
 blueprint = flask.Blueprint("explain", __name__)
 
@@ -38,7 +35,7 @@ blueprint = flask.Blueprint("explain", __name__)
     "the image with a heat map",
     openapi.BINARY,
     media_type="image/png",
-    headers={"X-Label": _LABEL_HEADER},
+    headers={"X-Label": _LABEL},
     query=schemas.ExplainOptions,
     body=openapi.image_body(schemas.ExplainOptions),
     example="CURL --data-binary @image.jpg -o explanation.png URL/v1/explain",
@@ -69,10 +66,9 @@ def explain() -> flask.Response:
         decoded = predictor.decode(data, service.limits.images, at_once=at_once)
         deadline.check()
     flask.g.label = label
-    response = flask.Response(_explain(service, predictor, decoded, label), mimetype="image/png")
-    # Percent-encoded UTF-8, as a header cannot hold other alphabets.
-    response.headers["X-Label"] = urllib.parse.quote(label, safe=" ")
-    return response
+    explanation = _explain(service, predictor, decoded, label)
+    about = {"X-Label": urllib.parse.quote(label, safe=" ")}  # headers hold no other alphabets
+    return flask.Response(explanation, mimetype="image/png", headers=about)
 
 
 def _explain(

@@ -108,14 +108,12 @@ class Corrections:
         drops_nothing = policy.kind == ARGMAX and interest is None
         if self.selection.audit_share and drops_nothing:
             _log.warning(
-                "The model's decision policy drops no image, so none is audited: name what is "
-                "to be kept with --class-of-interest."
+                "The model drops no image, so none is audited: name what to keep with "
+                "--class-of-interest."
             )
         if interest is not None and interest not in classes:
-            raise UsageError(
-                f"--class-of-interest {interest}: the model has no such class; it has "
-                f"{listed(classes)}."
-            )
+            has = listed(classes)
+            raise UsageError(f"--class-of-interest {interest}: the model has no such class: {has}.")
         for name in classes:
             if not is_class_name(name):
                 _log.warning("Nothing can be corrected to %r: it cannot name a folder.", name)

@@ -22,16 +22,9 @@ SUCCESS, FAILURE = "00", "98"
 SUCCESS_TEXT, FAILURE_TEXT = "图片检测成功，类别是：{}", "图片检测失败，原因是：{}"
 MISSING_TEXT = "缺少必要传入参数"
 
-_ANSWER = {
-    "oneOf": [
-        {"$ref": "#/components/schemas/LegacySuccess"},
-        {"$ref": "#/components/schemas/LegacyFailure"},
-    ]
-}
+_ANSWER = {"oneOf": [openapi.ref("LegacySuccess"), openapi.ref("LegacyFailure")]}
 # Without a type: a field that cannot be read is answered with code 98, as a missing one is.
-_FORM = {
-    "properties": {"imageBase64String": {"type": "string", "description": "the image as Base64"}}
-}
+_FORM = {"properties": {"imageBase64String": {**openapi.TEXT, "description": "as Base64"}}}
 
 blueprint = flask.Blueprint("legacy", __name__)
 

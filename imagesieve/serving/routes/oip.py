@@ -179,11 +179,9 @@ def _read(request: flask.Request) -> schemas.OipRequest:
     shape, num_images = asked.inputs[0].shape, len(asked.inputs[0].data)
     if num_images > MAX_BATCH_IMAGES:
         raise TooManyImagesError(f"{num_images} images were sent: send at most {MAX_BATCH_IMAGES}.")
-    if shape not in ([num_images], [num_images, 1]) or any(type(size) is not int for size in shape):
-        raise BadParameterError(
-            f"The shape of image must be [{num_images}] or [{num_images}, 1], as there are "
-            f"{num_images} texts in its data."
-        )
+    shapes = [num_images], [num_images, 1]
+    if shape not in shapes or any(type(size) is not int for size in shape):
+        raise BadParameterError(f"The shape of image must be {shapes[0]} or {shapes[1]}.")
     return asked
 
 

@@ -1,9 +1,8 @@
 """POST /v1/predict and /v1/predict/batch: classes of one image or of several."""
 
 import concurrent.futures
-import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flask
 from msgspec import UNSET, UnsetType
@@ -73,21 +72,14 @@ def predict_batch() -> flask.Response:
     The error of one image does not concern the others. Files may also be named like that of a
     single image. Options count for every image.
     """
-    service, request_id = current_service(), flask.g.request_id
+    service = current_service()
     with service.admission.place(), service.admission.batch_place():
         predictor = service.models.get()
         requested = read_images(flask.request)
         service.access.take(flask.g.caller, len(requested) - 1)
-        deadline = service.deadline(is_batch=True)
-        num_threads = predictor.engine.num_streams + 1  # one image is decoded meanwhile
-        if any(one.image.is_url for one in requested):  # more would be refused instead of waiting
-            num_threads = min(num_threads, service.limits.max_fetches)
-        ids = [f"{request_id}-{number}" for number in range(len(requested))]
-        predict_one = functools.partial(_predict_or_refuse, service, predictor, deadline)
-        with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-            results = list(pool.map(predict_one, requested, ids))
+        results = _predict_all(service, predictor, requested)
     failed = sum(isinstance(result, schemas.Failure) for result in results)
-    return json_response(schemas.Batch(request_id, results, len(results) - failed, failed))
+    return json_response(schemas.Batch(flask.g.request_id, results, len(results) - failed, failed))
 
 
 def _predict(
@@ -121,17 +113,23 @@ def _predict(
     )
 
 
-def _predict_or_refuse(
-    service: Service,
-    predictor: Predictor,
-    deadline: Deadline,
-    requested: ImageRequest,
-    image_id: str,
-) -> schemas.Prediction | schemas.Failure:
-    try:
-        return _predict(service, predictor, deadline, requested, image_id)
-    except (ClassifierError, MemoryError) as error:
-        return schemas.Failure(service.refuse(error, image_id), requested.options.data_id)
+def _predict_all(
+    service: Service, predictor: Predictor, requested: Sequence[ImageRequest]
+) -> list[schemas.Prediction | schemas.Failure]:
+    request_id, deadline = flask.g.request_id, service.deadline(is_batch=True)
+
+    def predict_one(number: int) -> schemas.Prediction | schemas.Failure:
+        one, image_id = requested[number], f"{request_id}-{number}"
+        try:
+            return _predict(service, predictor, deadline, one, image_id)
+        except (ClassifierError, MemoryError) as error:
+            return schemas.Failure(service.refuse(error, image_id), one.options.data_id)
+
+    num_threads = predictor.engine.num_streams + 1  # one image is decoded meanwhile
+    if any(one.image.is_url for one in requested):  # more would be refused instead of waiting
+        num_threads = min(num_threads, service.limits.max_fetches)
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(predict_one, range(len(requested))))
 
 
 def _most_probable(probabilities: Mapping[str, float], top_k: int | UnsetType) -> dict[str, float]:
