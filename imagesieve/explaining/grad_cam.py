@@ -10,6 +10,7 @@ logarithm of the class's odds against all others, taken in front of the softmax.
 logit it does not change when one number is added to all logits, which a softmax would not notice.
 """
 
+import io
 from typing import Any
 
 import keras
@@ -51,6 +52,12 @@ class GradCam:
         self._lower = keras.Model(model.input, maps)
         self._upper = keras.Model(maps, last.input)
         self._last = last
+
+    def explain(self, pixels: np.ndarray, class_index: int, size: tuple[int, int]) -> bytes:
+        """Return a PNG of pixels under their heat map, of a size (width, height)."""
+        buffer = io.BytesIO()
+        overlay(pixels, self.heat_map(pixels, class_index), size).save(buffer, "PNG")
+        return buffer.getvalue()
 
     def heat_map(self, pixels: np.ndarray, class_index: int) -> npt.NDArray[np.float32]:
         """Return how strongly each place of (height, width, 3) uint8 RGB pixels speaks for a class.

@@ -7,7 +7,6 @@ with one message; another takes what the process prints, for the log.
 
 import contextlib
 import importlib.util
-import io
 import logging
 import multiprocessing
 import os
@@ -211,7 +210,7 @@ def _main(connection: Connection, messages: Connection, path: Path, digest: str)
         question = questions.get()
         try:
             network = network or _open(path, digest)
-            answer = _OK, _explain(network, question)
+            answer = _OK, network.explain(*question)
         except UsageError as error:
             answer = _UNAVAILABLE, str(error).encode()
         except Exception as error:  # Keras raises whatever its layers raise; the next may work
@@ -238,12 +237,3 @@ def _open(path: Path, digest: str) -> "GradCam":
     from imagesieve.explaining import grad_cam
 
     return grad_cam.load(version)
-
-
-def _explain(network: "GradCam", question: Question) -> bytes:
-    from imagesieve.explaining import grad_cam
-
-    heat = network.heat_map(question.pixels, question.class_index)
-    buffer = io.BytesIO()
-    grad_cam.overlay(question.pixels, heat, question.size).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -115,8 +115,8 @@ def assemble(
     )
     access = access_from_options(options, bound_address)
     fetcher = fetcher_from_options(options, limits)
-    corrections = corrections_from_options(options)
     fetch = fetcher.fetch if fetcher else None
+    corrections = corrections_from_options(options)
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
         if corrections:

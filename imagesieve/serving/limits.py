@@ -20,6 +20,7 @@ MAX_BATCH_BYTES = 32 * 2**20
 MAX_OBJECT_BYTES = 65_536  # of a JSON body that carries no image
 
 _IMAGES = Limits(max_bytes=10 * 2**20)  # a good photo at full size
+_BUSY = "{} {} are being worked on already: try again in a moment."
 _NEWEST = 0.1  # weight of the last request in how long they take of late
 
 
@@ -71,7 +72,7 @@ class Admission:
         Raise OverloadedError when none becomes free.
         """
         if not self._requests.acquire(blocking=False):
-            busy = self._busy("requests", self.limits.max_in_flight)
+            busy = _BUSY.format(self.limits.max_in_flight, "requests")
             with _held(self._waiting, 0, busy):
                 is_free = self._requests.acquire(timeout=self.limits.max_waiting_seconds)
             if not is_free:
@@ -89,7 +90,7 @@ class Admission:
 
     def batch_place(self) -> contextlib.AbstractContextManager[None]:
         """Hold a place for a batch besides; never waits: raises OverloadedError at once."""
-        return _held(self._batches, 0, self._busy("batches", self.limits.max_batches))
+        return _held(self._batches, 0, _BUSY.format(self.limits.max_batches, "batches"))
 
     def retry_after(self) -> int:
         """Return the seconds in which a place should become free, 1 to 30."""
@@ -113,10 +114,6 @@ class Admission:
             )
 
         return at_once
-
-    @staticmethod
-    def _busy(what: str, number: int) -> str:
-        return f"{number} {what} are being worked on already: try again in a moment."
 
 
 @contextlib.contextmanager

@@ -261,12 +261,8 @@ _DESCRIPTION = """\
 Classifies images with the model that was trained for it, and learns from corrections.
 
 Every answer carries an `X-Request-Id`, under which the server's log has the request."""
-_KEYS = """
-
-Send your key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."""
-_NO_KEYS = """
-
-This server has no keys: every caller may predict and correct, and none may administrate."""
+_KEYS = "\n\nSend your key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
+_NO_KEYS = "\n\nThis server has no keys: all may predict and correct, and none may administrate."
 # Without that of a caller who has hung up: nobody reads it.
 _ROWS = sorted(
     set(errors.PROBLEMS.values()) - {errors.PROBLEMS[errors.ClientGoneError]},

@@ -180,7 +180,7 @@ class EnginePool:
         begun by then never begins; else it goes on, and its thread is busy until it ends.
         """
         submitted = time.monotonic()
-        future = self._executor.submit(_timed, work)
+        future = self._executor.submit(lambda: (time.monotonic(), work()))
         try:
             concurrent.futures.wait([future], max(0.0, deadline - submitted))
             if not future.done() and not future.cancel():
@@ -196,7 +196,3 @@ class EnginePool:
     def _add_overdue(self, change: int) -> None:
         with self._lock:
             self.num_overdue += change
-
-
-def _timed(work: Callable[[], _Result]) -> tuple[float, _Result]:
-    return time.monotonic(), work()

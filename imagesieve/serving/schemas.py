@@ -67,12 +67,8 @@ DataId = Annotated[
     doc("your own name for the image, repeated in the answer", examples=["shop/7"]),
 ]
 TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K), doc("how many classes, best first (all)")]
-Threshold = Annotated[
-    Probability, doc("below it the fallback class is answered (as the model says)")
-]
-Frames = Annotated[
-    int, Meta(ge=1, le=MAX_FRAMES), doc("of an animation to look at; the riskiest of them counts")
-]
+Threshold = Annotated[Probability, doc("below it, the fallback class is answered (the model's)")]
+Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES), doc("of an animation; the riskiest counts")]
 
 
 # Requests.
@@ -110,9 +106,7 @@ class BatchBody(BatchOptions, kw_only=True):
 
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=100), doc("of the prediction")]
-AnySha256 = Annotated[
-    str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64), doc("of the encoded image")
-]
+AnySha256 = Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64), doc("of the image")]
 Note = Annotated[str, Meta(max_length=500), PRINTABLE_LINES, doc("your words")]
 Reviewer = Annotated[str, Meta(max_length=64), PRINTABLE, doc("your name")]
 
@@ -342,6 +336,7 @@ class LegacyFailure(AnswerSchema):
 
 Parameters = Annotated[dict[str, Any], doc("none has a meaning here")]
 TensorText = Base64 | Annotated[list[Base64], Meta(min_length=1, max_length=1)]
+_MOST = Meta(extra_json_schema={"maxItems": MAX_BATCH_IMAGES})
 _COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_IMAGES}
 _SHAPE = {"type": "array", "prefixItems": [_COUNT, {"const": 1}], "minItems": 1, "maxItems": 2}
 
@@ -351,10 +346,7 @@ class OipInput(RequestSchema):
     # Compared with the data, once there is any.
     shape: Annotated[Any, doc("[n] or [n, 1], as many as there are texts in `data`", **_SHAPE)]
     datatype: Literal["BYTES"]
-    data: Annotated[
-        list[TensorText],
-        Meta(min_length=1, extra_json_schema={"maxItems": MAX_BATCH_IMAGES}),
-    ]
+    data: Annotated[list[TensorText], Meta(min_length=1), _MOST]
     parameters: Parameters | UnsetType = UNSET
 
 

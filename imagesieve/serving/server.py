@@ -160,7 +160,7 @@ class Server:
         quiet_since = time.monotonic()
         deadline = min(deadline, quiet_since + _MOST_QUIET_SECONDS)
         while time.monotonic() < min(deadline, quiet_since + _QUIET_SECONDS):
-            if self._is_busy() or self._is_receiving():
+            if self._is_busy(or_receiving=True):
                 quiet_since = time.monotonic()
             self._poll(0.05)
 
@@ -175,12 +175,11 @@ class Server:
     def _poll(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._sockets, count=1)
 
-    def _is_busy(self) -> bool:
-        channels = list(self._waitress.active_channels.values())
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
-
-    def _is_receiving(self) -> bool:
-        return any(channel.request for channel in list(self._waitress.active_channels.values()))
+    def _is_busy(self, *, or_receiving: bool = False) -> bool:
+        return any(
+            channel.requests or channel.total_outbufs_len or (or_receiving and channel.request)
+            for channel in list(self._waitress.active_channels.values())
+        )
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping and number == signal.SIGINT:
