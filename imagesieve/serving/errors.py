@@ -92,44 +92,46 @@ def _kind(base: type[_Base], status: int, slug: str, title: str) -> type[_Base]:
     return kind
 
 
-_of_request = functools.partial(_kind, RequestError)
-_of_change = functools.partial(_kind, ModelChangeError)
-_of_now = functools.partial(_kind, UnavailableError)
+_request_error = functools.partial(_kind, RequestError)
+_change_error = functools.partial(_kind, ModelChangeError)
+_unavailable = functools.partial(_kind, UnavailableError)
 
-MissingImageError = _of_request(400, "missing-image", "No image was sent")
-SeveralImagesError = _of_request(400, "several-images", "More than one image was sent")
-BadBase64Error = _of_request(400, "bad-base64", "The text is not Base64")
-MalformedBodyError = _of_request(400, "malformed-body", "The body cannot be read")
-BadParameterError = _of_request(400, "bad-parameter", "An option is wrong")
-UnknownLabelError = _of_request(400, "unknown-label", "There is no such class")
-BadHostError = _of_request(400, "bad-host", "The request is for another host")
-UnauthorizedError = _of_request(401, "unauthorized", "A key is needed")
+MissingImageError = _request_error(400, "missing-image", "No image was sent")
+SeveralImagesError = _request_error(400, "several-images", "More than one image was sent")
+BadBase64Error = _request_error(400, "bad-base64", "The text is not Base64")
+MalformedBodyError = _request_error(400, "malformed-body", "The body cannot be read")
+BadParameterError = _request_error(400, "bad-parameter", "An option is wrong")
+UnknownLabelError = _request_error(400, "unknown-label", "There is no such class")
+BadHostError = _request_error(400, "bad-host", "The request is for another host")
+UnauthorizedError = _request_error(401, "unauthorized", "A key is needed")
 UnauthorizedError.headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
-ForbiddenError = _of_request(403, "forbidden", "This is not allowed")
-UnknownImageError = _of_request(404, "unknown-picture", "The image is not known")
+ForbiddenError = _request_error(403, "forbidden", "This is not allowed")
+UnknownImageError = _request_error(404, "unknown-picture", "The image is not known")
 ImageNeededError = _kind(UnknownImageError, 404, "unknown-picture", "The image is not known")
-BodyTooLargeError = _of_request(413, _TOO_LARGE.slug, _TOO_LARGE.title)
-TooManyFieldsError = _of_request(413, "too-many-fields", "The form has too many fields")
-TooManyImagesError = _of_request(413, "too-many-images", "The batch has too many images")
-UnsupportedMediaTypeError = _of_request(
+BodyTooLargeError = _request_error(413, _TOO_LARGE.slug, _TOO_LARGE.title)
+TooManyFieldsError = _request_error(413, "too-many-fields", "The form has too many fields")
+TooManyImagesError = _request_error(413, "too-many-images", "The batch has too many images")
+UnsupportedMediaTypeError = _request_error(
     415, "unsupported-media-type", "This Content-Type carries no image"
 )
-UrlNotAllowedError = _of_request(422, "url-not-allowed", "This address is not fetched")
-RateLimitedError = _of_request(429, "rate-limited", "Too many requests")
+UrlNotAllowedError = _request_error(422, "url-not-allowed", "This address is not fetched")
+RateLimitedError = _request_error(429, "rate-limited", "Too many requests")
 
-UnknownModelError = _of_change(404, "unknown-model", "There is no such model version")
-ModelRefusedError = _of_change(409, "model-refused", "The model version is refused")
-ModelUnusableError = _of_change(422, "model-damaged", "The model version cannot be used")
-ModelChangeFailedError = _of_change(
+UnknownModelError = _change_error(404, "unknown-model", "There is no such model version")
+ModelRefusedError = _change_error(409, "model-refused", "The model version is refused")
+ModelUnusableError = _change_error(422, "model-damaged", "The model version cannot be used")
+ModelChangeFailedError = _change_error(
     503, "model-change-failed", "The change of the model cannot be kept"
 )
 
-OverloadedError = _of_now(503, _BUSY.slug, _BUSY.title)
-FetchFailedError = _of_now(502, "fetch-failed", "The address gave no image")
-ModelLoadingError = _of_now(503, "model-loading", "The model is loading")
-ShuttingDownError = _of_now(503, "shutting-down", "The server is stopping")
-FeedbackUnavailableError = _of_now(503, "feedback-unavailable", "Corrections are not available")
-FeedbackFullError = _of_now(507, "feedback-full", "There is no room for more corrections")
+OverloadedError = _unavailable(503, _BUSY.slug, _BUSY.title)
+FetchFailedError = _unavailable(502, "fetch-failed", "The address gave no image")
+ModelLoadingError = _unavailable(503, "model-loading", "The model is loading")
+ShuttingDownError = _unavailable(503, "shutting-down", "The server is stopping")
+FeedbackUnavailableError = _unavailable(
+    503, "feedback-unavailable", "Corrections are not available"
+)
+FeedbackFullError = _unavailable(507, "feedback-full", "There is no room for more corrections")
 
 ExplainingUnavailableError = _kind(
     ServiceError, 501, "explaining-unavailable", "This server cannot explain its answers"

@@ -41,11 +41,12 @@ from imagesieve.serving.errors import (
 _MAX_WAIT = 10.0  # seconds for another change to end, which mostly takes two or three
 _DIGEST_PREFIX = "sha256:"
 _MAX_LISTED = 20
-_ONE_VERSION = "The server serves one version: start it with the folder of versions as --model."
+_ONE_VERSION = "The server serves one version: start it with --model and the folder of versions."
 _NOT_FOUND = (
-    "The model version is not there any more, or none is current: activate one of /v1/models."
+    "The model version is not there any more, or no version is the current one: activate one of "
+    "/v1/models."
 )
-_CANNOT_RUN = "The server's engine cannot run the model version: the server's log says why."
+_CANNOT_RUN = "The engine of this server cannot run the model version: its log says why."
 
 _log = logging.getLogger(__name__)
 
