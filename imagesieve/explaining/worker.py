@@ -232,7 +232,7 @@ def _open(path: Path, digest: str) -> "GradCam":
     """Load a version; TensorFlow, which takes seconds, comes after every check."""
     version = versions.load(path)
     if version.digest != digest:
-        raise ModelDamagedError(f"The model version {path} was replaced while it is served.")
+        raise ModelDamagedError(f"The model version {path} is not the one that is served any more.")
 
     from imagesieve.explaining import grad_cam
 

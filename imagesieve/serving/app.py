@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import flask
 import msgspec
 from msgspec import UNSET
+from werkzeug.routing import Rule
 
 from imagesieve.explaining.worker import Explainer
 from imagesieve.serving import errors, schemas
@@ -186,6 +188,11 @@ def problem_response(error: Exception) -> flask.Response:
     )
 
 
+def route_of(rule: Rule) -> str:
+    """Return the path of a rule, its variables as `<name>` alone."""
+    return re.sub("<[^>]*:", "<", rule.rule)
+
+
 def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
@@ -208,7 +215,7 @@ def _finish_response(response: flask.Response) -> flask.Response:
         response.headers.setdefault(name, value)
     response.headers.update(service.access.cors_headers(request))
     response.headers["X-Request-Id"] = flask.g.request_id
-    route = _STATIC if request.endpoint == _STATIC else rule.rule if rule else _NO_ROUTE
+    route = _STATIC if request.endpoint == _STATIC else route_of(rule) if rule else _NO_ROUTE
     seconds = time.monotonic() - flask.g.started
     method = request.method if request.method in _METHODS else "other"
     service.metrics.note_request(route, method, response.status_code, seconds)

@@ -17,7 +17,7 @@ import msgspec
 import imagesieve
 from imagesieve.serving import errors, schemas
 from imagesieve.serving.access import Access
-from imagesieve.serving.app import Service, needed_scope
+from imagesieve.serving.app import Service, needed_scope, route_of
 from imagesieve.serving.requests import FILE_FIELDS, JSON, MULTIPART, TEXT_FIELDS, URLENCODED
 
 Json = dict[str, Any]
@@ -154,7 +154,7 @@ def document(app: flask.Flask, service: Service, url: str) -> Json:
         view = app.view_functions[rule.endpoint]
         if hasattr(view, "operation"):
             (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            path = re.sub("<(?:.+?:)?(.+?)>", "{\\1}", rule.rule)
+            path = route_of(rule).replace("<", "{").replace(">", "}")
             described = _operation(method, path, view, service.access, url)
             paths.setdefault(path, {})[method.lower()] = described
     used = {tag for item in paths.values() for one in item.values() for tag in one["tags"]}

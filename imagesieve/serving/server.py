@@ -203,8 +203,8 @@ def _possible_connections(limit: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= limit + _OTHER_FILES:
         return limit
     limit = max(1, soft - _OTHER_FILES)
-    about = "warning: this process may open %d files: it takes %d connections at once (ulimit -n)."
-    _log.warning(about, soft, limit)
+    about = "%d connections at once: raise that limit (ulimit -n)"
+    _log.warning(f"warning: this process may open %d files, so it takes {about}.", soft, limit)
     return limit
 
 
