@@ -42,12 +42,15 @@ class GradCam:
         is a flat one from float32 (batch, height, width, 3), 0 to 255, to a softmax over classes;
         a UsageError says that it is not, or has no maps of more than one place.
         """
-        if isinstance(model, keras.Sequential) or not _is_softmax(model.layers[-1]):
+        last = model.layers[-1]
+        is_softmax = (
+            isinstance(last, keras.layers.Dense) and last.activation is keras.activations.softmax
+        )
+        if isinstance(model, keras.Sequential) or not is_softmax:
             raise UsageError(
                 "Only models that were trained by this program can be explained: this network does "
                 "not end in a softmax over classes."
             )
-        last = model.layers[-1]
         maps = _last_maps(model, last.input)
         self._lower = keras.Model(model.input, maps)
         self._upper = keras.Model(maps, last.input)
@@ -118,10 +121,6 @@ def _ramp() -> npt.NDArray[np.float32]:
     steps = np.linspace(0, len(_RAMP) - 1, 256)
     channels = [np.interp(steps, range(len(_RAMP)), channel) for channel in _RAMP.T]
     return np.stack(channels, axis=-1).astype(np.float32)
-
-
-def _is_softmax(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax
 
 
 def _last_maps(model: Any, features: Any) -> Any:

@@ -229,10 +229,7 @@ class Access:
             self._spend(caller, cost, at_least=0)
 
     def preflight(self, request: flask.Request) -> flask.Response | None:
-        """Answer a browser that asks on behalf of a page of a listed origin; else return None.
-
-        What is allowed is told by `cors_headers`. Raises BadHostError as `check_site` does.
-        """
+        """Answer a browser that asks for a page of a listed origin; `cors_headers` says what."""
         if not self._is_preflight(request):
             return None
         self._own_authority(request)

@@ -239,6 +239,5 @@ def _log_request(response: flask.Response, seconds: float) -> None:
         "label": flask.g.get("label"),
         "ms": milliseconds(seconds),
     }
-    _log.debug(
-        "%s", json.dumps({name: value for name, value in entry.items() if value is not None})
-    )
+    known = {name: value for name, value in entry.items() if value is not None}
+    _log.debug("%s", json.dumps(known))

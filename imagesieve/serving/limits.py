@@ -67,10 +67,7 @@ class Admission:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places for requests in flight; some may wait a moment for it.
-
-        Raise OverloadedError when none becomes free.
-        """
+        """Hold a place for a request in flight; raise OverloadedError after a moment without."""
         if not self._requests.acquire(blocking=False):
             busy = _BUSY.format(self.limits.max_in_flight, "requests")
             with _held(self._waiting, 0, busy):

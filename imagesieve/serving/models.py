@@ -63,10 +63,9 @@ class Models:
         policy: DecisionPolicy | None = None,
         watch_seconds: float = 2.0,
     ) -> None:
-        """Load nothing yet: see `load_in_background`.
+        """Load nothing yet. `path` is a folder of versions, whose current one is served, or one.
 
-        `path` is a folder of versions, whose current one is served, or one version; see
-        `engines.open_engine`. Every `watch_seconds`, `current.json` is looked at.
+        Every `watch_seconds`, `current.json` is looked at.
         """
         self._path = path
         self._engine = engine

@@ -60,12 +60,10 @@ class Selection:
         return prediction.decision == fallback_class
 
     def is_missed(self, event: FeedbackEvent) -> bool:
-        """Return whether the filter should not have dropped an image.
-
-        Without a class of interest, any class other than the decision shows that it was wrong.
-        """
+        """Return whether the filter should not have dropped an image."""
         if self.class_of_interest is not None:
             return event.label == self.class_of_interest
+        # Any class other than the decision shows that it was wrong.
         return event.label not in (None, (event.predicted or {}).get("decision"))
 
     def draw(self, sha256: str) -> float:

@@ -62,10 +62,8 @@ def activate() -> flask.Response:
     is served now stays.
     """
     asked = read_object(flask.request, schemas.Activation)
-    models = current_service().models
-    return json_response(
-        models.activate(asked.version, allow_other_classes=asked.allow_other_classes)
-    )
+    models, may_differ = current_service().models, asked.allow_other_classes
+    return json_response(models.activate(asked.version, allow_other_classes=may_differ))
 
 
 @blueprint.post("/v1/admin/rollback")
