@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from hostile import chunk
@@ -44,11 +44,15 @@ TURNED: dict[int, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def oriented(image: Image.Image, value: object, image_format: str = "JPEG") -> bytes:
+def exif_of(orientation: object, others: Mapping[int, object] | None = None) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = value
+    exif.update({0x0112: orientation, **(others or {})})
+    return exif.tobytes()
+
+
+def oriented(image: Image.Image, value: object, image_format: str = "JPEG") -> bytes:
     options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {"lossless": True}
-    return encode(image, image_format, exif=exif, **options)
+    return encode(image, image_format, exif=exif_of(value), **options)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:

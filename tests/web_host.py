@@ -152,17 +152,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class WebHost:
-    """A server to be used as a context manager.
-
-    Attributes:
-        routes: path -> answer, on every host; other paths are not found (404).
-        requests, headers, visits: of each request so far.
-        url: without a path.
-    """
+    """A server to be used as a context manager."""
 
     def __init__(self) -> None:
-        self.routes: dict[str, Answer] = {}
-        self.requests: list[str] = []
+        self.routes: dict[str, Answer] = {}  # by path, on every host; others are not found (404)
+        self.requests: list[str] = []  # paths; these three are in the order of the requests
         self.headers: list[dict[str, str]] = []
         self.visits: list[Visit] = []
         self.lock = threading.Lock()

@@ -44,6 +44,7 @@ from imagesieve.class_folders import class_files, is_class_name, to_class_name
 )
 def test_class_name_of_a_query(query: str, name: str) -> None:
     assert to_class_name(query) == name
+    assert to_class_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -71,23 +72,11 @@ def test_any_query_gives_a_folder_inside(tmp_path: Path) -> None:
         path.mkdir(exist_ok=True)
 
 
-@pytest.mark.parametrize("query", ["red panda", "CON", "..", "nul.txt", "x. ", "寿司", "a" * 200])
-def test_a_class_name_is_its_own_class_name(query: str) -> None:
-    assert to_class_name(to_class_name(query)) == to_class_name(query)
-
-
-@pytest.mark.parametrize("name", ["red", "not-menu", "été", "a b", "a.b", "x" * 200, "con"])
-def test_a_class_may_have_this_name(name: str) -> None:
-    assert is_class_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "a\0b", "a\nb", "\x7f", "x" * 201,
-     "é" * 101, "\udc80"],
-)  # fmt: skip
-def test_a_class_may_not_have_this_name(name: str) -> None:
-    assert not is_class_name(name)
+def test_a_class_may_have_any_name_of_one_plain_folder() -> None:
+    good = ["red", "not-menu", "été", "a b", "a.b", "x" * 200, "con"]
+    bad = ["", ".", "..", ".hidden", "../x", "a/b", "a\\b", "a\0b", "a\nb", "\x7f", "x" * 201]
+    bad += ["é" * 101, "\udc80"]
+    assert [name for name in good + bad if is_class_name(name)] == good
 
 
 def test_class_folders_are_those_with_files_that_are_not_hidden(tmp_path: Path) -> None:

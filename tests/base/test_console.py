@@ -148,29 +148,14 @@ def test_a_signal_still_tidies_up_and_has_its_exit_code(
     assert (out, err, child.returncode) == ("tidied up\n", error, code)
 
 
-@pytest.mark.parametrize("arguments", [["--do", "print"], ["--help"]])
-def test_a_closed_pipe_is_quiet(script: Path, arguments: list[str]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
+@pytest.mark.parametrize("arguments", ["--do print | true", "--help | true", "--do print >&-"])
+def test_a_closed_pipe_is_quiet(script: Path, arguments: str) -> None:
+    command = f"set -o pipefail; {sys.executable} {script} {arguments}"
     done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        env=environment(),
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
+        ["bash", "-c", command], env=environment(), capture_output=True, text=True, check=False
     )
-    os.close(writer)
     assert done.stderr == ""
     assert done.returncode in (0, 128 + signal.SIGPIPE)
-
-
-def test_a_closed_standard_output_is_no_error(script: Path) -> None:
-    command = f"{sys.executable} {script} --do print >&-"
-    done = subprocess.run(
-        command, shell=True, env=environment(), stderr=subprocess.PIPE, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:
@@ -183,25 +168,17 @@ def test_a_table_aligns_numbers_to_the_right() -> None:
 
 
 def test_a_table_shows_cells_as_they_stand() -> None:
-    cells = ["[red]apples", "[/red]", ":smile:", "[link=x]y", "\\[a]"]
+    cells = ["[red]apples", "[/red]", ":smile:", "[link=x]y", "\\[a]", "x" * 120]
     text = console.table(["class", "n"], [[cell, 1] for cell in cells])
     assert [line.split()[0] for line in text.splitlines()[2:]] == cells
 
 
-def test_a_table_in_a_pipe_is_not_cut_at_80_columns() -> None:
-    path = "data/train/menu/" + "x" * 120
-    assert path in console.table(["path", "why"], [[path, "damaged"]])
-
-
-@pytest.mark.parametrize("text", ["1", "007", "4"])
-def test_a_whole_number_within_its_bounds_is_accepted(text: str) -> None:
-    assert console.whole_number(1, 7)(text) == int(text)
-
-
-@pytest.mark.parametrize("text", ["0", "8", "-1", "+1", "1.0", "1_0", " 1", "", "٣", "9" * 5000])
-def test_any_other_whole_number_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a whole number from 1 to 7$"):
-        console.whole_number(1, 7)(text)
+def test_a_whole_number_must_be_plain_and_within_its_bounds() -> None:
+    parse = console.whole_number(1, 7)
+    assert [parse(text) for text in ("1", "007", "4")] == [1, 7, 4]
+    for text in ("0", "8", "-1", "+1", "1.0", "1_0", " 1", "", "٣", "9" * 5000):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not a whole number from 1 to 7$"):
+            parse(text)
 
 
 @pytest.mark.parametrize(
@@ -233,36 +210,32 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 ) -> None:
     monkeypatch.setattr(console, "_PLAIN_PROGRESS_SECONDS", 0.02)
     caplog.set_level(logging.INFO, "imagesieve")
+    expected = {"reading: 200 of 1,000, 0 s, about 0 s left", "menu: 1/3 kept"}
     with (
         console.progress("reading", 1000) as known,
         console.progress("menu", 3, status=lambda: (1, "1/3 kept")),
     ):
         known(200)
         end = time.monotonic() + 5.0
-        while len(caplog.records) < 6 and time.monotonic() < end:
+        while not expected <= set(caplog.messages) and time.monotonic() < end:
             time.sleep(0.01)
+    assert expected <= set(caplog.messages)
     count = len(caplog.records)
-    assert {
-        "reading: 200 of 1,000, 0 s, about 0 s left",
-        "menu: 1/3 kept",
-    } <= set(caplog.messages)
     time.sleep(0.05)
     assert len(caplog.records) == count, "nothing comes afterwards"
 
 
-@pytest.mark.parametrize("screen", [contextlib.nullcontext, terminal])
 def test_quiet_progress_shows_nothing(
-    screen: Callable[[], contextlib.AbstractContextManager[object]],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_PLAIN_PROGRESS_SECONDS", 0.01)
     caplog.set_level(logging.DEBUG)
-    with terminal() as read:
-        with console.progress("reading", 1, quiet=True) as advance:
-            advance(1)
-            time.sleep(0.05)
-        assert read() == ""
+    for screen in (terminal(), contextlib.nullcontext(str)):
+        with screen as read:
+            with console.progress("reading", 1, quiet=True) as advance:
+                advance(1)
+                time.sleep(0.05)
+            assert read() == ""
     assert not caplog.records
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -20,13 +21,21 @@ from imagesieve.errors import OutputError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 WRITER = """
-import os, signal, sys
+import signal, sys
 from pathlib import Path
 from imagesieve import files
 with files.new_folder(Path(sys.argv[1])) as partial:
     (partial / "half").write_text("half")
-    print("writing", flush=True)
+    print("ready", flush=True)
     signal.pause()
+"""
+LOCKER = """
+import sys
+from pathlib import Path
+from imagesieve import files
+with files.locked(Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -45,30 +54,24 @@ def umask() -> Iterator[None]:
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[Path]:
     """Return a folder of an ordinary user, and be that user: root may write anywhere."""
+    user = os.geteuid() or 65534
     with tempfile.TemporaryDirectory() as folder:
-        if os.geteuid() != 0:
-            yield Path(folder)
-            return
-        user = 65534
-        os.chown(folder, user, user)
+        os.chown(folder, user, -1)
+        before = os.geteuid()
         os.seteuid(user)
         try:
             yield Path(folder)
         finally:
-            os.seteuid(0)
+            os.seteuid(before)
 
 
 @contextlib.contextmanager
-def writing_child(target: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Run a process that has begun to write `target` and waits in the middle."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(target)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout
-        assert child.stdout.readline() == "writing\n"
+def child_with(path: Path, code: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that writes or has locked `path`, and waits there."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as child:
+        assert child.stdout.readline() == "ready\n"
         try:
             yield child
         finally:
@@ -98,50 +101,38 @@ def test_a_failing_block_leaves_nothing(tmp_path: Path, error: type[BaseExceptio
     assert names(tmp_path) == []
 
 
-def test_an_existing_target_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "version").mkdir()
-    (tmp_path / "version" / "old").write_text("old")
-    with (
-        pytest.raises(OutputError, match=r"version: something else is already there"),
-        files.new_folder(tmp_path / "version"),
-    ):
-        pytest.fail("the block must not run")
-    assert names(tmp_path) == ["version"]
-    assert names(tmp_path / "version") == ["old"]
-
-
-def test_a_target_that_appears_meanwhile_is_refused_and_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_early", [True, False])
+def test_an_existing_target_is_refused_and_kept(tmp_path: Path, is_early: bool) -> None:
     target = tmp_path / "version"
 
-    def fill_while_another_appears() -> None:
-        with files.new_folder(target) as partial:
-            (partial / "new").write_text("new")
-            target.mkdir()
-            (target / "other").write_text("other")
+    def appear() -> None:
+        target.mkdir()
+        (target / "other").write_text("other")
 
-    with pytest.raises(OutputError, match="Cannot write"):
-        fill_while_another_appears()
+    def fill() -> None:
+        with files.new_folder(target) as partial:
+            assert not is_early
+            (partial / "new").write_text("new")
+            appear()
+
+    if is_early:
+        appear()
+    with pytest.raises(OutputError, match=r"Cannot write .*version: "):
+        fill()
     assert names(tmp_path) == ["version"]
     assert names(target) == ["other"]
 
 
 def test_a_killed_writer_leaves_a_hidden_folder_that_the_next_one_removes(tmp_path: Path) -> None:
-    with writing_child(tmp_path / "version") as child:
+    with child_with(tmp_path / "version", WRITER) as child:
         child.kill()
         child.wait()
     (leftover,) = names(tmp_path)
     assert leftover.startswith(".partial-version-")
-
-    with files.new_folder(tmp_path / "other"):
-        assert leftover not in names(tmp_path)
-    assert names(tmp_path) == ["other"]
-
-
-def test_a_living_writers_folder_is_kept(tmp_path: Path) -> None:
-    with writing_child(tmp_path / "version"):
+    with child_with(tmp_path / "version", WRITER):
         (living,) = names(tmp_path)
         with files.new_folder(tmp_path / "other"):
-            pass
+            assert leftover not in names(tmp_path)
         assert names(tmp_path) == [living, "other"]
         assert (tmp_path / living / "half").read_text() == "half"
 
@@ -159,21 +150,17 @@ def test_a_writer_killed_while_it_flushes_is_cleaned_up_too(tmp_path: Path) -> N
     assert names(tmp_path) == []
 
 
-def test_another_users_leftover_blocks_no_writer() -> None:
+def test_leftovers_of_others_are_kept_and_block_no_writer() -> None:
     with ordinary_user() as folder:
         leftover = folder / ".partial-other"
         leftover.mkdir()
         (leftover / ".writing").touch(mode=0)
+        (folder / ".partial-folder").mkdir()
+        (folder / ".partial-file").touch()
         with files.new_folder(folder / "version"):
             pass
-        assert names(folder) == [".partial-other", "version"]
-
-
-def test_hidden_folders_of_other_programs_are_not_stale(tmp_path: Path) -> None:
-    (tmp_path / ".partial-mine").mkdir()
-    (tmp_path / ".partial-file").touch()
-    files.remove_stale_partials(tmp_path)
-    assert names(tmp_path) == [".partial-file", ".partial-mine"]
+        others = [".partial-file", ".partial-folder", ".partial-other"]
+        assert names(folder) == [*others, "version"]
 
 
 def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
@@ -230,63 +217,36 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
         files.write_text(tmp_path / "file" / "below", "text")
 
 
-LOCKER = """
-import sys
-from pathlib import Path
-from imagesieve import files
-with files.locked(Path(sys.argv[1])):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextlib.contextmanager
-def locking_child(path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Run a process that has locked `path` until its standard input is closed."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, "-c", LOCKER, str(path)]
-    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as child:
-        assert child.stdout
-        assert child.stdout.readline() == "locked\n"
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
 def test_a_lock_is_one_processs_until_it_ends_or_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locking_child(path) as child:
-        for shared in (False, True):
-            with pytest.raises(BlockingIOError), files.locked(path, wait=False, shared=shared):
-                pytest.fail("the block must not run")
+
+    def cannot_be_locked(*, shared: bool) -> bool:
+        with pytest.raises(BlockingIOError), files.locked(path, wait=False, shared=shared):
+            pytest.fail("the block must not run")
+        return True
+
+    with child_with(path, LOCKER) as child:
+        assert cannot_be_locked(shared=True)
+        assert cannot_be_locked(shared=False)
         child.kill()
         child.wait()
         with files.locked(path, wait=False) as file:
             file.write(b"ours")
     assert path.read_bytes() == b"ours"
+    with files.locked(path, shared=True), files.locked(path, shared=True, wait=False):
+        assert cannot_be_locked(shared=False)
 
 
 def test_a_lock_waits_for_the_other_process(tmp_path: Path) -> None:
-    with locking_child(tmp_path / "lock") as child:
-        assert child.stdin
+    with child_with(tmp_path / "lock", LOCKER) as child:
         threading.Timer(0.2, child.stdin.close).start()
         with files.locked(tmp_path / "lock"):
             assert child.wait(5) == 0
 
 
-def test_shared_locks_go_together(tmp_path: Path) -> None:
-    with files.locked(tmp_path / "lock", shared=True):
-        with files.locked(tmp_path / "lock", shared=True, wait=False):
-            pass
-        with pytest.raises(BlockingIOError), files.locked(tmp_path / "lock", wait=False):
-            pytest.fail("the block must not run")
-
-
 def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locking_child(path) as child:
-        assert child.stdin
+    with child_with(path, LOCKER) as child:
         remove = threading.Timer(0.2, lambda: (path.unlink(), child.stdin.close()))
         remove.start()
         with files.locked(path) as file:
@@ -295,9 +255,9 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path: Pat
 
 
 def test_a_lock_creates_no_file_unless_allowed_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "lock")
     with pytest.raises(FileNotFoundError), files.locked(tmp_path / "lock", create=False):
         pytest.fail("the block must not run")
-    (tmp_path / "link").symlink_to(tmp_path / "lock")
     with pytest.raises(OSError, match="link"), files.locked(tmp_path / "link"):
         pytest.fail("the block must not run")
     assert names(tmp_path) == ["link"]
@@ -340,20 +300,14 @@ def test_json_is_utf8_as_people_read_it(tmp_path: Path) -> None:
     value = {"名": ["é", 1.5, None], "not UTF-8": os.fsdecode(b"photo-\xff.jpg")}
     files.write_json(tmp_path / "value.json", value)
     text = (tmp_path / "value.json").read_text(encoding="utf-8")
-    assert "名" in text
-    assert text.endswith("\n")
+    assert ("名" in text, text[-1]) == (True, "\n")
     assert json.loads(text) == value
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_json_without_a_meaning_is_refused_before_writing(tmp_path: Path, number: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "value.json", {"loss": number})
-    assert names(tmp_path) == []
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            files.write_json(tmp_path / "value.json", {"loss": number})
+    assert (tmp_path / "value.json").read_text(encoding="utf-8") == text
 
 
 def test_the_checksum_is_that_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert files.sha256_of(tmp_path / "file") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
+    assert files.sha256_of(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()

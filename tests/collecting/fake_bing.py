@@ -1,17 +1,16 @@
 """A Bing of our own on 127.0.0.1: result pages in its wire format, and images of every kind."""
 
 import html
-import io
 import json
 import random
 import urllib.parse
 
+from painted import encode
 from PIL import Image, ImageDraw
 from web_host import Answer, Handler, WebHost, send
 
-_CAPTCHA = "<html><title>Bing</title><div class='captcha'>One last step</div></html>"
-_CHANGED = "<html>" + "<div class='newGrid' data-pic='x'>image</div>" * 200 + "</html>"
-_EMPTY = "<html><div>There are no results for this.</div></html>"
+CAPTCHA = "<html><title>Bing</title><div class='captcha'>One last step</div></html>"
+CHANGED = "<html>" + "<div class='newGrid' data-pic='x'>image</div>" * 200 + "</html>"
 
 
 def draw(seed: int, image_format: str = "JPEG", size: tuple[int, int] = (96, 80)) -> bytes:
@@ -25,9 +24,7 @@ def draw(seed: int, image_format: str = "JPEG", size: tuple[int, int] = (96, 80)
             (*corner, corner[0] + dice.randrange(5, 40), corner[1] + dice.randrange(5, 40)),
             fill=tuple(dice.randrange(256) for _ in range(3)),
         )
-    buffer = io.BytesIO()
-    image.save(buffer, image_format)
-    return buffer.getvalue()
+    return encode(image, image_format)
 
 
 def item(url: str, **fields: str) -> dict[str, str]:
@@ -36,29 +33,18 @@ def item(url: str, **fields: str) -> dict[str, str]:
 
 
 class FakeBing(WebHost):
-    """A host of images that also answers searches for them.
-
-    Attributes:
-        items: results of every query that is not in `items_of`, in order.
-        items_of: query -> its own results.
-        robots: host -> answer to /robots.txt; the others have none (404).
-        search_answer: replaces all result pages when set.
-        search_answer_of: query -> replaces its result pages.
-        page_size: items on a page.
-        has_next_url: whether a page names the next one.
-        repeats_last_page: what Bing does at the end, instead of an empty page.
-    """
+    """A host of images that also answers searches for them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.items: list[dict[str, str]] = []
-        self.items_of: dict[str, list[dict[str, str]]] = {}
-        self.robots: dict[str, Answer] = {}
-        self.search_answer: Answer | None = None
-        self.search_answer_of: dict[str, Answer] = {}
+        self.items: list[dict[str, str]] = []  # results of the queries without `items_of`
+        self.items_of: dict[str, list[dict[str, str]]] = {}  # query -> its own results
+        self.robots: dict[str, Answer] = {}  # host -> /robots.txt; the others have none (404)
+        self.search_answer: Answer | None = None  # replaces all result pages
+        self.search_answer_of: dict[str, Answer] = {}  # query -> replaces its result pages
         self.page_size = 35
         self.has_next_url = True
-        self.repeats_last_page = False
+        self.repeats_last_page = False  # what Bing does at the end, instead of an empty page
 
     def find(self, path: str, host: str) -> Answer:
         """Return the answer to a request; `host` is the address that it came to."""
@@ -90,14 +76,10 @@ class FakeBing(WebHost):
         host: int | None = None,
         **fields: str,
     ) -> str:
-        """Serve something at `path` and list it as the next result; gives its address.
+        """Serve an answer or a body, and list it as the next result; returns its URL.
 
-        Args:
-            path: starts with a slash.
-            answer: or the body of a plain one.
-            query: list it only there; by default wherever nothing else is listed.
-            host: a number for `host`; by default the server's own.
-            fields: of the item's JSON, besides the usual ones.
+        It is listed for one query or wherever nothing else is, on the server's own host or on
+        `host(number)`, with other fields in its JSON.
         """
         self.routes[path] = send(answer) if isinstance(answer, bytes) else answer
         url = (self.url if host is None else self.host(host)) + path
@@ -116,15 +98,6 @@ class FakeBing(WebHost):
     def show(self, page: str) -> None:
         """Answer every search with this page."""
         self.search_answer = send(page.encode(), Content_Type="text/html; charset=utf-8")
-
-    def ask_for_captcha(self) -> None:
-        self.show(_CAPTCHA)
-
-    def change_markup(self) -> None:
-        self.show(_CHANGED)
-
-    def find_nothing(self) -> None:
-        self.show(_EMPTY)
 
     def answer_search(self, handler: Handler) -> None:
         query_string = urllib.parse.urlsplit(handler.path).query

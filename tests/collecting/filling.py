@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from data_folders import draw_scene
 from painted import encode
 from PIL import Image
 
@@ -28,8 +29,7 @@ MANY = 1_000_000
 
 def photo(seed: int, width: int = 240) -> Image.Image:
     """Return an image of soft blots that no other seed gives, in the shape 4 to 3."""
-    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
-    return Image.fromarray(noise).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
+    return draw_scene(seed, (width, width * 3 // 4))
 
 
 def real(seed: int, width: int = 240, image_format: str = "JPEG", **options: int) -> Candidate:
@@ -87,12 +87,10 @@ Start = Callable[..., Run]
 
 
 def folder_of(decision: Destination | Refusal) -> Path:
-    assert isinstance(decision, Destination), decision
     return decision.path.parent
 
 
 def reason_of(decision: Destination | Refusal) -> str:
-    assert isinstance(decision, Refusal), decision
     return decision.reason
 
 

@@ -3,11 +3,13 @@
 import concurrent.futures
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filling import (
+    LIMITS,
     MANY,
     Start,
     folder_of,
@@ -21,54 +23,57 @@ from filling import (
 )
 from painted import encode
 
+from imagesieve import images
+from imagesieve.collecting import class_folder
 from imagesieve.collecting.class_folder import (
     DUPLICATE,
     NEAR_DUPLICATE,
     NO_ROOM,
     OTHER_SPLIT,
+    Candidate,
     ClassFolder,
     Destination,
     Refusal,
+    StoredImage,
+    scan,
 )
-from imagesieve.collecting.journal import JOURNAL_NAME, read_entries
-from imagesieve.errors import OutputError
+from imagesieve.collecting.journal import JOURNAL_NAME, Entry, read_entries
+from imagesieve.errors import ImageError, OutputError
+from imagesieve.images import fingerprints
 
-
-def in_threads(count: int, work: Callable[[int], object]) -> None:
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        list(pool.map(work, range(count)))
-
+Decisions = tuple[list[Destination], list[Refusal]]
 
 # Counts
+
+
+def place_from_threads(folder: ClassFolder, candidates: Iterable[Candidate]) -> Decisions:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        decisions = list(pool.map(folder.place, candidates))
+    refused = [decision for decision in decisions if isinstance(decision, Refusal)]
+    return [d for d in decisions if isinstance(d, Destination)], refused
 
 
 def test_both_sides_are_filled_exactly(tmp_path: Path) -> None:
     target = split(tmp_path, 100, 0.2)
     folder = ClassFolder(target)
-    images = [made_up(number) for number in range(500)]
-    decisions: list[Destination | Refusal] = []
-    in_threads(16, lambda n: decisions.extend(folder.place(one) for one in images[n::16]))
-    given = [d.path.parent for d in decisions if isinstance(d, Destination)]
+    placed, refused = place_from_threads(folder, map(made_up, range(500)))
+    given = [one.path.parent for one in placed]
     assert [given.count(side.folder) for side in target.sides] == [80, 20]
-    assert [d.reason for d in decisions if isinstance(d, Refusal)] == [NO_ROOM] * 400
+    assert [one.reason for one in refused] == [NO_ROOM] * 400
     assert folder.num_missing == 0
 
 
 def test_the_same_image_from_many_threads_has_one_place(tmp_path: Path) -> None:
-    folder = ClassFolder(split(tmp_path))
-    images = [made_up(number) for number in range(30)]
-    decisions: list[Destination | Refusal] = []
-    in_threads(16, lambda _: decisions.extend(folder.place(one) for one in images))
-    refusals = [d for d in decisions if isinstance(d, Refusal)]
-    assert len(decisions) - len(refusals) == 30
-    assert {refusal.reason for refusal in refusals} == {DUPLICATE}
+    candidates = [made_up(number) for number in range(30) for _ in range(16)]
+    placed, refused = place_from_threads(ClassFolder(split(tmp_path)), candidates)
+    assert len(placed) == 30
+    assert {refusal.reason for refusal in refused} == {DUPLICATE}
 
 
 def test_a_place_that_is_given_back_is_free_again(tmp_path: Path) -> None:
     folder = ClassFolder(one_folder(tmp_path, 1))
     first = made_up(1)
     place = folder.place(first)
-    assert isinstance(place, Destination)
     assert (folder.num_missing, folder.has(first.sha256)) == (0, True)
     assert reason_of(folder.place(made_up(2))) == NO_ROOM
 
@@ -107,11 +112,13 @@ def test_too_many_on_one_side_do_not_stand_in_for_the_other(
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
-def test_each_side_gets_its_part(tmp_path: Path, fraction: float) -> None:
+def test_each_side_gets_its_part_by_the_content_alone(tmp_path: Path, fraction: float) -> None:
     target = split(tmp_path, fraction=fraction)
-    folder = ClassFolder(target)
-    given = [folder_of(folder.place(made_up(number))) for number in range(1000)]
+    candidates = [made_up(number) for number in range(1000)]
+    folder, fresh = ClassFolder(target), ClassFolder(target)
+    given = [folder_of(folder.place(one)) for one in candidates]
     assert given.count(target.sides[1].folder) / 1000 == pytest.approx(fraction, abs=0.02)
+    assert [folder_of(fresh.place(one)) for one in reversed(candidates[-300:])] == given[:-301:-1]
 
 
 def test_many_images_never_move(start_run: Start, tmp_path: Path) -> None:
@@ -136,16 +143,6 @@ def test_many_images_never_move(start_run: Start, tmp_path: Path) -> None:
     assert [len(names_in(side.folder)) for side in large.sides] == [160, 40]
 
 
-def test_the_content_alone_prefers_a_side(tmp_path: Path) -> None:
-    images = [made_up(number) for number in range(300)]
-    folder = ClassFolder(split(tmp_path))
-    sides = {one.sha256: folder_of(folder.place(one)) for one in images}
-    assert len(set(sides.values())) == 2
-    fresh = ClassFolder(split(tmp_path))
-    for one in reversed(images):
-        assert folder_of(fresh.place(one)) == sides[one.sha256]
-
-
 # Copies
 
 
@@ -168,7 +165,6 @@ def test_a_copy_is_refused_in_the_class(tmp_path: Path, copy: str) -> None:
         assert reason_of(folder.place(original)) == DUPLICATE
         refusal = folder.place(real(seed, width, image_format, **options))
         assert reason_of(refusal) == NEAR_DUPLICATE
-        assert refusal.twin is not None
         assert refusal.twin.sha256 == original.sha256
 
 
@@ -184,7 +180,6 @@ def test_a_copy_of_another_split_is_refused(
     folder = start_run(one_folder(tmp_path / here / "x")).folder
     refusal = folder.place(real(1, width, image_format, **options))
     assert reason_of(refusal) == OTHER_SPLIT
-    assert refusal.twin is not None
     assert refusal.twin.path.parent == tmp_path / there / "x"
     assert folder.has_anywhere(refusal.twin.sha256)
     assert folder.num_missing == MANY
@@ -192,25 +187,15 @@ def test_a_copy_of_another_split_is_refused(
 
 
 @pytest.mark.parametrize("width", [240, 120, 480])
-def test_a_copy_of_another_class_is_kept_with_a_warning(
+def test_a_copy_of_other_classes_is_kept_with_a_warning(
     start_run: Start, tmp_path: Path, width: int
 ) -> None:
-    start_run(one_folder(tmp_path / "train" / "a")).keep(real(1))
-    place = start_run(one_folder(tmp_path / "train" / "b")).folder.place(real(1, width))
-    assert isinstance(place, Destination)
-    assert place.also_in == (tmp_path / "train" / "a" / real(1).file_name,)
-    assert place.replaces is None
-
-
-def test_each_other_class_is_named_once(start_run: Start, tmp_path: Path) -> None:
     for name in ("a", "b"):
         start_run(one_folder(tmp_path / "train" / name)).keep(real(1))
-    folder = start_run(one_folder(tmp_path / "train" / "c")).folder
-    place = folder.place(real(1, 120))
+    place = start_run(one_folder(tmp_path / "train" / "c")).folder.place(real(1, width))
     assert isinstance(place, Destination)
-    assert place.also_in == tuple(
-        tmp_path / "train" / name / real(1).file_name for name in ("a", "b")
-    )
+    twins = [tmp_path / "train" / name / real(1).file_name for name in ("a", "b")]
+    assert (place.also_in, place.replaces) == (tuple(twins), None)
 
 
 def test_folders_outside_a_data_set_are_compared_when_they_are_named(
@@ -218,12 +203,9 @@ def test_folders_outside_a_data_set_are_compared_when_they_are_named(
 ) -> None:
     start_run(one_folder(tmp_path / "a")).keep(real(1))
     alone = start_run(one_folder(tmp_path / "b")).folder.place(real(1))
-    assert isinstance(alone, Destination)
-    assert alone.also_in == ()
-    named = start_run(one_folder(tmp_path / "b"), others=[tmp_path / "a", tmp_path / "b"]).folder
-    place = named.place(real(1))
-    assert isinstance(place, Destination)
-    assert place.also_in == (tmp_path / "a" / real(1).file_name,)
+    named = start_run(one_folder(tmp_path / "b"), others=[tmp_path / "a", tmp_path / "b"])
+    place = named.folder.place(real(1))
+    assert (alone.also_in, place.also_in) == ((), (tmp_path / "a" / real(1).file_name,))
 
 
 def test_copies_may_be_kept_but_on_one_side(start_run: Start, tmp_path: Path) -> None:
@@ -259,17 +241,17 @@ def test_a_larger_copy_takes_the_place(start_run: Start, tmp_path: Path) -> None
     assert (again.num_before, again.num_missing) == (2, 0)
 
 
-def test_a_little_larger_is_not_worth_it(start_run: Start, tmp_path: Path) -> None:
-    run = start_run(one_folder(tmp_path))
-    run.keep(real(1, 200))
-    assert reason_of(run.folder.place(real(1, 216))) == NEAR_DUPLICATE
-    assert isinstance(run.folder.place(real(1, 224)), Destination)
-
-
-def test_a_users_own_file_is_never_replaced(start_run: Start, tmp_path: Path) -> None:
-    (tmp_path / "mine.jpg").write_bytes(encode(photo(1, 80)))
-    run = start_run(one_folder(tmp_path))
-    assert reason_of(run.folder.place(real(1, 400))) == NEAR_DUPLICATE
+def test_what_is_little_larger_or_the_users_own_or_two_images_is_not_replaced(
+    start_run: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.jpg").write_bytes(encode(photo(2, 80)))
+    run = start_run(one_folder(tmp_path), keeps_near_duplicates=True)
+    for candidate in (real(1, 200), real(3, 80), real(3, 100)):
+        run.keep(candidate)
+    folder = start_run(one_folder(tmp_path)).folder
+    for refused in (real(1, 216), real(2, 400), real(3, 240)):
+        assert reason_of(folder.place(refused)) == NEAR_DUPLICATE
+    assert isinstance(folder.place(real(1, 224)), Destination)
 
 
 def test_a_users_file_under_our_name_is_not_written_over(start_run: Start, tmp_path: Path) -> None:
@@ -295,13 +277,6 @@ def test_an_image_that_is_just_being_written_is_not_replaced(
     assert isinstance(run.folder.place(real(1, 240)), Destination)
 
 
-def test_two_smaller_ones_are_not_replaced_by_one(start_run: Start, tmp_path: Path) -> None:
-    run = start_run(one_folder(tmp_path), keeps_near_duplicates=True)
-    run.keep(real(1, 80))
-    run.keep(real(1, 100))
-    assert reason_of(start_run(one_folder(tmp_path)).folder.place(real(1, 240))) == NEAR_DUPLICATE
-
-
 def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
     start_run: Start, tmp_path: Path
 ) -> None:
@@ -309,7 +284,6 @@ def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
     small, large = real(1, 80), real(1, 240)
     run.keep(small)
     place = run.folder.place(large)
-    assert isinstance(place, Destination)
     place.path.mkdir()  # in the way
     with pytest.raises(OutputError):
         run.folder.write(large, place, lambda: None)
@@ -318,8 +292,7 @@ def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
     assert (tmp_path / small.file_name).exists()
     place.path.rmdir()
     again = run.folder.place(large)
-    assert isinstance(again, Destination), "the second attempt is as good as the first"
-    assert again.replaces == place.replaces
+    assert again.replaces == place.replaces, "the second attempt is as good as the first"
     run.folder.write(large, again, lambda: None)
     assert isinstance(run.folder.place(real(1, 400)), Destination)
 
@@ -327,26 +300,20 @@ def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(
 # Killed half-way
 
 
-def test_a_replacement_that_was_cut_short_is_finished(start_run: Start, tmp_path: Path) -> None:
-    run = start_run(one_folder(tmp_path, 5))
-    small, large = real(1, 80), real(1, 240)
-    run.keep(small)
-    run.note(large)
-    (tmp_path / large.file_name).write_bytes(large.data)  # killed before the other was removed
-    assert start_run(one_folder(tmp_path, 5)).folder.num_before == 1
-    assert names_in(tmp_path) == {large.file_name}
-
-
-def test_a_replacement_that_was_never_written_leaves_the_smaller(
-    start_run: Start, tmp_path: Path
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_replacement_that_was_cut_short_is_finished_or_leaves_the_smaller(
+    start_run: Start, tmp_path: Path, is_written: bool
 ) -> None:
     run = start_run(one_folder(tmp_path, 5))
     small, large = real(1, 80), real(1, 240)
     run.keep(small)
-    run.note(large)
+    run.note(large)  # ahead of the file
+    if is_written:
+        (tmp_path / large.file_name).write_bytes(large.data)
     run = start_run(one_folder(tmp_path, 5))
-    assert (run.folder.num_before, names_in(tmp_path)) == (1, {small.file_name})
-    assert folder_of(run.keep(large)) == tmp_path
+    left = large if is_written else small
+    assert (run.folder.num_before, names_in(tmp_path)) == (1, {left.file_name})
+    run.keep(large)
     assert start_run(one_folder(tmp_path, 5)).folder.num_before == 1
     assert names_in(tmp_path) == {large.file_name}
 
@@ -361,6 +328,10 @@ def test_a_smaller_copy_that_was_kept_again_stays(start_run: Start, tmp_path: Pa
     assert start_run(one_folder(tmp_path), keeps_near_duplicates=True).folder.num_before == 2
 
 
+def write_journal(folder: Path, lines: list[Entry]) -> None:
+    (folder / JOURNAL_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 @pytest.mark.parametrize("replaced", ["mine.jpg", "..", ".", "../outside.jpg", "a\0b", "edited"])
 def test_only_what_we_wrote_is_removed(start_run: Start, tmp_path: Path, replaced: str) -> None:
     folder = tmp_path / "x"
@@ -371,10 +342,9 @@ def test_only_what_we_wrote_is_removed(start_run: Start, tmp_path: Path, replace
     mine = [folder / "mine.jpg", tmp_path / "outside.jpg", folder / edited.file_name]
     for path in mine:
         path.write_bytes(encode(photo(3)))
-    replaced = edited.file_name if replaced == "edited" else replaced
-    lines = [dict(entry) for entry in read_entries(folder / JOURNAL_NAME)]
-    lines[-1]["replaces"] = replaced
-    (folder / JOURNAL_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = list(read_entries(folder / JOURNAL_NAME))
+    lines[-1]["replaces"] = edited.file_name if replaced == "edited" else replaced
+    write_journal(folder, lines)
     start_run(one_folder(folder))
     assert all(path.exists() for path in mine)
 
@@ -382,13 +352,108 @@ def test_only_what_we_wrote_is_removed(start_run: Start, tmp_path: Path, replace
 def test_a_line_that_names_a_file_elsewhere_removes_nothing(
     start_run: Start, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "x"
+    folder, outside = tmp_path / "x", tmp_path / "outside.jpg"
     start_run(one_folder(folder)).keep(real(1))
-    outside = tmp_path / "outside.jpg"
     outside.write_bytes(real(2).data)
     line = next(read_entries(folder / JOURNAL_NAME))
     there = {"path": "../outside.jpg", "sha256": real(2).sha256, "bytes": len(real(2).data)}
-    lines = [{**line, **there}, {**line, "replaces": "../outside.jpg"}]
-    (folder / JOURNAL_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_journal(folder, [{**line, **there}, {**line, "replaces": "../outside.jpg"}])
     assert start_run(one_folder(folder)).folder.num_before == 1
     assert outside.exists()
+
+
+# What lies in a folder already: read, compared with the journal, and left as it is
+
+
+def scanned(folder: Path, *arguments: Any, **options: Any) -> tuple[list[StoredImage], list[Path]]:
+    """Return the good images, and the paths of the other files."""
+    found = scan(folder, *arguments, **options)
+    good = [seen for seen in found.values() if isinstance(seen, StoredImage)]
+    return good, [path for path, seen in found.items() if not isinstance(seen, StoredImage)]
+
+
+def test_a_file_changed_by_hand_is_noticed_though_its_size_is_the_same(
+    start_run: Start, tmp_path: Path
+) -> None:
+    candidate, other = real(1, image_format="BMP"), real(2, image_format="BMP")
+    assert len(candidate.data) == len(other.data)
+    start_run(one_folder(tmp_path)).keep(candidate)
+    (tmp_path / candidate.file_name).write_bytes(other.data)
+    folder = start_run(one_folder(tmp_path)).folder
+    assert (folder.has(candidate.sha256), folder.has(other.sha256)) == (False, True)
+    assert (folder.num_before, folder.unusable) == (1, [])
+
+
+@pytest.mark.parametrize("damaged", [real(1).data[:-9], bytes(9999), b"", b"<html>"])
+def test_a_corrupted_file_is_named_and_not_counted(
+    start_run: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes
+) -> None:
+    run = start_run(one_folder(tmp_path, 2))
+    for seed in (1, 2):
+        run.keep(real(seed))
+    path = tmp_path / real(1).file_name
+    path.write_bytes(damaged)
+    folder = start_run(one_folder(tmp_path, 2)).folder
+    assert (folder.num_before, folder.num_missing, folder.unusable) == (1, 1, [path])
+    assert str(path) in caplog.text
+    assert path.exists()
+    assert isinstance(folder.place(real(1)), Destination)
+
+
+def test_what_is_too_small_or_a_copy_does_not_count(start_run: Start, tmp_path: Path) -> None:
+    run = start_run(one_folder(tmp_path))
+    run.keep(real(1, 80))
+    run.keep(real(2, 400))
+    (tmp_path / "copy.jpg").write_bytes(real(2, 400).data)
+    folder = start_run(one_folder(tmp_path), limits=images.Limits(min_side=64)).folder
+    assert folder.num_before == 1
+    assert folder.unusable == [tmp_path / real(1, 80).file_name]
+    assert start_run(one_folder(tmp_path)).folder.num_before == 2
+
+
+def test_only_files_that_show_are_looked_at_in_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("c.jpg", ".hidden.jpg", ".partial-x", "sub/a.jpg", "a.jpg", ".sub/b.jpg", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(photo(1)))
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone")
+    for name in "cab":
+        (tmp_path / f"{name}.txt").write_text("no image")
+    good, unusable = scanned(tmp_path, LIMITS)
+    assert [image.path.name for image in good] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [path.name for path in unusable] == ["a.txt", "b.txt", "c.txt"]
+    assert not good[0].is_ours
+
+
+def test_what_the_journal_knows_is_not_decoded(start_run: Start, tmp_path: Path) -> None:
+    candidate = made_up(1)  # which nothing could decode
+    start_run(one_folder(tmp_path)).keep(candidate)
+    good, _ = scanned(tmp_path, LIMITS)
+    assert [(one.sha256, one.num_pixels, one.is_ours) for one in good] == [
+        (candidate.sha256, 8000, True)
+    ]
+    (tmp_path / candidate.file_name).write_bytes(candidate.data[::-1])
+    assert scanned(tmp_path, LIMITS)[1] == [tmp_path / candidate.file_name]
+    assert len(scanned(tmp_path, LIMITS, trusting=True)[0]) == 1
+
+
+def test_a_line_that_is_not_as_we_write_it_does_no_harm(start_run: Start, tmp_path: Path) -> None:
+    start_run(one_folder(tmp_path)).keep(real(1))
+    line = next(read_entries(tmp_path / JOURNAL_NAME))
+    changes = (
+        *({"fingerprint": text} for text in ("zz" * fingerprints.NUM_BYTES, "00", None)),
+        *({"width": "240"}, {"bytes": None}, {"path": 5}, {"sha256": ["a"]}, {"replaces": 7}),
+        {"status": DUPLICATE},
+    )
+    for change in changes:
+        write_journal(tmp_path, [{**line, **change}])
+        good, unusable = scanned(tmp_path, LIMITS)
+        assert ([image.sha256 for image in good], unusable) == ([real(1).sha256], [])
+        assert start_run(one_folder(tmp_path)).folder.num_before == 1
+
+
+def test_a_file_that_has_gone_meanwhile_is_one_image_less(start_run: Start, tmp_path: Path) -> None:
+    start_run(one_folder(tmp_path)).keep(real(1))
+    entry = next(read_entries(tmp_path / JOURNAL_NAME))
+    for line in (entry, None):
+        with pytest.raises(ImageError, match=r"gone\.jpg"):
+            class_folder._read(tmp_path / "gone.jpg", line, LIMITS, trusting=False)

@@ -46,16 +46,18 @@ def downloaded(tmp_path: Path) -> Downloaded:
     return Downloaded(tmp_path / "data" / "train" / "menu")
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
+def exported(folder: Path, form: str) -> str:
     out = io.StringIO()
-    export.export(folder, "csv", out)
-    return list(csv.DictReader(io.StringIO(out.getvalue())))
+    export.export(folder, form, out)
+    return out.getvalue()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(exported(folder, "csv"))))
 
 
 def exported_urls(folder: Path) -> list[str]:
-    out = io.StringIO()
-    export.export(folder, "urls", out)
-    return out.getvalue().splitlines()
+    return exported(folder, "urls").splitlines()
 
 
 def problems(folder: Path) -> list[tuple[str, Path]]:
@@ -64,43 +66,23 @@ def problems(folder: Path) -> list[tuple[str, Path]]:
 
 
 def test_journals_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("b", "b/validation/x", "a/train/y")]
-    for folder in folders:
-        Downloaded(folder) if not folder.exists() else None
+    for name in ("b/validation/x", "a/train/y"):
+        Downloaded(tmp_path / name)
+    (tmp_path / "b" / JOURNAL_NAME).touch()
     assert export.journals(tmp_path) == [
         tmp_path / name / JOURNAL_NAME for name in ("a/train/y", "b", "b/validation/x")
     ]
-    assert export.journals(tmp_path / "b/validation/x") == [folders[1] / JOURNAL_NAME]
+    lowest = tmp_path / "b/validation/x"
+    assert export.journals(lowest) == [lowest / JOURNAL_NAME]
 
 
 def test_the_last_line_about_a_url_counts(downloaded: Downloaded) -> None:
-    downloaded.add_line(1, "failed", reason="timeout")
-    downloaded.add_line(2, "failed", reason="timeout")
-    downloaded.add_line(3, "failed", reason="http status 404")
+    for number in (1, 2, 3):
+        downloaded.add_line(number, "failed")
     downloaded.add_image(1)
     found = [(entry["url"], entry["status"]) for entry in last_entries(downloaded.journal)]
-    assert found == [
-        (URL.format(2), "failed"),
-        (URL.format(3), "failed"),
-        (URL.format(1), "kept"),
-    ]
-
-
-def test_torn_and_broken_lines_are_passed_over(downloaded: Downloaded) -> None:
-    downloaded.add_image(1)
-    whole = downloaded.journal.read_bytes()
-    broken = [b"", b"\0" * 50, b"[1]", b'"text"', b"{}", b'{"url": 3}', b"\xff\xfe{", b"[" * 9999]
-    downloaded.journal.write_bytes(b"\n".join(broken) + b"\n" + whole)
-    downloaded.add_image(2)
-    text = json.dumps({"url": URL.format(3), "status": "kept", "path": "x.jpg"})
-    for length in range(len(text)):  # cut off anywhere
-        with open(downloaded.journal, "r+b") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.write(text[:length].encode())
-        assert exported_urls(downloaded.folder) == [URL.format(1), URL.format(2)]
-        with open(downloaded.journal, "r+b") as file:
-            file.truncate(size)
-    assert problems(downloaded.folder) == []
+    expected = [(2, "failed"), (3, "failed"), (1, "kept")]
+    assert found == [(URL.format(number), status) for number, status in expected]
 
 
 def test_csv_has_a_row_for_each_url_under_stable_columns(
@@ -123,79 +105,54 @@ def test_csv_has_a_row_for_each_url_under_stable_columns(
     assert outside["file"] == ""
 
 
-@pytest.mark.parametrize(
-    ("title", "cell"),
-    [
-        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
-        ("+1", "'+1"),
-        ("-2", "'-2"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
-        ("a=b", "a=b"),
-        ("菜单 🍜", "菜单 🍜"),
-        ("cut \ud83c here", "cut ? here"),
-        (["a", 1], '["a", 1]'),
-        (-5, "-5"),
-    ],
-)
-def test_no_cell_is_a_formula_and_all_can_be_written(
-    downloaded: Downloaded, title: object, cell: str
-) -> None:
-    downloaded.add_line(1, "failed", title=title)
-    assert rows(downloaded.folder)[0]["title"] == cell
+def test_no_cell_is_a_formula_and_all_can_be_written(downloaded: Downloaded) -> None:
+    formulas = ["=HYPERLINK(1)", "+1", "-2", "@SUM(A1)", "\t=1"]
+    cells = {f: f"'{f}" for f in formulas} | {"a=b": "a=b", "菜单 🍜": "菜单 🍜", -5: "-5"}
+    cells |= {"cut \ud83c here": "cut ? here", ("a", 1): '["a", 1]'}
+    for number, title in enumerate(cells):
+        downloaded.add_line(number, "failed", title=title)
+    assert [row["title"] for row in rows(downloaded.folder)] == list(cells.values())
 
 
 def test_urls_are_those_of_images_on_disk(downloaded: Downloaded, tmp_path: Path) -> None:
     other = Downloaded(tmp_path / "data" / "validation" / "menu")
-    other.add_image(9)
+    elsewhere = f"../../validation/menu/{other.add_image(9).name}"
     downloaded.add_image(1)
     downloaded.add_image(2).unlink()
     downloaded.add_line(3, "duplicate", same_as="0" * 64)
     downloaded.add_line(4, "failed")
-    downloaded.add_line(
-        5, "kept", path=f"../../validation/menu/{next(other.folder.glob('*.jpg')).name}"
-    )
+    downloaded.add_line(5, "kept", path=elsewhere)
     assert exported_urls(tmp_path) == [URL.format(1), URL.format(9)]
 
 
 def test_failed_and_tried_urls_come_back_as_results_in_order(downloaded: Downloaded) -> None:
-    downloaded.add_line(1, "failed")
-    downloaded.add_line(2, "tried")
-    downloaded.add_line(3, "failed")
-    downloaded.add_line(4, "skipped", robots="noai")
-    downloaded.add_line(5, "duplicate")
+    for number, status in enumerate(("failed", "tried", "failed", "skipped", "duplicate"), 1):
+        downloaded.add_line(number, status)
     downloaded.add_image(3)
-    known = {"title": "A menu", "query": "menu", "rank": 7, "bing_md5": "0" * 32, "width": 10}
-    downloaded.add_line(1, "failed", page_url="http://page.example/", **known)
+    known = {"page_url": "http://p.example/", "title": "A menu", "query": "menu", "rank": 7}
+    downloaded.add_line(1, "failed", bing_md5="0" * 32, width=10, **known)
     with open(downloaded.journal, "a") as file:
         file.write('{"url": "file:///etc/passwd", "status": "failed"}\n')
     assert failed_results(last_entries(downloaded.journal)) == [
         SearchResult(URL.format(2)),
-        SearchResult(
-            URL.format(1),
-            page_url="http://page.example/",
-            title="A menu",
-            md5="0" * 32,
-            query="menu",
-            rank=7,
-        ),
+        SearchResult(URL.format(1), md5="0" * 32, **known),
     ]
 
 
 def test_a_folder_in_order_has_no_problem(downloaded: Downloaded) -> None:
-    for number in range(3):
-        downloaded.add_image(number)
-    (downloaded.folder / "my_own.jpg").write_bytes(draw(50))
+    path = downloaded.add_image(0)
+    downloaded.add_image(1)
+    (downloaded.folder / "my_own.jpg").write_bytes(draw(50, size=(600, 500)))
     (downloaded.folder / ".hidden").write_bytes(b"x")
     (downloaded.folder / "sub").mkdir()
-    (check,) = export.verify(downloaded.folder)
-    assert check == export.FolderCheck(downloaded.folder, 4, 1, ())
+    assert export.verify(downloaded.folder) == [export.FolderCheck(downloaded.folder, 3, 1, ())]
+    (check,) = export.verify(downloaded.folder, images.Limits(min_side=500))
+    assert (check.num_good, {problem.kind for problem in check.problems}) == (1, {"unusable"})
+    assert "96×80 pixels" in next(p.detail for p in check.problems if p.path == path)
 
 
 def test_verify_distinguishes_missing_changed_and_damaged_files(downloaded: Downloaded) -> None:
-    good, missing, changed, truncated, emptied = (
-        downloaded.add_image(number) for number in range(5)
-    )
+    _, missing, changed, truncated, emptied = (downloaded.add_image(number) for number in range(5))
     missing.unlink()
     changed.write_bytes(draw(70))
     truncated.write_bytes(truncated.read_bytes()[:-200])
@@ -216,9 +173,12 @@ def test_verify_distinguishes_missing_changed_and_damaged_files(downloaded: Down
     }
     assert (check.num_good, check.num_unknown) == (1, 1)
     assert {path: path.read_bytes() for path in downloaded.folder.iterdir()} == before
-    assert good in before
     described = [str(problem) for problem in check.problems if problem.path == truncated]
     assert described[0].startswith(f"{truncated}: unusable (the JPEG ends early")
+    header, _, row = export.verify_table([check]).splitlines()
+    titles = ["folder", "good", "not in the journal", *export.PROBLEMS]
+    assert [cell.strip() for cell in header.split("  ") if cell.strip()] == titles
+    assert row.split() == [str(downloaded.folder), "1", "1", "1", "1", "3", "0", "1"]
 
 
 def test_equal_bytes_are_found_across_all_folders(downloaded: Downloaded, tmp_path: Path) -> None:
@@ -234,10 +194,14 @@ def test_equal_bytes_are_found_across_all_folders(downloaded: Downloaded, tmp_pa
     ]
 
 
-def test_a_replaced_image_is_not_missing(downloaded: Downloaded) -> None:
+def test_an_image_that_was_replaced_or_lost_and_failed_later_is_not_missing(
+    downloaded: Downloaded,
+) -> None:
     small = downloaded.add_image(1)
     downloaded.add_image(2, replaces=small.name)
     small.unlink()
+    downloaded.add_image(3).unlink()
+    downloaded.add_line(3, "failed", reason="http status 404")
     assert problems(downloaded.folder) == []
 
 
@@ -250,12 +214,6 @@ def test_an_image_is_not_replaced_before_the_larger_one_is_there(downloaded: Dow
     assert [problem.path for problem in check.problems] == [large]
 
 
-def test_an_image_that_was_lost_and_failed_later_is_not_missing(downloaded: Downloaded) -> None:
-    downloaded.add_image(1).unlink()
-    downloaded.add_line(1, "failed", reason="http status 404")
-    assert problems(downloaded.folder) == []
-
-
 @pytest.mark.parametrize(
     "name", ["../up.jpg", "/etc/passwd", "..", ".", ".hidden.jpg", "", "a\0b", "\ud800", "x" * 5000]
 )
@@ -265,30 +223,6 @@ def test_a_journal_cannot_point_out_of_its_folder(downloaded: Downloaded, name: 
     assert problems(downloaded.folder) == []
     assert exported_urls(downloaded.folder) == [URL.format(1)]
     assert rows(downloaded.folder)[1]["file"] == ""
-
-
-def test_limits_decide_what_can_be_used(downloaded: Downloaded) -> None:
-    path = downloaded.add_image(1)
-    (check,) = export.verify(downloaded.folder, images.Limits(min_side=500))
-    (problem,) = check.problems
-    assert (problem.kind, problem.path) == (export.UNUSABLE, path)
-    assert "96×80 pixels" in problem.detail
-
-
-def test_the_table_has_a_row_for_each_folder(downloaded: Downloaded, tmp_path: Path) -> None:
-    downloaded.add_image(1)
-    downloaded.add_image(2).unlink()
-    other = Downloaded(tmp_path / "data" / "validation" / "menu")
-    header, _, *body = export.verify_table(export.verify(tmp_path)).splitlines()
-    assert header.split("  ")[0] == "folder"
-    assert [cell.strip() for cell in header.split("  ") if cell.strip()] == [
-        *("folder", "good", "not in the journal"),
-        *export.PROBLEMS,
-    ]
-    assert [line.split() for line in body] == [
-        [str(downloaded.folder), "1", "0", "1", "0", "0", "0", "0"],
-        [str(other.folder), "0", "0", "0", "0", "0", "0", "0"],
-    ]
 
 
 def test_only_the_urls_of_a_journal_are_in_memory(downloaded: Downloaded) -> None:

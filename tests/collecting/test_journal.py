@@ -1,26 +1,35 @@
 """The journal: whole lines whatever happens, one writer at a time, and no traces of nothing."""
 
-import json
-import signal
 import subprocess
 import sys
+import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from imagesieve.collecting import journal
-from imagesieve.collecting.journal import FAILED, JOURNAL_NAME, KEPT, BusyError, open_journal
+from imagesieve.collecting.journal import JOURNAL_NAME, KEPT, BusyError, open_journal
 from imagesieve.errors import OutputError
 from imagesieve.files import PARTIAL_PREFIX
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def start(code: str, folder: Path) -> subprocess.Popen[str]:
-    """Run a program of its own that finds `folder` in `sys.argv[1]`."""
+PROGRAM = """
+import itertools, resource, signal, sys
+from pathlib import Path
+from imagesieve.collecting.journal import open_journal
+from imagesieve.errors import OutputError
+with open_journal(Path(sys.argv[1])) as journal:
+"""
+
+
+def start(lines: str, folder: Path) -> subprocess.Popen[str]:
+    """Run a program of its own, whose last lines have the journal of `folder` open."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
+        [sys.executable, "-c", PROGRAM + textwrap.indent(lines, "    "), str(folder)],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -36,15 +45,14 @@ def urls_of(folder: Path) -> list[str]:
     return [entry["url"] for entry in entries_of(folder)]
 
 
-def keep(folder: Path, url: str) -> None:
+def keep(folder: Path, url: str, **fields: object) -> None:
     with open_journal(folder) as one:
-        one.add({"url": url, "status": KEPT})
+        one.add({"url": url, "status": KEPT, **fields})
 
 
 def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     for number in range(3):
-        with open_journal(tmp_path / "class") as one:
-            one.add({"url": f"http://h/{number}", "status": KEPT, "width": number, "title": ""})
+        keep(tmp_path / "class", f"http://h/{number}", width=number, title="")
     assert urls_of(tmp_path / "class") == ["http://h/0", "http://h/1", "http://h/2"]
     first = entries_of(tmp_path / "class")[0]
     assert first["time"].endswith("Z")
@@ -63,24 +71,26 @@ def test_lines_come_back_in_order_with_their_time(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_comes_back_as_it_was(tmp_path: Path, value: str) -> None:
-    with open_journal(tmp_path) as one:
-        one.add({"url": value, "status": KEPT, "title": value})
-        one.add({"url": "http://h/next", "status": FAILED})
+    keep(tmp_path, value, title=value)
+    keep(tmp_path, "http://h/next")
     assert [entry.get("title") for entry in entries_of(tmp_path)] == [value, None]
     assert (tmp_path / JOURNAL_NAME).read_bytes().count(b"\n") == 2
+
+
+TORN = '{"url": "http://h/2", "status": "kept", "title": "é", "path": "x.jpg"}'.encode()
 
 
 @pytest.mark.parametrize(
     "tail",
     [
-        b'{"url": "http://h/2", "sta',
-        b'{"url": "http://h/2", "title": "\xe5\xaf',
+        *(TORN[:length] for length in range(len(TORN))),  # cut off anywhere
         b"\0\0\0\0\0\0\0\0",
-        b"{",
         b"[" * 100_000,
         b"9" * 10_000,
         b'{"url": 5}\n["url"]\nnull\n\n{"status": "kept"}',
+        b'[1]\n"text"\n{}\n\xff\xfe{',
     ],
+    ids=lambda tail: f"{tail[-8:]}",
 )
 def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
     tmp_path: Path, tail: bytes
@@ -94,21 +104,16 @@ def test_a_torn_or_foreign_line_is_passed_over_and_not_glued_to(
 
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
-    with open_journal(tmp_path) as one:
+    with open_journal(tmp_path) as one, ThreadPoolExecutor(16) as pool:
 
         def add(thread: int) -> None:
             for number in range(100):
                 one.add({"url": f"{thread} {number}", "status": KEPT, "title": "é" * thread * 100})
 
-        threads = [threading.Thread(target=add, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-    lines = (tmp_path / JOURNAL_NAME).read_text().splitlines()
-    urls = [json.loads(line)["url"] for line in lines]
-    assert sorted(urls) == sorted(f"{a} {b}" for a in range(16) for b in range(100))
-    for thread in range(16):  # and each thread's lines in its order
+        list(pool.map(add, range(16)))
+    urls = urls_of(tmp_path)
+    assert len(urls) == 1600
+    for thread in range(16):  # each thread's lines in its order
         own = [url for url in urls if url.startswith(f"{thread} ")]
         assert own == [f"{thread} {number}" for number in range(100)]
 
@@ -119,40 +124,32 @@ def test_a_folder_is_filled_by_one_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(BusyError, match=str(tmp_path)), open_journal(tmp_path):
             pass
         one.add({"url": "http://h/2", "status": KEPT})
-        with open_journal(tmp_path / "other") as other:
-            other.add({"url": "http://h/3", "status": KEPT})
+        keep(tmp_path / "other", "http://h/3")
+    with pytest.raises(TypeError):  # an error in the block lets go
+        keep(tmp_path, "http://h/4", title=object())
     with open_journal(tmp_path):
         pass
     assert urls_of(tmp_path) == ["http://h/1", "http://h/2"]
 
 
 def test_another_process_is_refused_and_a_killed_one_releases_the_folder(tmp_path: Path) -> None:
-    code = """
-import sys
-from pathlib import Path
-from imagesieve.collecting.journal import open_journal
-with open_journal(Path(sys.argv[1])) as journal:
-    journal.add({"url": "http://h/child", "status": "kept"})
-    (journal.path.parent / ".partial-image").write_bytes(b"half")
-    print("open", flush=True)
-    sys.stdin.read()
+    lines = """
+journal.add({"url": "http://h/child", "status": "kept"})
+(journal.path.parent / ".partial-image").write_bytes(b"half")
+print("open", flush=True)
+sys.stdin.read()
 """
-    with start(code, tmp_path) as child:
+    with start(lines, tmp_path) as child:
         try:
-            assert child.stdout is not None
             assert child.stdout.readline() == "open\n"
-            with (
-                pytest.raises(BusyError, match=r"Another bing_downloader\.py"),
-                open_journal(tmp_path),
-            ):
-                pass
+            with pytest.raises(BusyError, match=r"Another bing_downloader\.py"):
+                keep(tmp_path, "http://h/early")
             assert (tmp_path / ".partial-image").exists()
         finally:
-            child.send_signal(signal.SIGKILL)
+            child.kill()
             child.wait(10)
-    with open_journal(tmp_path) as one:
-        assert not (tmp_path / ".partial-image").exists()
-        one.add({"url": "http://h/parent", "status": KEPT})
+    keep(tmp_path, "http://h/parent")
+    assert not (tmp_path / ".partial-image").exists()
     assert urls_of(tmp_path) == ["http://h/child", "http://h/parent"]
 
 
@@ -184,49 +181,33 @@ def test_nothing_tried_leaves_what_others_put_there(
     assert [path.name for path in folder.glob("*")] == left
 
 
-def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
-    keep(tmp_path, "http://h/1")
-    with pytest.raises(TypeError), open_journal(tmp_path) as one:
-        one.add({"url": "http://h/2", "status": KEPT, "title": object()})
-    with open_journal(tmp_path):
-        pass
-    assert urls_of(tmp_path) == ["http://h/1"]
-
-
 def test_a_folder_that_opening_fails_for_is_not_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{PARTIAL_PREFIX}a").touch()
 
-    def refuse(path: Path, missing_ok: bool = False) -> None:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:  # root may remove anything, so the system must say no
         patch.setattr(Path, "unlink", refuse)
-        failing = open_journal(tmp_path)
-        with pytest.raises(OutputError, match="permission is denied"), failing:
-            pass
-    with open_journal(tmp_path):
-        pass
+        with pytest.raises(OutputError, match="permission is denied"):
+            keep(tmp_path, "http://h/1")
+    keep(tmp_path, "http://h/1")
 
 
 def test_a_full_disk_is_an_error_and_the_lines_before_it_stay(tmp_path: Path) -> None:
     # A limit on the size of files stands in for a full disk.
-    code = """
-import resource, signal, sys
-from pathlib import Path
-from imagesieve.collecting.journal import open_journal
-from imagesieve.errors import OutputError
+    lines = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    with open_journal(Path(sys.argv[1])) as journal:
-        for number in range(1000):
-            journal.add({"url": f"http://h/{number}", "status": "kept"})
+    for number in range(1000):
+        journal.add({"url": f"http://h/{number}", "status": "kept"})
 except OutputError as error:
     print(error)
 """
-    with start(code, tmp_path) as child:
+    with start(lines, tmp_path) as child:
         output, _ = child.communicate(timeout=20)
     assert output.startswith(f"Cannot write {tmp_path / JOURNAL_NAME}")
     assert child.returncode == 0
@@ -238,17 +219,12 @@ except OutputError as error:
 
 
 def test_killed_at_any_moment_the_lines_are_whole(tmp_path: Path) -> None:
-    code = """
-import itertools, sys
-from pathlib import Path
-from imagesieve.collecting.journal import open_journal
-with open_journal(Path(sys.argv[1])) as journal:
-    for number in itertools.count():
-        journal.add({"url": f"http://h/{number}", "status": "kept", "title": "x" * 5000})
-        print(number, flush=True)
+    lines = """
+for number in itertools.count():
+    journal.add({"url": f"http://h/{number}", "status": "kept", "title": "x" * 5000})
+    print(number, flush=True)
 """
-    with start(code, tmp_path) as child:
-        assert child.stdout is not None
+    with start(lines, tmp_path) as child:
         last = [int(child.stdout.readline()) for _ in range(50)][-1]
         child.kill()
         child.wait(10)

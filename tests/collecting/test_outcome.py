@@ -12,7 +12,7 @@ from terminals import terminal
 from imagesieve.collecting import outcome as outcomes_module
 from imagesieve.collecting.bing.errors import BlockedError, MarkupChangedError, NetworkDownError
 from imagesieve.collecting.bing.queries import Query
-from imagesieve.collecting.outcome import EXIT_SHORT, Outcome, summary, summary_table
+from imagesieve.collecting.outcome import Outcome, summary, summary_table
 from imagesieve.collecting.targets import Side, Target, split_target
 
 FAILED = collections.Counter({"http status 404": 120, "not an image": 12, "timeout": 40})
@@ -28,53 +28,36 @@ def done(name: str = "x", limit: int = 300, **counts: object) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("counts", "code"),
+    ("counts", "code", "sentence"),
     [
-        ({"kept": 300}, 0),
-        ({"before": 300}, 0),
-        ({"before": 100, "kept": 200}, 0),
-        ({"before": 400}, 0),
-        ({"kept": 299}, 3),
-        ({}, 3),
-        ({"kept": 299, "error": BlockedError("no")}, 4),
-        ({"kept": 299, "error": MarkupChangedError("no", "<html>")}, 5),
-        ({"kept": 299, "error": NetworkDownError("no")}, 6),
-        ({"kept": 300, "error": BlockedError("no")}, 0),
-        ({"kept": 299, "is_out_of_time": True}, 3),
+        ({"kept": 300}, 0, ""),
+        ({"before": 300}, 0, ""),
+        ({"before": 100, "kept": 200}, 0, ""),
+        ({"before": 400}, 0, ""),
+        ({"kept": 299}, 3, "menu: 299 of 300 images: no more were found."),
+        ({}, 3, "menu: 0 of 300"),
+        ({"kept": 299, "error": BlockedError("A captcha.")}, 4, "299 of 300 images: A captcha."),
+        ({"kept": 299, "error": MarkupChangedError("no", "<html>")}, 5, "no"),
+        ({"kept": 299, "error": NetworkDownError("no")}, 6, "no"),
+        ({"kept": 300, "error": BlockedError("no")}, 0, ""),
+        ({"kept": 290, "before": 9, "is_out_of_time": True}, 3, "299 of 300 images: the time is"),
     ],
 )
-def test_exit_code_of_one(counts: dict[str, object], code: int) -> None:
-    assert done(**counts).exit_code == code
-    assert done(**counts).is_filled == (code == 0)
-    assert (done(**counts).explanation == "") == (code == 0)
+def test_exit_code_and_reason_of_one(counts: dict[str, object], code: int, sentence: str) -> None:
+    outcome = done("menu", **counts)
+    assert (outcome.exit_code, outcome.is_filled) == (code, code == 0)
+    assert sentence in outcome.explanation
+    assert bool(outcome.explanation) == (code != 0)
 
 
 def test_an_error_counts_more_than_a_short_class() -> None:
     filled, short = done(kept=300), done(kept=1)
     blocked = done(error=BlockedError("no"))
     changed = done(error=MarkupChangedError("no", "<html>"))
-    assert EXIT_SHORT == 3
-    for expected, given in (
-        (0, []),
-        (0, [filled, filled]),
-        (3, [filled, short]),
-        (4, [short, blocked, filled]),
-        (5, [changed, blocked]),
-        (4, [filled, blocked, changed]),
-    ):
-        assert outcomes_module.exit_code(given) == expected
-
-
-@pytest.mark.parametrize(
-    ("counts", "sentence"),
-    [
-        ({"kept": 12}, "menu: 12 of 300 images: no more were found."),
-        ({"before": 3, "kept": 9, "is_out_of_time": True}, "12 of 300 images: the time is over."),
-        ({"error": BlockedError("Bing asks for a captcha.")}, "0 of 300 images: Bing asks for a"),
-    ],
-)
-def test_a_short_class_says_why(counts: dict[str, object], sentence: str) -> None:
-    assert sentence in done("menu", **counts).explanation
+    for code, given in ((0, []), (0, [filled]), (3, [filled, short]), (4, [short, blocked])):
+        assert outcomes_module.exit_code(given) == code
+    assert outcomes_module.exit_code([changed, blocked]) == 5, "the first error counts"
+    assert outcomes_module.exit_code([blocked, changed]) == 4
 
 
 # The summary
@@ -90,24 +73,18 @@ def test_summary_is_json_and_adds_up() -> None:
     images[0].also_in[Path("data/a/1.jpg")] = (Path("data/b/2.jpg"),)
     images[0].unusable.append(Path("data/a/notes.txt"))
     found = json.loads(json.dumps(summary(images)))
-    assert {name: found[name] for name in found if name != "classes"} == {
-        "images": 315,
-        "kept": 305,
-        "duplicates": 2,
-        "near_duplicates": 7,
-        "failed": {"http status 404": 120, "timeout": 40, "not an image": 12},
-        "exit_code": 4,
-    }
-    first, second, third = found["classes"]
+    first, second, third = found.pop("classes")
+    failed = {"http status 404": 120, "timeout": 40, "not an image": 12}
+    assert found == {"failed": failed, "exit_code": 4} | {
+        "images": 315, "kept": 305, "duplicates": 2, "near_duplicates": 7
+    }  # fmt: skip
     assert first["queries"] == ["words", "more words"]
     assert first["also_in"] == {"data/a/1.jpg": ["data/b/2.jpg"]}
     assert first["unusable"] == ["data/a/notes.txt"]
     assert (first["in_another_split"], first["known"], first["error"]) == (1, 3, None)
     assert (second["seconds"], second["enlarged"], second["exit_code"]) == (1.235, 4, 0)
-    assert third["folders"] == [
-        {"path": "data/train/c", "limit": 8},
-        {"path": "data/validation/c", "limit": 2},
-    ]
+    folders = {folder["path"]: folder["limit"] for folder in third["folders"]}
+    assert folders == {"data/train/c": 8, "data/validation/c": 2}
     assert third["error"] == "no"
 
 

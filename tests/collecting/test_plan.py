@@ -70,6 +70,7 @@ def test_a_plan_is_read_in_the_order_of_its_classes(write: Write) -> None:
         limit = 300
         validation_fraction = 0.2
         type = "photo"
+        market = "de-AT"
         [class.menu]
         queries = ["restaurant menu", " cafe  menu board "]
         [class.not-menu]
@@ -77,30 +78,24 @@ def test_a_plan_is_read_in_the_order_of_its_classes(write: Write) -> None:
         limit = 500
         validation_queries = ["street cafe"]
         validation_limit = 100
-        size = "large"
+        size = "larger-than:640x480"
+        type = ""
         """
     )
-    photo = SearchOptions(type="photo")
-    large = SearchOptions(type="photo", size="large")
+    photo = SearchOptions(type="photo", market="de-AT")
+    large = SearchOptions(size="larger-than:640x480", market="de-AT")
     train, validation = Path("images/train"), Path("images/validation")
+    menus = (Query("restaurant menu", photo), Query("cafe menu board", photo))
+    name, street = "not-menu (validation)", (Query("street cafe", large),)
     assert read_plan(path) == [
-        Target(
-            "menu",
-            (Query("restaurant menu", photo), Query("cafe menu board", photo)),
-            Side(train / "menu", 240),
-            Side(validation / "menu", 60),
-        ),
+        Target("menu", menus, Side(train / "menu", 240), Side(validation / "menu", 60)),
         Target("not-menu", (Query("restaurant interior", large),), Side(train / "not-menu", 400)),
-        Target(
-            "not-menu (validation)",
-            (Query("street cafe", large),),
-            Side(validation / "not-menu", 100),
-        ),
+        Target(name, street, Side(validation / "not-menu", 100)),
     ]
 
 
 def test_the_smallest_plan_fills_training_folders_only(write: Write) -> None:
-    (target,) = read_plan(write(f"[class.a]\n{QUERIES}"))
+    (target,) = read_plan(write(f"\ufeff[class.a]\r\n{QUERIES}\r\n"))
     assert target == Target("a", (Query("a"),), Side(TRAIN / "a", 100))
 
 
@@ -111,12 +106,6 @@ def test_the_output_argument_wins_and_a_home_folder_is_found(
     path = write(f'output = "~/set"\n[class.a]\n{QUERIES}')
     assert read_plan(path)[0].train.folder == tmp_path / "set" / "train" / "a"
     assert read_plan(path, Path("other"))[0].train.folder == Path("other/train/a")
-
-
-@pytest.mark.parametrize("name", ["food-truck", "菜单", "crème", "a.b", "10", "-x", "CONtact"])
-def test_usable_names_are_kept_as_they_are(write: Write, name: str) -> None:
-    (target,) = read_plan(write(f'[class."{name}"]\n{QUERIES}'))
-    assert (target.name, target.train.folder) == (name, TRAIN / name)
 
 
 @pytest.mark.parametrize(
@@ -146,60 +135,22 @@ def test_sizes_of_a_class_win_over_those_at_the_top(
     assert sizes(target) == expected
 
 
-@pytest.mark.parametrize(
-    ("share", "num_validation"), [("validation_limit = 30", 30), ("validation_fraction = 0.2", 20)]
-)
-def test_searches_for_validation_make_a_second_target(
-    write: Write, share: str, num_validation: int
-) -> None:
-    own = 'validation_queries = ["b", "c"]'
-    train, validation = read_plan(write(f"{share}\n[class.x]\n{QUERIES}\n{own}"))
-    assert (train.name, words(train), sizes(train)) == ("x", ["a"], (100 - num_validation, 0))
-    assert (validation.name, words(validation)) == ("x (validation)", ["b", "c"])
-    assert validation.sides == (Side(VALIDATION / "x", num_validation),)
-
-
-def test_a_class_can_take_an_option_back(write: Write) -> None:
-    path = write(
-        f'type = "photo"\nmarket = "de-AT"\nsafe_search = "strict"\nsize = "larger-than:640x480"\n'
-        f'[class.x]\n{QUERIES}\ntype = ""\nfilters = "+filterui:color2-bw"'
-    )
-    assert read_plan(path)[0].queries[0].options == SearchOptions(
-        market="de-AT",
-        safe_search="strict",
-        size="larger-than:640x480",
-        filters="+filterui:color2-bw",
-    )
-
-
 CONTRADICTIONS = [
-    ("limit = 9\ntrain_limit = 9", "", "plan.toml: limit and train_limit contradict each other"),
-    (
-        "",
-        "validation_limit = 3\nvalidation_fraction = 0.2",
-        "class 'x': validation_limit and validation_fraction contradict each other",
-    ),
-    (
-        "validation_fraction = 0.2",
-        "train_limit = 9",
-        "class 'x': validation_fraction does not go with train_limit: write validation_limit",
-    ),
-    ("limit = 50", "validation_limit = 50", "class 'x': limit = 50 is too few: validation takes"),
+    ("limit = 9\ntrain_limit = 9", "", "limit and train_limit contradict each other"),
+    ("", "validation_limit = 3\nvalidation_fraction = 0.2", "and validation_fraction contradict"),
+    ("validation_fraction = 0.2", "train_limit = 9", "does not go with train_limit: write"),
+    ("limit = 50", "validation_limit = 50", "limit = 50 is too few: validation takes"),
     ("", "validation_limit = 100", "limit = 100 is too few"),
     ("limit = 1", "validation_fraction = 0.5", "limit = 1 is too few"),
-    ("", 'validation_queries = ["b"]', "class 'x': validation_queries needs a validation_limit"),
-    (
-        "validation_limit = 3",
-        'validation_queries = ["b", "a "]',
-        "class 'x': 'a' is in queries and in validation_queries",
-    ),
+    ("", 'validation_queries = ["b"]', "validation_queries needs a validation_limit"),
+    ("validation_limit = 3", 'validation_queries = ["b", "a "]', "'a' is in queries and in valid"),
 ]
 
 
 @pytest.mark.parametrize(("top", "own", "sentence"), CONTRADICTIONS)
 def test_contradictions_are_refused(write: Write, top: str, own: str, sentence: str) -> None:
     message = refusal(write(f"{top}\n[class.x]\n{QUERIES}\n{own}"))
-    assert message.startswith("plan.toml")
+    assert message.startswith("plan.toml, class 'x': " if own else "plan.toml: ")
     assert sentence in message
 
 
@@ -280,72 +231,50 @@ def test_a_plan_that_makes_no_sense_is_refused(write: Write, text: str, sentence
     ["a/b", "food truck", "..", ".hidden", "a ", "CON", "nul.txt", "a:b", "", "x" * 300, "e\u0301"],
 )
 def test_a_name_that_is_no_folder_name_is_refused_with_one_that_is(write: Write, name: str) -> None:
-    message = refusal(write(f'[class."{name}"]\n{QUERIES}'))
-    assert f"{to_class_name(name)!r} would do" in message
+    usable = to_class_name(name)
+    assert f"{usable!r} would do" in refusal(write(f'[class."{name}"]\n{QUERIES}'))
+    (target,) = read_plan(write(f'[class."{usable}"]\n{QUERIES}'))
+    assert (target.name, target.train.folder) == (usable, TRAIN / usable)
 
 
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
-        (
-            b"limit = 3\n[class.x\n",
-            "not valid TOML: Expected ']' at the end of a table declaration",
-        ),
-        (b"limit = 3\n[class.x\n", "(at line 2, column 9)"),
-        (
-            b"limit = 3\nlimit = 4",
-            "not valid TOML: Cannot overwrite a value (at line 2, column 10)",
-        ),
-        (b"[class.x]\n[class.x]", "(at line 2, column 9)"),
-        (b"limit = 1" + b"0" * 5000, "not valid TOML"),
-        (b"limit = " + b"[" * 100_000, "nests its values too deeply"),
-        ("# crème\nqueries = ['é".encode() + b"\xff']", "not UTF-8 text (at line 2, column 14)"),
-        ("\ufeffé".encode() + b"\xff", "not UTF-8 text (at line 1, column 2)"),
-        ("[class.x]".encode("utf-16"), "not UTF-8 text (at line 1, column 1)"),
-        (b"#" * (2**20 + 1), "has more than 1,048,576 bytes"),
-    ],
-)
+NO_TOML = [
+    (b"limit = 3\n[class.x\n", r"not valid TOML: Expected ']' .* \(at line 2, column 9\)"),
+    (b"limit = 3\nlimit = 4", r"Cannot overwrite a value \(at line 2, column 10\)"),
+    (b"[class.x]\n[class.x]", r"\(at line 2, column 9\)"),
+    (b"limit = 1" + b"0" * 5000, "not valid TOML"),
+    (b"limit = " + b"[" * 100_000, "nests its values too deeply"),
+    ("# crème\nqueries = ['é".encode() + b"\xff']", r"not UTF-8 text \(at line 2, column 14\)"),
+    ("\ufeffé".encode() + b"\xff", r"not UTF-8 text \(at line 1, column 2\)"),
+    ("[class.x]".encode("utf-16"), r"not UTF-8 text \(at line 1, column 1\)"),
+    (b"#" * (2**20 + 1), "has more than 1,048,576 bytes"),
+]
+
+
+@pytest.mark.parametrize(("data", "sentence"), NO_TOML)
 def test_what_is_no_toml_is_refused_with_line_and_column(
     write: Write, data: bytes, sentence: str
 ) -> None:
-    message = refusal(write(data))
-    assert message.startswith("plan.toml ")
-    assert sentence in message
-
-
-def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(write: Write) -> None:
-    path = write(f"\ufeff[class.x]\r\n{QUERIES}\r\n".encode())
-    assert [words(target) for target in read_plan(path)] == [["a"]]
-
-
-@pytest.mark.parametrize("name", ["none.toml", ".", "a\0b"])
-def test_a_file_that_cannot_be_read_is_named(write: Write, name: str) -> None:
-    with pytest.raises(UsageError, match=r"The plan .* cannot be read"):
-        read_plan(Path(name))
+    with pytest.raises(UsageError, match=rf"^plan\.toml .*{sentence}"):
+        read_plan(write(data))
+    for name in ("none.toml", ".", "a\0b"):
+        with pytest.raises(UsageError, match=r"The plan .* cannot be read"):
+            read_plan(Path(name))
 
 
 @pytest.mark.parametrize(
-    ("limit", "fraction", "sizes"),
-    [
-        (10, 0.2, (8, 2)),
-        (300, 0.2, (240, 60)),
-        (2, 0.01, (1, 1)),
-        (2, 0.99, (1, 1)),
-        (3, 0.5, (1, 2)),
-        (100, 0.333, (67, 33)),
-    ],
+    ("limit", "fraction", "num_validation"),
+    [(10, 0.2, 2), (300, 0.2, 60), (2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2), (100, 0.333, 33)],
 )
 def test_a_limit_is_shared_out(
-    tmp_path: Path, limit: int, fraction: float, sizes: tuple[int, int]
+    tmp_path: Path, limit: int, fraction: float, num_validation: int
 ) -> None:
     target = split(tmp_path, limit, fraction)
-    assert tuple(side.limit for side in target.sides) == sizes
+    assert target.sides == (
+        Side(tmp_path / "train" / "x", limit - num_validation),
+        Side(tmp_path / "validation" / "x", num_validation),
+    )
     assert target.limit == limit
-    assert [side.folder for side in target.sides] == [
-        tmp_path / "train" / "x",
-        tmp_path / "validation" / "x",
-    ]
-    assert target.validation_fraction == sizes[1] / limit
+    assert target.validation_fraction == num_validation / limit
 
 
 def test_neighbours_are_the_other_classes_of_every_split(
@@ -363,11 +292,6 @@ def test_neighbours_are_the_other_classes_of_every_split(
     assert neighbours(Path()) == expected
 
 
-def test_repeated_queries_are_searched_once_in_order() -> None:
-    assert _distinct(["b", "a", "b", "c", "a"]) == ["b", "a", "c"]
-    assert _distinct([]) == []
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -381,7 +305,7 @@ def test_repeated_queries_are_searched_once_in_order() -> None:
     ],
 )
 def test_queries_that_would_share_a_folder_are_refused_by_name(one: str, other: str) -> None:
-    with pytest.raises(UsageError, match="would share the folder") as caught:
+    assert _distinct(["b", one, "b", "c", one]) == ["b", one, "c"]
+    with pytest.raises(UsageError) as caught:
         _distinct(["first", one, other])
-    assert repr(one) in str(caught.value)
-    assert repr(other) in str(caught.value)
+    assert f"{one!r} and {other!r} would share the folder" in str(caught.value)

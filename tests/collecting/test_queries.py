@@ -1,5 +1,6 @@
 """Every option of a query comes out as Bing's own parameter, cookie or header."""
 
+import re
 import urllib.parse
 from typing import Any
 
@@ -26,14 +27,9 @@ def asked(query: Query) -> dict[str, str]:
 def test_plain_query_names_words_offset_count_and_safe_search() -> None:
     assert page_url(BASE, Query("menu"), 1) == f"{BASE}/images/async?{START}"
     assert page_url(f"{BASE}/", Query(" menu "), 1) == f"{BASE}/images/async?{START}"
-
-
-def test_words_of_any_script_are_quoted() -> None:
+    quoted = "cr%C3%A8me+%26+br%C3%BBl%C3%A9e+%2B%E5%AF%BF%E5%8F%B8%3D%F0%9F%8D%A3"
     url = page_url(BASE, Query("crème & brûlée +寿司=🍣"), 36)
-    assert url.startswith(
-        f"{BASE}/images/async?q=cr%C3%A8me+%26+br%C3%BBl%C3%A9e+%2B%E5%AF%BF%E5%8F%B8%3D%F0%9F%8D%A3"
-        "&first=36&count=35&"
-    )
+    assert url.startswith(f"{BASE}/images/async?q={quoted}&first=36&count=35&")
 
 
 @pytest.mark.parametrize(
@@ -89,22 +85,15 @@ def test_filters_add_up_and_the_raw_ones_come_last() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "+filterui:photo-photo+filterui:color2-bw",
-        "%2Bfilterui%3Aphoto-photo%2Bfilterui%3Acolor2-bw",
-        "%2bfilterui:photo-photo%2bfilterui:color2-bw",
-        "filterui:photo-photo+filterui:color2-bw",
-        " +filterui:photo-photo+filterui:color2-bw ",
-    ],
-)
-def test_raw_filters_mean_the_same_in_every_form(text: str) -> None:
-    assert asked(menu(filters=text))["qft"] == "+filterui:photo-photo+filterui:color2-bw"
+def test_raw_filters_mean_the_same_in_every_form() -> None:
+    plain = "+filterui:photo-photo+filterui:color2-bw"
+    quoted = plain.replace("+", "%2B").replace(":", "%3A")
+    for text in (plain, quoted, plain.replace("+", "%2b"), plain[1:], f" {plain} "):
+        assert asked(menu(filters=text))["qft"] == plain
 
 
 def test_server_sees_parameters_and_headers(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.find_nothing()
+    bing.show("")
     list(image_search.results(menu(safe_search="off", market="ja-JP", people="face")))
     assert bing.requests == [
         "/images/async?q=menu&first=1&count=35&mmasync=1&adlt=off&safeSearch=Off"
@@ -116,31 +105,33 @@ def test_server_sees_parameters_and_headers(bing: FakeBing, image_search: ImageS
 
 @pytest.mark.parametrize("option", FILTERS)
 def test_unknown_name_is_a_usage_error_that_lists_the_choices(option: str) -> None:
-    with pytest.raises(UsageError, match=f"^--{option} 'huge' is not one of: ") as caught:
+    names = re.escape(", ".join(FILTERS[option]))
+    with pytest.raises(UsageError, match=f"^--{option} 'huge' is not one of: {names}"):
         SearchOptions(**{option: "huge"})
-    assert all(name in str(caught.value) for name in FILTERS[option])
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "sentence"),
-    [
-        ("safe_search", "none", "--safe-search 'none' is not one of: strict, moderate, off"),
-        *(
-            ("size", size, r"--size .* larger-than:WIDTHxHEIGHT")
-            for size in ("larger-than:", "larger-than:0x5", "larger-than:9x", "5x5")
-        ),
-        *(
-            ("market", market, r"--market .* en-US")
-            for market in ("en", "en-USA", "english", "en_US", "e-US", "-", "en-US\n")
-        ),
-    ],
-)
-def test_useless_option_is_a_usage_error(option: str, value: str, sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        SearchOptions(**{option: value})
+USELESS = {
+    "safe_search": (["none"], "--safe-search 'none' is not one of: strict, moderate, off"),
+    "size": (
+        ["larger-than:", "larger-than:0x5", "larger-than:9x", "5x5"],
+        "--size .* larger-than:WIDTHxHEIGHT",
+    ),
+    "market": (
+        ["en", "en-USA", "english", "en_US", "e-US", "-", "en-US\n"],
+        r"--market '.*' is not a language and a country.* en-US",
+    ),
+}
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\udcff", "a\0"])
-def test_useless_words_are_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="search words"):
-        Query(text)
+@pytest.mark.parametrize("option", USELESS)
+def test_useless_option_is_a_usage_error(option: str) -> None:
+    values, sentence = USELESS[option]
+    for value in values:
+        with pytest.raises(UsageError, match=sentence):
+            SearchOptions(**{option: value})
+
+
+def test_useless_words_are_a_usage_error() -> None:
+    for text in ("", "  ", "\udcff", "a\0"):
+        with pytest.raises(UsageError, match="search words"):
+            Query(text)

@@ -18,7 +18,6 @@ from imagesieve.collecting.bing.errors import (
     NetworkDownError,
 )
 from imagesieve.collecting.bing.queries import Query
-from imagesieve.collecting.bing.result_page import SearchResult
 from imagesieve.collecting.bing.search import (
     BASE_URL,
     BROWSER,
@@ -45,8 +44,12 @@ class Clock:
             self.now += seconds
 
 
+def add_items(count: int, start: int = 0) -> list[dict[str, str]]:
+    return [item(f"http://images.example/{number}.jpg") for number in range(start, start + count)]
+
+
 def add_links(bing: FakeBing, count: int) -> list[str]:
-    bing.items = [item(f"http://images.example/{number}.jpg") for number in range(count)]
+    bing.items = add_items(count)
     return [fields["murl"] for fields in bing.items]
 
 
@@ -62,23 +65,19 @@ def pages(*texts: str | Answer) -> Answer:
     return in_turn(*(send(text.encode()) if isinstance(text, str) else text for text in texts))
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "www.bing.com", "http://", "http://[", ""])
-def test_useless_base_url_is_a_usage_error(url: str) -> None:
-    with pytest.raises(UsageError, match="base URL"):
-        ImageSearch(url)
+def test_useless_base_url_is_a_usage_error() -> None:
+    for url in ("ftp://x/", "www.bing.com", "http://", "http://[", ""):
+        with pytest.raises(UsageError, match="base URL"):
+            ImageSearch(url)
 
 
 def test_same_url_comes_only_once_for_each_query(bing: FakeBing, image_search: ImageSearch) -> None:
     urls = ["http://h.example/1.jpg", "http://h.example/2.jpg"]
-    bing.items = [item(url) for url in (urls[0], "HTTP://H.example:80/1.jpg#x", *urls)]
+    same = (urls[0], "HTTP://H.example:80/1.jpg#x", *urls)
+    bing.items = [item(url, md5="0" * 32) for url in same]  # another URL of one image comes too
     found = [(result.url, result.rank, result.query) for result in image_search.results(X)]
     assert found == [(urls[0], 1, "x"), (urls[1], 2, "x")]
     assert urls_found(image_search, Query("another query")) == urls
-
-
-def test_another_url_of_the_same_image_comes_too(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.items = [item(f"http://{host}.example/", md5="0" * 32) for host in ("one", "two")]
-    assert urls_found(image_search) == ["http://one.example/", "http://two.example/"]
 
 
 @pytest.mark.parametrize("has_next_url", [True, False])
@@ -101,23 +100,20 @@ def test_unreadable_items_count_for_the_offset(bing: FakeBing, image_search: Ima
 
 
 @pytest.mark.parametrize(
-    ("next_first", "asked"), [(37, ["1", "37"]), (1, ["1", "2"]), (None, ["1", "2"])]
+    ("link", "second"),
+    [
+        ("/images/async?q=x&amp;first=37", "37"),
+        ("/images/async?q=x&amp;first=1", "2"),
+        ("", "2"),
+        ("http://127.0.0.1:9/steal?first=40&amp;count=99&amp;adlt=off", "40"),
+    ],
 )
-def test_offset_named_by_the_page_wins_if_it_leads_on(
-    bing: FakeBing, image_search: ImageSearch, next_first: int | None, asked: list[str]
+def test_of_the_next_url_in_the_page_only_an_offset_that_leads_on_is_used(
+    bing: FakeBing, image_search: ImageSearch, link: str, second: str
 ) -> None:
-    bing.show(page_of([item(URL)], next_first=next_first))
+    bing.show(f'<div data-nextUrl="{link}">{page_of([item(URL)])}</div>')
     urls_found(image_search)
-    assert offsets_asked(bing)[:2] == asked
-
-
-def test_of_the_next_url_in_the_page_only_the_number_is_used(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
-    link = '<div data-nextUrl="http://127.0.0.1:9/steal?first=40&amp;count=99&amp;adlt=off">'
-    bing.show(link + page_of([item(URL)]))
-    urls_found(image_search)
-    assert offsets_asked(bing)[1] == "40"
+    assert offsets_asked(bing)[:2] == ["1", second]
     assert {(page["count"], page["adlt"]) for page in bing.page_requests} == {("35", "moderate")}
 
 
@@ -150,15 +146,9 @@ def test_search_without_end_is_ended(
     bing: FakeBing, image_search: ImageSearch, page_size: int, num_pages: int
 ) -> None:
     bing.page_size = page_size
-    urls = add_links(bing, 3000)
+    urls = add_links(bing, 35 * 30 + 100)
     assert urls_found(image_search) == urls[: page_size * num_pages]
     assert len(bing.page_requests) == num_pages
-
-
-def test_page_is_asked_for_only_when_needed(bing: FakeBing, image_search: ImageSearch) -> None:
-    add_links(bing, 70)
-    assert len(list(itertools.islice(image_search.results(X), 35))) == 35
-    assert len(bing.page_requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -171,36 +161,21 @@ def test_page_is_asked_for_only_when_needed(bing: FakeBing, image_search: ImageS
         "<p>No results for captcha, unusual traffic</p>" + "<img src=x>" * 1000,
     ],
 )
-@pytest.mark.parametrize("words", ["captcha", "CAPTCHA"])
-def test_no_results_is_no_error(
-    bing: FakeBing, image_search: ImageSearch, page: str, words: str
-) -> None:
+def test_no_results_is_no_error(bing: FakeBing, image_search: ImageSearch, page: str) -> None:
     bing.show(page)
-    assert urls_found(image_search, Query(words)) == []
-    assert len(bing.requests) == 1
-
-
-def test_nothing_behind_the_last_page_is_the_end(bing: FakeBing, image_search: ImageSearch) -> None:
-    urls = add_links(bing, 70)
-    first, second = page_of(bing.items[:35], 36), page_of(bing.items[35:], 71)
-    bing.search_answer = pages(first, second, '<ul><li><a href="/">Home</a></li></ul>')
-    assert urls_found(image_search) == urls
-    assert offsets_asked(bing) == ["1", "36", "71"]
-
-
-@pytest.mark.parametrize("words", ["x", "no results", "one last step"])
-def test_captcha_is_reported_as_blocked(
-    bing: FakeBing, image_search: ImageSearch, words: str
-) -> None:
-    bing.ask_for_captcha()
-    with pytest.raises(BlockedError, match="person"):
-        urls_found(image_search, Query(words))
-    assert len(bing.requests) == 1
+    for words in ("captcha", "CAPTCHA"):
+        assert urls_found(image_search, Query(words)) == []
+    assert len(bing.requests) == 2
+    first, second = page_of(add_items(35), 36), page_of(add_items(35, 35), 71)
+    bing.search_answer = pages(first, second, page or '<ul><li><a href="/">Home</a></li></ul>')
+    assert len(urls_found(image_search, Query("captcha"))) == 70
 
 
 NEW_GRID = "<div class='newGrid'><img src='//h.example/a.jpg'></div>"
 # What comes instead of a result page, its error, words of that, and the number of requests.
+# What comes instead of a result page, its error, words of that, and the number of requests.
 FAILURES = {
+    "captcha": (send(b"<title>Bing</title><p class='captcha'>"), BlockedError, "person", 1),
     "403": (send(b"", 403), BlockedError, "refuses to answer .*403", 1),
     "429": (send(b"", 429), BlockedError, "refuses to answer .*429", 3),
     "503": (send(b"", 503), BlockedError, "refuses to answer .*503", 3),
@@ -216,39 +191,38 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("answer", "kind", "words", "num_asked"), FAILURES.values(), ids=FAILURES.keys()
-)
+@pytest.mark.parametrize(("answer", "kind", "reason", "num_asked"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("words", ["x", "no results", "one last step"])
 def test_each_failure_has_its_error_after_bounded_tries(
     bing: FakeBing,
     image_search: ImageSearch,
     answer: Answer,
     kind: type[SearchError],
-    words: str,
+    reason: str,
     num_asked: int,
+    words: str,
 ) -> None:
     bing.search_answer = answer
     for location in ("/turing/captcha", "/login"):
         bing.routes[location] = send(page_of([item(URL)]).encode())
-    with pytest.raises(SearchError, match=words) as caught:
-        urls_found(image_search)
+    with pytest.raises(SearchError, match=reason) as caught:
+        urls_found(image_search, Query(words))
     assert type(caught.value) is kind
     assert len(bing.requests) == num_asked
     if isinstance(caught.value, MarkupChangedError):
         assert NEW_GRID in caught.value.page
 
 
-def test_compressed_page_is_read(bing: FakeBing, image_search: ImageSearch) -> None:
+def test_compressed_page_of_another_bing_is_read(
+    bing: FakeBing, image_search: ImageSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # which is not used
     body = gzip.compress(page_of([item(URL)]).encode())
-    bing.search_answer = in_turn(send(body, Content_Encoding="gzip"), send(b""))
+    elsewhere = redirect(f"{bing.host(7)}/images/async?q=x&first=1")
+    bing.search_answer = pages(elsewhere, send(body, Content_Encoding="gzip"), "")
     assert urls_found(image_search) == [URL]
-
-
-def test_redirect_to_another_bing_is_followed(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.search_answer = pages(
-        redirect(f"{bing.host(7)}/images/async?q=x&first=1"), page_of([item(URL)]), ""
-    )
-    assert urls_found(image_search) == [URL]
+    assert bing.headers[0]["User-Agent"] == BROWSER
+    assert bing.headers[0]["Accept-Encoding"] == "identity"
 
 
 def test_unknown_host_is_reported_as_network_down() -> None:
@@ -261,17 +235,15 @@ def hang_up(handler: Handler) -> None:
     handler.close_connection = True
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [send(b"", 408), send(b"", 429), send(b"", 500), send(b"", 503), hang_up],
-    ids=["408", "429", "500", "503", "no answer"],
-)
 def test_page_that_fails_for_a_moment_is_asked_for_again(
-    bing: FakeBing, image_search: ImageSearch, failure: Answer
+    bing: FakeBing, image_search: ImageSearch
 ) -> None:
-    bing.search_answer = pages(failure, failure, page_of([item(URL)]), "")
-    assert urls_found(image_search) == [URL]
-    assert offsets_asked(bing) == ["1", "1", "1", "2"]
+    failures = [send(b"", status) for status in (408, 429, 500, 503)]
+    for failure in (*failures, hang_up):
+        bing.requests.clear()
+        bing.search_answer = pages(failure, failure, page_of([item(URL)]), "")
+        assert urls_found(image_search) == [URL]
+        assert offsets_asked(bing) == ["1", "1", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -288,27 +260,23 @@ def test_page_that_fails_for_a_moment_is_asked_for_again(
 def test_failure_of_a_later_page_is_raised_after_the_good_results(
     bing: FakeBing, image_search: ImageSearch, answer: Answer, error: type[Exception]
 ) -> None:
-    urls = add_links(bing, 70)
-    bing.search_answer = pages(page_of(bing.items[:35], 36), page_of(bing.items[35:]), answer)
+    bing.search_answer = pages(page_of(add_items(35), 36), page_of(add_items(35, 35)), answer)
     results = image_search.results(X)
-    assert [result.url for result in itertools.islice(results, 70)] == urls
+    assert len(list(itertools.islice(results, 70))) == 70
     with pytest.raises(error):
         next(results)
 
 
-def paced_search(bing: FakeBing, clock: Clock) -> ImageSearch:
-    return ImageSearch(bing.url, 1.0, clock=clock, wait=clock.wait)
-
-
-def record_times(bing: FakeBing, clock: Clock, answer: Answer) -> list[float]:
-    times: list[float] = []
+def recorded_search(bing: FakeBing, answer: Answer) -> tuple[ImageSearch, list[float]]:
+    """Return a search by a clock of its own, and the times at which pages are asked for."""
+    clock, times = Clock(), list[float]()
 
     def recorded(handler: Handler) -> None:
         times.append(clock.now)
         answer(handler)
 
     bing.search_answer = recorded
-    return times
+    return ImageSearch(bing.url, 1.0, clock=clock, wait=clock.wait), times
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -316,10 +284,7 @@ def gaps(times: list[float]) -> list[float]:
 
 
 def test_pages_keep_their_distance_also_across_queries(bing: FakeBing) -> None:
-    clock = Clock()
-    search = paced_search(bing, clock)
-    answers = [page_of([item(f"http://h.example/{number}.jpg")]) for number in range(9)]
-    times = record_times(bing, clock, pages(*answers, ""))
+    search, times = recorded_search(bing, pages(*(page_of([one]) for one in add_items(9)), ""))
     urls_found(search)
     urls_found(search, Query("y"))
     assert (len(times), times[0]) == (11, 1000.0)
@@ -328,10 +293,9 @@ def test_pages_keep_their_distance_also_across_queries(bing: FakeBing) -> None:
 
 
 def test_retries_wait_longer_each_time(bing: FakeBing) -> None:
-    clock = Clock()
-    times = record_times(bing, clock, send(b"", 500))
+    search, times = recorded_search(bing, send(b"", 500))
     with pytest.raises(SearchError):
-        urls_found(paced_search(bing, clock))
+        urls_found(search)
     assert gaps(times) == pytest.approx([2.0, 4.0])
 
 
@@ -339,43 +303,17 @@ def test_retries_wait_longer_each_time(bing: FakeBing) -> None:
 def test_retry_waits_as_long_as_the_server_asks_within_reason(
     bing: FakeBing, asked: str, waited: float
 ) -> None:
-    clock = Clock()
     refusal = send(b"", 429, Retry_After=asked)
-    times = record_times(bing, clock, pages(refusal, page_of([item(URL)]), ""))
-    assert urls_found(paced_search(bing, clock)) == [URL]
+    search, times = recorded_search(bing, pages(refusal, page_of([item(URL)]), ""))
+    assert urls_found(search) == [URL]
     assert gaps(times)[0] == pytest.approx(waited)
 
 
-@pytest.mark.parametrize(
-    ("base_url", "seconds"),
-    [
-        (BASE_URL, 1.0),
-        ("http://192.168.1.5", 1.0),
-        ("http://127.0.0.1:80", 0.0),
-        ("http://127.9.9.9", 0.0),
-        ("http://[::1]:80", 0.0),
-        ("http://localhost:8000/", 0.0),
-        ("http://localhost.example", 1.0),
-    ],
-)
-def test_only_ones_own_machine_is_asked_without_a_pause(base_url: str, seconds: float) -> None:
-    assert ImageSearch(base_url).pause_seconds == seconds
-    assert ImageSearch(base_url, 0.5).pause_seconds == 0.5
-
-
-def test_request_looks_like_that_of_a_browser(bing: FakeBing, image_search: ImageSearch) -> None:
-    bing.find_nothing()
-    urls_found(image_search)
-    assert bing.headers[0]["User-Agent"] == BROWSER
-    assert bing.headers[0]["Accept-Encoding"] == "identity"
-
-
-def test_proxy_of_the_environment_is_not_used(
-    bing: FakeBing, image_search: ImageSearch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    bing.search_answer = pages(page_of([item(URL)]), "")
-    assert urls_found(image_search) == [URL]
+def test_only_ones_own_machine_is_asked_without_a_pause() -> None:
+    own = ("http://127.0.0.1:80", "http://127.9.9.9", "http://[::1]:80", "http://localhost:8000/")
+    others = (BASE_URL, "http://192.168.1.5", "http://localhost.example")
+    assert [ImageSearch(url).pause_seconds for url in (*own, *others)] == [0.0] * 4 + [1.0] * 3
+    assert {ImageSearch(url, 0.5).pause_seconds for url in (*own, *others)} == {0.5}
 
 
 @pytest.mark.parametrize(
@@ -400,55 +338,36 @@ def test_page_that_never_comes_ends_at_its_deadline(
     assert time.monotonic() - start < 10.0
 
 
-def test_search_that_was_cut_requests_nothing(bing: FakeBing, image_search: ImageSearch) -> None:
-    results = image_search.results(X)
-    image_search.cut()
-    assert list(results) == []
-    assert bing.requests == []
-
-
-def test_cut_ends_the_search_before_the_next_image(
-    bing: FakeBing, image_search: ImageSearch
-) -> None:
-    add_links(bing, 70)
-    results = image_search.results(X)
-    next(results)
-    image_search.cut()
-    assert list(results) == []
-    assert len(bing.requests) == 1
-
-
-def test_cut_ends_the_pause_before_a_page(bing: FakeBing) -> None:
-    bing.search_answer = send(b"", 429, Retry_After="30")
-    search = ImageSearch(bing.url)
-    threading.Timer(0.1, search.cut).start()
-    start = time.monotonic()
-    assert list(search.results(X)) == []
-    assert time.monotonic() - start < 5.0
-    assert len(bing.requests) == 1
-
-
-def test_cut_ends_the_page_that_is_on_its_way(bing: FakeBing, image_search: ImageSearch) -> None:
-    def never(handler: Handler) -> None:
-        threading.Thread(target=image_search.cut).start()
-        bing.closing.wait(20.0)
-
-    bing.search_answer = in_turn(never, send(page_of([item(URL)]).encode()), send(b""))
-    start = time.monotonic()
-    assert urls_found(image_search) == []
-    assert time.monotonic() - start < 5.0
-    assert urls_found(image_search) == [URL]
-
-
 def test_cut_ends_every_search_that_was_begun_and_none_after(
     bing: FakeBing, image_search: ImageSearch
 ) -> None:
     urls = add_links(bing, 70)
     begun, waiting = image_search.results(X), image_search.results(Query("y"))
-    next(begun)
+    assert [result.url for result in itertools.islice(begun, 30)] == urls[:30]
     image_search.cut()
     assert [*begun, *waiting] == []
+    assert len(bing.requests) == 1  # a page is asked for only when it is needed
     assert urls_found(image_search) == urls
+
+
+@pytest.mark.parametrize("is_on_its_way", [True, False])
+def test_cut_ends_a_page_that_is_on_its_way_and_the_pause_before_it(
+    bing: FakeBing, is_on_its_way: bool
+) -> None:
+    search = ImageSearch(bing.url)
+
+    def answer(handler: Handler) -> None:
+        threading.Timer(0.1, search.cut).start()
+        if is_on_its_way:
+            bing.closing.wait(20.0)
+        send(b"", 429, Retry_After="30")(handler)
+
+    bing.search_answer = in_turn(answer, send(page_of([item(URL)]).encode()), send(b""))
+    start = time.monotonic()
+    assert urls_found(search) == []
+    assert time.monotonic() - start < 5.0
+    assert len(bing.requests) == 1
+    assert urls_found(search) == [URL]
 
 
 def test_searches_may_take_turns(bing: FakeBing, image_search: ImageSearch) -> None:
@@ -460,16 +379,8 @@ def test_searches_may_take_turns(bing: FakeBing, image_search: ImageSearch) -> N
     assert [(a.rank, b.rank) for a, b in turns] == [(rank, rank) for rank in range(1, 51)]
 
 
-def test_saved_page_is_read_as_if_bing_had_sent_it(tmp_path: Path) -> None:
-    file = tmp_path / "red panda - Bing"
-    file.write_text(page_of([item(URL, t="Menu")]), encoding="utf-8")
-    assert list(SavedPages(file).results(X)) == [
-        SearchResult(URL, "http://page.example/", "Menu", query="x", rank=1)
-    ]
-
-
-def test_folder_of_saved_pages_is_read_in_the_order_of_names(tmp_path: Path) -> None:
-    links = [item(f"http://h.example/{number}.jpg") for number in range(6)]
+def test_saved_pages_are_read_in_the_order_of_names(tmp_path: Path) -> None:
+    links = add_items(6)
     (tmp_path / "b.html").write_text(page_of(links[2:5]))
     (tmp_path / "a.htm").write_text(page_of(links[:3]))
     (tmp_path / "c.HTML").write_bytes(page_of(links[4:]).encode("utf-16"))
@@ -479,22 +390,15 @@ def test_folder_of_saved_pages_is_read_in_the_order_of_names(tmp_path: Path) -> 
     results = list(SavedPages(tmp_path).results(X))
     assert [result.url for result in results] == [fields["murl"] for fields in links]
     assert [result.rank for result in results] == [1, 2, 3, 4, 5, 6]
-
-
-@pytest.mark.parametrize("name", ["missing", "."])
-def test_missing_saved_pages_are_a_usage_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="result page"):
-        SavedPages(tmp_path / name)
+    assert [result.url for result in SavedPages(tmp_path / "e.txt").results(X)] == [URL]
 
 
 def test_saved_pages_without_an_image_are_reported_as_changed_markup(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(UsageError, match="result page"):
+            SavedPages(path)
     (tmp_path / "a.html").write_text("<title>something else</title>")
     (tmp_path / "b.html").write_text("")
     with pytest.raises(MarkupChangedError, match="Nothing can be read") as caught:
         urls_found(SavedPages(tmp_path))
     assert caught.value.page == "<title>something else</title>"
-
-
-def test_each_situation_has_its_exit_code() -> None:
-    kinds = (SearchError, BlockedError, MarkupChangedError, NetworkDownError)
-    assert [kind.exit_code for kind in kinds] == [1, 4, 5, 6]

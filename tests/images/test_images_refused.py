@@ -1,61 +1,64 @@
-"""What is no whole image, or cannot be read, is refused by name and with nothing else."""
+"""What is no whole image, or one over the limits, is refused by name and with nothing else."""
 
 import os
+import struct
+import subprocess
+import sys
+import threading
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import chunk
+from hostile import announcing, chunk
 from image_files import FORMATS, GIF, IMAGE, JPEG, PNG, RED, SIZES, png_of
 from painted import COLOURS, encode, paint
 from PIL import Image
 
 from imagesieve import errors, images
 from imagesieve.errors import ImageError
+from imagesieve.images import decoding
+
+UNSUPPORTED, UNDECODABLE = errors.UnsupportedImageFormatError, errors.UndecodableImageError
+CUT, TOO_SMALL = errors.TruncatedImageError, errors.ImageTooSmallError
+PROGRESSIVE, BMP, WEBP = (FORMATS[name] for name in ("progressive JPEG", "BMP", "WEBP"))
+TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000)))
 
 REFUSED: dict[str, tuple[bytes, type[ImageError], str]] = {
     "nothing": (b"", errors.EmptyImageError, "empty (0 bytes)"),
-    "text": (b"hello", errors.UnsupportedImageFormatError, "b'hello'"),
-    "HTML": (b"<!DOCTYPE html>", errors.UnsupportedImageFormatError, "text such as HTML"),
-    "HTML after a blank line": (
-        b"\r\n\n <html>", errors.UnsupportedImageFormatError, "text such as HTML"),
-    "HTML after a byte order mark": (
-        b"\xef\xbb\xbf<html>", errors.UnsupportedImageFormatError, "text such as HTML"),
-    "SVG": (b"<svg/>", errors.UnsupportedImageFormatError, "text such as HTML or SVG"),
-    "JSON": (b'{"error": 1}', errors.UnsupportedImageFormatError, "text such as JSON"),
-    "PDF": (b"%PDF-1.7", errors.UnsupportedImageFormatError, "a PDF"),
-    "TIFF": (encode(IMAGE, "TIFF"), errors.UnsupportedImageFormatError, "a TIFF"),
-    "Motorola TIFF": (b"MM\0*" + bytes(99), errors.UnsupportedImageFormatError, "a TIFF"),
-    "ZIP": (b"PK\3\4" + bytes(99), errors.UnsupportedImageFormatError, "a ZIP"),
-    "ICO": (encode(IMAGE, "ICO"), errors.UnsupportedImageFormatError, "an ICO"),
-    "PSD": (b"8BPS" + bytes(99), errors.UnsupportedImageFormatError, "a PSD"),
-    "AVIF": (b"\0\0\0\x1cftypavif", errors.UnsupportedImageFormatError, "an AVIF, HEIC or video"),
-    "RIFF, but sound": (b"RIFF\0\0\0\0WAVE", errors.UnsupportedImageFormatError, "b'RIFF"),
-    "JPEG header": (JPEG[:200], errors.TruncatedImageError, "the JPEG ends early"),
-    "half a JPEG": (JPEG[: len(JPEG) // 2], errors.TruncatedImageError, "the JPEG ends early"),
-    "JPEG without its end mark": (JPEG[:-2], errors.TruncatedImageError, "the JPEG ends early"),
-    "progressive JPEG without its end mark": (
-        FORMATS["progressive JPEG"][:-2], errors.TruncatedImageError, "the JPEG ends early"),
-    "half a PNG": (PNG[: len(PNG) // 2], errors.TruncatedImageError, "the PNG ends early"),
-    "half a GIF": (GIF[: len(GIF) // 2], errors.TruncatedImageError, "the GIF ends early"),
-    "half a BMP": (FORMATS["BMP"][:5000], errors.TruncatedImageError, "the BMP ends early"),
-    "half a WEBP": (FORMATS["WEBP"][:500], ImageError, "the WEBP "),
+    "text": (b"hello", UNSUPPORTED, "b'hello'"),
+    "HTML": (b"<!DOCTYPE html>", UNSUPPORTED, "text such as HTML"),
+    "HTML after a blank line": (b"\r\n\n <html>", UNSUPPORTED, "text such as HTML"),
+    "HTML after a byte order mark": (b"\xef\xbb\xbf<html>", UNSUPPORTED, "text such as HTML"),
+    "SVG": (b"<svg/>", UNSUPPORTED, "text such as HTML or SVG"),
+    "JSON": (b'{"error": 1}', UNSUPPORTED, "text such as JSON"),
+    "PDF": (b"%PDF-1.7", UNSUPPORTED, "a PDF"),
+    "TIFF": (encode(IMAGE, "TIFF"), UNSUPPORTED, "a TIFF"),
+    "Motorola TIFF": (b"MM\0*" + bytes(99), UNSUPPORTED, "a TIFF"),
+    "ZIP": (b"PK\3\4" + bytes(99), UNSUPPORTED, "a ZIP"),
+    "ICO": (encode(IMAGE, "ICO"), UNSUPPORTED, "an ICO"),
+    "PSD": (b"8BPS" + bytes(99), UNSUPPORTED, "a PSD"),
+    "AVIF": (b"\0\0\0\x1cftypavif", UNSUPPORTED, "an AVIF, HEIC or video"),
+    "RIFF, but sound": (b"RIFF\0\0\0\0WAVE", UNSUPPORTED, "b'RIFF"),
+    "JPEG header": (JPEG[:200], CUT, "the JPEG ends early"),
+    "half a JPEG": (JPEG[: len(JPEG) // 2], CUT, "the JPEG ends early"),
+    "JPEG without its end mark": (JPEG[:-2], CUT, "the JPEG ends early"),
+    "progressive JPEG without its end mark": (PROGRESSIVE[:-2], CUT, "the JPEG ends early"),
+    "half a PNG": (PNG[: len(PNG) // 2], CUT, "the PNG ends early"),
+    "half a GIF": (GIF[: len(GIF) // 2], CUT, "the GIF ends early"),
+    "half a BMP": (BMP[:5000], CUT, "the BMP ends early"),
+    "half a WEBP": (WEBP[:500], ImageError, "the WEBP "),
     "JPEG magic only": (b"\xff\xd8\xff", ImageError, "the JPEG "),
     "PNG magic only": (b"\x89PNG\r\n\x1a\n", ImageError, "the PNG "),
     "GIF magic only": (b"GIF89a", ImageError, "the GIF "),
     "BMP magic only": (b"BM", ImageError, "the BMP "),
     "WEBP magic only": (b"RIFF\0\0\0\0WEBP", ImageError, "the WEBP "),
-    "PNG with text bomb": (
-        PNG[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000))) + PNG[33:],
-        errors.UndecodableImageError, "the PNG is damaged"),
-    "PNG with a wrong checksum": (
-        PNG[:29] + b"\0\0\0\0" + PNG[33:], errors.UndecodableImageError, "the PNG "),
+    "PNG with text bomb": (PNG[:33] + TEXT_BOMB + PNG[33:], UNDECODABLE, "the PNG is damaged"),
+    "PNG with a wrong checksum": (PNG[:29] + b"\0\0\0\0" + PNG[33:], UNDECODABLE, "the PNG "),
     "PNG without width": (png_of(0, 48), ImageError, "the PNG "),
-    "1 × 1": (encode(IMAGE.resize((1, 1)), "PNG"), errors.ImageTooSmallError, "1×1 pixels"),
-    "one side too short": (
-        encode(IMAGE.resize((15, 400))), errors.ImageTooSmallError, "at least 16"),
-}  # fmt: skip
+    "1 × 1": (encode(IMAGE.resize((1, 1)), "PNG"), TOO_SMALL, "1×1 pixels"),
+    "one side too short": (encode(IMAGE.resize((15, 400))), TOO_SMALL, "at least 16"),
+}
 
 
 @pytest.mark.parametrize("image_size", SIZES)
@@ -156,7 +159,121 @@ def test_altered_images_raise_nothing_but_image_errors(seed: int) -> None:
 
 def test_random_bytes_behind_any_magic_raise_nothing_but_image_errors() -> None:
     random = np.random.default_rng(9)
-    for turn in range(200):
-        start = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF1234WEBP", b"BM"]
+    starts = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF1234WEBP", b"BM"]
+    for start in starts * 33:
         with pytest.raises(ImageError):
-            images.decode(start[turn % 6] + random.bytes(int(random.integers(1, 400))))
+            images.decode(start + random.bytes(int(random.integers(1, 400))))
+
+
+# Limits: pixels, sides, bytes and blocks, and how many large images are decoded at once
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def gif_of(width: int, height: int) -> bytes:
+    """Return a GIF with a small screen whose first frame announces another size."""
+    start = GIF.index(b"\x2c\0\0\0\0")
+    return GIF[: start + 5] + struct.pack("<HH", width, height) + GIF[start + 9 :]
+
+
+def webp_of(width: int, height: int) -> bytes:
+    return encode(Image.new("RGB", (width, height)), "WEBP", lossless=True, method=0, quality=0)
+
+
+TOO_MANY = {
+    "1-bit PNG of 169 million pixels": png_of(13_000, 13_000),
+    "PNG of 200 million, over Pillow's own limit": png_of(20_000, 10_000, bits=8),
+    "PNG of a thousand million": png_of(40_000, 40_000),
+    "PNG with a side of 2^31": png_of(2**31, 48),
+    "PNG of 25 million and a row": png_of(5_000, 5_001, bits=8),
+    "long PNG": png_of(30_001, 16),
+    "GIF frame larger than its screen": gif_of(60_000, 1_000),
+    "WEBP of 80 million": webp_of(16_000, 5_000),
+    "JPEG of 81 million": announcing(JPEG, 9_000, 9_000),
+    "progressive JPEG of 81 million": announcing(FORMATS["progressive JPEG"], 9_000, 9_000),
+}
+
+
+@pytest.mark.parametrize("image_size", SIZES)
+@pytest.mark.parametrize("name", TOO_MANY)
+def test_too_many_pixels_are_refused_by_name(name: str, image_size: tuple[int, int] | None) -> None:
+    with pytest.raises(errors.TooManyPixelsError, match=r"may have at most [0-9,]+"):
+        images.decode(TOO_MANY[name], image_size=image_size)
+
+
+def test_pixel_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    for number, data in enumerate(TOO_MANY.values()):
+        (tmp_path / str(number)).write_bytes(data)
+    # The peak of a process cannot be reset, so a fresh one is measured.
+    code = (
+        "import sys; from pathlib import Path; from imagesieve import errors, images\n"
+        "def peak():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return int(next(line for line in lines if 'VmHWM' in line).split()[1])\n"
+        "before = peak()\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    try: images.decode(path, image_size=(32, 32))\n"
+        "    except errors.TooManyPixelsError: pass\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 20_000  # kB; the smallest of them would take 25,000
+
+
+def test_as_many_pixels_as_allowed_are_accepted() -> None:
+    limits = images.Limits(max_pixels=64 * 48, max_pixels_lossless=64 * 48, max_side=64)
+    for data in (JPEG, PNG):
+        assert images.decode(data, limits).width == 64
+        with pytest.raises(errors.TooManyPixelsError, match="no side over 63"):
+            images.decode(data, images.Limits(max_side=63))
+    assert images.decode(encode(IMAGE.resize((16, 16)))).height == 16
+    limits = images.Limits(max_pixels_lossless=64 * 48 - 1)
+    assert images.decode(JPEG, limits).width == 64
+    with pytest.raises(errors.TooManyPixelsError, match="a PNG may have at most 3,071"):
+        images.decode(PNG, limits)
+
+
+def test_too_many_bytes_are_refused_without_reading_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(JPEG)
+    assert images.decode(path, images.Limits(max_bytes=len(JPEG))).num_bytes == len(JPEG)
+    for source in (path, JPEG):
+        with pytest.raises(errors.ImageTooLargeError, match="more than 1,000 bytes"):
+            images.decode(source, images.Limits(max_bytes=1000))
+    os.truncate(path, 2**40)  # sparse: reading all of it would end this process
+    with pytest.raises(errors.ImageTooLargeError):
+        images.decode(path, images.Limits(max_bytes=100_000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "most"),
+    [
+        (b"iCCP", b"x\0\0" + zlib.compress(bytes(1_000_000)), 1),
+        (b"zTXt", b"x\0\0" + zlib.compress(bytes(1_000_000)), 32),
+        (b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(1_000_000)), 32),
+    ],
+)
+def test_a_png_with_countless_compressed_extras_is_refused_at_once(
+    kind: bytes, extra: bytes, most: int
+) -> None:
+    flood = PNG[:33] + chunk(kind, extra) * 2000 + PNG[33:]
+    with pytest.raises(errors.UndecodableImageError, match=rf"over {most} blocks {kind.decode()}"):
+        images.decode(flood)
+
+
+def test_large_images_wait_for_each_other_and_small_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lane = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(decoding, "_large_images", lane)
+    large = encode(Image.new("RGB", (2100, 2000)), "PNG")
+    done: list[str] = []
+    with lane:
+        waiting = threading.Thread(target=lambda: done.append(images.decode(large).format))
+        waiting.start()
+        assert images.decode(PNG).format == "PNG"
+        waiting.join(0.3)
+        assert done == []
+    waiting.join(20)
+    assert done == ["PNG"]
