@@ -13,9 +13,7 @@ from typing import IO, Any, TypeGuard
 
 from imagesieve.errors import OutputError
 
-PARTIAL_PREFIX = (
-    ".partial-"  # hidden, so that no scan takes an unfinished folder for a finished one
-)
+PARTIAL_PREFIX = ".partial-"  # hidden: no scan takes an unfinished folder for a finished one
 _LOCK_NAME = ".writing"
 
 _WRITE_FAILURES = {

@@ -13,9 +13,8 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -44,11 +43,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Every format costs attack surface: most flaws found in image parsers sit in rare ones. These
 # five are what phones, browsers and crawlers produce.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-
-EXTENSIONS: Mapping[str, str] = MappingProxyType(
-    {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
-)
+EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
+FORMATS = tuple(EXTENSIONS)
 
 # For the message only: none of these is ever opened.
 _REFUSED = (
