@@ -259,7 +259,7 @@ def test_queries_take_turns_until_they_run_dry(bing: FakeBing, run: Run, tmp_pat
     assert run(30, queries=("a", "b", "c"), threads=2).kept == 30
     shares = [entry["query"] for entry in journal_of(tmp_path / "class")]
     assert shares.count("b") == 3
-    assert all(9 <= shares.count(query) <= 18 for query in "ac")
+    assert all(6 <= shares.count(query) <= 21 for query in "ac")  # ten in a turn
 
 
 def test_the_run_ends_with_its_time(bing: FakeBing, run: Run) -> None:
