@@ -95,13 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = console.argument_parser("Predict images with a trained model.", EXAMPLES)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="files, folders, or - for a list on stdin")
-    add(
-        "--model",
-        type=Path,
-        default=Path("modelFile"),
-        metavar="FOLDER",
-        help="a model version, or a folder of versions, whose current one is taken (modelFile)",
-    )
+    about = "a model version, or a folder of versions, whose current one is taken (modelFile)"
+    add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=about)
     add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
     add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
     add("--json", action="store_true", help="print one JSON object a line")

@@ -47,25 +47,14 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     from imagesieve.learning import options
 
-    parser = argument_parser(
-        "Train a model version further, on the old images and the new ones.", EXAMPLES
-    )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path("modelFile"),
-        help="a model folder (its current version) or one version (modelFile)",
-    )
-    options.add_options(
-        parser,
-        epochs=10,
-        learning_rate=1e-4,
-        rate_help="1e-4 (default) for images close to the old ones, 1e-3 for new and important "
-        "ones",
-    )
-    parser.add_argument(
-        "--force-promote", action="store_true", help="use the new version even if it is worse"
-    )
+    about = "Train a model version further, on the old images and the new ones."
+    parser = argument_parser(about, EXAMPLES)
+    add = parser.add_argument
+    about = "a model folder (its current version) or one version (modelFile)"
+    add("--model", type=Path, default=Path("modelFile"), help=about)
+    about = "1e-4 (default) for images close to the old ones, 1e-3 for new and important ones"
+    options.add_options(parser, epochs=10, learning_rate=1e-4, rate_help=about)
+    add("--force-promote", action="store_true", help="use the new version even if it is worse")
     return parser
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from imagesieve import console
 from imagesieve.errors import ModelError, UsageError
 from imagesieve.files import scratch_folder
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from imagesieve.learning.train_run import Trained, TrainSettings
 
 _CHECKPOINT_FOLDER = ".interrupted"  # hidden, so that it is not mistaken for a model version
-_STAGES = ("top", "all", "network")  # fits long enough to be resumed
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class Plan:
     name: str  # what comes before the time in the version's name
     old: versions.ModelVersion | None = None  # to train further
 
-    def checkpoint(self, stage: str, key: str = "") -> Checkpoint:
-        """Return where the state of a fit is saved."""
-        return Checkpoint(self.model_dir / _CHECKPOINT_FOLDER / f"{self.name}-{stage}.npz", key)
+    def checkpoint(self, key: str = "") -> Checkpoint:
+        """Return where the state of the training's one long fit is saved."""
+        return Checkpoint(self.model_dir / _CHECKPOINT_FOLDER / f"{self.name}.npz", key)
 
     @property
     def export(self) -> "ExportSettings":
@@ -141,20 +142,19 @@ def train(plan: Plan, dataset: Dataset, store: FeatureStore) -> "Trained":
             from imagesieve.learning.training import fine_tuning
 
             fine_tuning.make_reproducible(plan.options.seed)
-        names = {field.name for field in dataclasses.fields(train_run.TrainSettings)}
-        chosen = {name: value for name, value in vars(plan.options).items() if name in names}
-        settings = train_run.TrainSettings(**chosen, is_further=plan.old is not None)
+        chosen = {**vars(plan.options), "is_further": plan.old is not None}
+        settings = msgspec.convert(chosen, train_run.TrainSettings)  # which takes its own of them
         network = _network(plan, dataset, settings)
         version_writer.check_space(plan.model_dir, network, plan.export)
-        key = _checkpoint_key(plan, dataset, settings)
-        _check_interrupted(plan, key)
+        checkpoint = plan.checkpoint(_checkpoint_key(plan, dataset, settings))
+        _check_interrupted(checkpoint, resume=plan.options.resume)
         return train_run.train(
             network,
             dataset,
             settings,
             LOG_FOLDER / "tensorboard" / timestamp(),
             store=store,
-            checkpoints=lambda stage: plan.checkpoint(stage, key),
+            checkpoint=checkpoint,
             quiet=_is_quiet(plan.options),
         )
 
@@ -180,7 +180,7 @@ def save(
             parent=plan.old,
             export=plan.export,
         )
-        _forget_interrupted(plan)
+        plan.checkpoint().remove()
         return version
 
 
@@ -233,8 +233,8 @@ def report(
             "version": str(version.path),
             "promoted": promoted,
             "corrections": data["corrections"],
-            "metrics": metrics.to_json(),
-            "before": trained.before.to_json(),
+            "metrics": dataclasses.asdict(metrics),
+            "before": dataclasses.asdict(trained.before),
         }
         console.print_json(value)
         return
@@ -264,17 +264,10 @@ def report_check(dataset: Dataset, options: argparse.Namespace) -> None:
     """Close a `--check-only` run."""
     findings = audit.audit(dataset)
     if options.json:
-        value = {
-            "classes": list(dataset.classes),
-            "train": len(dataset.train),
-            "corrections": len(dataset.corrections),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-            "findings": [
-                {"message": x.message, "paths": list(map(str, x.paths))} for x in findings
-            ],
-        }
-        console.print_json(value)
+        splits = ("train", "corrections", "validation", "test")
+        counts = {split: len(getattr(dataset, split)) for split in splits}
+        found = [{"message": x.message, "paths": list(map(str, x.paths))} for x in findings]
+        console.print_json({"classes": dataset.classes, **counts, "findings": found})
         return
     outcome = f"{len(findings)} notes above" if findings else "nothing wrong was found"
     _log.info("Checked %s: %s; it can be trained on.", dataset.folder, outcome)
@@ -340,26 +333,18 @@ def _checkpoint_key(plan: Plan, dataset: Dataset, settings: "TrainSettings") -> 
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _check_interrupted(plan: Plan, key: str) -> None:
+def _check_interrupted(checkpoint: Checkpoint, *, resume: bool) -> None:
     """Say whether an interrupted training is continued; without `--resume` it is forgotten."""
-    found = [stage for stage in _STAGES if plan.checkpoint(stage).path.exists()]
-    is_usable = any(plan.checkpoint(stage, key).progress() for stage in found)
-    if not plan.options.resume:
+    is_there, is_usable = checkpoint.path.exists(), checkpoint.progress() is not None
+    if not resume:
         if is_usable:
             _log.info("An interrupted training is discarded; --resume would have continued it.")
-        _forget_interrupted(plan)
+        checkpoint.remove()
     elif is_usable:
         _log.info("Continuing the training that was interrupted.")
     else:
-        reason = "was of other images, settings or libraries" if found else "is not there"
+        reason = "was of other images, settings or libraries" if is_there else "is not there"
         _log.info("The interrupted training %s: starting from the beginning.", reason)
-
-
-def _forget_interrupted(plan: Plan) -> None:
-    for stage in _STAGES:
-        plan.checkpoint(stage).remove()
-    with contextlib.suppress(OSError):  # not there, or another training's state lies in it
-        (plan.model_dir / _CHECKPOINT_FOLDER).rmdir()
 
 
 @contextlib.contextmanager
@@ -371,7 +356,7 @@ def _interruptible(plan: Plan) -> Iterator[None]:
             current = versions.current_name(plan.model_dir)
             stays = f"{current} stays in use" if current else "there is no model yet"
             _log.warning("Stopped: no version was put in use, nothing was changed, %s.", stays)
-        if any(plan.checkpoint(stage).path.exists() for stage in _STAGES):
+        if plan.checkpoint().path.exists():
             _log.warning("What was learned so far is saved: --resume continues from there.")
         raise
 

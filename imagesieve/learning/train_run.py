@@ -2,16 +2,15 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagesieve.errors import ModelDamagedError
-from imagesieve.images import decode
 from imagesieve.learning import options
-from imagesieve.learning.data.dataset import Dataset, Sample
+from imagesieve.learning.data.dataset import Dataset, Sample, decode_samples
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
 from imagesieve.learning.features import extraction
 from imagesieve.learning.features.batches import Features
@@ -76,7 +75,7 @@ def build_network(
     """Build a backbone with an untrained head for the classes of a dataset.
 
     For `weights` see `find_weights`, which raises a WeightsError; random ones are fitted to the
-    dataset's images. `image_size` is (height, width) in pixels.
+    dataset's images.
     """
     weights_path = weights_files.find_weights(backbone, weights) if backbone.pretrained else None
     _log.info("Building %s for images of %d×%d.", backbone.name, *image_size)
@@ -88,7 +87,8 @@ def build_network(
             "The weights are random, fitted to your images in mean and deviation only: expect "
             "a good deal less than from ImageNet weights."
         )
-        _fit_random_weights(built, dataset.train, seed)
+        samples = np.random.default_rng(seed).permutation(len(dataset.train))[:_BATCH_NORM_IMAGES]
+        _fit_random_weights(built, [dataset.train[number] for number in samples])
     return built
 
 
@@ -99,21 +99,13 @@ def train(
     log_folder: Path,
     *,
     store: FeatureStore,
-    checkpoints: Callable[[str], Checkpoint | None] = lambda stage: None,
+    checkpoint: Checkpoint | None = None,
     quiet: bool = False,
 ) -> Trained:
-    """Train a network's head and, if asked for, its top blocks or all of it.
+    """Train a network's head and, if asked for, its top blocks or all of it, in place.
 
-    A network without pretrained weights is trained from pixels on all its layers.
-
-    Args:
-        built: what is trained of it is changed in place.
-        dataset: what to train and measure on.
-        settings: see there.
-        log_folder: TensorBoard events go here.
-        store: features are taken from it and kept in it.
-        checkpoints: give each long fit, by name, the file from which it can go on.
-        quiet: show no progress.
+    A network without pretrained weights is trained from pixels on all its layers. TensorBoard
+    events go to `log_folder`, features into the store; the one long fit goes on from `checkpoint`.
 
     Raises:
         DataError: an image changed since it was checked.
@@ -121,27 +113,29 @@ def train(
         WeightsError: the frozen part gives numbers that are not finite.
         OutputError: features or checkpoints cannot be kept.
     """
-    run = _Run(built, dataset, settings, log_folder, checkpoints)
+    run = _Run(built, dataset, settings, log_folder, checkpoint)
     if not built.backbone.pretrained:
         return _train_from_scratch(run)
     images, validation_images = run.images(dataset.train), run.images(dataset.validation)
+    fit_settings = run.fit_settings(settings.fine_tune_epochs)
     with extraction.opened(built, store, images, quiet=quiet) as extractor:
         if settings.fine_tune_epochs and settings.fine_tune_layers == options.TOP:
             maps, pooled = extractor.maps(images, settings.views)
             validation_maps, validation = extractor.maps(validation_images, 1)
             head = _train_head(run, pooled, validation)
-            return _train_top(run, head, maps, validation_maps)
+            tuned = fine_tuning.fine_tune(head.network, maps, validation_maps, fit_settings)
+            return _better(run, head, tuned, head.network.upper(), validation_maps.plain())
         pooled = extractor.pooled(images, settings.views, from_maps=True)
         head = _train_head(run, pooled, extractor.pooled(validation_images, 1))
-    return _train_all(run, head) if settings.fine_tune_epochs else head
+    if not settings.fine_tune_epochs:
+        return head
+    images = run.images(dataset.train, augment=True)
+    tuned = fine_tuning.fine_tune_all(head.network, images, validation_images, fit_settings)
+    return _better(run, head, tuned, head.network.model, validation_images)
 
 
 def open_network(version: versions.ModelVersion) -> Network:
-    """Load the Keras model of a checked version for further training.
-
-    An EngineError is raised if Keras cannot read it, a ModelDamagedError if there is none, or none
-    made by this program.
-    """
+    """Load the Keras model of a checked version for further training."""
     path = version.file(versions.KERAS_MODEL)
     if path is None:
         raise ModelDamagedError(f"The model version {version.path} has no {versions.KERAS_MODEL}.")
@@ -161,16 +155,11 @@ def is_not_worse(
     return new.log_loss <= old.log_loss * (_CORRECTED_LOSS if with_corrections else 1)
 
 
-def _fit_random_weights(built: Network, samples: Sequence[Sample], seed: int) -> None:
-    chosen = np.random.default_rng(seed).permutation(len(samples))[:_BATCH_NORM_IMAGES]
-    step = min(_BATCH_NORM_BATCH, len(chosen))
-
-    def pixels(start: int) -> np.ndarray:
-        paths = [samples[number].path for number in chosen[start : start + step]]
-        return np.stack([decode(path, image_size=built.image_size).pixels for path in paths])
-
-    starts = range(0, len(chosen) - len(chosen) % step, step)
-    random_weights.prepare(built.base, map(pixels, starts))
+def _fit_random_weights(built: Network, samples: Sequence[Sample]) -> None:
+    step = min(_BATCH_NORM_BATCH, len(samples))
+    starts = range(0, len(samples) - len(samples) % step, step)
+    batches = (decode_samples(samples[start : start + step], built.image_size) for start in starts)
+    random_weights.prepare(built.base, map(np.stack, batches))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +170,7 @@ class _Run:
     dataset: Dataset
     settings: TrainSettings
     log_folder: Path
-    checkpoints: Callable[[str], Checkpoint | None]
+    checkpoint: Checkpoint | None
 
     def images(self, samples: Sequence[Sample], *, augment: bool = False) -> ImageIterator:
         """Feed samples, augmented and shuffled as in the first generation or as they are."""
@@ -195,11 +184,9 @@ class _Run:
             augment=augment,
         )
 
-    def fit_settings(self, stage: str, epochs: int) -> FitSettings:
-        # A head on features takes seconds, which is less than keeping its state would.
-        checkpoint = None if stage == "head" else self.checkpoints(stage)
+    def fit_settings(self, epochs: int) -> FitSettings:
         values = (self.settings.learning_rate, self.settings.batch_size, self.settings.seed)
-        return FitSettings(epochs, *values, self.log_folder, checkpoint)
+        return FitSettings(epochs, *values, self.log_folder, self.checkpoint)
 
     def measured(
         self,
@@ -223,7 +210,8 @@ def _train_head(run: _Run, pooled: Features, validation: Features) -> Trained:
         built.standardise(np.asarray(pooled.values, dtype=np.float32))
     if built.is_logistic if settings.is_further else settings.head == options.LOGISTIC:
         return _regress(run, pooled, validation, before)
-    fit_settings = run.fit_settings("head", settings.epochs)
+    # It takes seconds, which is less than keeping its state would.
+    fit_settings = dataclasses.replace(run.fit_settings(settings.epochs), checkpoint=None)
     outcome = fine_tuning.train_head(built, pooled, validation, fit_settings)
     return run.measured(built, built.head, validation.plain(), before.metrics, [outcome])
 
@@ -249,31 +237,11 @@ def _regress(run: _Run, pooled: Features, validation: Features, before: Trained)
         after.metrics, before.metrics, run.dataset
     )
     if not is_better:
-        _log.info(
-            "head: the regression is no better on validation (loss %.4f, accuracy %.2f %%; before "
-            "%.4f, %.2f %%): the head stays as it was",
-            *(after.metrics.log_loss, 100 * after.metrics.accuracy),
-            *(before.metrics.log_loss, 100 * before.metrics.accuracy),
-        )
+        losses = (before.metrics.log_loss, after.metrics.log_loss)
+        _log.info("head: stays as it was (loss %.4f); the regression (%.4f) is no better", *losses)
     chosen = dataclasses.replace(after, out_of_fold=head.out_of_fold) if is_better else before
     outcome = Fit("head", history, int(is_better), chosen.metrics.log_loss, [head.seconds])
     return dataclasses.replace(chosen, fits=[outcome])
-
-
-def _train_top(run: _Run, head: Trained, maps: Features, validation: Features) -> Trained:
-    """Train the blocks above the cut too, and use the better of the two."""
-    settings = run.fit_settings("top", run.settings.fine_tune_epochs)
-    outcome = fine_tuning.fine_tune(head.network, maps, validation, settings)
-    return _with_fine_tuning(run, head, outcome, head.network.upper(), validation.plain())
-
-
-def _train_all(run: _Run, head: Trained) -> Trained:
-    """Train the whole network on pixels too, and use the better of the two."""
-    images = run.images(run.dataset.train, augment=True)
-    validation = run.images(run.dataset.validation)
-    settings = run.fit_settings("all", run.settings.fine_tune_epochs)
-    outcome = fine_tuning.fine_tune_all(head.network, images, validation, settings)
-    return _with_fine_tuning(run, head, outcome, head.network.model, validation)
 
 
 def _train_from_scratch(run: _Run) -> Trained:
@@ -281,7 +249,7 @@ def _train_from_scratch(run: _Run) -> Trained:
     images = run.images(run.dataset.train, augment=True)
     validation = run.images(run.dataset.validation)
     before = run.measured(run.built, run.built.model, validation)
-    settings = run.fit_settings("network", run.settings.epochs)
+    settings = run.fit_settings(run.settings.epochs)
     outcome = fit("network", run.built.model, images, validation, settings)
     return run.measured(run.built, run.built.model, validation, before.metrics, [outcome])
 
@@ -294,13 +262,11 @@ def _is_better(after: evaluation.Metrics, before: evaluation.Metrics, dataset: D
     if not dataset.corrections:
         return after.log_loss < before.log_loss
     # The same corrections once more end in the same regression, which is not better.
-    is_other = (after.accuracy, after.log_loss) != (before.accuracy, before.log_loss)
-    return is_other and is_not_worse(after, before, with_corrections=True)
+    return after != before and is_not_worse(after, before, with_corrections=True)
 
 
-def _with_fine_tuning(
-    run: _Run, head: Trained, tuned: Fit, part: Any, validation: Batches
-) -> Trained:
+def _better(run: _Run, head: Trained, tuned: Fit, part: Any, validation: Batches) -> Trained:
+    """Evaluate the fine-tuned network, which is the head's if fine-tuning was in vain."""
     _log.info(
         "Fine-tuning %s the validation loss, which was %.4f with the head alone (%.4f at best): "
         "%s is kept.",

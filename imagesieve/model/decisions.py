@@ -6,7 +6,7 @@ it as neutral") when no class reaches `min_confidence`.
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from imagesieve import console
@@ -50,13 +50,6 @@ class DecisionPolicy:
     def default_for(cls, classes: Sequence[str]) -> "DecisionPolicy":
         """Return the policy of a new model: `confident` when there is a class to fall back to."""
         return cls(CONFIDENT if DEFAULT_FALLBACK_CLASS in classes else ARGMAX)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "DecisionPolicy":
-        """Return the policy that `to_json` wrote; raise UsageError, Key-, Type- or ValueError."""
-        if value["kind"] == ARGMAX:
-            return cls(ARGMAX)
-        return cls(value["kind"], float(value["min_confidence"]), str(value["fallback_class"]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in a manifest."""

@@ -50,12 +50,9 @@ class OpenVINOEngine(Engine):
     """Runs an OpenVINO IR on the CPU. Never imports TensorFlow."""
 
     def __init__(self, xml: Path, precision: str = "f32") -> None:
-        """Compile an IR, which takes (batch, height, width, 3); its `.bin` lies beside it.
+        """Compile an IR of (batch, height, width, 3), or raise an EngineError.
 
         `precision` is `f32`, `bf16` where `cpu_has_bf16()`, or `int8` for an IR that was quantised.
-
-        Raises:
-            EngineError: the IR cannot be read or compiled, or takes no images.
         """
         self.name = f"openvino-{precision}"
         settings = {
@@ -148,20 +145,14 @@ def load_keras_model(path: Path) -> Any:
 def open_engine(version: ModelVersion, engine: str = "auto", precision: str = "auto") -> Engine:
     """Return an engine for a version from `versions.load`, whose files have their checksums.
 
-    Args:
-        engine: `auto` takes OpenVINO where the version has it, Keras otherwise.
-        precision: `auto` takes the quickest that `choose_precision` finds.
+    The engine `auto` is OpenVINO where the version has it, the precision `auto` what
+    `choose_precision` finds.
 
     Raises:
         UsageError: the two do not go together.
         EngineError: the engine is not installed, or cannot load or run the model.
         ModelDamagedError: the model's shapes are not those of its manifest.
     """
-    if engine not in ENGINES or precision not in PRECISIONS:
-        raise UsageError(
-            f"Unknown engine {engine!r} or precision {precision!r}: "
-            f"use {', '.join(ENGINES)} and {', '.join(PRECISIONS)}."
-        )
     if engine == "auto":
         engine = "openvino" if version.file(OPENVINO_MODEL) else "keras"
     opened = _open_keras(version, precision) if engine == "keras" else _open_ir(version, precision)

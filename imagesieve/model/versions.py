@@ -68,16 +68,12 @@ class Manifest:
     schema: int = SCHEMA
 
 
-class _Header(msgspec.Struct):
-    schema: int
-
-
 class _Required(msgspec.Struct):
     """What a manifest on disk must have, though a new one need not."""
 
-    temperature: float
-    policy: _Values
-    files: dict[str, FileEntry]
+    schema: int
+    temperature: Any
+    files: Any
 
 
 class _Pointer(msgspec.Struct):
@@ -125,17 +121,14 @@ def seal(folder: Path, manifest: Manifest) -> None:
     }
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     values = {**vars(manifest), "policy": manifest.policy.to_json()}
-    schema = {"schema": values.pop("schema")}
-    write_json(folder / MANIFEST, {**schema, **values, "files": files, "created": created})
+    write_json(folder / MANIFEST, {**values, "files": files, "created": created})
 
 
 def load(path: Path) -> ModelVersion:
     """Return a version, or the current one of a model folder, after checking every file of it.
 
-    Raises:
-        ModelNotFoundError: nothing is there.
-        ModelDamagedError: a file is missing or changed, or the manifest is not valid.
-        ModelTooNewError: a later release wrote it.
+    A ModelError is raised if nothing is there, if a file is missing or changed, if the manifest is
+    not valid, or if a later release wrote it.
     """
     version = read_manifest(path)
     verify(version)
@@ -235,17 +228,15 @@ def _damaged(path: Path, trouble: str) -> ModelDamagedError:
 def _parse(raw: bytes, folder: Path) -> Manifest:
     try:
         values = msgspec.json.decode(raw, type=dict[str, Any])
-        if (schema := msgspec.convert(values, _Header).schema) > SCHEMA:
+        if (schema := msgspec.convert(values, _Required).schema) > SCHEMA:
             raise ModelTooNewError(
                 f"{folder} has manifest schema {schema}, this release reads up to {SCHEMA}: update "
                 "this program or choose another version."
             )
-        policy = DecisionPolicy.from_json(msgspec.convert(values, _Required).policy)
-        manifest = msgspec.convert({**values, "policy": policy}, Manifest)
+        manifest = msgspec.convert(values, Manifest)
         _check(manifest, values)
-    except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
-        reason = f"field {error} is missing" if isinstance(error, KeyError) else error
-        trouble = f"is not a manifest of a model version ({reason})"
+    except (ValueError, RecursionError, UsageError) as error:
+        trouble = f"is not a manifest of a model version ({error})"
         raise _damaged(folder / MANIFEST, trouble) from error
     if manifest.pixel_contract != PIXEL_CONTRACT:
         raise ModelDamagedError(
@@ -258,6 +249,8 @@ def _parse(raw: bytes, folder: Path) -> Manifest:
 def _check(manifest: Manifest, values: _Values) -> None:
     if unknown := values.keys() - vars(manifest).keys():
         raise ValueError(f"field {min(unknown)!r} is unknown")
+    if "kind" not in values["policy"]:
+        raise ValueError("field 'kind' of policy is missing")
     if len(set(manifest.classes)) < len(manifest.classes):
         raise ValueError("two classes have the same name")
     for relative in manifest.files:

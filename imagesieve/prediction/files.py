@@ -4,6 +4,7 @@ import argparse
 import collections
 import contextlib
 import csv
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,10 +30,7 @@ def predict(
 ) -> Counts:
     """Predict every image, and hand each result on as the command line asks, in the order given.
 
-    Raises:
-        UsageError: `--csv` or `--sort-into` cannot work.
-        DataError: there was no image at all.
-        EngineError, OutputError: the engine failed, or a file cannot be written.
+    A DataError is raised if there was no image at all.
     """
     counts = Counts()
     with contextlib.ExitStack() as stack:
@@ -48,13 +46,10 @@ def predict(
 
 def describe(counts: Counts) -> str:
     """Return one line, such as `3 images: 2 menu, 1 unusable`."""
-    names = sorted(name for name in counts if name is not None)
-    parts = [f"{counts[name]} {name}" for name in names]
-    if counts[None]:
-        parts.append(f"{counts[None]} {UNUSABLE}")
+    names = sorted(counts, key=lambda name: (name is None, name))
+    parts = [f"{counts[name]} {UNUSABLE if name is None else name}" for name in names]
     total = counts.total()
-    images = "1 image" if total == 1 else f"{total} images"
-    return f"{images}: {', '.join(parts)}"
+    return f"{total} image{'' if total == 1 else 's'}: {', '.join(parts)}"
 
 
 def _open_sinks(
@@ -109,19 +104,22 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
     """Yield a function that writes rows of path, label, probability, decision, error, and classes.
 
     The file appears under its name when the block ends. If the block is interrupted, the rows so
-    far are kept: whole rows, but fewer.
-
-    Raises:
-        UsageError: something that is not a file has that name.
-        OutputError: the file cannot be written; an old one is untouched.
+    far are kept: whole rows, but fewer. An old file is untouched if none can be written.
     """
     if path.exists() and not path.is_file():  # a folder; or a device, which must not be replaced
         raise UsageError(f"--csv {path} is not a file: choose another name.")
     with reporting_output_errors(path):
         handle, temporary = new_partial(path.parent)
         file = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="")
+    rows = csv.writer(file)
+
+    def write(row: Sequence[object]) -> None:
+        with reporting_output_errors(path):
+            rows.writerow(row)
+
     try:
-        yield _rows_into(path, file, classes)
+        write(["path", "label", "probability", "decision", "error", *classes])
+        yield lambda image, outcome: write(_row(image, outcome, classes))
     finally:
         try:
             with reporting_output_errors(path), file:
@@ -132,22 +130,11 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
             temporary.unlink(missing_ok=True)  # still there only if it could not be finished
 
 
-def _rows_into(path: Path, file: TextIO, classes: Sequence[str]) -> Sink:
-    rows = csv.writer(file)
-
-    def write(image: str, outcome: Outcome) -> None:
-        if isinstance(outcome, ImageError):
-            row = [image, "", "", "", f"{outcome.slug}: {outcome.reason}"]
-            row += [""] * len(classes)
-        else:
-            row = [image, outcome.label, repr(outcome.probability), outcome.decision, ""]
-            row += [repr(outcome.probabilities[name]) for name in classes]
-        with reporting_output_errors(path):
-            rows.writerow(row)
-
-    with reporting_output_errors(path):
-        rows.writerow(["path", "label", "probability", "decision", "error", *classes])
-    return write
+def _row(image: str, outcome: Outcome, classes: Sequence[str]) -> list[object]:
+    if isinstance(outcome, ImageError):
+        return [image, "", "", "", f"{outcome.slug}: {outcome.reason}", *[""] * len(classes)]
+    probabilities = [outcome.probabilities[name] for name in classes]
+    return [image, outcome.label, outcome.probability, outcome.decision, "", *probabilities]
 
 
 def sorter(folder: Path, inputs: Iterable[str], decisions: Iterable[str]) -> Sink:
@@ -182,9 +169,6 @@ def sorter(folder: Path, inputs: Iterable[str], decisions: Iterable[str]) -> Sin
 
 def _free_name(target: Path, data: bytes) -> Path:
     """Return `target`, or the first numbered name that is unused or holds the same bytes."""
-    number = 1
-    candidate = target
-    while candidate.exists() and not (candidate.is_file() and candidate.read_bytes() == data):
-        number += 1
-        candidate = target.with_name(f"{target.stem}-{number}{target.suffix}")
-    return candidate
+    numbered = (f"{target.stem}-{number}{target.suffix}" for number in itertools.count(2))
+    candidates = itertools.chain([target], map(target.with_name, numbered))
+    return next(x for x in candidates if not x.exists() or (x.is_file() and x.read_bytes() == data))

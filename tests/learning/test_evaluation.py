@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -39,20 +40,12 @@ def test_metrics_are_those_counted_by_hand() -> None:
 def test_a_class_without_images_gives_zeros_and_no_nan() -> None:
     found = evaluate(["a", "b"], np.array([0]), np.array([[0.9, 0.1]]))
     assert found.classes[1].recall == found.classes[1].precision == found.classes[1].f1 == 0
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
 def test_a_certain_mistake_costs_much_but_not_infinity() -> None:
     found = evaluate(["a", "b"], np.array([0]), np.array([[0.0, 1.0]], np.float32))
     assert found.log_loss == pytest.approx(-math.log(1e-7))
-
-
-@pytest.mark.parametrize(
-    ("labels", "shape"), [([], (0, 2)), ([0], (1, 3)), ([0, 1], (1, 2))], ids=str
-)
-def test_shapes_that_do_not_fit_are_refused(labels: list[int], shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="do not fit together"):
-        evaluate(["a", "b"], np.array(labels), np.ones(shape))
 
 
 @pytest.mark.parametrize("weights", [[1, 1, 1], [1, 2, 0.5]])

@@ -204,7 +204,7 @@ def test_room_that_others_use_is_told(tmp_path: Path) -> None:
     ):
         for number in range(100):
             one.add([key(number)], [row(number)])
-        with pytest.raises(OutputError, match=r"other trainings use .* raise the limit of 4\.0 kB"):
+        with pytest.raises(OutputError, match=r"in use: wait .* raise the limit of 4\.0 kB"):
             store.make_room(50 * other.row_bytes, "50 images")
 
 

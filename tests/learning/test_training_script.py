@@ -55,11 +55,8 @@ def test_a_saved_training_leaves_nothing_of_its_interruptions(
     backbone = tiny_run.trained.network.backbone
     plan = script.Plan(options, backbone, (48, 48), None, tmp_path, "tiny")
     folder = tmp_path / ".interrupted"
-    (folder / ".partial-tiny-top.npz-0123456789abcdef").mkdir(parents=True)
-    for name in (
-        *("tiny-network.npz", "tiny-top.npz"),
-        ".partial-tiny-top.npz-0123456789abcdef/.writing",
-    ):
+    (folder / ".partial-tiny.npz-0123456789abcdef").mkdir(parents=True)
+    for name in ("tiny.npz", ".partial-tiny.npz-0123456789abcdef/.writing"):
         (folder / name).write_bytes(b"of a training that was killed")
     script.save(plan, tiny_run.dataset, tiny_run.trained, tiny_run.store)
     assert not folder.exists()

@@ -1,9 +1,7 @@
-import json
-
 import pytest
 
 from imagesieve.errors import UsageError
-from imagesieve.model.decisions import ARGMAX, CONFIDENT, KINDS, DecisionPolicy, Prediction
+from imagesieve.model.decisions import ARGMAX, CONFIDENT, DecisionPolicy, Prediction
 
 RULES = ("neutral", "political", "porn", "terrorism")
 
@@ -44,25 +42,3 @@ def test_a_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
 def test_an_unknown_kind_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UsageError, match="'guess': use argmax or confident"):
         DecisionPolicy("guess")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_policy_comes_back_from_json(kind: str) -> None:
-    policy = DecisionPolicy(kind) if kind == ARGMAX else DecisionPolicy(kind, 0.6, "other")
-    assert DecisionPolicy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {},
-        {"kind": "guess"},
-        {"kind": CONFIDENT},
-        {"kind": CONFIDENT, "min_confidence": "much", "fallback_class": "neutral"},
-        {"kind": CONFIDENT, "min_confidence": 2, "fallback_class": "neutral"},
-        {"kind": CONFIDENT, "min_confidence": None, "fallback_class": "neutral"},
-    ],
-)
-def test_json_that_is_not_a_policy_is_refused(value: dict[str, object]) -> None:
-    with pytest.raises((UsageError, KeyError, TypeError, ValueError)):
-        DecisionPolicy.from_json(value)

@@ -233,6 +233,8 @@ BAD_FIELDS: dict[str, dict[str, object]] = {
     "a side of 0": {"image_size": [0, 32]},
     "a huge side": {"image_size": [32, 100_000]},
     "an unknown policy": {"policy": {"kind": "guess"}},
+    "a policy without a kind": {"policy": {}},
+    "a confidence that is text": {"policy": {"kind": "confident", "min_confidence": "much"}},
     "a confidence over 1": {
         "policy": {"kind": "confident", "min_confidence": 2, "fallback_class": "red"}
     },

@@ -34,16 +34,9 @@ def take_in(
     """Return a dataset with corrected images added to those to train on, less what they contradict.
 
     Each file that is left out, of the corrections or of `train`, is in `Dataset.rejects` of the
-    result with the reason.
-
-    Args:
-        weight: how many times each counts on which the model was wrong; where people only said that
-            it was right, the image counts once.
-        max_share: of a class's weight that corrections may make up, above 0 and up to 1; the newest
-            are taken.
-
-    Raises:
-        DataError: no other training image of a class is left.
+    result with the reason. A correction on which the model was wrong counts `weight` times, one
+    that only said it was right once. They may make up `max_share` of a class's weight, above 0 and
+    up to 1; the newest are taken. A DataError is raised if no other image of a class is left.
     """
     history = read_corrections(folder)
     files, reasons = _list(folder, dataset.classes, history)

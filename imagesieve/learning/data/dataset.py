@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +69,11 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over content, class, weight and split of every image, not over names."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            lines = []
-            for sample in split:
-                weight = f" {sample.weight!r}" if sample.weight != 1 else ""
-                lines.append(f"{sample.class_index} {sample.sha256}{weight}\n")
-            digest.update("".join([*sorted(lines), "\n"]).encode())
-        return digest.hexdigest()
+        splits = [
+            sorted((sample.class_index, sample.sha256, sample.weight) for sample in split)
+            for split in (self.train, self.validation, self.test)
+        ]
+        return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
     def counts(self, split: Sequence[Sample]) -> list[int]:
         """Return the number of samples of each class."""
@@ -149,6 +146,11 @@ def check_files(
     ):
         samples = [found for found in pool.map(check, files) if found]
     return samples, {path: rejects[path] for path in sorted(rejects)}
+
+
+def decode_samples(samples: Iterable[Sample], image_size: tuple[int, int]) -> list[np.ndarray]:
+    """Return the samples' pixels, each (height, width, 3) uint8."""
+    return [images.decode(sample.path, image_size=image_size).pixels for sample in samples]
 
 
 def changed_since(error: ImageError) -> DataError:
@@ -228,7 +230,11 @@ def _split_by_content(folder: Path, samples: list[Sample]) -> tuple[list[Sample]
     # Images that are away today keep their side for the day they come back.
     sides = remembered | dict.fromkeys((sample.sha256 for sample in train), False)
     sides |= dict.fromkeys((sample.sha256 for sample in validation), True)
-    _write_split_file(folder, sides)
+    splits = {sha256: VALIDATION if sides[sha256] else TRAIN for sha256 in sorted(sides)}
+    try:
+        write_json(folder / _SPLIT_FILE, {"images": splits})
+    except OutputError as error:
+        _log.warning("The split into train and validation is not remembered: %s", error)
     return train, validation
 
 
@@ -273,11 +279,3 @@ def _read_split_file(folder: Path) -> dict[str, bool]:
             f"{path} is unreadable ({error}): it remembers which images are for validation; "
             "restore it, or delete it to have them chosen anew."
         ) from error
-
-
-def _write_split_file(folder: Path, aside: dict[str, bool]) -> None:
-    splits = {sha256: VALIDATION if aside[sha256] else TRAIN for sha256 in sorted(aside)}
-    try:
-        write_json(folder / _SPLIT_FILE, {"images": splits})
-    except OutputError as error:
-        _log.warning("The split into train and validation is not remembered: %s", error)

@@ -42,10 +42,6 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
     """Keras's generator with the same constructor; see the module for what differs.
 
     `shear_range` is in degrees, as it has been since Keras 2.
-
-    Raises:
-        UsageError: `interpolation_order` is not 0, 1 or 3, `fill_mode` is unknown, or data is not
-            channels-last.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -84,11 +80,7 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         `workers`, `use_multiprocessing` and `max_queue_size` are accepted too; above one worker
         Keras 3.15 was once seen to wait for ever at the end of an epoch. With
         `validation_split`, images are assigned by content and the validation subset is not
-        augmented.
-
-        Raises:
-            DataError: there are no images in class folders.
-            UsageError: an option that this generator does not have.
+        augmented. An option that this generator does not have is a UsageError.
         """
         fixed = (color_mode, save_to_dir, interpolation, keep_aspect_ratio)
         if fixed != ("rgb", None, "bilinear", False):
@@ -187,16 +179,10 @@ class ImageIterator(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         augment: bool = True,
         **dataset_options: Any,
     ) -> None:
-        """Feed samples.
+        """Feed samples, whose classes are in the order of `Sample.class_index`.
 
-        Args:
-            generator: makes the views of an image.
-            samples: the images.
-            classes: names in the order of `Sample.class_index`.
-            image_size: (height, width) in pixels.
-            batch_size, shuffle, seed, class_mode: as in Keras's `flow_from_directory`.
-            augment: whether the random transformations are applied.
-            dataset_options: Keras's `workers`, `use_multiprocessing`, `max_queue_size`.
+        `image_size` is (height, width); what is not said here is as in Keras's
+        `flow_from_directory`. `dataset_options` are Keras's of a `PyDataset`, such as `workers`.
         """
         super().__init__(**dataset_options)
         if class_mode not in _CLASS_MODES:

@@ -66,13 +66,8 @@ def check(formats: Sequence[str]) -> None:
 def export(model: Any, folder: Path, name: str, images: np.ndarray) -> dict[str, Any]:
     """Write a Keras classifier into `folder`; return how its answers compare, as JSON values.
 
-    Args:
-        name: one of `FORMATS`.
-        images: (batch, height, width, 3) uint8, to compare on.
-
-    Raises:
-        EngineError: the format, which it names, could not be written or gives other answers than
-            Keras; nothing of it is left behind.
+    Images to compare on are (batch, height, width, 3) uint8. An EngineError is raised if the format
+    could not be written or gives other answers than Keras; nothing of it is left behind.
     """
     path = folder / FORMATS[name].path
     with scratch_folder(folder, name) as scratch:

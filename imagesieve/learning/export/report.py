@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,9 @@ from imagesieve import images
 from imagesieve.errors import ImageError
 from imagesieve.files import reporting_output_errors, write_text
 from imagesieve.learning.data.dataset import Dataset
+from imagesieve.learning.train_run import Trained
+from imagesieve.learning.training.checkpoints import Fit
 from imagesieve.model.versions import Manifest
-
-if TYPE_CHECKING:
-    from imagesieve.learning.train_run import Trained
-    from imagesieve.learning.training.checkpoints import Fit
 
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
 _THUMBNAIL = 200  # pixels, the longer side
@@ -26,7 +24,7 @@ _GREY, _BLUE = "#8a8a8a", "#1f6fb2"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(path: Path, name: str, manifest: Manifest, trained: "Trained", dataset: Dataset) -> None:
+def write(path: Path, name: str, manifest: Manifest, trained: Trained, dataset: Dataset) -> None:
     """Write the report of version `name` as one HTML file, or raise an OutputError.
 
     The manifest is complete but for the files' checksums.
@@ -88,7 +86,7 @@ def _thumbnail(path: Path) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _curves(fits: Sequence["Fit"]) -> str:
+def _curves(fits: Sequence[Fit]) -> str:
     """Draw how each fit came to its result, as SVG."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -106,7 +104,7 @@ def _curves(fits: Sequence["Fit"]) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _draw_epochs(figure: Any, fit: "Fit") -> None:
+def _draw_epochs(figure: Any, fit: Fit) -> None:
     from matplotlib.ticker import MaxNLocator
 
     history = fit.history
@@ -121,7 +119,7 @@ def _draw_epochs(figure: Any, fit: "Fit") -> None:
         _finish(axes, f"{fit.stage}: {metric}")
 
 
-def _draw_sweep(figure: Any, fit: "Fit") -> None:
+def _draw_sweep(figure: Any, fit: Fit) -> None:
     history = fit.history
     axes = figure.subplots(1, 1)
     tried, losses = history["l2"], history["out_of_fold_loss"]

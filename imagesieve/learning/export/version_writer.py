@@ -1,31 +1,29 @@
 """A trained network -> a model version: Keras file, OpenVINO IR, other formats, report."""
 
-import collections
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from imagesieve.errors import EngineError, OutputError
 from imagesieve.files import new_folder
-from imagesieve.learning.data.dataset import Dataset, Sample
+from imagesieve.learning.data.dataset import Dataset, Sample, decode_samples
 from imagesieve.learning.export import other_formats, report
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.openvino import precision_check
+from imagesieve.learning.train_run import Trained
 from imagesieve.model import golden, versions
 from imagesieve.model.decisions import DecisionPolicy
-
-if TYPE_CHECKING:
-    from imagesieve.learning.train_run import Trained
 
 _LIBRARIES = ("keras", "tensorflow", "openvino", "nncf", "numpy", "pillow")
 _SPARE_BYTES = 50_000_000  # report, manifest, and what the file system itself needs
@@ -61,7 +59,7 @@ def check_space(model_dir: Path, network: Network, export: ExportSettings = DEFA
 
 
 def save_version(
-    trained: "Trained",
+    trained: Trained,
     dataset: Dataset,
     policy: DecisionPolicy,
     settings: Mapping[str, Any],
@@ -75,15 +73,8 @@ def save_version(
 
     An IR or an export that is not as good as the Keras model is left out, is warned of, and has its
     reason in the manifest's `engines`: the training is worth more than the form it is stored in.
-
-    Args:
-        settings: of the training, JSON values for the manifest.
-        store: has the converted base and features, or will have them.
-        parent: the version that was trained further.
-
-    Raises:
-        DataError: a validation image changed since the data folder was checked.
-        OutputError: it could not be written; nothing is left behind.
+    The settings of the training are JSON values for the manifest. An OutputError is raised if it
+    could not be written; nothing is left behind.
     """
     _log.info("Writing %s and checking that every engine gives the same answers.", path)
     network = trained.network
@@ -97,13 +88,13 @@ def save_version(
             xml = partial / versions.OPENVINO_MODEL
             check = precision_check.PrecisionCheck(network, dataset, store, golden_images, xml)
             measured = _write_ir(check, export.int8_max_drop)
-            measured |= _write_exports(model, partial, dataset, export.formats)
+            measured |= _write_exports(model, partial, golden_images.pixels, export.formats)
         manifest = versions.Manifest(
             dataset.classes,
             network.backbone.name,
             model.input_shape[1:3],
             policy,
-            metrics=trained.metrics.to_json(),
+            metrics=dataclasses.asdict(trained.metrics),
             engines=measured,
             settings=settings,
             data=_describe(dataset),
@@ -121,7 +112,7 @@ def _golden_images(
     """Return images to check every engine with, chosen by the training's `probabilities`."""
     # Those may come from features in half precision, so the model is asked itself.
     chosen = [samples[number] for number in choose_golden(probabilities)]
-    pixels = np.stack(precision_check.decode_samples(chosen, model.input_shape[1:3]))
+    pixels = np.stack(decode_samples(chosen, model.input_shape[1:3]))
     # Called as it is: a compiled function would take longer to make than it saves. Two at a time,
     # since all that lies between the layers stays in memory until the end of a call.
     answers = [
@@ -138,13 +129,10 @@ def choose_golden(probabilities: np.ndarray) -> list[int]:
     `probabilities` are (images, classes).
     """
     called = probabilities.argmax(axis=1)
-    clearest_first = np.argsort(-probabilities.max(axis=1), kind="stable").tolist()
-    ranks: collections.Counter[int] = collections.Counter()
-    ranked = []
-    for number in clearest_first:
-        ranked.append((ranks[called[number]], called[number], number))
-        ranks[called[number]] += 1
-    return [number for _, _, number in sorted(ranked)[: golden.MAX_IMAGES]]
+    clearest_first = np.argsort(-probabilities.max(axis=1), kind="stable")
+    by_class = [clearest_first[called[clearest_first] == index] for index in np.unique(called)]
+    turns = itertools.chain(*itertools.zip_longest(*by_class))
+    return [int(number) for number in turns if number is not None][: golden.MAX_IMAGES]
 
 
 @contextlib.contextmanager
@@ -173,13 +161,9 @@ def _write_ir(check: precision_check.PrecisionCheck, int8_max_drop: float | None
 
 
 def _write_exports(
-    model: Any, folder: Path, dataset: Dataset, formats: Sequence[str]
+    model: Any, folder: Path, images: np.ndarray, formats: Sequence[str]
 ) -> dict[str, Any]:
     """Write each format and compare it with Keras; leave out those that are wrong."""
-    if not formats:
-        return {}
-    samples = dataset.validation[: precision_check.NUM_COMPARED]
-    images = np.stack(precision_check.decode_samples(samples, model.input_shape[1:3]))
     measured: dict[str, Any] = {}
     for name in formats:
         try:

@@ -23,8 +23,8 @@ from imagesieve import console
 from imagesieve.cores import cpu_count
 from imagesieve.errors import EngineError, ImageError, WeightsError
 from imagesieve.files import locked, new_folder, sha256_of
-from imagesieve.images import PIXEL_CONTRACT, decode
-from imagesieve.learning.data.dataset import changed_since
+from imagesieve.images import PIXEL_CONTRACT
+from imagesieve.learning.data.dataset import changed_since, decode_samples
 from imagesieve.learning.data.generator import ImageIterator
 from imagesieve.learning.features.batches import Features, StoredRows
 from imagesieve.learning.features.store import FeatureStore, FeatureTable, row_key
@@ -67,14 +67,8 @@ class Extractor:
     def pooled(self, images: ImageIterator, num_views: int, *, from_maps: bool = False) -> Features:
         """Return pooled features in memory, (views, images, num_features) float16.
 
-        One view is the images as they are, more are augmented views beside them. `from_maps` pools
-        stored maps instead of running the whole base; the result differs a little from the
-        engine's, so it is for training, not for comparing precisions.
-
-        Raises:
-            DataError: an image became unreadable since the data folder was checked.
-            WeightsError: the base gives numbers that are not finite.
-            OutputError: the features cannot be stored.
+        `from_maps` pools stored maps instead of running the whole base; the result differs a little
+        from the engine's, so it is for training, not for comparing precisions.
         """
         keys = _keys(images, num_views)
         table = self._open("pooled")
@@ -141,17 +135,14 @@ class Extractor:
                 self.store.make_room(num_missing * table.row_bytes, what)
         with console.progress(f"features of {what}", total, quiet=self.quiet) as advance:
             advance(total - num_missing)
-            if tasks:
-                self._compute(images, tasks, tables, advance)
+            for count in self._computed(images, tasks, tables) if tasks else ():
+                advance(count)
         self.num_computed += num_missing
 
-    def _compute(
-        self,
-        images: ImageIterator,
-        tasks: list[Task],
-        tables: list[FeatureTable],
-        advance: Callable[[int], None],
-    ) -> None:
+    def _computed(
+        self, images: ImageIterator, tasks: list[Task], tables: list[FeatureTable]
+    ) -> Iterator[int]:
+        """Add rows to the tables; yield the number of views that were computed, again and again."""
         run, num_streams = self._runner
         # On a CPU one image at a time, so that what it gets does not depend on its neighbours.
         size = 1 if self.xml else _GPU_BATCH
@@ -169,8 +160,7 @@ class Extractor:
         threads = num_streams + cpu_count() // 2
         batches = (tasks[start : start + size] for start in range(0, len(tasks), size))
         try:
-            for count in map_ahead(compute, batches, threads=threads, ahead=threads):
-                advance(count)
+            yield from map_ahead(compute, batches, threads=threads, ahead=threads)
         except ImageError as error:
             raise changed_since(error) from error
 
@@ -184,22 +174,12 @@ def opened(
     *,
     quiet: bool = True,
 ) -> Iterator[Extractor]:
-    """Make the base of a network ready to run; features are valid inside the block only.
+    """Make the frozen base of a network ready to run; features are valid inside the block only.
 
-    On a CPU the base is converted for OpenVINO, and that is stored too.
-
-    Args:
-        network: with a frozen base.
-        store: of what the base makes of images.
-        images: for training; a few of them are used to compare the precisions, and some to
-            calibrate int8.
-        precision: `auto` for what is quickest and close enough; or one of `engines.PRECISIONS`.
-        quiet: show no progress.
-
-    Raises:
-        EngineError: OpenVINO is not installed, or cannot run the network.
-        WeightsError: the network gives numbers that are not finite.
-        OutputError: the converted network cannot be stored.
+    On a CPU the base is converted for OpenVINO, and that is stored too. A few of the training
+    images compare the precisions, and some calibrate int8. The precision `auto` is what is quickest
+    and close enough. An EngineError is raised if OpenVINO cannot run the network, a WeightsError if
+    the network gives numbers that are not finite.
     """
     lower, base = network.lower(), network.base
     labels: dict[str, Any] = {
@@ -304,8 +284,7 @@ def _converted(both: Any, place: Path, images: ImageIterator, precision: str) ->
             _log.info("Quantising the network to int8.")
             with new_folder(int8.parent) as folder:
                 samples = quantize.calibration_samples(images.checked)
-                size = both.input_shape[1:3]
-                pixels = [decode(x.path, image_size=size).pixels for x in samples]
+                pixels = decode_samples(samples, both.input_shape[1:3])
                 quantize.quantise(f32, pixels, folder / int8.name)
         return int8, precision
 
@@ -317,7 +296,7 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
     from_keras = [np.asarray(output) for output in both(pixels[:2].astype(np.float32))]
     for features in from_keras:
         _require_finite(features)
-    noise = max(_noise(one[:2], other, one) for one, other in zip(f32, from_keras, strict=True))
+    noise = _noise(f32, from_keras)
     if not noise <= MAX_CONVERSION_NOISE:
         raise EngineError(
             f"OpenVINO's features differ from Keras's by {100 * noise:.1f} % of what images "
@@ -326,7 +305,7 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
     if not engines.cpu_has_bf16():
         return "f32"
     bf16 = engines.OpenVINOEngine(xml, "bf16").run_all(pixels)
-    noise = max(_noise(one, other, one) for one, other in zip(f32, bf16, strict=True))
+    noise = _noise(f32, bf16)
     _log.debug("bf16 changes features by %.2f %% of what images differ by", 100 * noise)
     if noise <= MAX_NOISE:
         return "bf16"
@@ -334,8 +313,12 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
     return "f32"
 
 
-def _noise(one: np.ndarray, other: np.ndarray, all_images: np.ndarray) -> float:
-    """Return the root mean square of a difference as a share of the images' deviation."""
-    signal = float(np.sqrt(all_images.astype(np.float64).var(axis=0).mean()))
-    error = float(np.sqrt(np.square(one.astype(np.float64) - other).mean()))
-    return error / max(signal, 1e-30)
+def _noise(right: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """Return the root mean square error, of some images, as a share of all images' deviation."""
+
+    def share(right: np.ndarray, found: np.ndarray) -> float:
+        signal = np.sqrt(right.astype(np.float64).var(axis=0).mean())
+        error = np.sqrt(np.square(right[: len(found)].astype(np.float64) - found).mean())
+        return float(error / max(signal, 1e-30))
+
+    return max(map(share, right, found))

@@ -95,21 +95,17 @@ class FeatureStore:
     def place(self, about: Mapping[str, Any]) -> Iterator[Path]:
         """Yield a folder for what JSON values describe; no process removes it during the block.
 
-        Raises:
-            DataError: the index is damaged.
-            OutputError: the folder cannot be written.
+        A DataError is raised if the index is damaged, an OutputError if nothing can be written.
         """
         path = self.folder / _name(about)
-        entry = (path.name, json.dumps(dict(about)))
         with contextlib.ExitStack() as stack:
-            with self._transaction() as index, reporting_output_errors(path):
+            with self._transaction() as index:
                 self._remove_unknown(index)
                 path.mkdir(exist_ok=True)
                 stack.enter_context(locked(path / _LOCK, shared=True))
-                index.execute("REPLACE INTO entries VALUES (?, ?, ?)", (*entry, time.time()))
+                entry = (path.name, json.dumps(dict(about)), time.time())
+                index.execute("REPLACE INTO entries VALUES (?, ?, ?)", entry)
             yield path
-            with self._transaction() as index:
-                index.execute("REPLACE INTO entries VALUES (?, ?, ?)", (*entry, time.time()))
 
     def entries(self) -> list[Entry]:
         """Return what is there, the last used first."""
@@ -143,8 +139,7 @@ class FeatureStore:
     def make_room(self, num_bytes: int, what: str) -> None:
         """Ensure that so many bytes can be added; entries not used for longest are removed.
 
-        Raises:
-            OutputError: the limit or the disk is too small for `what`.
+        An OutputError is raised if the limit or the disk is too small for `what`.
         """
         needed = f"The features of {what} take {amount(num_bytes)}"
         if num_bytes > self._limit:
@@ -164,9 +159,9 @@ class FeatureStore:
                     _log.info("Removed %s of features (%s).", amount(removed), described)
         if total + num_bytes > self._limit:
             raise OutputError(
-                f"{needed}, and {amount(total)} that this or other trainings use lie in "
-                f"{self.folder} already: wait until the others have ended, or raise the limit of "
-                f"{amount(self._limit)} with --cache-limit."
+                f"{needed}, and {amount(total)} in {self.folder} are in use: wait until other "
+                f"trainings have ended, or raise the limit of {amount(self._limit)} with "
+                "--cache-limit."
             )
         free = shutil.disk_usage(self.folder).free
         if num_bytes + _SPARE_BYTES > free:
@@ -178,28 +173,26 @@ class FeatureStore:
     def _remove(self, index: sqlite3.Connection, name: str) -> int:
         """Remove an entry unless it is in use; return the number of bytes."""
         path = self.folder / name
-        with reporting_output_errors(path):
-            path.mkdir(exist_ok=True)
-            try:
-                with locked(path / _LOCK, wait=False):
-                    size = _size(path)
-                    # If this process is killed, what is left has no entry and no valid name.
-                    doomed = path.rename(path.with_name(f"{name}-removed"))
-            except BlockingIOError:
-                return 0
-            index.execute("DELETE FROM features WHERE entry = ?", (name,))
-            index.execute("DELETE FROM entries WHERE name = ?", (name,))
-            shutil.rmtree(doomed)
-            return size
+        path.mkdir(exist_ok=True)
+        try:
+            with locked(path / _LOCK, wait=False):
+                size = _size(path)
+                # If this process is killed, what is left has no entry and no valid name.
+                doomed = path.rename(path.with_name(f"{name}-removed"))
+        except BlockingIOError:
+            return 0
+        index.execute("DELETE FROM features WHERE entry = ?", (name,))
+        index.execute("DELETE FROM entries WHERE name = ?", (name,))
+        shutil.rmtree(doomed)
+        return size
 
     def _remove_unknown(self, index: sqlite3.Connection) -> int:
         """Remove folders without an entry, left by a killed removal or an older release."""
         known = {name for (name,) in index.execute("SELECT name FROM entries")}
         unknown = [x for x in self.folder.iterdir() if x.is_dir() and x.name not in known]
         size = sum(map(_size, unknown))
-        with reporting_output_errors(self.folder):
-            for path in unknown:
-                shutil.rmtree(path)
+        for path in unknown:
+            shutil.rmtree(path)
         return size
 
     @contextlib.contextmanager
@@ -223,7 +216,7 @@ class FeatureStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Yield the index; no other process writes to it during the block."""
-        with self._connection() as index, index:
+        with self._connection() as index, reporting_output_errors(self.folder), index:
             index.execute("BEGIN IMMEDIATE")
             yield index
 
@@ -232,11 +225,7 @@ class FeatureTable:
     """Rows of one kind, found by the content of an image and its augmentation; for any thread."""
 
     def __init__(
-        self,
-        index: sqlite3.Connection,
-        path: Path,
-        file: io.FileIO,
-        row_shape: tuple[int, ...],
+        self, index: sqlite3.Connection, path: Path, file: io.FileIO, row_shape: tuple[int, ...]
     ) -> None:
         self.row_shape = row_shape
         self.row_bytes = math.prod(row_shape) * np.dtype(np.float16).itemsize

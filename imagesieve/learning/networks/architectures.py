@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import keras
+
 _GROUPS = 32
 _NUM_BLOCKS = {"conv2": 3, "conv3": 4, "conv4": 6, "conv5": 3}
 _EPSILON = 1.001e-5
@@ -14,8 +16,6 @@ def resnext50(images: Any) -> Any:
     https://arxiv.org/abs/1611.05431. It ends in pooled features, (batch, 2048). Names, padding and
     epsilon are those of the former `keras_applications` package, so that its weights fit here.
     """
-    import keras
-
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(images)
     x = keras.layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(x)
     x = _normalise(x, "conv1", relu=True)
@@ -33,8 +33,6 @@ def resnext50(images: Any) -> Any:
 
 def _block(x: Any, filters: int, stride: int, name: str, *, project: bool) -> Any:
     """Narrow, convolve in groups, widen to twice `filters`, add the shortcut."""
-    import keras
-
     shortcut = x
     if project:
         shortcut = keras.layers.Conv2D(
@@ -59,8 +57,6 @@ def _grouped_convolution(x: Any, filters: int, stride: int, name: str) -> Any:
     layer runs on a CPU too, but its gradient is hopeless there: for 8 maps of 56x56x128 it took
     15.7 s against 0.1 s for this form, for 7x7x1024 1.6 s against 0.25 s (2 cores, TF 2.21).
     """
-    import keras
-
     per_group = filters // _GROUPS
     x = keras.layers.DepthwiseConv2D(
         3, strides=stride, depth_multiplier=per_group, use_bias=False, name=f"{name}_conv"
@@ -74,8 +70,6 @@ def _grouped_convolution(x: Any, filters: int, stride: int, name: str) -> Any:
 
 
 def _normalise(x: Any, name: str, *, relu: bool = False) -> Any:
-    import keras
-
     x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
     return keras.layers.Activation("relu", name=f"{name}_relu")(x) if relu else x
 
@@ -87,8 +81,6 @@ def small_cnn(images: Any) -> Any:
     "Building powerful image classification models using very little data", The Keras Blog, 2016.
     It ends in features (batch, 64) behind the dropout; at 150x150 it has 1.21 million parameters.
     """
-    import keras
-
     x = images
     for number, filters in enumerate((32, 32, 64), start=1):
         x = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")(x)

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from imagesieve.errors import UsageError
-from imagesieve.learning.networks.architectures import resnext50, small_cnn
 from imagesieve.learning.networks.weights import WeightsDownload, load_weights
 
 if TYPE_CHECKING:
     import keras
-
-DEFAULT_BACKBONE = "InceptionV3"
 
 _KERAS_WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -84,6 +81,15 @@ def _build_keras(name: str, images: Any) -> Any:
     )
 
 
+def _ours(name: str) -> Callable[[Any], Any]:
+    def build(images: Any) -> Any:
+        from imagesieve.learning.networks import architectures  # which imports Keras
+
+        return getattr(architectures, name)(images)
+
+    return build
+
+
 # Of Keras: name, side, least side, scaling, cut layer, features; file of weights and its checksum.
 # fmt: off
 _ROWS = (
@@ -93,7 +99,7 @@ _ROWS = (
     _keras("InceptionV3", 299, 75, "tf", "mixed8", 2048,
            "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "bcbd6486424b2319ff4ef7d526e38f63"),
-    Backbone("ResNeXt50", resnext50, (224, 224), 32, "torch", "conv5_block1_out", 2048),
+    Backbone("ResNeXt50", _ours("resnext50"), (224, 224), 32, "torch", "conv5_block1_out", 2048),
     _keras("DenseNet201", 224, 32, "torch", "pool4_pool", 1920,
            "densenet/densenet201_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "c13680b51ded0fb44dff2d8f86ac8bb1"),
@@ -118,7 +124,7 @@ _ROWS = (
     _keras("ConvNeXtTiny", 224, 32, "none", "convnext_tiny_downsampling_block_2", 768,
            "convnext/convnext_tiny_notop.h5",
            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
-    Backbone("SmallCNN", small_cnn, (150, 150), 22, "unit", "pool3", 64, pretrained=False),
+    Backbone("SmallCNN", _ours("small_cnn"), (150, 150), 22, "unit", "pool3", 64, pretrained=False),
 )
 # fmt: on
 
@@ -144,18 +150,11 @@ def build(
     the same weights; layer names do not depend on what was built earlier in the process, so a saved
     model always has `cut_layer`.
 
-    Args:
-        backbone: a row of the table.
-        image_size: (height, width) in pixels.
-        weights_path: see `load_weights`; None: random weights.
-        seed: 0 to 2**32 - 1.
-
-    Returns:
-        A model from float32 (batch, height, width, 3), RGB, 0 to 255, to float32
-        (batch, backbone.num_features).
+    Its input is float32 (batch, height, width, 3), RGB, 0 to 255, its output float32
+    (batch, backbone.num_features). Without `weights_path` the weights are random.
 
     Raises:
-        UsageError: `image_size` is below the network's minimum.
+        UsageError: `image_size`, (height, width), is below the network's minimum.
         WeightsError: the file cannot be read or is not for this network.
     """
     import keras

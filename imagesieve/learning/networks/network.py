@@ -106,11 +106,7 @@ def build(
 def with_classes(network: Network, old: Sequence[str], new: Sequence[str], seed: int) -> Network:
     """Return a network for `new` classes; the weights of the `old` ones, by name, stay.
 
-    Args:
-        seed: of the new classes' weights.
-
-    Raises:
-        DataError: an old class is missing.
+    A DataError is raised if an old class is missing. The seed is that of the new classes' weights.
     """
     missing = sorted(set(old) - set(new))
     if missing:

@@ -6,14 +6,11 @@ layers. Two things ensure that; both are set before anything is trained.
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
-
-from imagesieve.errors import DataError
-
-if TYPE_CHECKING:
-    import keras
+import tensorflow as tf
 
 # What batch norm adds before a ReLU, in standard deviations. At 0 a ReLU cuts off half of what it
 # gets, and dozens in a row leave little but noise. At 1 a unit is mostly linear, and layers mix
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 OFFSET = 1.0
 
 
-def prepare(model: "keras.Model", batches: Iterable[np.ndarray]) -> None:
+def prepare(model: Any, batches: Iterable[np.ndarray]) -> None:
     """Set what every BatchNormalization subtracts, divides by and adds.
 
     A random network needs this: its own statistics (mean 0, variance 1) fit no image, and
@@ -31,16 +28,9 @@ def prepare(model: "keras.Model", batches: Iterable[np.ndarray]) -> None:
     Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576). With one batch
     this is exact; with several, deep layers differ a little, the less the larger the batches.
 
-    A network without such layers is left alone and no batch is drawn.
-
-    Args:
-        model: a flat network from pixels; changed in place.
-        batches: (batch, height, width, 3), RGB, 0 to 255; batches of 32 and a few hundred images
-            in all are enough. One image at least, else a DataError is raised.
+    A flat network without such layers is left alone and no batch is drawn. Batches are
+    (batch, height, width, 3), RGB, 0 to 255; 32 at once and a few hundred images in all are enough.
     """
-    import keras
-    import tensorflow as tf
-
     layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     if not layers:
         return
@@ -64,8 +54,6 @@ def prepare(model: "keras.Model", batches: Iterable[np.ndarray]) -> None:
                 mean = np.asarray(layer.moving_mean, dtype=np.float64)
                 variance = np.asarray(layer.moving_variance, dtype=np.float64)
                 total += len(batch) * np.stack([mean, variance + mean**2])
-    if not num_images:
-        raise DataError("No image was given to take the batch-norm statistics from.")
     for (mean, mean_square), layer in zip((x / num_images for x in sums), layers, strict=True):
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(np.maximum(mean_square - mean**2, 0.0))
@@ -74,8 +62,6 @@ def prepare(model: "keras.Model", batches: Iterable[np.ndarray]) -> None:
 @contextlib.contextmanager
 def _batch_statistics_only(model: Any, batch_norms: list[Any]) -> Iterator[None]:
     """Have a pass in training mode leave the statistics of its batch in the layers."""
-    import keras
-
     changes = [(layer, "momentum", 0.0) for layer in batch_norms]
     changes += [(layer, "trainable", True) for layer in batch_norms]  # frozen ones look at none
     # Dropout would add its noise to the variance.

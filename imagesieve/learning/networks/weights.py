@@ -60,12 +60,8 @@ class WeightsDownload:
 def find_weights(backbone: "Backbone", choice: str) -> Path | None:
     """Return the file of weights that `--weights` names, or None for random ones.
 
-    Args:
-        backbone: a row of the table.
-        choice: "random"; "imagenet" for Keras's own download, kept in Keras's cache; or a path.
-
-    Raises:
-        WeightsError: there is no such file, Keras has no weights, or the download failed.
+    "imagenet" is Keras's own download, kept in Keras's cache. A WeightsError is raised if there is
+    no such file, Keras has no weights, or the download failed.
     """
     if choice == "random":
         return None
@@ -81,16 +77,10 @@ def find_weights(backbone: "Backbone", choice: str) -> Path | None:
 
 
 def load_weights(model: Any, name: str, path: Path) -> None:
-    """Fill a network with the arrays of a file.
+    """Fill the flat network of a backbone with the arrays of a file, or raise a WeightsError.
 
-    Args:
-        model: a flat network without top.
-        name: of the backbone.
-        path: Keras 3's `.weights.h5` or the legacy `.h5` of `keras.applications`, told apart by
-            content.
-
-    Raises:
-        WeightsError: the file cannot be read or is not for this network.
+    The file is Keras 3's `.weights.h5` or the legacy `.h5` of `keras.applications`, told apart by
+    content.
     """
     try:
         suffix = _suffix_of(path, len(model.weights))

@@ -16,10 +16,8 @@ def write_ir(model: Any, xml: Path) -> None:
 
     By way of a SavedModel: what Keras calls its OpenVINO export goes through a converter that, in
     OpenVINO 2026.4, fails on Python 3.13 (it deletes a name that `exec` no longer leaves behind).
-    The IR's outputs are in the order of the model's; its folder is made.
-
-    Raises:
-        EngineError: OpenVINO is not installed, or does not know one of the model's operations.
+    The IR's outputs are in the order of the model's; its folder is made. An EngineError is raised
+    if OpenVINO does not know one of the model's operations.
     """
     openvino = engines.import_openvino()
     # A list of outputs is exported as output_0, output_1 and so on, whatever the layers' names are.
@@ -52,12 +50,8 @@ def read(path: Path) -> Any:
 def write_with_head(base: Any, head: Any, xml: Path) -> None:
     """Set a head on a converted base: what `write_ir` would give for the whole, in no time.
 
-    Args:
-        base: from `read`; its last output are pooled features (batch, num_features).
-        head: Keras model from pooled features to probabilities.
-
-    Raises:
-        EngineError: the head has a layer that is not known here.
+    The last output of the base, from `read`, are pooled features (batch, num_features), of which
+    the Keras model `head` makes probabilities. An EngineError is raised for an unknown layer in it.
     """
     openvino = engines.import_openvino()
     tensor = base.outputs[-1].get_node().input_value(0)

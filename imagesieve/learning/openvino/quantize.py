@@ -8,6 +8,7 @@ is measured by `precision_check`.
 import collections
 import contextlib
 import io
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,23 +26,19 @@ NUM_CALIBRATION_IMAGES = 100
 
 def calibration_samples(samples: Sequence[Sample]) -> list[Sample]:
     """Return training samples evenly over the classes, chosen by content alone."""
-    ranks: collections.Counter[int] = collections.Counter()
-    ranked = []
+    by_class = collections.defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.sha256):
-        ranked.append((ranks[sample.class_index], sample))
-        ranks[sample.class_index] += 1
-    ranked.sort(key=lambda entry: entry[0])  # the first of each class, then the second of each
-    return [sample for _, sample in ranked[:NUM_CALIBRATION_IMAGES]]
+        by_class[sample.class_index].append(sample)
+    # The first of each class, then the second of each.
+    turns = itertools.chain(*itertools.zip_longest(*by_class.values()))
+    return [sample for sample in turns if sample][:NUM_CALIBRATION_IMAGES]
 
 
 def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
     """Write the int8 form of an IR in single precision, `target` and its `.bin`.
 
-    Args:
-        images: (height, width, 3), RGB, 0 to 255, of the model's size, to calibrate on.
-
-    Raises:
-        EngineError: NNCF is not installed, or cannot quantise this network.
+    It is calibrated on images of the model's size, (height, width, 3), RGB, 0 to 255. An
+    EngineError is raised if NNCF is not installed, or cannot quantise this network.
     """
     openvino = engines.import_openvino()  # before NNCF, which else loads the telemetry
     try:

@@ -4,6 +4,7 @@ The file is NumPy's `.npz`, without compression: one array for each variable, an
 is JSON. Its checksums show damage; nothing in it is unpickled.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -73,12 +74,9 @@ class Checkpoint:
     key: str
 
     def save(self, fit: Fit, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-        """Replace the state; a reader sees the old one or the whole new one.
+        """Replace the state, whole or, with an OutputError, not at all.
 
         The arrays, with their names, are drawn one by one while the file is written.
-
-        Raises:
-            OutputError: it could not be written; the old state is untouched.
         """
         folder = self.path.parent
         with scratch_folder(folder, self.path.name) as scratch, reporting_output_errors(self.path):
@@ -100,14 +98,10 @@ class Checkpoint:
         return found[0] if found else None
 
     def load(self, *, with_arrays: bool = True) -> tuple[Fit, dict[str, np.ndarray]] | None:
-        """Return the state that was saved last.
+        """Return the state that was saved last, or raise a DataError if it may not be read.
 
-        Returns:
-            None when there is none, when it has another key, and, with a warning in the log, when
-            the file is damaged.
-
-        Raises:
-            DataError: the file is there but may not be read.
+        It is None when there is none, when it has another key, and, with a warning in the log, when
+        the file is damaged.
         """
         try:
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as members:
@@ -129,10 +123,12 @@ class Checkpoint:
             return None
 
     def remove(self) -> None:
-        """Remove the state, if there is one, and what killed writers left behind."""
+        """Remove the state, if there is one, and what killed writers left; the folder if empty."""
         with reporting_output_errors(self.path):
             self.path.unlink(missing_ok=True)
             remove_stale_partials(self.path.parent)
+        with contextlib.suppress(OSError):  # not there, or another training's state lies in it
+            self.path.parent.rmdir()
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

@@ -1,8 +1,9 @@
 """Labels and probabilities -> metrics. Arithmetic only: NumPy in, plain numbers out."""
 
 import dataclasses
+import itertools
+import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,33 +37,25 @@ class Metrics:
     classes: tuple[ClassMetrics, ...]  # in order
     confusion: tuple[tuple[int, ...], ...]  # [i][j] images of class i were predicted as j
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the metrics as JSON values."""
-        return dataclasses.asdict(self)
-
 
 def evaluate(class_names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
-    """Compute the metrics of (images, classes) probabilities for (images,) class indices.
+    """Compute the metrics of (images, classes) probabilities for (images,) class indices."""
+    from sklearn import metrics
 
-    Raises:
-        ValueError: there are no images, or the shapes do not fit.
-    """
-    labels = np.asarray(labels, dtype=np.int64)
-    if len(labels) == 0 or probabilities.shape != (len(labels), len(class_names)):
-        raise ValueError(
-            f"{len(labels)} labels and probabilities of shape {probabilities.shape} for "
-            f"{len(class_names)} classes do not fit together"
-        )
-    confusion = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
-    right = int(np.trace(confusion))
-    classes = tuple(_of_class(name, confusion, index) for index, name in enumerate(class_names))
+    called, numbers = probabilities.argmax(axis=1), range(len(class_names))
+    confusion = metrics.confusion_matrix(labels, called, labels=numbers)
+    of_classes = metrics.precision_recall_fscore_support(
+        labels, called, labels=numbers, zero_division=0
+    )
+    columns = (column.tolist() for column in of_classes)
+    classes = tuple(itertools.starmap(ClassMetrics, zip(class_names, *columns, strict=True)))
+    right = int(confusion.trace())
     return Metrics(
         num_images=len(labels),
         accuracy=right / len(labels),
         accuracy_interval=wilson_interval(right, len(labels)),
         log_loss=log_loss(labels, probabilities),
-        macro_f1=sum(metrics.f1 for metrics in classes) / len(classes),
+        macro_f1=statistics.mean(x.f1 for x in classes),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )
@@ -86,13 +79,3 @@ def class_weights(
     if totals.max() <= _TOLERATED_RATIO * totals.min():
         return np.ones(num_classes)
     return np.asarray(totals.sum() / (num_classes * totals))
-
-
-def _of_class(name: str, confusion: np.ndarray, index: int) -> ClassMetrics:
-    hits = int(confusion[index, index])
-    called = int(confusion[:, index].sum())
-    support = int(confusion[index].sum())
-    precision = hits / called if called else 0.0
-    recall = hits / support if support else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    return ClassMetrics(name, precision, recall, f1, support)

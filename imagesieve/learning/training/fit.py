@@ -66,16 +66,9 @@ def fit(
 ) -> Fit:
     """Train the trainable variables of a model; end with the weights of the lowest loss.
 
-    Classes weigh the same in the loss, whatever the number of their images.
-
-    Args:
-        stage: see `Fit`.
-        model: from inputs (batch, …) to probabilities (batch, classes) float32.
-        train: what to learn, at its first epoch.
-        validation: decides which epoch is the best.
-        settings: see there.
-        rates: factors of the learning rate, one for each trainable variable; 1 by default.
-        precision: the dtype policy that the model computes in; float16 has its loss scaled.
+    Classes weigh the same in the loss, whatever the number of their images. `rates` are factors of
+    the learning rate, one for each trainable variable; 1 by default. `precision` is the dtype
+    policy that the model computes in; float16 has its loss scaled.
 
     Raises:
         DataError: an image changed since it was checked, or the checkpoint cannot be read.
@@ -134,8 +127,7 @@ def compile_model(
 def probabilities(model: Any, batches: Batches) -> npt.NDArray[np.float32]:
     """Return (images, classes): what a model gives for the images of an epoch, in order.
 
-    Raises:
-        DataError: an image changed since it was checked.
+    A DataError is raised if an image changed since it was checked.
     """
     model.jit_compile = False
     try:
@@ -254,8 +246,7 @@ def _arrays(model: Any, fit: Fit, best: list[np.ndarray]) -> Iterator[tuple[str,
 def _reporting_failures(log_folder: Path) -> Iterator[list[Exception]]:
     """Raise what made TensorFlow fail: a batch's error, a full disk, or too little memory.
 
-    Yields:
-        the list in which errors of batches are noted.
+    Errors of batches are noted in the list that is yielded.
     """
     import tensorflow as tf
 
