@@ -65,12 +65,13 @@ class Plan:
 
 
 def start(script: str, options: argparse.Namespace) -> None:
-    """Check what goes together and start logging."""
+    """Check what goes together and start logging; with `--json` a run is quiet."""
+    options.quiet |= options.json
     if options.fine_tune_layers != training_options.TOP and not options.fine_tune_epochs:
         raise UsageError(
             f"--fine-tune-layers {options.fine_tune_layers} needs --fine-tune-epochs: say how many."
         )
-    start_logging(script, quiet=options.quiet or options.json)
+    start_logging(script, quiet=options.quiet)
     other_formats.check(options.export)
 
 
@@ -100,10 +101,10 @@ def plan_retraining(options: argparse.Namespace, old: versions.ModelVersion) -> 
 def read_data(options: argparse.Namespace) -> Dataset:
     """Check every image, corrected ones too, and say what was found, or raise a DataError."""
     feedback = training_options.feedback_folder(options)
-    dataset = read_dataset(options.data, quiet=_is_quiet(options))
+    dataset = read_dataset(options.data, quiet=options.quiet)
     if feedback:
         how = {"weight": options.feedback_weight, "max_share": options.feedback_max_share}
-        dataset = corrections.take_in(dataset, feedback, **how, quiet=_is_quiet(options))
+        dataset = corrections.take_in(dataset, feedback, **how, quiet=options.quiet)
     counts = map(dataset.counts, (dataset.train, dataset.validation, dataset.test))
     rows = list(zip(dataset.classes, *counts, strict=True))
     _log.info("%s", console.table(["class", "train", "validation", "test"], rows))
@@ -155,7 +156,7 @@ def train(plan: Plan, dataset: Dataset, store: FeatureStore) -> "Trained":
             LOG_FOLDER / "tensorboard" / timestamp(),
             store=store,
             checkpoint=checkpoint,
-            quiet=_is_quiet(plan.options),
+            quiet=plan.options.quiet,
         )
 
 
@@ -359,10 +360,6 @@ def _interruptible(plan: Plan) -> Iterator[None]:
         if plan.checkpoint().path.exists():
             _log.warning("What was learned so far is saved: --resume continues from there.")
         raise
-
-
-def _is_quiet(options: argparse.Namespace) -> bool:
-    return bool(options.quiet or options.json)
 
 
 def _percent(share: float, digits: int = 2) -> str:

@@ -64,9 +64,9 @@ def take_in(
     train = [sample for sample in dataset.train if sample.path not in reasons]
     _check_counts(dataset, train, folder)
     weighted = [
-        _weighted(correction, events[correction.path], dataset.classes, weight)
-        for correction in found
-        if correction.path not in reasons
+        dataclasses.replace(x, weight=1.0 if _was_right(x, events[x.path], dataset) else weight)
+        for x in found
+        if x.path not in reasons
     ]
     newest_first = sorted(weighted, key=lambda x: (events[x.path].time, x.sha256), reverse=True)
     reasons |= _beyond_share(newest_first, dataset.counts(train), max_share)
@@ -158,12 +158,9 @@ def _check_counts(dataset: Dataset, train: Sequence[Sample], folder: Path) -> No
             )
 
 
-def _weighted(
-    correction: Sample, event: FeedbackEvent, classes: Sequence[str], weight: float
-) -> Sample:
+def _was_right(correction: Sample, event: FeedbackEvent, dataset: Dataset) -> bool:
     predicted = (event.predicted or {}).get("label")
-    was_right = predicted == classes[correction.class_index]
-    return dataclasses.replace(correction, weight=1.0 if was_right else weight)
+    return bool(predicted == dataset.classes[correction.class_index])
 
 
 def _beyond_share(

@@ -141,13 +141,7 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         """
         matrix = warp.matrix(transform_parameters, x.shape[0], x.shape[1])
         if not warp.is_identity(matrix):
-            x = warp.warp(
-                x,
-                matrix,
-                interpolation_order=self.interpolation_order,
-                fill_mode=self.fill_mode,
-                cval=self.cval,
-            )
+            x = warp.warp(x, matrix, self.interpolation_order, self.fill_mode, self.cval)
         shift = transform_parameters.get("channel_shift_intensity")
         if shift is not None:
             x = np.clip(x.astype(np.float32) + shift, x.min(), x.max()).astype(x.dtype)

@@ -47,7 +47,7 @@ def is_identity(matrix: np.ndarray) -> bool:
 
 
 def warp(
-    x: np.ndarray, matrix: np.ndarray, *, interpolation_order: int, fill_mode: str, cval: float
+    x: np.ndarray, matrix: np.ndarray, interpolation_order: int, fill_mode: str, cval: float
 ) -> np.ndarray:
     """Return an image, (height, width, channels) uint8 or a float type, after a warp by `matrix`.
 

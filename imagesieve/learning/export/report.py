@@ -88,7 +88,6 @@ def _thumbnail(path: Path) -> str:
 
 def _curves(fits: Sequence[Fit]) -> str:
     """Draw how each fit came to its result, as SVG."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     if not fits:
@@ -99,7 +98,7 @@ def _curves(fits: Sequence[Fit]) -> str:
         draw = _draw_sweep if "l2" in fit.history else _draw_epochs
         draw(part, fit)
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer)
+    figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
 
