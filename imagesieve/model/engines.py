@@ -180,7 +180,6 @@ def choose_precision(version: ModelVersion) -> str:
 
 def cpu_has_bf16() -> bool:
     """Return whether this CPU has bfloat16 arithmetic, which roughly halves the time."""
-    import_openvino()
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

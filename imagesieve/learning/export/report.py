@@ -10,7 +10,7 @@ import numpy as np
 
 from imagesieve import images
 from imagesieve.errors import ImageError
-from imagesieve.files import reporting_output_errors, write_text
+from imagesieve.files import write_text
 from imagesieve.learning.data.dataset import Dataset
 from imagesieve.learning.train_run import Trained
 from imagesieve.learning.training.checkpoints import Fit
@@ -49,8 +49,6 @@ def write(path: Path, name: str, manifest: Manifest, trained: Trained, dataset: 
         num_mistakes=num_mistakes,
         percent=lambda share: f"{100 * share:.1f} %",
     )
-    with reporting_output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
 
 
