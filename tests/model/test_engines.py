@@ -108,8 +108,6 @@ def test_a_version_without_an_ir_runs_in_keras(keras_version: versions.ModelVers
         ("keras_version", "openvino", "auto", EngineError, r"model\.xml: use --engine keras"),
         ("keras_version", "auto", "bf16", UsageError, "f32 only, not bf16"),
         ("keras_version", "keras", "int8", UsageError, "f32 only, not int8"),
-        ("version", "onnx", "auto", UsageError, "use auto, openvino, keras and auto, f32, bf16"),
-        ("version", "auto", "f16", UsageError, "use auto, openvino, keras and auto, f32, bf16"),
         ("version", "auto", "int8", UsageError, "no int8 model .it was made without one"),
     ],
 )
