@@ -205,15 +205,16 @@ def test_probes_are_open_and_all_else_asks_for_a_key(predictor: Predictor) -> No
     client = app_of(predictor, access=access).test_client()
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
-    for path in ("/v2", "/v2/models/default", "/v2/models/default/ready"):
-        assert_error(client.get(path), 401)
-        assert client.get(path, headers=SHOP).status_code == 200
-        assert_error(client.get(path, headers=CLERK), 403)
     body = {"inputs": [tensor(RED)]}
-    path = "/v2/models/default/infer"
-    assert_error(client.post(path, json=body), 401)
-    assert_error(client.post(path, json=body, headers=CLERK), 403)
-    assert client.post(path, json=body, headers=SHOP).status_code == 200
+    for method, path, value in (
+        ("GET", "/v2", None),
+        ("GET", "/v2/models/default", None),
+        ("GET", "/v2/models/default/ready", None),
+        ("POST", "/v2/models/default/infer", body),
+    ):
+        assert_error(client.open(path, method=method, json=value), 401)
+        assert_error(client.open(path, method=method, json=value, headers=CLERK), 403)
+        assert client.open(path, method=method, json=value, headers=SHOP).status_code == 200
 
 
 def test_each_image_costs_a_token_and_several_take_a_place_of_a_batch(

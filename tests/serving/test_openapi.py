@@ -138,8 +138,8 @@ def test_examples_lead_to_the_routes_that_they_stand_by(
         assert ("X-API-Key: KEY" in command(operation)) == ("security" in operation)
 
 
-def test_classes_and_limits_are_those_of_the_service(
-    spec: Document, version_path: Path, tmp_path: Path
+def test_classes_limits_and_sources_are_those_of_the_service(
+    spec: Document, predictor: Predictor, version_path: Path, tmp_path: Path
 ) -> None:
     schemas = spec["components"]["schemas"]
     assert schemas["ClassName"]["enum"] == ["blue", "green", "red"]
@@ -150,6 +150,13 @@ def test_classes_and_limits_are_those_of_the_service(
     loading = described(whole_app(Models(version_path), tmp_path).test_client())
     assert "enum" not in loading["components"]["schemas"]["ClassName"]
     assert "/v1/predict" in loading["paths"]
+    without = described(app_of(predictor).test_client())
+    for document, is_taken in ((spec, True), (without, False)):  # images by URL
+        for media_type in ("application/json", "application/x-www-form-urlencoded"):
+            assert ("url" in body(document, "/v1/predict", media_type)["properties"]) == is_taken
+        item = document["components"]["schemas"]["BatchItem"]
+        assert ("url" in item["properties"]) == is_taken
+        assert item["oneOf"] == [{"required": ["image"]}] + [{"required": ["url"]}] * is_taken
 
 
 def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: flask.Flask) -> None:
@@ -169,18 +176,6 @@ def test_keys_are_described_only_where_they_are_needed(spec: Document, keyed: fl
     for method, path, operation in operations(with_keys):
         response = client.open(path.replace("{sha256}", "0" * 64), method=method)
         assert (response.status_code == 401) == ("security" in operation), path
-
-
-def test_urls_of_images_are_described_where_they_are_fetched(
-    spec: Document, predictor: Predictor
-) -> None:
-    without = described(app_of(predictor).test_client())
-    for document, is_taken in ((spec, True), (without, False)):
-        for media_type in ("application/json", "application/x-www-form-urlencoded"):
-            assert ("url" in body(document, "/v1/predict", media_type)["properties"]) == is_taken
-        item = document["components"]["schemas"]["BatchItem"]
-        assert ("url" in item["properties"]) == is_taken
-        assert item["oneOf"] == [{"required": ["image"]}] + [{"required": ["url"]}] * is_taken
 
 
 def test_every_problem_is_in_the_table_and_every_refusal_has_its_shape(spec: Document) -> None:

