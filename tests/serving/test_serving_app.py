@@ -3,7 +3,6 @@
 import base64
 import concurrent.futures
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -148,20 +147,6 @@ def test_wrong_request_is_a_problem_with_its_own_type(
     response = client.open(path, method=method, **{"content_type": "text/plain", **options})
     assert_problem(response, status, slug)
     assert (status == 405) == ("Allow" in response.headers)
-
-
-def test_each_request_is_one_line_of_json_below_the_console_level(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG, "imagesieve.serving.app"):
-        predict(client, RED_JPEG)
-        client.get("/v1/a%0Ab")
-    good, bad = (record for record in caplog.records if record.name == "imagesieve.serving.app")
-    assert good.levelno == bad.levelno == logging.DEBUG
-    assert json.loads(good.message)["label"] == "red"
-    assert json.loads(bad.message)["path"] == "/v1/a\nb"
-    assert json.loads(bad.message)["problem"] == "not-found"
-    assert "\n" not in bad.message
 
 
 def test_model_route_tells_what_is_served(client: FlaskClient, predictor: Predictor) -> None:
