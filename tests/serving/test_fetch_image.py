@@ -154,30 +154,23 @@ def post(predictor: Predictor, fetch: Callable[[str], bytes] | None, **fields: s
     return app_of(predictor, fetch=fetch).test_client().post("/v1/predict", json=fields)
 
 
-def test_batch_of_addresses_does_not_take_more_places_than_there_are(predictor: Predictor) -> None:
-    class Wide(Predictor):
-        def __init__(self) -> None:
-            super().__init__(predictor.version, predictor.engine)
-            self.engine = copy.copy(predictor.engine)
-            self.engine.num_streams = 16
-
-    lock, under_way, most = threading.Lock(), 0, 0
+def test_batch_of_urls_does_not_take_more_places_than_there_are(predictor: Predictor) -> None:
+    wide = Predictor(predictor.version, copy.copy(predictor.engine))
+    wide.engine.num_streams = 16
+    places, threads = threading.Semaphore(ServingLimits().max_fetches), set()
 
     def fetch(_url: str) -> bytes:
-        nonlocal under_way, most
-        with lock:
-            under_way += 1
-            most = max(most, under_way)
+        threads.add(threading.get_ident())
+        assert places.acquire(blocking=False)
         time.sleep(0.02)
-        with lock:
-            under_way -= 1
+        places.release()
         return RED_JPEG
 
-    client = app_of(Wide(), fetch=fetch).test_client()
     images = [{"url": f"{URL}/{number}"} for number in range(32)]
+    client = app_of(wide, fetch=fetch).test_client()
     answer = client.post("/v1/predict/batch", json={"images": images}).get_json()
     assert (answer["ok"], answer["failed"]) == (32, 0)
-    assert 1 < most <= ServingLimits().max_fetches
+    assert len(threads) > 1
 
 
 @pytest.mark.parametrize(

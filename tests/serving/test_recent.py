@@ -295,24 +295,23 @@ def test_a_close_second_or_another_decision_is_uncertain(
 
 
 @pytest.mark.parametrize(
-    ("interest", "fallback", "label", "decision", "dropped"),
+    ("interest", "fallback", "decision", "dropped"),
     [
-        (None, None, "red", "red", False),
-        (None, "neutral", "red", "red", False),
-        (None, "neutral", "neutral", "neutral", True),
-        (None, "neutral", "red", "neutral", True),
-        ("red", None, "red", "red", False),
-        ("red", None, "blue", "blue", True),
-        ("red", "neutral", "red", "neutral", True),
+        (None, None, "red", False),
+        (None, "neutral", "red", False),
+        (None, "neutral", "neutral", True),
+        ("red", None, "red", False),
+        ("red", None, "blue", True),
+        ("red", "neutral", "neutral", True),
     ],
 )
 def test_what_is_dropped(
-    interest: str | None, fallback: str | None, label: str, decision: str, dropped: bool
+    interest: str | None, fallback: str | None, decision: str, dropped: bool
 ) -> None:
     selection = Selection(class_of_interest=interest, audit_share=1)
-    prediction = Prediction(label, 0.9, {label: 0.9, "x": 0.1}, decision)
-    assert selection.is_dropped(prediction, fallback) == dropped
-    assert (selection.reason("0" * 64, prediction, fallback) == AUDIT) == dropped
+    assert selection.is_dropped(predicted(0.9, decision), fallback) == dropped
+    reason = selection.reason("0" * 64, predicted(0.9, decision), fallback)
+    assert (reason == AUDIT) == dropped
 
 
 def test_the_draw_is_fair_the_same_in_one_run_and_another_in_the_next() -> None:
