@@ -290,15 +290,6 @@ def test_seed_and_epoch_decide_the_batches_and_no_global_random_state(few: Path)
     assert images[0][0].tobytes() == first[0]
 
 
-def test_view_0_is_the_plain_image_and_the_others_are_not(few: Path) -> None:
-    images = flow(few)
-    plain = decode(images.filepaths[4], image_size=(32, 32)).pixels
-    views = [images.image(4, view) for view in range(4)]
-    np.testing.assert_array_equal(views[0], plain)
-    assert len({view.tobytes() for view in views}) == 4
-    assert all(view.dtype == np.uint8 and view.shape == (32, 32, 3) for view in views)
-
-
 def test_a_view_belongs_to_the_content_wherever_the_image_stands(tmp_path: Path) -> None:
     found = read_dataset(fill(tmp_path, 4))
     generator = ImageDataGenerator(**FIRST_GENERATION)

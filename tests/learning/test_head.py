@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.special
 
 from imagesieve.errors import DataError
-from imagesieve.learning.networks.network import Network, with_classes, with_logistic_head
+from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import head
 from imagesieve.learning.training.evaluation import class_weights
 from imagesieve.learning.training.head import LogisticHead, assign_folds, fit
@@ -232,19 +232,3 @@ def test_keras_gives_the_same_probabilities(trained: tuple[Network, LogisticHead
     np.testing.assert_allclose(network.head(features.values[1]), by_hand, atol=1e-4)
     expected = fit(standardised, features.labels, 3, seed=0, weights=features.weights)
     np.testing.assert_allclose(found.kernel, expected.kernel, atol=1e-3)
-
-
-def test_a_network_with_a_logistic_head_is_a_network(
-    trained: tuple[Network, LogisticHead, Any],
-) -> None:
-    network, found, _ = trained
-    names = [layer.name for layer in network.model.layers if layer.name.startswith("head_")]
-    assert names == ["head_standardise", "head_probabilities"]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
-    whole = np.asarray(network.model(pixels))
-    np.testing.assert_allclose(network.head(network.base(pixels)), whole, atol=1e-6)
-    more = with_classes(network, ["a", "b", "c"], ["a", "b", "bb", "c"], seed=0)
-    kernel, _ = more.model.get_layer("head_probabilities").get_weights()
-    np.testing.assert_array_equal(kernel[:, [0, 1, 3]], found.kernel)
-    again = with_logistic_head(more, np.zeros((24, 2)), np.zeros(2))
-    np.testing.assert_allclose(again.model(pixels), 0.5)

@@ -56,14 +56,6 @@ def test_the_ends_of_each_range_are_accepted(arguments: tuple[str, ...]) -> None
     parse(*arguments)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--export", "pickle"), ("--fine-tune-layers", "some"), ("--views", "two")]
-)
-def test_a_word_that_is_not_a_choice_is_refused(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=arguments[0]):
-        parse(*arguments)
-
-
 def test_corrections_are_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> None:
     data = ("--data", str(tmp_path))
     assert options.feedback_folder(parse(*data)) is None
