@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from fake_bing import CAPTCHA, CHANGED, FakeBing, draw, page_of
 from filling import images_in
+from painted import encode
 from PIL import Image
 from web_host import later, send
 
@@ -374,9 +375,7 @@ def test_large_bodies_are_few_in_memory(bing: FakeBing, tmp_path: Path) -> None:
 
 def copy_of(number: int) -> bytes:
     """Return the image that `draw(number)` draws in another encoding."""
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(draw(number))).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.open(io.BytesIO(draw(number))), "PNG")
 
 
 PLAN = """

@@ -224,19 +224,16 @@ def test_copies_may_be_kept_but_on_one_side(start_run: Start, tmp_path: Path) ->
 
 def test_a_larger_copy_takes_the_place(start_run: Start, tmp_path: Path) -> None:
     run = start_run(split(tmp_path, 2, 0.5))
-    small, other = real(1, 100), real(2)
+    small, large = real(1, 100), real(1, 240)
     folder = folder_of(run.keep(small))
-    run.keep(other)
+    run.keep(real(2))
     assert run.folder.num_missing == 0
-    large = real(1, 240)
     place = run.keep(large)
-    assert folder_of(place) == folder
-    assert place.replaces.sha256 == small.sha256
+    assert (folder_of(place), place.replaces.sha256) == (folder, small.sha256)
     assert (run.folder.has(small.sha256), run.folder.has(large.sha256)) == (False, True)
     assert names_in(folder) == {large.file_name}
     assert reason_of(run.keep(small)) == NEAR_DUPLICATE
-    larger = run.keep(real(1, 400))
-    assert folder_of(larger) == folder
+    assert folder_of(run.keep(real(1, 400))) == folder
     again = start_run(split(tmp_path, 2, 0.5)).folder
     assert (again.num_before, again.num_missing) == (2, 0)
 
@@ -269,12 +266,11 @@ def test_an_image_that_is_just_being_written_is_not_replaced(
     start_run: Start, tmp_path: Path
 ) -> None:
     run = start_run(one_folder(tmp_path))
-    small = real(1, 80)
+    small, large = real(1, 80), real(1, 240)
     place = run.note(small)
-    assert isinstance(place, Destination)
-    assert reason_of(run.folder.place(real(1, 240))) == NEAR_DUPLICATE
+    assert reason_of(run.folder.place(large)) == NEAR_DUPLICATE
     run.folder.write(small, place, lambda: None)
-    assert isinstance(run.folder.place(real(1, 240)), Destination)
+    assert isinstance(run.folder.place(large), Destination)
 
 
 def test_a_larger_copy_that_could_not_be_written_leaves_the_smaller(

@@ -125,8 +125,8 @@ def test_idle_workers_hear_of_jobs_that_are_put_later(
         waiting.put("much later", "http://a/", first_delay)
     taken = crowd.take(waiting, 4)  # none of which comes back
     time.sleep(0.02)
-    waiting.put("late", "http://d/", 0.08)
-    waiting.put("delayed", "http://b/", 0.04)
+    waiting.put("late", "http://d/", 0.2)
+    waiting.put("delayed", "http://b/", 0.1)
     waiting.put("at once", "http://c/")
     wait_until(lambda: len(taken) == 3)
     assert [job for job, _ in taken] == ["at once", "delayed", "late"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fake_bing import FakeBing, draw, item, page_of
 from filling import images_in
+from painted import encode
 from PIL import Image
 from web_host import Answer, Handler, drip, in_turn, later, redirect, send
 
@@ -167,10 +168,9 @@ def test_an_image_too_small_by_bings_own_word_is_not_asked_for(bing: FakeBing, r
 
 
 def test_the_larger_of_two_copies_stays(bing: FakeBing, run: Run, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(draw(3, size=(960, 720)))).resize((320, 240)).save(buffer, "JPEG")
-    bing.add("/small.jpg", buffer.getvalue())
-    bing.add("/large.jpg", draw(3, size=(960, 720)))
+    large = draw(3, size=(960, 720))
+    bing.add("/small.jpg", encode(Image.open(io.BytesIO(large)).resize((320, 240))))
+    bing.add("/large.jpg", large)
     done = run(2, threads=1)
     assert (done.kept, done.enlarged, done.exit_code) == (1, 1, 3)
     assert run(2, threads=1).known == 2, "the replaced one is not asked for again"

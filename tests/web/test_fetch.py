@@ -231,7 +231,7 @@ def test_deadline_holds_however_a_server_drips(
     host.routes |= {"/a": answer, "/from": drip(b"HTTP/1.0 302 Found\r\nLocation: /a\r\n\r\n")}
     start = time.monotonic()
     assert reason_of(f"{host.url}/from", **settings) == reason
-    assert 0.2 <= time.monotonic() - start < 5.0
+    assert 0.2 <= time.monotonic() - start < 8.0
 
 
 def test_what_does_not_connect_is_named(host: WebHost) -> None:
