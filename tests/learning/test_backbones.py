@@ -68,10 +68,9 @@ def test_build_goes_from_pixels_to_features_and_splits_at_the_cut(backbone: Back
 
     model = built(backbone.name)
     side = backbone.min_side
+    # It is flat, but for the sequences in Keras's own ConvNeXt.
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    assert all(
-        isinstance(layer, keras.Sequential) for layer in inner
-    )  # ConvNeXt's; else it is flat
+    assert all(isinstance(layer, keras.Sequential) for layer in inner)
     assert model.input_shape == (None, side, side, 3)
     assert model.output_shape == (None, backbone.num_features)
     assert model.count_params() == NUM_PARAMETERS.get(backbone.name, model.count_params())
