@@ -40,7 +40,6 @@ class Fit:
     # From the start of the fit to the end of each epoch, without the time between an interruption
     # and the resumption.
     epoch_seconds: list[float]
-    precision: str = "float32"  # or the Keras dtype policy of the fit
 
     @property
     def epochs(self) -> int:

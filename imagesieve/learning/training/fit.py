@@ -24,8 +24,6 @@ from imagesieve.learning.training import evaluation
 from imagesieve.learning.training.checkpoints import Checkpoint, Fit
 from imagesieve.learning.training.optimizer import LayerwiseAdamW, warm_up_and_cosine
 
-FLOAT32 = "float32"
-
 _PATIENCE = 5  # epochs without a lower validation loss after which a fit ends
 _WARM_UP = 0.05  # share of the steps in which the rate rises from zero
 _WEIGHT_DECAY = 1e-4  # of AdamW (Loshchilov and Hutter 2019)
@@ -62,13 +60,11 @@ def fit(
     settings: FitSettings,
     *,
     rates: Sequence[float] | None = None,
-    precision: str = FLOAT32,
 ) -> Fit:
     """Train the trainable variables of a model; end with the weights of the lowest loss.
 
     Classes weigh the same in the loss, whatever the number of their images. `rates` are factors of
-    the learning rate, one for each trainable variable; 1 by default. `precision` is the dtype
-    policy that the model computes in; float16 has its loss scaled.
+    the learning rate, one for each trainable variable; 1 by default.
 
     Raises:
         DataError: an image changed since it was checked, or the checkpoint cannot be read.
@@ -77,14 +73,14 @@ def fit(
     start = time.monotonic()
     steps = len(train) * settings.epochs
     schedule = warm_up_and_cosine(steps, settings.learning_rate, _WARM_UP)
-    compile_model(model, schedule, rates, precision)
+    _compile(model, schedule, rates)
     class_weights = evaluation.class_weights(train.labels, train.weights, model.output_shape[-1])
     with _reporting_failures(settings.log_folder) as failures:
         validation_batches = _dataset(validation, model, failures)
         resumed = _resume(stage, model, settings.checkpoint)
         if resumed is None:
             loss = model.evaluate(validation_batches, verbose=0, return_dict=True)["loss"]
-            resumed = Fit(stage, {}, 0, loss, [], precision), model.get_weights()
+            resumed = Fit(stage, {}, 0, loss, []), model.get_weights()
         end = _EpochEnd(*resumed, settings, train, start)
         for _ in range(end.fit.epochs):
             train.on_epoch_end()
@@ -103,17 +99,10 @@ def fit(
     return end.fit
 
 
-def compile_model(
-    model: Any,
-    learning_rate: Any,
-    rates: Sequence[float] | None = None,
-    precision: str = FLOAT32,
-) -> None:
+def _compile(model: Any, learning_rate: Any, rates: Sequence[float] | None) -> None:
     """Compile a classifier with a new optimizer, whose variables are built."""
     rates = [1.0] * len(model.trainable_variables) if rates is None else rates
-    optimizer: Any = LayerwiseAdamW(learning_rate, _WEIGHT_DECAY, rates)
-    if precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer = LayerwiseAdamW(learning_rate, _WEIGHT_DECAY, rates)
     optimizer.build(model.trainable_variables)
     model.compile(
         optimizer,
