@@ -52,17 +52,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from imagesieve.learning import options
+    from imagesieve.learning.networks.backbones import BACKBONES
 
     parser = argument_parser("Train a classifier on your class folders.", EXAMPLES)
     add = parser.add_argument
     models = Path("modelFile")
     add("--model-dir", type=Path, default=models, help="where versions go (modelFile)")
     add("--name", default="model", help="first part of the version's name (model)")
-    about = (
-        "InceptionV3 (default), Xception, ResNeXt50, DenseNet201, DenseNet169, ResNet50V2, "
-        "DenseNet121, MobileNetV2, MobileNetV3Large, EfficientNetV2B0, ConvNeXtTiny, or SmallCNN, "
-        "a small network trained from scratch"
-    )
+    about = f"one of {', '.join(BACKBONES)}; SmallCNN is trained from scratch (InceptionV3)"
     add("--backbone", default="InceptionV3", help=about)
     about = "imagenet (default; downloaded once), random, or a weights file of the backbone"
     add("--weights", default="imagenet", help=about)

@@ -66,7 +66,7 @@ def find_trained() -> versions.ModelVersion | None:
         version = versions.load(MODELS)
     except ModelNotFoundError:
         return None
-    is_same = version.manifest.data["fingerprint"] == read_dataset(DATA).fingerprint()
+    is_same = version.manifest.data["fingerprint"] == read_dataset(DATA).digest()
     return version if is_same or version.manifest.parent else None
 
 

@@ -109,7 +109,7 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     SIGTERM exits with 143 after every unfinished file was removed.
     """
     _accept_any_file_name()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         code = main(arguments)
         if sys.stdout:  # None when the caller closed it
@@ -166,10 +166,6 @@ def _accept_any_file_name() -> None:
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _terminate(number: int, _frame: object) -> NoReturn:
-    sys.exit(128 + number)
 
 
 def _print_error(line: str) -> None:

@@ -114,8 +114,11 @@ def open_journal(folder: Path) -> Iterator[Journal]:
             with reporting_output_errors(path):
                 if os.fstat(file.fileno()).st_size:
                     os.fsync(file.fileno())
-                else:
-                    _remove_traces(path, was_new=was_new)
+                else:  # no empty folder stays, which training would take for a class
+                    path.unlink(missing_ok=True)
+                    if was_new:
+                        with contextlib.suppress(OSError):  # not empty any more
+                            folder.rmdir()
 
 
 def _finish_replacements(folder: Path) -> None:
@@ -134,14 +137,6 @@ def _finish_replacements(folder: Path) -> None:
             for name in pair
         ):
             (folder / pair[0]).unlink()
-
-
-def _remove_traces(path: Path, *, was_new: bool) -> None:
-    """Leave no empty folder behind, which training would take for a class without images."""
-    path.unlink(missing_ok=True)
-    if was_new:
-        with contextlib.suppress(OSError):  # not empty any more
-            path.parent.rmdir()
 
 
 def read_entries(path: Path) -> Iterator[Entry]:

@@ -50,11 +50,10 @@ _COUNTERS = {
     class_folder.NEAR_DUPLICATE: "near_duplicates",
     class_folder.OTHER_SPLIT: "in_another_split",
 }
-UNUSABLE_REASONS = {  # slug of an ImageError -> the reason that is counted
+_UNUSABLE = {  # slug of an ImageError -> the reason that is counted, where that is not the slug
     "empty-image": "empty",
     "image-too-large": "too many bytes",
     "unsupported-image-format": "not an image",
-    "too-many-pixels": "too many pixels",
     "image-too-small": TOO_SMALL,
     "truncated-image": "truncated",
     "undecodable-image": "damaged",
@@ -92,22 +91,15 @@ def collect_all(
 def _log_warnings(outcome: Outcome) -> None:
     if not outcome.is_filled:
         _log.warning("%s", outcome.explanation)
-    if outcome.surplus and outcome.target.validation:
-        _log.warning(
-            "%s: one side of the split has %d images more than its share; they stay there.",
-            outcome.target.name,
-            outcome.surplus,
-        )
+    name, surplus = outcome.target.name, outcome.surplus
+    if surplus and outcome.target.validation:
+        _log.warning("%s: one side of the split has %d images more than its share.", name, surplus)
     for path, paths in outcome.also_in.items():
         _log.debug("%s is in another class too: %s", path, ", ".join(map(str, paths)))
     if outcome.also_in:
-        _log.warning(
-            "%s: %d images, the first %s, are in other classes too (all are in the log): "
-            "delete the wrong ones.",
-            outcome.target.name,
-            len(outcome.also_in),
-            next(iter(outcome.also_in)),
-        )
+        found = len(outcome.also_in), next(iter(outcome.also_in))
+        text = "%s: %d images are in other classes too (the first is %s): delete the wrong ones."
+        _log.warning(text, name, *found)
 
 
 def _collect(
@@ -351,7 +343,7 @@ class Workers:
             fetched = self._download(job)
             placed = self._place(fetched.body)
         except ImageError as error:
-            reason = UNUSABLE_REASONS[error.slug]
+            reason = unusable_reason(error)
         except FetchError as error:
             answered = _has_answered(error, job.result.url)
             if self._retry(job, error):
@@ -470,6 +462,10 @@ class Workers:
     def _count(self, name: str, count: int = 1) -> None:
         with self._changed:
             setattr(self.outcome, name, getattr(self.outcome, name) + count)
+
+
+def unusable_reason(error: ImageError) -> str:
+    return _UNUSABLE.get(error.slug, error.slug.replace("-", " "))
 
 
 def _has_answered(error: FetchError, url: str) -> bool | None:

@@ -330,7 +330,7 @@ def _checkpoint_key(plan: Plan, dataset: Dataset, settings: "TrainSettings") -> 
     # The options name the weights of a new network, and of an old one the folder alone.
     old, options = plan.old, plan.options
     origin = old.digest if old else [plan.backbone.name, plan.image_size, options.weights]
-    parts = [origin, dataclasses.asdict(settings), dataset.fingerprint(), library_versions()]
+    parts = [origin, dataclasses.asdict(settings), dataset.digest(), library_versions()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -83,10 +83,7 @@ def build_network(
         backbone, len(dataset.classes), image_size, weights_path=weights_path, seed=seed
     )
     if backbone.pretrained and weights_path is None:
-        _log.info(
-            "The weights are random, fitted to your images in mean and deviation only: expect "
-            "a good deal less than from ImageNet weights."
-        )
+        _log.info("The weights are random: expect a good deal less than from ImageNet weights.")
         samples = np.random.default_rng(seed).permutation(len(dataset.train))[:_BATCH_NORM_IMAGES]
         _fit_random_weights(built, [dataset.train[number] for number in samples])
     return built

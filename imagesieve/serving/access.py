@@ -201,7 +201,11 @@ class Access:
             raise ForbiddenError(_OTHER_SITE)
         if origin is not None:
             parsed = urls.parse_origin(origin)
-            if parsed is None or own is None or not _is_own(parsed, own):
+            if parsed is None or own is None or parsed.host != own.host:
+                raise ForbiddenError(_OTHER_SITE)
+            # The scheme does not count, as a proxy in front may take care of TLS. Neither does the
+            # port where that proxy left it out of the Host header.
+            if own.port not in (None, parsed.port):
                 raise ForbiddenError(_OTHER_SITE)
 
     def identify(self, request: flask.Request, scope: Scope) -> Caller:
@@ -307,15 +311,6 @@ def _client_network(address: str) -> str:
         return address
     bits = _CLIENT_BITS_V6 if ip.version == 6 else ip.max_prefixlen
     return str(ipaddress.ip_network((ip, bits), strict=False))
-
-
-def _is_own(origin: urls.Origin, own: urls.Authority) -> bool:
-    """Return whether a page of `origin` belongs to the server that `own` was requested as.
-
-    The scheme does not count, as a proxy in front may take care of TLS. Neither does the port
-    where that proxy left it out of the Host header.
-    """
-    return origin.host == own.host and own.port in (None, origin.port)
 
 
 def _contradicts(request: flask.Request, authority: urls.Authority) -> bool:

@@ -28,7 +28,7 @@ from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
 from imagesieve.serving.requests import JSON, Fetch
 
 if TYPE_CHECKING:  # that module imports this one
-    from imagesieve.serving.routes.feedback import Corrections
+    from imagesieve.serving.feedback.review import Corrections
 
 DECIMALS = 9  # of a probability: a thousand of them still sum to 1 within a millionth
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # these load Flask, NumPy and Pillow, which `--help` must not
     from imagesieve.model.decisions import DecisionPolicy
     from imagesieve.serving.access import Access
     from imagesieve.serving.app import Service
+    from imagesieve.serving.feedback.review import Corrections
     from imagesieve.serving.fetch_image import UrlFetcher
     from imagesieve.serving.limits import ServingLimits
-    from imagesieve.serving.routes.feedback import Corrections
 
 _MAX_RATE = 1_000_000
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -182,8 +182,7 @@ def fetcher_from_options(
 
 def corrections_from_options(options: argparse.Namespace) -> "Corrections | None":
     """Return the corrections; None with --no-feedback, which goes with none of their options."""
-    from imagesieve.serving.feedback.review import Selection
-    from imagesieve.serving.routes.feedback import Corrections
+    from imagesieve.serving.feedback.review import Corrections, Selection
 
     if options.no_feedback:
         for name in _GOING_WITH_FEEDBACK:

@@ -246,13 +246,13 @@ def _only(images: Sequence[ImageInput]) -> ImageInput:
 
 
 def _batch_request(item: BatchItem | ImageInput, options: BatchOptions) -> ImageRequest:
-    common = options.top_k, options.threshold, options.frames
+    common = {name: getattr(options, name) for name in BatchOptions.__struct_fields__}
     if isinstance(item, ImageInput):
-        return ImageRequest(item, PredictOptions(*common))
+        return ImageRequest(item, PredictOptions(**common))
     if (item.image is UNSET) == (item.url is UNSET):
         raise MissingImageError("Each of images must have exactly one image.")
     image = ImageInput(item.image or item.url or "", is_url=item.image is UNSET)
-    return ImageRequest(image, PredictOptions(*common, item.data_id))
+    return ImageRequest(image, PredictOptions(**common, data_id=item.data_id))
 
 
 def _with_numbers(texts: Fields, schema: type[msgspec.Struct]) -> list[tuple[str, object]]:

@@ -58,7 +58,9 @@ Time = Annotated[str, doc("ISO 8601, UTC")]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
-Probabilities = Annotated[dict[str, Probability], doc("of each class; all of them sum to 1")]
+Probabilities = Annotated[
+    dict[str, Probability], doc("of each class; those of all classes sum to 1")
+]
 Milliseconds = Annotated[float, Meta(ge=0)]
 DataId = Annotated[
     str,

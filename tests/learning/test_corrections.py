@@ -65,7 +65,7 @@ def test_corrections_are_learned_from_with_their_weight_and_never_measured_on(
     data: Path, feedback: Feedback
 ) -> None:
     plain = read_dataset(data)
-    assert take_in(data).fingerprint() == plain.fingerprint()
+    assert take_in(data).digest() == plain.digest()
     taken = {feedback.correct(new("red", number), "blue") for number in range(2)}
     found = take_in(data, weight=3.0)
     assert paths(found.corrections) == taken
@@ -76,7 +76,7 @@ def test_corrections_are_learned_from_with_their_weight_and_never_measured_on(
     assert (found.validation, found.test, found.classes) == (plain.validation, (), plain.classes)
     assert not found.rejects
     weights = (take_in(data, weight=weight) for weight in (1.0, 2.5))
-    assert len({x.fingerprint() for x in (plain, found, *weights)}) == 4
+    assert len({x.digest() for x in (plain, found, *weights)}) == 4
 
 
 def test_a_split_by_content_is_not_moved_by_corrections(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_retraining_learns_what_people_corrected_and_its_version_is_used(
     assert predict(after, purple[16:]) == ["red"] * 4
     assert after.manifest.data["corrections"] == {"blue": 0, "green": 0, "red": 4}
     assert after.manifest.data["train"] == {"blue": 8, "green": 8, "red": 12}
-    assert after.manifest.data["fingerprint"] == take_in(Path("data")).fingerprint()
+    assert after.manifest.data["fingerprint"] == take_in(Path("data")).digest()
     told = capsys.readouterr()
     assert told.out.endswith(", trained on 24 images and 4 corrections from data/feedback\n")
     assert "In train are 4 corrections from data/feedback (red 4), which count as 8" in told.err

@@ -161,7 +161,7 @@ def test_the_split_depends_on_content_not_on_names_or_order(tmp_path: Path) -> N
     (tmp_path / ".split.json").unlink()
     after = read_dataset(tmp_path)
     assert shas(after.validation) == shas(before.validation)
-    assert after.fingerprint() == before.fingerprint()
+    assert after.digest() == before.digest()
 
 
 def test_adding_images_never_moves_an_old_one_not_even_one_that_was_away(tmp_path: Path) -> None:
@@ -249,13 +249,13 @@ def test_images_that_lie_in_two_classes_leave_both_sides_filled(tmp_path: Path) 
 
 
 def test_the_fingerprint_sees_content_class_and_split_but_no_names(tmp_path: Path) -> None:
-    first = read_dataset(fill(tmp_path / "a", 5)).fingerprint()
+    first = read_dataset(fill(tmp_path / "a", 5)).digest()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for path in (tmp_path / "b/train").rglob("*.png"):
         path.rename(path.with_name(f"x{path.name}"))
-    assert read_dataset(tmp_path / "b").fingerprint() == first
+    assert read_dataset(tmp_path / "b").digest() == first
     (tmp_path / "b/train/red/x000.png").rename(tmp_path / "b/train/blue/moved.png")
-    assert read_dataset(tmp_path / "b").fingerprint() != first
+    assert read_dataset(tmp_path / "b").digest() != first
 
 
 def test_a_read_only_data_folder_works_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

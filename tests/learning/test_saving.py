@@ -55,7 +55,7 @@ def test_the_manifest_says_all_that_was_promised(tiny_run: Any) -> None:
     assert len(manifest.metrics["accuracy_interval"]) == 2
     assert [entry["name"] for entry in manifest.metrics["classes"]] == list(dataset.classes)
     assert manifest.settings == {"epochs": 3, "seed": 0}
-    assert manifest.data["fingerprint"] == dataset.fingerprint()
+    assert manifest.data["fingerprint"] == dataset.digest()
     assert manifest.data["train"] == {"<b>x": 8, "blue": 8, "green": 8}
     assert manifest.data["validation"] == {"<b>x": 3, "blue": 3, "green": 3}
     assert manifest.data["validation_taken_from_train"] is False

@@ -28,9 +28,9 @@ from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.config import add_options, corrections_from_options
+from imagesieve.serving.feedback import review
 from imagesieve.serving.feedback.recent import DATABASE_NAME as RECENT_DATABASE
 from imagesieve.serving.limits import Admission, TokenBuckets
-from imagesieve.serving.routes import feedback as routes
 
 RED_KEY = hashlib.sha256(RED_JPEG).hexdigest()
 MURKY = encode(paint((110, 120, 100)))  # the model hardly prefers green
@@ -268,7 +268,7 @@ def test_a_flood_of_changes_is_slowed_down_and_what_changes_nothing_is_not(
 def test_each_caller_has_a_rate_limit_of_its_own(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "TokenBuckets", lambda *_: TokenBuckets(rate=0.001, burst=1))
+    monkeypatch.setattr(review, "TokenBuckets", lambda *_: TokenBuckets(rate=0.001, burst=1))
     client = serve(keys=KEYS)
     predict(client, RED_JPEG, headers=ANN)
     for headers, label in ((ANN, "red"), (BOSS, "blue")):

@@ -15,9 +15,9 @@ from werkzeug.test import TestResponse
 import imagesieve
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access import Access, read_keys
+from imagesieve.serving.feedback.review import Corrections
 from imagesieve.serving.limits import ServingLimits, TokenBuckets
 from imagesieve.serving.models import Models
-from imagesieve.serving.routes.feedback import Corrections
 
 IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}

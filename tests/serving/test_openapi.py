@@ -19,9 +19,9 @@ from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
 from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app, route_of
+from imagesieve.serving.feedback.review import Corrections
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.models import Models
-from imagesieve.serving.routes.feedback import Corrections
 
 KEYS = "boss predict,feedback,admin aaaaaaaaaaaaaaaaaaaa"
 BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}

@@ -16,7 +16,7 @@ from imagesieve.serving import schemas
 from imagesieve.serving.errors import FeedbackUnavailableError
 from imagesieve.serving.feedback import recent as recent_module
 from imagesieve.serving.feedback.recent import DATABASE_NAME, RecentImages
-from imagesieve.serving.feedback.review import Selection, review, uncertainty
+from imagesieve.serving.feedback.review import Corrections, Selection, uncertainty
 from imagesieve.serving.feedback.store import FeedbackStore
 
 Open = Callable[..., RecentImages]
@@ -344,7 +344,9 @@ def look(
     selection: Selection = Selection(),  # noqa: B008 (frozen)
     limit: int = 100,
 ) -> schemas.Review:
-    return review(recent, store, selection, ["blue", "red"], limit)
+    corrections = Corrections(Path(), selection=selection)
+    corrections.recent, corrections.store = recent, store
+    return corrections.review(["blue", "red"], limit)
 
 
 def look_for_ids(recent: RecentImages, store: FeedbackStore) -> list[str]:

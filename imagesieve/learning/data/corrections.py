@@ -43,13 +43,8 @@ def take_in(
     found, unreadable = check_files(files, "checking corrections", quiet=quiet)
     events = {sample.path: history.get(sample.path.stem, _UNKNOWN) for sample in found}
     if num_unknown := list(events.values()).count(_UNKNOWN):
-        _log.warning(
-            "note: %d of %d corrections are not in the history of %s: they count as the oldest, "
-            "and what they were made from is found by likeness alone.",
-            num_unknown,
-            len(found),
-            folder,
-        )
+        text = "note: %d of %d corrections are not in the history of %s: they count as the oldest."
+        _log.warning(text, num_unknown, len(found), folder)
     train_copies = _Copies(dataset.train)
     measured_copies = _Copies((*dataset.validation, *dataset.test))
     for correction in found:
@@ -140,11 +135,8 @@ def _rejected(
     rejected = {event.sha256 for event in history.values() if event.label is None}
     for sample in (*dataset.validation, *dataset.test):
         if sample.sha256 in rejected:
-            _log.warning(
-                "note: %s was rejected as belonging to no class; it is still measured on: remove "
-                "it if that is right.",
-                sample.path,
-            )
+            text = "note: %s was rejected as belonging to no class, but is still measured on."
+            _log.warning(text, sample.path)
     return {x.path: f"rejected in {folder}" for x in dataset.train if x.sha256 in rejected}
 
 
@@ -153,8 +145,7 @@ def _check_counts(dataset: Dataset, train: Sequence[Sample], folder: Path) -> No
         if not count:
             raise DataError(
                 f"With the corrections in {folder}, no image in {dataset.folder / TRAIN / name} "
-                "is left to learn from: all are corrected to other classes, or rejected. Add "
-                "images, or leave the corrections out with --no-feedback."
+                "is left to learn from: add images, or leave them out with --no-feedback."
             )
 
 

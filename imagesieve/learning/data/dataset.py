@@ -67,7 +67,7 @@ class Dataset:
         names = [sample.group or sample.sha256 for sample in self.train]
         return np.unique(names, return_inverse=True)[1]
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """Return a SHA-256 over content, class, weight and split of every image, not over names."""
         splits = [
             sorted((sample.class_index, sample.sha256, sample.weight) for sample in split)

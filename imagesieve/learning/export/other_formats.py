@@ -29,11 +29,9 @@ def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _read_litert(path: Path, images: np.ndarray) -> np.ndarray:
-    try:
-        from ai_edge_litert import interpreter as litert
-    except ImportError:
-        from tensorflow import lite as litert
-    interpreter = litert.Interpreter(os.fspath(path))
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(os.fspath(path))
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(taken["index"], images.shape)
     interpreter.allocate_tensors()

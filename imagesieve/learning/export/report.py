@@ -117,10 +117,9 @@ def _draw_epochs(figure: Any, fit: Fit) -> None:
 
 
 def _draw_sweep(figure: Any, fit: Fit) -> None:
-    history = fit.history
-    axes = figure.subplots(1, 1)
-    tried, losses = history["l2"], history["out_of_fold_loss"]
-    axes.semilogx(tried, losses, ".-", color=_GREY, label="out of fold")
+    axes, history = figure.subplots(1, 1), fit.history
+    losses = history["out_of_fold_loss"]
+    axes.semilogx(history["l2"], losses, ".-", color=_GREY, label="out of fold")
     axes.axhline(history["val_loss"][-1], color=_BLUE, label="validation, chosen strength")
     axes.axvline(history["chosen_l2"][0], color=_BLUE, linewidth=0.8, linestyle=":")
     axes.set_xlabel("strength of the L2 penalty (dotted: chosen)")

@@ -180,7 +180,7 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         return dict(zip(dataset.classes, dataset.counts(samples), strict=True))
 
     return {
-        "fingerprint": dataset.fingerprint(),
+        "fingerprint": dataset.digest(),
         "train": by_class(dataset.train),
         "corrections": by_class(dataset.corrections),  # which "train" includes
         "validation": by_class(dataset.validation),

@@ -306,7 +306,6 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
         return "f32"
     bf16 = engines.OpenVINOEngine(xml, "bf16").run_all(pixels)
     noise = _noise(f32, bf16)
-    _log.debug("bf16 changes features by %.2f %% of what images differ by", 100 * noise)
     if noise <= MAX_NOISE:
         return "bf16"
     _log.info("Features are computed in f32: in bf16 they would change by %.0f %%.", 100 * noise)

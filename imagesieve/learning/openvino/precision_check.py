@@ -183,11 +183,9 @@ def _log_int8(found: CheckResult) -> None:
     if not found["passed"]:
         _log.info("The version is without int8: %s.", found["reason"].rstrip("."))
         return
+    points = -100 * found["accuracy_drop"] + 0.0  # no -0.0
     _log.info(
         "int8 passed its check: it agrees with f32 on %.1f %% of %d images, its accuracy is %+.1f "
         "points from f32's, and it is %.1f times as fast.",
-        100 * found["agreement"],
-        found["num_images"],
-        -100 * found["accuracy_drop"] + 0.0,  # no -0.0
-        found["speed_to_f32"],
+        *(100 * found["agreement"], found["num_images"], points, found["speed_to_f32"]),
     )

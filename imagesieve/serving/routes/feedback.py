@@ -1,145 +1,29 @@
 """Routes for corrections of predictions, and for images to review."""
 
-import dataclasses
-import hashlib
 import itertools
-import logging
-import time
-from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import flask
 from msgspec import UNSET
 
 from imagesieve.class_folders import is_class_name
-from imagesieve.errors import UsageError
 from imagesieve.feedback import CORRECT, REJECT, UNDO, FeedbackEvent
-from imagesieve.model.decisions import ARGMAX, DecisionPolicy
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import (
-    BadParameterError,
-    FeedbackUnavailableError,
     ImageNeededError,
-    RateLimitedError,
     UnknownImageError,
     UnknownLabelError,
 )
-from imagesieve.serving.feedback.recent import RecentImage, RecentImages
-from imagesieve.serving.feedback.review import Selection, review
-from imagesieve.serving.feedback.store import (
-    Correction,
-    FeedbackStore,
-    to_jpeg,
-)
-from imagesieve.serving.limits import TokenBuckets
+from imagesieve.serving.feedback.review import GONE, Corrections
+from imagesieve.serving.feedback.store import Correction, to_jpeg
 from imagesieve.serving.models import listed
-from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.requests import read_correction, read_options
-
-# Of each caller: 240 a minute at most. A quick reviewer does less, a flood fills nothing.
-_RATE, _BURST = 2.0, 120
-
-_GONE = "The server does not have this image any more"
 
 _UNDO = openapi.link("undo_correction", parameters={"sha256": "$response.body#/sha256"})
 _LOOK = openapi.link("review_image", parameters={"sha256": "$response.body#/images/0/sha256"})
 
-_log = logging.getLogger(__name__)
-
 blueprint = flask.Blueprint("feedback", __name__)
-
-
-class Corrections:
-    """What the service knows of corrections: the store, and the images that wait for review."""
-
-    def __init__(
-        self,
-        folder: Path,
-        max_bytes: int = 2 * 2**30,
-        selection: Selection | None = None,
-        reasons_to_store: Collection[str] = (),
-    ) -> None:
-        """Read and write nothing before `open`.
-
-        All corrected images together have at most `max_bytes`; for `reasons_to_store` an image
-        waits for its review on disk, too.
-        """
-        self.store = FeedbackStore(folder, max_bytes)
-        self.recent = RecentImages(
-            folder, reasons_to_store, lambda sha256: self.store.in_force(sha256) is not None
-        )
-        self.selection = selection or Selection()
-        self.buckets = TokenBuckets(_RATE, _BURST)
-
-    def open(self) -> None:
-        """Open what earlier runs left. A disk that fails costs corrections alone."""
-        try:
-            self.store.open()
-        except FeedbackUnavailableError:
-            _log.warning("The service runs without corrections until that is mended.")
-            return
-        self.recent.open()
-
-    def close(self) -> None:
-        self.recent.close()
-        self.store.close()
-
-    def note(self, image_id: str, result: PredictionResult) -> bool:
-        """Hold a predicted image; return whether it can be corrected by its id alone."""
-        sha256, prediction = result.image.sha256, result.prediction
-        shown = schemas.ReviewImage(
-            sha256=sha256,
-            id=image_id,
-            reason=self.selection.reason(sha256, prediction, result.policy.fallback),
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **dataclasses.asdict(prediction),
-        )
-        return self.recent.add(RecentImage(shown, result.model.digest), result.data)
-
-    def check(self, classes: Sequence[str], policy: DecisionPolicy) -> None:
-        """Check that the options suit the model that is served.
-
-        Raises:
-            UsageError: the model does not have the class of interest.
-        """
-        interest = self.selection.class_of_interest
-        drops_nothing = policy.kind == ARGMAX and interest is None
-        if self.selection.audit_share and drops_nothing:
-            _log.warning(
-                "The model drops no image, so none is audited: name what to keep with "
-                "--class-of-interest."
-            )
-        if interest is not None and interest not in classes:
-            has = listed(classes)
-            raise UsageError(f"--class-of-interest {interest}: the model has no such class: {has}.")
-        for name in classes:
-            if not is_class_name(name):
-                _log.warning("Nothing can be corrected to %r: it cannot name a folder.", name)
-
-    def find(
-        self, asked: schemas.Correction, encoded: bytes | None
-    ) -> tuple[str, RecentImage | None]:
-        """Return the SHA-256 of the image that a correction names or has, and its prediction."""
-        by_id = self.recent.by_id(asked.id) if asked.id else None
-        if encoded is None and asked.id:
-            if by_id is None:
-                raise UnknownImageError(f"{_GONE}: send it again.")
-            return by_id.shown.sha256, by_id
-        sha256 = asked.sha256 or ""
-        if encoded is not None:
-            sha256 = hashlib.sha256(encoded).hexdigest()
-            named = (asked.sha256, by_id.shown.sha256 if by_id else None)
-            if any(name and name != sha256 for name in named):
-                raise BadParameterError("The image is another one than id or sha256 say.")
-        return sha256, self.recent.by_sha256(sha256)
-
-    def slow_down(self) -> None:
-        """Take one of the changes that the caller may make, or raise RateLimitedError."""
-        if seconds := self.buckets.take(flask.g.caller.share):
-            about = f"Too many corrections in a short time: go on in {seconds} s."
-            raise RateLimitedError(about, seconds)
 
 
 @blueprint.post("/v1/feedback")
@@ -169,7 +53,7 @@ def correct() -> flask.Response:
         sha256, image = corrections.find(asked, encoded)
         now = corrections.store.in_force(sha256)
         if now is None or now.label != label:
-            corrections.slow_down()
+            corrections.slow_down(flask.g.caller.share)
         event = FeedbackEvent(
             action=REJECT if asked.reject else CORRECT,
             sha256=sha256,
@@ -198,7 +82,7 @@ def undo(sha256: str) -> flask.Response:
     """Take back the last correction of an image."""
     service, corrections = current_service(), _corrections()
     read_options(flask.request, schemas.Nothing)
-    corrections.slow_down()
+    corrections.slow_down(flask.g.caller.share)
     event = FeedbackEvent(UNDO, sha256, caller=flask.g.caller.name)
     with service.admission.place():  # it may decode: no more at once than predictions
         done = _record(event, corrections.recent.data(sha256))
@@ -223,8 +107,7 @@ def review_queue() -> flask.Response:
     service, corrections = current_service(), _corrections()
     limit = read_options(flask.request, schemas.ReviewOptions).limit
     classes = service.models.get().classes
-    parts = corrections.recent, corrections.store, corrections.selection
-    return json_response(review(*parts, classes, limit))
+    return json_response(corrections.review(classes, limit))
 
 
 @blueprint.get("/v1/review/<string(length=64):sha256>/image")
@@ -246,7 +129,7 @@ def image(sha256: str) -> flask.Response:
     with current_service().admission.place():
         jpeg = _corrections().store.image(sha256) if data is None else _to_jpeg(data)
     if jpeg is None:
-        raise UnknownImageError(f"{_GONE}.")
+        raise UnknownImageError(f"{GONE}.")
     inline = {"Content-Disposition": "inline"}
     return flask.Response(jpeg, mimetype="image/jpeg", headers=inline)
 
