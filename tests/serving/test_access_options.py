@@ -1,6 +1,7 @@
 """The command line of access: its defaults, what it takes, and what it refuses."""
 
 import argparse
+import ipaddress
 import logging
 
 import pytest
@@ -71,7 +72,7 @@ def test_open_network_needs_a_key_or_a_word(address: str, caplog, key_file) -> N
         ("127.0.0.1", LOCAL),
         ("::1", LOCAL),
         ("127.0.1.1", LOCAL | {"127.0.1.1"}),
-        ("::ffff:127.0.0.1", LOCAL | {"::ffff:7f00:1"}),
+        ("::ffff:127.0.0.1", LOCAL | {str(ipaddress.ip_address("::ffff:7f00:1"))}),
         *((address, None) for address in ("0.0.0.0", "::", "192.168.1.5", "fe80::1%eth0")),
     ],
 )
