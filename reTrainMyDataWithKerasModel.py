@@ -29,18 +29,18 @@ in the service (data/feedback/<class>/) is taken in by itself.
 def main(arguments: Sequence[str]) -> int:
     """Check, train further, compare, save, and use the new version if it is not worse."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import script
+    from imagesieve.learning import cli
     from imagesieve.model import versions
 
-    script.start("retrain", options)
+    cli.start("retrain", options)
     old = versions.load(options.model)
-    plan = script.plan_retraining(options, old)
-    dataset = script.read_data(options)
-    with script.open_store(plan) as store:
-        trained = script.train(plan, dataset, store)
-        version = script.save(plan, dataset, trained, store)
-    promoted = script.promote_if_not_worse(version, old, trained, force=options.force_promote)
-    script.report(version, trained, options, promoted=promoted)
+    plan = cli.plan_retraining(options, old)
+    dataset = cli.read_data(options)
+    with cli.open_store(plan) as store:
+        trained = cli.train(plan, dataset, store)
+        version = cli.save(plan, dataset, trained, store)
+    promoted = cli.promote_if_not_worse(version, old, trained, force=options.force_promote)
+    cli.report(version, trained, options, promoted=promoted)
     return 0
 
 

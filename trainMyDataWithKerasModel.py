@@ -30,23 +30,23 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> int:
     """Check, train, measure, save, and make the new version the current one."""
     options = _parser().parse_args(arguments)
-    from imagesieve.learning import script
+    from imagesieve.learning import cli
     from imagesieve.model import versions
 
     if options.cache_info or options.clear_cache:
-        script.report_cache(options)
+        cli.report_cache(options)
         return 0
-    script.start("train", options)
-    plan = script.plan_training(options)
-    dataset = script.read_data(options)
+    cli.start("train", options)
+    plan = cli.plan_training(options)
+    dataset = cli.read_data(options)
     if options.check_only:
-        script.report_check(dataset, options)
+        cli.report_check(dataset, options)
         return 0
-    with script.open_store(plan) as store:
-        trained = script.train(plan, dataset, store)
-        version = script.save(plan, dataset, trained, store)
+    with cli.open_store(plan) as store:
+        trained = cli.train(plan, dataset, store)
+        version = cli.save(plan, dataset, trained, store)
     versions.promote(version)
-    script.report(version, trained, options)
+    cli.report(version, trained, options)
     return 0
 
 

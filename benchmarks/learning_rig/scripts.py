@@ -22,7 +22,7 @@ RETRAIN = "reTrainMyDataWithKerasModel"
 
 # Functions that the two scripts call, one after another, and the modules they are called from.
 _STEPS = {
-    "imagesieve.learning.script": ("read_data", "train", "save", "promote_if_not_worse"),
+    "imagesieve.learning.cli": ("read_data", "train", "save", "promote_if_not_worse"),
     "imagesieve.model.versions": ("promote",),
 }
 

@@ -60,7 +60,7 @@ class DecisionPolicy:
         """The fallback class; None where the policy has none."""
         return self.fallback_class if self.kind == CONFIDENT else None
 
-    def with_threshold(self, min_confidence: float | None) -> "DecisionPolicy":
+    def with_min_confidence(self, min_confidence: float | None) -> "DecisionPolicy":
         """Return a policy of another confidence, which makes it `confident`; itself for None."""
         if min_confidence is None:
             return self

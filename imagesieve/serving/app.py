@@ -23,7 +23,7 @@ from imagesieve.serving import errors, schemas
 from imagesieve.serving.access import Access, Scope
 from imagesieve.serving.limits import Admission, ServingLimits
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 from imagesieve.serving.pipeline import Deadline, Pipeline, PredictionResult
 from imagesieve.serving.requests import JSON, Fetch
 
@@ -55,7 +55,7 @@ _View = TypeVar("_View", bound=Callable[..., flask.Response])
 
 @dataclasses.dataclass(eq=False)
 class Service:
-    models: Models
+    models: ModelManager
     admission: Admission = dataclasses.field(default_factory=Admission)
     access: Access = dataclasses.field(default_factory=Access)
     fetch: Fetch | None = None  # None where URLs are not accepted
@@ -73,9 +73,9 @@ class Service:
     def limits(self) -> ServingLimits:
         return self.admission.limits
 
-    def remember(self, image_id: str, result: PredictionResult) -> bool:
+    def hold(self, image_id: str, result: PredictionResult) -> bool:
         """Return whether the image can be corrected by its id from now on."""
-        return self.corrections is not None and self.corrections.note(image_id, result)
+        return self.corrections is not None and self.corrections.hold(image_id, result)
 
     def deadline(self, *, is_batch: bool = False) -> Deadline:
         """Return how long the client of the current request waits, from the request's arrival."""

@@ -107,10 +107,10 @@ def assemble(
     from imagesieve.explaining.worker import Explainer
     from imagesieve.serving.app import Service
     from imagesieve.serving.limits import Admission, ServingLimits
-    from imagesieve.serving.models import Models
+    from imagesieve.serving.model_manager import ModelManager
 
     limits = ServingLimits(max_in_flight=options.max_in_flight, cache_entries=options.cache_entries)
-    models = Models(
+    models = ModelManager(
         options.model, engine=options.engine, precision=options.precision, policy=policy
     )
     access = access_from_options(options, bound_address)

@@ -19,7 +19,7 @@ from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from imagesieve.serving.limits import Admission
 from imagesieve.serving.metrics import Metrics
-from imagesieve.serving.models import served_model
+from imagesieve.serving.model_manager import served_model
 from imagesieve.serving.schemas import ImageInfo, PredictOptions, ServedModel
 
 STAGES = ("queue", "decode", "infer")
@@ -98,7 +98,7 @@ class Pipeline:
                 with self._lock:
                     self._cache[key] = found
         threshold = None if options.threshold is UNSET else options.threshold
-        policy = predictor.policy.with_threshold(threshold)
+        policy = predictor.policy.with_min_confidence(threshold)
         own, image = found
         prediction = policy.decide(own.probabilities)
         self._metrics.note_prediction(prediction, None if is_cached else seconds)

@@ -69,7 +69,10 @@ DataId = Annotated[
     doc("your own name for the image, repeated in the answer", examples=["shop/7"]),
 ]
 TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K), doc("how many classes, best first (all)")]
-Threshold = Annotated[Probability, doc("below it, the fallback class is answered (the model's)")]
+Threshold = Annotated[
+    Probability,
+    doc("the min_confidence of this request: below it, the fallback class (the model's)"),
+]
 Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES), doc("of an animation; the riskiest counts")]
 
 

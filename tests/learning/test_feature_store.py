@@ -13,7 +13,7 @@ import pytest
 from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, OutputError
-from imagesieve.learning import script
+from imagesieve.learning import cli
 from imagesieve.learning.features.batches import StoredRows
 from imagesieve.learning.features.store import (
     FeatureStore,
@@ -224,7 +224,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_a_temporary_store_is_gone_afterwards(tmp_path: Path) -> None:
     options = argparse.Namespace(no_cache=True)
-    with script.open_store(script.Plan(options, TINY, (32, 32), None, tmp_path, "tiny")) as store:
+    with cli.open_store(cli.Plan(options, TINY, (32, 32), None, tmp_path, "tiny")) as store:
         fill(store, range(3))
         assert store.entries()
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagesieve.learning import script
+from imagesieve.learning import cli
 from imagesieve.model import versions
 
 
@@ -42,7 +42,7 @@ def test_the_current_version_changes_only_for_something_learned_and_not_worse(
         metrics=dataclasses.replace(tiny_run.trained.metrics, accuracy=accuracy),
         fits=[dataclasses.replace(fit, best_epoch=best_epoch)],
     )
-    assert script.promote_if_not_worse(new, old, trained, force=force) is moves
+    assert cli.promote_if_not_worse(new, old, trained, force=force) is moves
     assert versions.load(tmp_path).name == ("tiny-new" if moves else "tiny-old")
     assert ("No better: tiny-old stays in use" in caplog.text) is not moves
     assert ("--force-promote." in caplog.text) is force
@@ -53,10 +53,10 @@ def test_a_saved_training_leaves_nothing_of_its_interruptions(
 ) -> None:
     options = argparse.Namespace(no_int8=True, export=[])
     backbone = tiny_run.trained.network.backbone
-    plan = script.Plan(options, backbone, (48, 48), None, tmp_path, "tiny")
+    plan = cli.Plan(options, backbone, (48, 48), None, tmp_path, "tiny")
     folder = tmp_path / ".interrupted"
     (folder / ".partial-tiny.npz-0123456789abcdef").mkdir(parents=True)
     for name in ("tiny.npz", ".partial-tiny.npz-0123456789abcdef/.writing"):
         (folder / name).write_bytes(b"of a training that was killed")
-    script.save(plan, tiny_run.dataset, tiny_run.trained, tiny_run.store)
+    cli.save(plan, tiny_run.dataset, tiny_run.trained, tiny_run.store)
     assert not folder.exists()

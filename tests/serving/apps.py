@@ -7,27 +7,27 @@ import flask
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.limits import Admission, ServingLimits
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 
 def app_of(
-    predictor: Predictor | Models, limits: ServingLimits | None = None, **parts: Any
+    predictor: Predictor | ModelManager, limits: ServingLimits | None = None, **parts: Any
 ) -> flask.Flask:
     """Return the application of one predictor, or of models; `parts` are those of the service."""
     return create_app(service_of(predictor, limits, **parts))
 
 
-def models_of(predictor: Predictor) -> Models:
+def models_of(predictor: Predictor) -> ModelManager:
     """Return the models of a server that has loaded its only one already."""
-    models = Models(predictor.version.path)
+    models = ModelManager(predictor.version.path)
     models._current = predictor
     return models
 
 
 def service_of(
-    predictor: Predictor | Models, limits: ServingLimits | None = None, **parts: Any
+    predictor: Predictor | ModelManager, limits: ServingLimits | None = None, **parts: Any
 ) -> Service:
-    models = predictor if isinstance(predictor, Models) else models_of(predictor)
+    models = predictor if isinstance(predictor, ModelManager) else models_of(predictor)
     if limits:
         parts["admission"] = Admission(limits)
     return Service(models, **parts)

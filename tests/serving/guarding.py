@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 
 from imagesieve.serving.access import VARIABLE, Access, Caller, Keyring, Scope, read_keys
 from imagesieve.serving.app import Service, create_app, requires
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 SHOP = "shop-key-0123456789"
 DESK = "desk-key-0123456789"
@@ -32,7 +32,7 @@ VIEWS: dict[str, tuple[str, Scope | None]] = {
 
 def app_with(access: Access) -> flask.Flask:
     """Return the service's application with views that answer who asks; it has no model."""
-    app = create_app(Service(Models(Path("nowhere")), access=access))
+    app = create_app(Service(ModelManager(Path("nowhere")), access=access))
 
     def tell() -> dict[str, object]:
         caller = flask.g.get("caller") or Caller(None, frozenset(), flask.request.remote_addr or "")

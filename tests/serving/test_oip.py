@@ -17,7 +17,7 @@ from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.feedback.review import Corrections
 from imagesieve.serving.limits import ServingLimits, TokenBuckets
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 IMAGES = {name: encode(paint(colour)) for name, colour in COLOURS.items()}
 TEXTS = {name: base64.b64encode(data).decode() for name, data in IMAGES.items()}
@@ -191,7 +191,7 @@ def test_other_models_are_unknown(client: FlaskClient) -> None:
 
 
 def test_while_the_model_loads_only_the_process_is_there(version_path: Path) -> None:
-    client = app_of(Models(version_path)).test_client()
+    client = app_of(ModelManager(version_path)).test_client()
     assert client.get("/v2").status_code == client.get("/v2/health/live").status_code == 200
     for path in ("/v2/health/ready", "/v2/models/default", "/v2/models/default/ready"):
         response = client.get(path)

@@ -21,7 +21,7 @@ from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app, route_of
 from imagesieve.serving.feedback.review import Corrections
 from imagesieve.serving.limits import Admission
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 KEYS = "boss predict,feedback,admin aaaaaaaaaaaaaaaaaaaa"
 BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
@@ -29,7 +29,7 @@ BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
 Document = dict[str, Any]
 
 
-def whole_app(models: Models, folder: Path, access: Access | None = None) -> flask.Flask:
+def whole_app(models: ModelManager, folder: Path, access: Access | None = None) -> flask.Flask:
     """Return a service with every route that there is."""
     admission = Admission()
     corrections = Corrections(folder)
@@ -93,7 +93,7 @@ def body(spec: Document, path: str, media_type: str) -> Document:
 def test_document_is_valid_openapi_with_and_without_keys_and_model(
     spec: Document, keyed: flask.Flask, version_path: Path, tmp_path: Path
 ) -> None:
-    loading = whole_app(Models(version_path), tmp_path).test_client()
+    loading = whole_app(ModelManager(version_path), tmp_path).test_client()
     for document in (spec, described(keyed.test_client()), described(loading)):
         validate(document)
         assert document["openapi"].startswith("3.1")
@@ -147,7 +147,7 @@ def test_classes_limits_and_sources_are_those_of_the_service(
     assert schemas["BatchBody"]["properties"]["images"]["maxItems"] == 32
     files = body(spec, "/v1/predict/batch", "multipart/form-data")["properties"]["image"]
     assert files["maxItems"] == 32
-    loading = described(whole_app(Models(version_path), tmp_path).test_client())
+    loading = described(whole_app(ModelManager(version_path), tmp_path).test_client())
     assert "enum" not in loading["components"]["schemas"]["ClassName"]
     assert "/v1/predict" in loading["paths"]
     without = described(app_of(predictor).test_client())

@@ -47,7 +47,7 @@ def add(
     """Add an image whose bytes are `data`, or else the name, which is its id."""
     data = data or name
     reason = reason or (UNCERTAIN if prediction is UNSURE else RECENT)
-    return recent.add(recent_image(sha(data), name, prediction, reason), data.encode())
+    return recent.hold(recent_image(sha(data), name, prediction, reason), data.encode())
 
 
 def add_unsure(recent: RecentImages, *names: str) -> None:

@@ -21,7 +21,7 @@ from imagesieve.model import versions
 from imagesieve.prediction.predictor import Predictor
 from imagesieve.serving import errors
 from imagesieve.serving.limits import Admission, ServingLimits
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 RED_TEXT = base64.b64encode(RED_JPEG).decode()
 BATCH = {"images": [{"image": RED_TEXT}]}
@@ -169,7 +169,7 @@ def test_model_route_tells_what_is_served(client: FlaskClient, predictor: Predic
 def test_before_the_model_is_loaded_only_readiness_and_prediction_say_so(
     version_path: Path,
 ) -> None:
-    holder = Models(version_path)
+    holder = ModelManager(version_path)
     client = app_of(holder).test_client()
     assert client.get("/healthz").status_code == 200
     for response in (client.get("/readyz"), client.get("/v1/model"), predict(client, RED_JPEG)):

@@ -110,7 +110,7 @@ class RecentImages:
         if self._num_lost:
             _log.warning("Not stored for review: %d images.", self._num_lost)
 
-    def add(self, image: RecentImage, data: bytes) -> bool:
+    def hold(self, image: RecentImage, data: bytes) -> bool:
         """Hold an image that was just predicted; return whether its id can be corrected now."""
         if len(data) > self._images.maxsize:
             return False

@@ -21,7 +21,7 @@ from imagesieve.serving import errors, schemas
 from imagesieve.serving.feedback.recent import RecentImage, RecentImages
 from imagesieve.serving.feedback.store import FeedbackStore
 from imagesieve.serving.limits import TokenBuckets
-from imagesieve.serving.models import listed
+from imagesieve.serving.model_manager import listed
 from imagesieve.serving.pipeline import PredictionResult
 
 GONE = "The server does not have this image any more"
@@ -139,7 +139,7 @@ class Corrections:
         self.recent.close()
         self.store.close()
 
-    def note(self, image_id: str, result: PredictionResult) -> bool:
+    def hold(self, image_id: str, result: PredictionResult) -> bool:
         """Hold a predicted image; return whether it can be corrected by its id alone."""
         sha256, prediction = result.image.sha256, result.prediction
         shown = schemas.ReviewImage(
@@ -149,7 +149,7 @@ class Corrections:
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **dataclasses.asdict(prediction),
         )
-        return self.recent.add(RecentImage(shown, result.model.digest), result.data)
+        return self.recent.hold(RecentImage(shown, result.model.digest), result.data)
 
     def check(self, classes: Sequence[str], policy: DecisionPolicy) -> None:
         """Check that the options suit the model that is served.

@@ -17,7 +17,7 @@ from imagesieve.serving.errors import (
 )
 from imagesieve.serving.feedback.review import GONE, Corrections
 from imagesieve.serving.feedback.store import Correction, to_jpeg
-from imagesieve.serving.models import listed
+from imagesieve.serving.model_manager import listed
 from imagesieve.serving.requests import read_correction, read_options
 
 _UNDO = openapi.link("undo_correction", parameters={"sha256": "$response.body#/sha256"})

@@ -9,7 +9,7 @@ from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
 from imagesieve.serving.errors import UnavailableError
 from imagesieve.serving.metrics import MEDIA_TYPE
-from imagesieve.serving.models import served_model
+from imagesieve.serving.model_manager import served_model
 
 _LIVES = "the process answers"
 _READY = "the model is loaded and its engine answers"

@@ -5,7 +5,7 @@ import flask
 from imagesieve.serving import openapi, schemas
 from imagesieve.serving.access import Scope
 from imagesieve.serving.app import current_service, json_response, requires
-from imagesieve.serving.models import describe
+from imagesieve.serving.model_manager import describe
 from imagesieve.serving.requests import read_object
 
 _ACTIVATE_FIRST = openapi.link("activate", requestBody={"version": "$response.body#/models/0/name"})

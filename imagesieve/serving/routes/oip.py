@@ -30,7 +30,7 @@ from imagesieve.serving.errors import (
     UnknownModelError,
 )
 from imagesieve.serving.limits import MAX_BODY_BYTES
-from imagesieve.serving.models import served_model
+from imagesieve.serving.model_manager import served_model
 from imagesieve.serving.pipeline import PredictionResult
 from imagesieve.serving.requests import JSON, ImageInput, read_object
 from imagesieve.serving.schemas import MAX_BATCH_IMAGES, MODEL_ALIAS, OipTensor, OutputName
@@ -198,7 +198,7 @@ def _predict_all(
             result = service.pipeline.predict(predictor, data, deadline)
         except (ImageError, RequestError) as error:
             raise BadParameterError(f"data[{number}]: {errors.detail_of(error, '')}") from error
-        service.remember(f"{request_id}-{number}", result)
+        service.hold(f"{request_id}-{number}", result)
         return result
 
     # One more than streams: one image is decoded meanwhile.

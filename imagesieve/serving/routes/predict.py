@@ -93,7 +93,7 @@ def _predict(
     options = requested.options
     data = requested.image.read(service.fetch)
     result = service.pipeline.predict(predictor, data, deadline, options)
-    is_held = service.remember(image_id, result)
+    is_held = service.hold(image_id, result)
     seconds = {**result.seconds, "total": time.perf_counter() - begun}  # fetching it is in there
     prediction = result.prediction
     return schemas.Prediction(

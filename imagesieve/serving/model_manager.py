@@ -51,7 +51,7 @@ _CANNOT_RUN = "The engine of this server cannot run the model version: its log s
 _log = logging.getLogger(__name__)
 
 
-class Models:
+class ModelManager:
     """The predictor for requests, and what changes it; safe to call from many threads."""
 
     def __init__(

@@ -27,7 +27,7 @@ from imagesieve import files
 from imagesieve.errors import ModelDamagedError, ModelNotFoundError, UsageError
 from imagesieve.model import engines, golden, versions
 from imagesieve.prediction.predictor import Predictor
-from imagesieve.serving import models as models_module
+from imagesieve.serving import model_manager
 from imagesieve.serving.access import Access, read_keys
 from imagesieve.serving.app import Service, create_app
 from imagesieve.serving.errors import (
@@ -39,13 +39,13 @@ from imagesieve.serving.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from imagesieve.serving.models import Models
+from imagesieve.serving.model_manager import ModelManager
 
 RED = encode(paint(COLOURS["red"]))
 OTHER_CLASSES = ("cyan", "green", "red")
 
 Make = Callable[..., Path]
-Start = Callable[..., Models]
+Start = Callable[..., ModelManager]
 
 
 def same(answers: np.ndarray) -> np.ndarray:
@@ -101,8 +101,8 @@ def start() -> Iterator[Start]:
     """Return a function that loads models; what it started is closed in the end."""
     with contextlib.ExitStack() as started:
 
-        def begin(path: Path, **options: Any) -> Models:
-            models = Models(path, **{"watch_seconds": 60.0, **options})
+        def begin(path: Path, **options: Any) -> ModelManager:
+            models = ModelManager(path, **{"watch_seconds": 60.0, **options})
             started.callback(models.join)
             started.callback(models.close)
             loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -122,7 +122,7 @@ def pointer(folder: Path) -> bytes:
 
 
 def test_before_loading_and_after_closing_there_is_no_predictor(folder: Path, start: Start) -> None:
-    models = Models(folder)
+    models = ModelManager(folder)
     for use in (models.get, models.reload, models.rollback, models.describe_all):
         with pytest.raises(ModelLoadingError):
             use()
@@ -278,7 +278,7 @@ def test_one_change_at_a_time(folder: Path, start: Start, monkeypatch: pytest.Mo
         return read(version)
 
     monkeypatch.setattr(golden, "read", slowly)
-    monkeypatch.setattr(models_module, "_MAX_WAIT", 0.05)
+    monkeypatch.setattr(model_manager, "_MAX_WAIT", 0.05)
     soft = named(folder, "soft").name
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(models.activate, soft)
