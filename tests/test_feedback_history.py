@@ -238,6 +238,16 @@ def test_a_copy_passes_over_images_that_were_removed_by_hand(former: Path, tmp_p
     assert labels(tmp_path / "copy") == IN_FORCE
 
 
+def test_a_copy_leaves_out_no_image_that_is_there_but_cannot_be_read(
+    former: Path, tmp_path: Path
+) -> None:
+    image = former / f"red/{ONE}.jpg"
+    image.unlink()
+    image.symlink_to(former / f"red/{TWO}.jpg")
+    with pytest.raises(OutputError, match=rf"Cannot read or copy .*{ONE}\.jpg"):
+        main(["copy", str(former), str(tmp_path / "copy")])
+
+
 def test_a_copy_of_what_changes_meanwhile_says_so(
     former: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from apps import models_of
+from attacking import wait_until
 from correcting import check, read_lines
 from flask.testing import FlaskClient
 from guarding import assert_refused
@@ -280,16 +281,27 @@ def test_each_caller_has_a_rate_limit_of_its_own(
     assert [line["caller"] for line in read_lines(folder)] == ["ann", "boss"]
 
 
-def test_an_undo_takes_one_of_the_places(serve: Serve, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        undo,
+        lambda client: send(client, label="blue"),
+        lambda client: client.get(f"/v1/review/{RED_KEY}/image"),
+    ],
+    ids=["undo", "correction", "image to review"],
+)
+def test_what_may_decode_takes_one_of_the_places(
+    serve: Serve, folder: Path, ask: Callable[[FlaskClient], Any]
+) -> None:
     admission = Admission()
     client = serve(admission=admission)
     send(client, label="red")
     with contextlib.ExitStack() as taken:
         for _ in range(admission.limits.max_in_flight):
             taken.enter_context(admission.place())
-        assert_refused(undo(client), 503, "overloaded")
+        assert_refused(ask(client), 503, "overloaded")
         assert check(folder) == {RED_KEY: "red"}
-    assert undo(client).status_code == 200
+    assert ask(client).status_code == 200
 
 
 def test_the_review_queue_begins_with_uncertain_images_and_leaves_out_corrected_ones(
@@ -409,6 +421,19 @@ def test_images_on_disk_are_reviewed_after_a_restart(serve: Serve, folder: Path)
     assert client.get(f"/v1/review/{MURKY_KEY}/image").status_code == 200
     assert correct(client, id=queue["images"][0]["id"], label="green").status_code == 201
     assert waiting_on_disk(folder) == set()
+
+
+def test_an_image_whose_correction_was_undone_is_reviewed_after_a_restart(
+    serve: Serve, folder: Path
+) -> None:
+    client = serve("--keep", "uncertain")
+    answer = predict(client, MURKY)
+    wait_until(lambda: waiting_on_disk(folder) == {MURKY_KEY})
+    correct(client, id=answer["id"], label="green")
+    assert waiting_on_disk(folder) == set()
+    undo(client, MURKY_KEY)
+    queue = serve("--keep", "uncertain").get("/v1/review").get_json()
+    assert [image["sha256"] for image in queue["images"]] == [MURKY_KEY]
 
 
 def test_the_audit_estimates_what_the_filter_misses(serve: Serve, folder: Path) -> None:

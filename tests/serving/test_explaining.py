@@ -211,16 +211,16 @@ def test_a_second_question_at_once_is_turned_away(
     assert hottest(first.result(SECONDS))[1] < 256
 
 
-def test_after_a_kill_the_next_question_is_answered(
-    explainer: Explainer, predictor: Predictor, damaged: Predictor
+def test_after_a_kill_the_next_question_of_the_same_version_is_answered(
+    alone: Explainer, damaged: Predictor
 ) -> None:
-    ask(explainer, predictor)
-    number = child_of(explainer)
+    alone._child_for(damaged.version)
+    number = child_of(alone)
     os.kill(number, signal.SIGKILL)
     wait_until(lambda: not is_there(number))  # and there is no zombie
-    with pytest.raises(EngineError, match="was altered"):
-        ask(explainer, damaged)
-    assert child_of(explainer) != number
+    with pytest.raises(EngineError, match="was altered"):  # so says the child
+        ask(alone, damaged)
+    assert child_of(alone) != number
 
 
 def test_a_child_that_dies_while_it_is_asked_is_an_error(

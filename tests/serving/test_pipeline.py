@@ -175,6 +175,20 @@ def test_an_engine_that_hangs_is_504_and_shows_in_readiness(predictor: Predictor
     assert 200 in (post(client, RED_JPEG + bytes([number])).status_code for number in range(20))
 
 
+class Late(io.BytesIO):
+    """A body that comes after a while."""
+
+    def readinto(self, *arguments):
+        time.sleep(0.3)
+        return super().readinto(*arguments)
+
+
+def test_a_deadline_counts_from_the_arrival_of_the_request(predictor: Predictor) -> None:
+    client = app_of(predictor, ServingLimits(deadline_seconds=0.25)).test_client()
+    body = {"input_stream": Late(RED_JPEG), "content_length": len(RED_JPEG)}
+    assert_refused(client.post("/v1/predict", **body), 504, "deadline-exceeded")
+
+
 class Wrong(Predictor):
     """A real predictor whose engine gives what it is told to, once."""
 
