@@ -147,9 +147,9 @@ BAD_INPUTS: dict[str, tuple[str, int, str, Callable[[Path], object]]] = {
     "layers without epochs": ("train --fine-tune-layers all", 2, "epochs: say how many", bool),
     "name": ("train --name a/b", 2, "'a/b' cannot name a folder", bool),
     "confidence": ("train --min-confidence 2", 2, "'2' is not a number from 0 to 1", bool),
-    "missing weights": (
+    "missing weights, and no data folder": (  # which is looked for later
         *("train --backbone MobileNetV2 --weights none.h5", 1, r"none\.h5 does not exist"),
-        bool,
+        lambda folder: shutil.rmtree(folder / "data"),
     ),
     "file in the way": (
         *("train --backbone SmallCNN --model-dir blocked/models", 1, "is a file, not a folder"),

@@ -23,7 +23,7 @@ from imagesieve import console
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
-import os, signal, sys, time
+import errno, os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, os.environ["REPOSITORY"])
 from imagesieve import console, errors, logs
@@ -47,6 +47,8 @@ def main(arguments):
             print("tidied up")
     if options.do == "eat":
         raise MemoryError
+    if number := getattr(errno, options.do or "", None):
+        raise OSError(number, os.strerror(number))
     if "break" in (options.do or ""):
         raise RuntimeError("a bug\\nin two lines")
     return 1 if options.do == "partly" else 0
@@ -92,6 +94,11 @@ def end(
 
 WRONG = (["--nubmer", "1"], ["--number", "one"], ["--num", "1"], ["extra"], ["--number"])
 NO_MEMORY = "error: Not enough memory: use a smaller --batch-size or --image-size.\n"
+DISK = {
+    "ENOSPC": "no space is left on the disk: free some and try again",
+    "EDQUOT": "the disk quota is used up: free some space and try again",
+    "EROFS": "the file system is read-only: choose another place",
+}
 BUG = "error: Unexpected RuntimeError: a bug in two lines\n"
 
 
@@ -102,6 +109,8 @@ BUG = "error: Unexpected RuntimeError: a bug in two lines\n"
         (["--do", "partly"], 1, ""),
         (["--do", "fail"], 1, "error: There are no images in data/train.\n"),
         (["--do", "eat"], 1, NO_MEMORY),
+        *((["--do", x], 1, f"error: Cannot write the output: {DISK[x]}.\n") for x in DISK),
+        (["--do", "ENOENT"], 1, "error: Unexpected FileNotFoundError: (?s:.*)"),
         (["--do", "break"], 1, rf"{BUG}Traceback \(most recent call last\)(?s:.*)"),
         (["--do", "log, then break"], 1, rf"{BUG}This is a bug; the details are in log/do-.*\n"),
         *((wrong, 2, r"error: .*\(see: do\.py --help\)\n") for wrong in WRONG),

@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 import threading
+import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -391,6 +392,13 @@ def test_a_failed_download_says_why_and_what_else_to_do(
     for needed in ("MobileNetV2", "--weights FILE", "--weights random", str(target)):
         assert needed in str(caught.value)
     assert not target.exists()
+
+
+def test_a_download_that_is_refused_leaves_no_connection_open(keras_host: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        weights.find_weights(from_host(f"{keras_host}/missing"), "imagenet")
+    assert isinstance(answer := caught.value.__cause__.__context__, urllib.error.HTTPError)
+    assert answer.fp.closed
 
 
 def test_a_download_is_kept_and_checked_each_time(

@@ -2,6 +2,7 @@ import concurrent.futures
 import dataclasses
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,21 @@ def test_threads_may_bring_the_first_images_together(version_path: Path) -> None
         "print('answered')"
     )
     assert child(code, version_path) == "answered"
+
+
+def test_the_files_of_an_open_version_are_not_mapped(version: versions.ModelVersion) -> None:
+    opened = engines.open_engine(version)
+    assert str(version.path) not in Path("/proc/self/maps").read_text()
+    assert opened.run(batch()).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_the_keras_engine_needs_no_generated_code(
+    keras_version: versions.ModelVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened = engines.open_engine(keras_version)
+    assert opened.run(batch()).shape == (3, 3)
+    assert list(tmp_path.iterdir()) == []  # where AutoGraph leaves the code that it writes
 
 
 def test_running_a_version_imports_no_framework_and_no_telemetry(version_path: Path) -> None:
