@@ -29,7 +29,6 @@ _FRAME, _PIXELS, _NOTE = "frame", "pixels", "note"
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # What begins with FF and is neither data (FF00), nor filling (FFFF), nor a mark within a scan.
 _JPEG_MARK = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_JPEG_ONE_PASS = (b"\xff\xc0", b"\xff\xc1")  # frames whose pixels are not refined by later scans
 _JPEG_BARE = frozenset(bytes([0xFF, code]) for code in (0x01, *range(0xD0, 0xDA)))
 
 
@@ -61,7 +60,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    first_scan = _check_jpeg_head(data)
+    first_scan = _find_first_scan(data)
     # A quick look: those in a film behind the image are counted here as well.
     if first_scan is None or data.count(_SCAN, first_scan) <= _MOST_JPEG_SCANS:
         return
@@ -74,10 +73,9 @@ def _check_jpeg(data: bytes) -> None:
             raise _too_many("JPEG", "segments", _MOST_JPEG_SEGMENTS)
 
 
-def _check_jpeg_head(data: bytes) -> int | None:
-    """Return where the first scan begins, or None if there is none, or no place for another."""
+def _find_first_scan(data: bytes) -> int | None:
+    """Return where the first scan begins, or None if there is none."""
     junk, position = 0, 2
-    frame = b""
     for _ in range(_MOST_JPEG_SEGMENTS):
         found = _JPEG_MARK.search(data, position)
         if found is None:
@@ -86,16 +84,9 @@ def _check_jpeg_head(data: bytes) -> int | None:
         if junk > _MOST_JPEG_JUNK:
             raise UndecodableImageError("the JPEG has too much between its segments: save it anew")
         if found[0] == _SCAN:
-            return None if _is_all(data, frame, found) else found.start()
-        if found[0] in _JPEG_ONE_PASS:
-            frame = data[found.end() : found.end() + 8]
+            return found.start()
         position = _behind(data, found)
     raise _too_many("JPEG", "segments", _MOST_JPEG_SEGMENTS)
-
-
-def _is_all(data: bytes, frame: bytes, scan: re.Match[bytes]) -> bool:
-    """Return whether a scan has all colours of a frame in full: decoders stop behind it."""
-    return len(frame) == 8 and data[scan.end() + 2 : scan.end() + 3] == frame[7:]
 
 
 def _jpeg_marks(data: bytes, position: int) -> Iterator[bytes]:
