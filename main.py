@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagesieve import console, logs
-from imagesieve.model import decisions
+from imagesieve.model import ENGINES, PRECISIONS, decisions
 
 if TYPE_CHECKING:
     from imagesieve.prediction.predictor import Predictor
@@ -71,7 +71,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    from imagesieve.model import engines
     from imagesieve.serving import config
 
     parser = console.argument_parser(
@@ -83,8 +82,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=model)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=port, default=8133, help="port to listen on; 0 takes a free one (8133)")
-    add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
-    add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
+    add("--engine", choices=ENGINES, default="auto", help="what runs the model (auto)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of its arithmetic (auto)")
     decisions.add_options(parser)
     config.add_options(parser)
     return parser.parse_args(arguments)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from imagesieve import console, logs
 from imagesieve.errors import ClassifierError
-from imagesieve.model import decisions
+from imagesieve.model import ENGINES, PRECISIONS, decisions
 
 if TYPE_CHECKING:
     from imagesieve.prediction.predictor import Predictor
@@ -68,7 +68,7 @@ def predictWithImageBase64(text: str) -> tuple[str, str, str, float]:
         prediction = predictor.predict(predictor.decode(decode_base64(text)))
     except ClassifierError as error:
         return legacy.FAILURE, legacy.FAILURE_TEXT.format(error), "", 0.0
-    label = legacy.label_of(prediction, predictor.policy)
+    label = legacy.legacy_decision(prediction, predictor.policy)
     return legacy.SUCCESS, legacy.SUCCESS_TEXT.format(label), label, prediction.probability
 
 
@@ -90,15 +90,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from imagesieve.model import engines
 
     parser = console.argument_parser("Predict images with a trained model.", EXAMPLES)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="files, folders, or - for a list on stdin")
     about = "a model version, or a folder of versions, whose current one is taken (modelFile)"
     add("--model", type=Path, default=Path("modelFile"), metavar="FOLDER", help=about)
-    add("--engine", choices=engines.ENGINES, default="auto", help="what runs the model (auto)")
-    add("--precision", choices=engines.PRECISIONS, default="auto", help="of its arithmetic (auto)")
+    add("--engine", choices=ENGINES, default="auto", help="what runs the model (auto)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of its arithmetic (auto)")
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write the answers to a CSV file")
     add("--sort-into", type=Path, metavar="DIR", help="also copy each image to DIR/<decision>/")

@@ -25,7 +25,7 @@ from imagesieve import console, images
 from imagesieve.errors import ClassifierError
 from imagesieve.intervals import wilson_interval
 from imagesieve.learning.data.dataset import read_dataset
-from imagesieve.model import engines, versions
+from imagesieve.model import PRECISIONS, engines, versions
 
 PREDICT = "keras-predict"  # what the first generation called for each image
 KERAS_BATCH = 32
@@ -129,7 +129,7 @@ def open_all(version: versions.ModelVersion) -> tuple[dict[str, Row], dict[str, 
     """Return what can be opened by name, and of the others the reason why not."""
     rows = {PREDICT: keras_predict(version)}
     missing = {}
-    precisions = [precision for precision in engines.PRECISIONS if precision != "auto"]
+    precisions = [precision for precision in PRECISIONS if precision != "auto"]
     for kind, precision in (("keras", "f32"), *(("openvino", name) for name in precisions)):
         try:
             opened = engines.open_engine(version, kind, precision)

@@ -23,7 +23,7 @@ import rig
 from learning_rig.problem import Prepared, Problem, link_as_folders, prepare
 
 from imagesieve import console
-from imagesieve.learning.data.dataset import TRAIN
+from imagesieve.class_folders import TRAIN
 from imagesieve.model import engines
 
 BARE = "bare engine"

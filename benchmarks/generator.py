@@ -32,10 +32,10 @@ import rig
 
 from imagesieve import console
 from imagesieve.class_folders import class_files
-from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError, ImageError, UsageError
 from imagesieve.images import decode
 from imagesieve.logs import native_messages_in_log, start_logging
+from imagesieve.threads import cpu_count
 
 KERAS_THREADS = 2
 OURS = "ours, looking ahead"

@@ -18,8 +18,7 @@ import rig
 from learning_rig.scripts import TRAIN, network_arguments, run_script
 from PIL import Image
 
-from imagesieve import console
-from imagesieve.learning.data import dataset
+from imagesieve import class_folders, console
 
 COLUMNS = (
     "images | {images}",
@@ -69,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
 def draw_data_folder(folder: Path, num_train: int, num_validation: int, seed: int) -> None:
     """Write so many small JPEGs of two classes, each unlike all others."""
     rng = np.random.default_rng(seed)
-    for split, count in ((dataset.TRAIN, num_train), (dataset.VALIDATION, num_validation)):
+    for split, count in (
+        (class_folders.TRAIN, num_train),
+        (class_folders.VALIDATION, num_validation),
+    ):
         for number in range(count):
             class_index = number % len(CLASSES)
             path = folder / split / CLASSES[class_index] / f"{number:06d}.jpg"

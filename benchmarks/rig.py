@@ -15,9 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script's folder alone is there
 
 from imagesieve import console
-from imagesieve.cores import cpu_count
 from imagesieve.errors import ClassifierError
 from imagesieve.files import write_json
+from imagesieve.threads import cpu_count
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -1,10 +1,12 @@
-"""The one rule for the names of class folders, and the class folders of a data set."""
+"""A data set on disk, `<data>/<split>/<class>/`: its splits, and the one rule for class names."""
 
 import re
 import unicodedata
 from pathlib import Path
 
 from imagesieve.files import list_files
+
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 
 # Names that Windows reserves for devices, whatever their extension.
 _DEVICES = frozenset(
@@ -45,6 +47,12 @@ def to_class_name(text: str) -> str:
 def is_class_folder(path: Path) -> bool:
     """Return whether `path` is a class folder: any that is not hidden; no image vanishes."""
     return path.is_dir() and not path.name.startswith(".")
+
+
+def split_of(folder: Path) -> str:
+    """Return the split of a class folder `<data>/<split>/<class>`, or "" outside a data set."""
+    name = folder.absolute().parent.name
+    return name if name in SPLITS else ""
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:

@@ -23,8 +23,8 @@ ClassifierError                      the message is for the user as it stands; e
     └── UndecodableImageError        damaged in any other way
 
 A message is one sentence or two: what happened, which file or field, what was expected, what to do.
-Scripts print it in one line (`console.run_script`); the server turns it into a status
-(`serving.errors`). Nothing else translates errors.
+Scripts print it in one line (`console.run_script`); the server turns it into a problem by the
+tables of `serving.errors`.
 """
 
 from typing import ClassVar

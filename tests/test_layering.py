@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 
 # What each part of the package may import: itself, and what is named here.
-BASE = ("errors", "cores", "files", "class_folders", "logs", "console")
+BASE = ("errors", "threads", "files", "class_folders", "logs", "console")
 PARTS = {
     **{name: BASE[:number] for number, name in enumerate(BASE)},
     "intervals": (),

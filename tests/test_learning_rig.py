@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import training
 from learning_rig import first_generation
 
-from imagesieve.learning.training.fit import Fit
+from imagesieve.learning.training.checkpoints import FitProgress
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,10 @@ def test_the_first_epoch_is_projected_once() -> None:
 @pytest.mark.parametrize(("best", "behind"), [(0, 0.0), (1, 5.0), (2, 3.0), (3, 0.0)])
 def test_what_comes_after_the_best_epoch_does_not_count(best: int, behind: float) -> None:
     history = {"val_loss": [0.5, 0.4, 0.6]}
-    fits = [Fit("head", {}, 1, 0.5, [9.0, 99.0]), Fit("top", history, best, 0.4, [2.0, 4.0, 7.0])]
+    fits = [
+        FitProgress("head", {}, 1, 0.5, [9.0, 99.0]),
+        FitProgress("top", history, best, 0.4, [2.0, 4.0, 7.0]),
+    ]
     assert training.seconds_behind_the_best(fits) == behind
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset
+from imagesieve.class_folders import TRAIN, VALIDATION
+from imagesieve.learning.data.dataset import Dataset
 from learning_rig.problem import Problem, link_as_folders, prepare
 
 EPOCHS = 20

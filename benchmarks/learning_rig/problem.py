@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagesieve.learning.data.dataset import TRAIN, VALIDATION, Dataset, Sample, read_dataset
+from imagesieve.class_folders import TRAIN, VALIDATION
+from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 from imagesieve.learning.features.store import FeatureStore
 from imagesieve.learning.networks import backbones
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imagesieve import files, images
+from imagesieve.class_folders import split_of
 from imagesieve.collecting.journal import HISTORY_NAME, Entry, is_as_written, kept_entries
-from imagesieve.collecting.targets import JPEG, KEEP, Side, Target, neighbours, split_of
-from imagesieve.cores import cpu_count
+from imagesieve.collecting.targets import JPEG, KEEP, Side, Target, neighbours
 from imagesieve.errors import ImageError, ImageTooSmallError, UnreadableImageError
 from imagesieve.images import DEFAULT_LIMITS, Limits, fingerprints
+from imagesieve.threads import cpu_count
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
@@ -81,7 +82,7 @@ class Destination:
 
 
 @dataclasses.dataclass(frozen=True)
-class Refusal:
+class NotPlaced:
     reason: str  # `DUPLICATE`, `NEAR_DUPLICATE`, `OTHER_SPLIT` or `NO_ROOM`
     twin: StoredImage | None = None  # the image that it repeats
 
@@ -192,14 +193,14 @@ class ClassFolder:
         """Return whether the target, or a class that it keeps apart from, has this image."""
         return sha256 in self._own or sha256 in self._others
 
-    def place(self, candidate: Candidate) -> Destination | Refusal:
+    def place(self, candidate: Candidate) -> Destination | NotPlaced:
         """Decide where an image goes. A destination is taken; `write` must follow."""
         # Comparing takes the longest, so only what comes meanwhile is compared under the lock.
         num_compared = len(self._index)
         found = self._index.find(candidate.fingerprint)
         with self._lock:
             if twin := self._own.get(candidate.sha256):
-                return Refusal(DUPLICATE, twin)
+                return NotPlaced(DUPLICATE, twin)
             found += self._index.find(candidate.fingerprint, num_compared)
             alike = list(dict.fromkeys([candidate.sha256, *found]))  # each only once
             own = [self._own[sha256] for sha256 in alike if sha256 in self._own]
@@ -231,27 +232,27 @@ class ClassFolder:
 
     def _place_among(
         self, candidate: Candidate, own: Sequence[StoredImage], others: Sequence[StoredImage]
-    ) -> Destination | Refusal:
+    ) -> Destination | NotPlaced:
         replaces = None
         if own and not self._keeps_near_duplicates:
             if len(own) > 1 or not self._is_better(candidate, own[0]):
-                return Refusal(NEAR_DUPLICATE, own[0])
+                return NotPlaced(NEAR_DUPLICATE, own[0])
             replaces, folder = own[0], own[0].path.parent
         else:
             bound = {image.path.parent for image in own}
             if len(bound) > 1:  # nearly the same images lie on both sides already
-                return Refusal(OTHER_SPLIT, own[0])
+                return NotPlaced(OTHER_SPLIT, own[0])
             sides = [side for side in self._sides(candidate) if not bound or side.folder in bound]
             free = [side.folder for side in sides if self._room(side) > 0]
             if not free:
-                return Refusal(NO_ROOM)
+                return NotPlaced(NO_ROOM)
             folder = free[0]
         path = folder / candidate.file_name
         if taken := self._not_ours.get(path):  # ours once, then changed
-            return Refusal(DUPLICATE, taken)
+            return NotPlaced(DUPLICATE, taken)
         elsewhere = [image for image in others if split_of(image.path.parent) != split_of(folder)]
         if elsewhere:
-            return Refusal(OTHER_SPLIT, elsewhere[0])
+            return NotPlaced(OTHER_SPLIT, elsewhere[0])
         self._take(candidate, path, replaces)
         return Destination(path, replaces, tuple(image.path for image in others))
 

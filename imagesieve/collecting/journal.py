@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import imagesieve
+from imagesieve.class_folders import split_of
 from imagesieve.collecting.bing.result_page import SearchResult
-from imagesieve.collecting.targets import CollectSettings, Target, split_of
+from imagesieve.collecting.targets import CollectSettings, Target
 from imagesieve.errors import ClassifierError, DataError
 from imagesieve.files import PARTIAL_PREFIX, locked, reporting_output_errors, sha256_of
 from imagesieve.images import fingerprints

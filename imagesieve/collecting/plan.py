@@ -19,9 +19,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from imagesieve.class_folders import to_class_name
+from imagesieve.class_folders import TRAIN, VALIDATION, to_class_name
 from imagesieve.collecting.bing.queries import Query, SearchOptions
-from imagesieve.collecting.targets import TRAIN, VALIDATION, Side, Target, validation_share
+from imagesieve.collecting.targets import Side, Target, validation_share
 from imagesieve.errors import UsageError
 
 _MAX_BYTES = 2**20

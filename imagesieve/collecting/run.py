@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imagesieve import console, cores
+from imagesieve import console
 from imagesieve.collecting import class_folder, journal
 from imagesieve.collecting.bing.errors import BlockedError, NetworkDownError
 from imagesieve.collecting.bing.result_page import SearchResult
 from imagesieve.collecting.bing.search import ImageSearch, SavedPages
-from imagesieve.collecting.class_folder import Candidate, ClassFolder, Destination, Refusal
+from imagesieve.collecting.class_folder import Candidate, ClassFolder, Destination, NotPlaced
 from imagesieve.collecting.journal import DUPLICATE, FAILED, KEPT, TOO_SMALL, Entry
 from imagesieve.collecting.outcome import Outcome
 from imagesieve.collecting.politeness import Host, HostThrottle, host_of
@@ -31,6 +31,7 @@ from imagesieve.collecting.robots import RobotsPolicy
 from imagesieve.collecting.targets import CollectSettings, Target
 from imagesieve.errors import ImageError, SearchError
 from imagesieve.images import FORMATS
+from imagesieve.threads import cpu_count
 from imagesieve.web.fetch import Fetched, Fetcher, FetchError
 
 HOST_DOWN = "host is down"
@@ -220,7 +221,7 @@ class Workers:
         self._own = threading.local()  # `has_large`: a large body of the thread may be in memory
         # Dozens of threads that compute at the same time spend a third of it on handing Python's
         # lock around; the other cores have enough to do with the connections.
-        self._computing = threading.Semaphore(max(1, cores.cpu_count() // 2))
+        self._computing = threading.Semaphore(max(1, cpu_count() // 2))
         self._changed = threading.Condition()  # guards the outcome and all that follows
         self._jobs: set[_Job] = set()  # offered, and not dealt with
         self._same: dict[str, list[SearchResult]] = {}  # Bing's digest of a job -> its other copies
@@ -401,7 +402,7 @@ class Workers:
         self._throttle.put(job, job.result.url, pause)
         return True
 
-    def _place(self, data: bytes) -> tuple[Candidate, Destination | Refusal] | None:
+    def _place(self, data: bytes) -> tuple[Candidate, Destination | NotPlaced] | None:
         """Return the image and where it goes; None when the run is over."""
         with self._computing:
             if self.over.is_set():
@@ -411,14 +412,14 @@ class Workers:
             return None if self.over.is_set() else (candidate, self.folder.place(candidate))
 
     def _keep(
-        self, job: _Job, fetched: Fetched, candidate: Candidate, placed: Destination | Refusal
+        self, job: _Job, fetched: Fetched, candidate: Candidate, placed: Destination | NotPlaced
     ) -> None:
         milliseconds = round(1000 * fetched.seconds)
         fields: Entry = {"final_url": fetched.url, "elapsed_ms": milliseconds, "http_status": 200}
         fields |= candidate.journal_fields()
         if isinstance(placed, Destination):
             self._write(job.result, fields, candidate, placed)
-        elif placed.reason in _COUNTERS:
+        elif placed.reason != class_folder.NO_ROOM:
             self._count(_COUNTERS[placed.reason])
             fields |= {"reason": placed.reason, "same_as": placed.twin and placed.twin.sha256}
             self.history.add(job.result, DUPLICATE, **fields)

@@ -3,14 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from imagesieve.class_folders import is_class_folder
+from imagesieve.class_folders import SPLITS, TRAIN, VALIDATION, is_class_folder, split_of
 from imagesieve.collecting.bing.queries import Query
 from imagesieve.images import DEFAULT_LIMITS, Limits
 from imagesieve.web.fetch import FetchSettings
-
-TRAIN = "train"
-VALIDATION = "validation"
-SPLITS = (TRAIN, VALIDATION, "test")
 
 KEEP, JPEG = "keep", "jpg"  # file formats
 
@@ -82,12 +78,6 @@ def split_target(
 def validation_share(limit: int, fraction: float) -> int:
     """Return the images for validation among `limit`, so that each side has one if it can."""
     return min(limit - 1, max(1, round(limit * fraction)))
-
-
-def split_of(folder: Path) -> str:
-    """Return the split of a class folder `<data>/<split>/<class>`, or "" outside a data set."""
-    name = folder.absolute().parent.name
-    return name if name in SPLITS else ""
 
 
 def neighbours(folder: Path) -> list[Path]:

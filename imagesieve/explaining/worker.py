@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from imagesieve.cores import cpu_count
 from imagesieve.errors import ClassifierError, EngineError, ModelDamagedError, UsageError
 from imagesieve.model import versions
+from imagesieve.threads import cpu_count
 
 if TYPE_CHECKING:
     from imagesieve.explaining.grad_cam import GradCam

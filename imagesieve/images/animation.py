@@ -22,13 +22,13 @@ def further_frames(
 ) -> list[np.ndarray]:
     """Return frames of an animation besides the first, spread evenly over its first 64.
 
-    At most `count` (height, width, 3) uint8 arrays of the shape of `first`, which `images.decode`
-    made; none when the image does not move, and fewer when decoding takes long.
+    At most `count` (at least 1) arrays (height, width, 3) uint8 of the shape of `first`, which
+    `images.decode` made; none when the image does not move, fewer when decoding takes long.
 
     Raises:
         UndecodableImageError: one of them is damaged.
     """
-    if count < 1 or first.format == "JPEG":  # a phone's second JPEG frame is a depth map
+    if first.format == "JPEG":  # a phone's second JPEG frame is a depth map
         return []
     height, width, _ = first.pixels.shape
     end = time.monotonic() + _MOST_SECONDS

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from imagesieve.cores import cpu_count
 from imagesieve.errors import (
     ClassifierError,
     EmptyImageError,
@@ -33,6 +32,7 @@ from imagesieve.errors import (
     UnsupportedImageFormatError,
 )
 from imagesieve.images import containers
+from imagesieve.threads import cpu_count
 
 _log = logging.getLogger(__name__)
 

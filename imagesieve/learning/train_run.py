@@ -13,15 +13,14 @@ from imagesieve.learning import options
 from imagesieve.learning.data.dataset import Dataset, Sample, decode_samples
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
 from imagesieve.learning.features import extraction
-from imagesieve.learning.features.batches import Features
-from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.features.store import Features, FeatureStore
 from imagesieve.learning.networks import backbones, network, random_weights
 from imagesieve.learning.networks import weights as weights_files
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import evaluation, fine_tuning
 from imagesieve.learning.training import head as logistic_head
-from imagesieve.learning.training.checkpoints import Checkpoint, Fit
-from imagesieve.learning.training.fit import Batches, FitSettings, fit, probabilities
+from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
+from imagesieve.learning.training.fit import Batches, FitSettings, fit, in_order, probabilities
 from imagesieve.model import engines, versions
 
 _BATCH_NORM_IMAGES = 256  # enough for steady statistics; more only takes longer
@@ -60,7 +59,7 @@ class Trained:
     probabilities: np.ndarray  # (validation images, classes)
     metrics: evaluation.Metrics
     before: evaluation.Metrics  # the same before the training
-    fits: list[Fit]
+    fits: list[FitProgress]
     # (training images, classes) of a logistic head; see `LogisticHead`.
     out_of_fold: np.ndarray | None = None
 
@@ -121,7 +120,7 @@ def train(
             validation_maps, validation = extractor.maps(validation_images, 1)
             head = _train_head(run, pooled, validation)
             tuned = fine_tuning.fine_tune(head.network, maps, validation_maps, fit_settings)
-            return _better(run, head, tuned, head.network.upper(), validation_maps.plain())
+            return _better(run, head, tuned, head.network.upper(), in_order(validation_maps))
         pooled = extractor.pooled(images, settings.views, from_maps=True)
         head = _train_head(run, pooled, extractor.pooled(validation_images, 1))
     if not settings.fine_tune_epochs:
@@ -191,7 +190,7 @@ class _Run:
         part: Any,
         validation: Batches,
         before: evaluation.Metrics | None = None,
-        fits: Sequence[Fit] = (),
+        fits: Sequence[FitProgress] = (),
     ) -> Trained:
         """Evaluate a network by what a part of it gives for the validation images."""
         found = probabilities(part, validation)
@@ -202,15 +201,15 @@ class _Run:
 def _train_head(run: _Run, pooled: Features, validation: Features) -> Trained:
     """Train the head on pooled features; a logistic one comes in a network of its own."""
     built, settings = run.built, run.settings
-    before = run.measured(built, built.head, validation.plain())
+    before = run.measured(built, built.head, in_order(validation))
     if not settings.is_further:
         built.standardise(np.asarray(pooled.values, dtype=np.float32))
     if built.is_logistic if settings.is_further else settings.head == options.LOGISTIC:
         return _regress(run, pooled, validation, before)
     # It takes seconds, which is less than keeping its state would.
     fit_settings = dataclasses.replace(run.fit_settings(settings.epochs), checkpoint=None)
-    outcome = fine_tuning.train_head(built, pooled, validation, fit_settings)
-    return run.measured(built, built.head, validation.plain(), before.metrics, [outcome])
+    outcome = fine_tuning.train_dense_head(built, pooled, validation, fit_settings)
+    return run.measured(built, built.head, in_order(validation), before.metrics, [outcome])
 
 
 def _regress(run: _Run, pooled: Features, validation: Features, before: Trained) -> Trained:
@@ -221,7 +220,7 @@ def _regress(run: _Run, pooled: Features, validation: Features, before: Trained)
         "head: logistic regression, L2 strength %g, out-of-fold log loss %.4f, %.1f s",
         *(head.l2, head.log_losses[head.l2], head.seconds),
     )
-    after = run.measured(regressed, regressed.head, validation.plain(), before.metrics)
+    after = run.measured(regressed, regressed.head, in_order(validation), before.metrics)
     history = {
         "l2": list(head.log_losses),
         "out_of_fold_loss": list(head.log_losses.values()),
@@ -237,7 +236,7 @@ def _regress(run: _Run, pooled: Features, validation: Features, before: Trained)
         losses = (before.metrics.log_loss, after.metrics.log_loss)
         _log.info("head: stays as it was (loss %.4f); the regression (%.4f) is no better", *losses)
     chosen = dataclasses.replace(after, out_of_fold=head.out_of_fold) if is_better else before
-    outcome = Fit("head", history, int(is_better), chosen.metrics.log_loss, [head.seconds])
+    outcome = FitProgress("head", history, int(is_better), chosen.metrics.log_loss, [head.seconds])
     return dataclasses.replace(chosen, fits=[outcome])
 
 
@@ -262,7 +261,9 @@ def _is_better(after: evaluation.Metrics, before: evaluation.Metrics, dataset: D
     return after != before and is_not_worse(after, before, with_corrections=True)
 
 
-def _better(run: _Run, head: Trained, tuned: Fit, part: Any, validation: Batches) -> Trained:
+def _better(
+    run: _Run, head: Trained, tuned: FitProgress, part: Any, validation: Batches
+) -> Trained:
     """Evaluate the fine-tuned network, which is the head's if fine-tuning was in vain."""
     _log.info(
         "Fine-tuning %s the validation loss, which was %.4f with the head alone (%.4f at best): "

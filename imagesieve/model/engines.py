@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imagesieve.cores import cpu_count
 from imagesieve.errors import EngineError, ModelDamagedError, UsageError
 from imagesieve.logs import native_messages_in_log
 from imagesieve.model.versions import KERAS_MODEL, OPENVINO_INT8_MODEL, OPENVINO_MODEL, ModelVersion
-
-ENGINES = ("auto", "openvino", "keras")
-PRECISIONS = ("auto", "f32", "bf16", "int8")
+from imagesieve.threads import cpu_count
 
 _QUICKEST_FIRST = ("int8", "bf16")  # before f32 on nearly every CPU, where nothing was measured
 

@@ -10,7 +10,7 @@ from imagesieve import images
 from imagesieve.errors import EngineError, ImageError
 from imagesieve.model import engines, versions
 from imagesieve.model.decisions import DecisionPolicy, Prediction
-from imagesieve.prediction.ahead import map_ahead
+from imagesieve.threads import map_ahead
 
 __all__ = ["Prediction", "Predictor"]
 

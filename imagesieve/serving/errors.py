@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class ProblemKind:
     """One kind of problem: HTTP status, the end of its type URI, and its constant title."""
 
     status: int
@@ -28,8 +28,8 @@ class Problem:
     title: str
 
 
-_BUSY = Problem(503, "overloaded", "The server is busy")
-_TOO_LARGE = Problem(413, "body-too-large", "The request is too large")
+_BUSY = ProblemKind(503, "overloaded", "The server is busy")
+_TOO_LARGE = ProblemKind(413, "body-too-large", "The request is too large")
 
 _OF_IMAGES: Mapping[type[errors.ImageError], tuple[int, str]] = {
     errors.EmptyImageError: (400, "The image is empty"),
@@ -52,11 +52,11 @@ _OF_HTTP: Mapping[type[http.HTTPException], tuple[str, str]] = {
     http.NotImplemented: ("not-implemented", "The server does not know this"),
     http.ServiceUnavailable: (_BUSY.slug, _BUSY.title),
 }
-PROBLEMS: dict[type[Exception], Problem] = {  # `_kind` adds the service's own
-    Exception: Problem(500, "internal", "The server failed"),
+PROBLEMS: dict[type[Exception], ProblemKind] = {  # `_kind` adds the service's own
+    Exception: ProblemKind(500, "internal", "The server failed"),
     MemoryError: _BUSY,
-    **{kind: Problem(status, kind.slug, title) for kind, (status, title) in _OF_IMAGES.items()},
-    **{kind: Problem(kind.code or 500, *words) for kind, words in _OF_HTTP.items()},
+    **{kind: ProblemKind(status, kind.slug, title) for kind, (status, title) in _OF_IMAGES.items()},
+    **{kind: ProblemKind(kind.code or 500, *words) for kind, words in _OF_HTTP.items()},
 }
 
 
@@ -85,10 +85,13 @@ class UnavailableError(ServiceError):
 _Base = TypeVar("_Base", bound=ServiceError)
 
 
-def _kind(base: type[_Base], status: int, slug: str, title: str) -> type[_Base]:
-    """Return a child of `base` that becomes this problem: BadHostError for `bad-host`."""
-    kind = type(f"{slug.title().replace('-', '')}Error", (base,), {"__module__": __name__})
-    PROBLEMS[kind] = Problem(status, slug, title)
+def _kind(
+    base: type[_Base], status: int, slug: str, title: str, name: str | None = None
+) -> type[_Base]:
+    """Return a child of `base` that becomes this problem, named BadHostError for `bad-host`."""
+    name = name or f"{slug.title().replace('-', '')}Error"
+    kind = type(name, (base,), {"__module__": __name__})
+    PROBLEMS[kind] = ProblemKind(status, slug, title)
     return kind
 
 
@@ -106,8 +109,12 @@ BadHostError = _request_error(400, "bad-host", "The request is for another host"
 UnauthorizedError = _request_error(401, "unauthorized", "A key is needed")
 UnauthorizedError.headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 ForbiddenError = _request_error(403, "forbidden", "This is not allowed")
-UnknownImageError = _request_error(404, "unknown-picture", "The image is not known")
-ImageNeededError = _kind(UnknownImageError, 404, "unknown-picture", "The image is not known")
+UnknownImageError = _request_error(
+    404, "unknown-picture", "The image is not known", "UnknownImageError"
+)
+ImageNeededError = _kind(
+    UnknownImageError, 404, "unknown-picture", "The image is not known", "ImageNeededError"
+)
 BodyTooLargeError = _request_error(413, _TOO_LARGE.slug, _TOO_LARGE.title)
 TooManyFieldsError = _request_error(413, "too-many-fields", "The form has too many fields")
 TooManyImagesError = _request_error(413, "too-many-images", "The batch has too many images")
@@ -119,7 +126,9 @@ RateLimitedError = _request_error(429, "rate-limited", "Too many requests")
 
 UnknownModelError = _change_error(404, "unknown-model", "There is no such model version")
 ModelRefusedError = _change_error(409, "model-refused", "The model version is refused")
-ModelUnusableError = _change_error(422, "model-damaged", "The model version cannot be used")
+ModelUnusableError = _change_error(
+    422, "model-damaged", "The model version cannot be used", "ModelUnusableError"
+)
 ModelChangeFailedError = _change_error(
     503, "model-change-failed", "The change of the model cannot be kept"
 )
@@ -140,7 +149,7 @@ DeadlineExceededError = _kind(ServiceError, 504, "deadline-exceeded", "The answe
 ClientGoneError = _kind(ServiceError, 499, "client-gone", "The caller has hung up")
 
 
-def problem_for(error: Exception) -> Problem:
+def problem_for(error: Exception) -> ProblemKind:
     """Return the problem that an error becomes: that of its class, or of the nearest parent."""
     return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 

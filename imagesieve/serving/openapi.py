@@ -128,7 +128,7 @@ def image_body(options: type[msgspec.Struct]) -> Json:
 def batch_body() -> Json:
     images = _properties(schemas.BatchBody)["images"]
     files = {**images, "items": _IMAGE, "description": "the images, as files of one field"}
-    form = _form({"image": files, **_properties(schemas.BatchOptions)}, required=["image"])
+    form = _form({"image": files, **_properties(schemas.ImageOptions)}, required=["image"])
     return content("one image or more", {MULTIPART: form, JSON: schemas.BatchBody}, required=True)
 
 

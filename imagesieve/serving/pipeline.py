@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cachetools
 from msgspec import UNSET
@@ -23,6 +23,10 @@ from imagesieve.serving.model_manager import served_model
 from imagesieve.serving.schemas import ImageInfo, PredictOptions, ServedModel
 
 STAGES = ("queue", "decode", "infer")
+
+# All other options are part of the cache's key: these shape the answer only.
+_SHAPING = ("top_k", "threshold", "data_id")
+_PREDICTING = [name for name in PredictOptions.__struct_fields__ if name not in _SHAPING]
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +66,7 @@ class Pipeline:
         self._metrics = metrics
         self._lock = threading.Lock()
         # Entries have a few hundred bytes; ten thousand take some megabytes.
-        self._cache: cachetools.LRUCache[tuple[str, ...], tuple[Prediction, ImageInfo]]
+        self._cache: cachetools.LRUCache[tuple[Any, ...], tuple[Prediction, ImageInfo]]
         self._cache = cachetools.LRUCache(max(1, limits.cache_entries))
         # Of each predictor as long as it is in use: while the model changes there are two.
         self._pools: weakref.WeakKeyDictionary[Predictor, EnginePool] = weakref.WeakKeyDictionary()
@@ -88,7 +92,8 @@ class Pipeline:
         options = options or PredictOptions()
         model = served_model(predictor)
         sha256 = hashlib.sha256(data).hexdigest()
-        key = (model.digest, model.engine, sha256, str(options.frames))
+        asked = [getattr(options, name) for name in _PREDICTING]
+        key = (model.digest, model.engine, sha256, *asked)
         with self._lock:
             found = self._cache.get(key)
         is_cached, seconds = found is not None, dict.fromkeys(STAGES, 0.0)
@@ -122,7 +127,7 @@ class Pipeline:
 
         begun = time.perf_counter()
         first = predictor.decode(data, self._limits.images, sha256=sha256, at_once=at_once)
-        others = further_frames(data, first, num_frames - 1, at_once)
+        others = further_frames(data, first, num_frames - 1, at_once) if num_frames > 1 else []
         decoded = time.perf_counter()
         deadline.check()
         frames = [first, *(dataclasses.replace(first, pixels=pixels) for pixels in others)]

@@ -42,7 +42,7 @@ from imagesieve.serving.schemas import (
     MAX_BATCH_IMAGES,
     BatchBody,
     BatchItem,
-    BatchOptions,
+    ImageOptions,
     PredictOptions,
 )
 
@@ -138,15 +138,15 @@ def read_image(request: Request, options: type[Schema]) -> tuple[ImageInput, Sch
 def read_images(request: Request) -> list[ImageRequest]:
     """Read the images of a batch, files of a form or a list in JSON, each with the options."""
     kinds = (MULTIPART, JSON)
-    form = _read_form(request, BatchOptions, kinds, MAX_BATCH_BYTES, MAX_BATCH_IMAGES)
+    form = _read_form(request, ImageOptions, kinds, MAX_BATCH_BYTES, MAX_BATCH_IMAGES)
     items: Sequence[BatchItem | ImageInput]
-    options: BatchOptions
+    options: ImageOptions
     if request.mimetype == JSON:
         options = batch = read_options(request, BatchBody, form.fields)
         items = batch.images
     else:
         items = _files(form, FILE_FIELDS)
-        options = read_options(request, BatchOptions, form.fields)
+        options = read_options(request, ImageOptions, form.fields)
     if not items:
         raise MissingImageError("No image was sent: a batch has one or more.")
     if len(items) > MAX_BATCH_IMAGES:
@@ -245,8 +245,8 @@ def _only(images: Sequence[ImageInput]) -> ImageInput:
     return images[0]
 
 
-def _batch_request(item: BatchItem | ImageInput, options: BatchOptions) -> ImageRequest:
-    common = {name: getattr(options, name) for name in BatchOptions.__struct_fields__}
+def _batch_request(item: BatchItem | ImageInput, options: ImageOptions) -> ImageRequest:
+    common = {name: getattr(options, name) for name in ImageOptions.__struct_fields__}
     if isinstance(item, ImageInput):
         return ImageRequest(item, PredictOptions(**common))
     if (item.image is UNSET) == (item.url is UNSET):

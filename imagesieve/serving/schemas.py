@@ -79,13 +79,13 @@ Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES), doc("of an animation; the ris
 # Requests.
 
 
-class BatchOptions(RequestSchema):
+class ImageOptions(RequestSchema):
     top_k: TopK | UnsetType = UNSET
     threshold: Threshold | UnsetType = UNSET
     frames: Frames = 1
 
 
-class PredictOptions(BatchOptions):
+class PredictOptions(ImageOptions):
     data_id: DataId | UnsetType = UNSET
 
 
@@ -103,7 +103,7 @@ class BatchItem(RequestSchema):
     data_id: DataId | UnsetType = UNSET
 
 
-class BatchBody(BatchOptions, kw_only=True):
+class BatchBody(ImageOptions, kw_only=True):
     """A batch of images as JSON, and the options for all of them."""
 
     # Only described: none or too many are an error of their own.

@@ -16,7 +16,7 @@ from imagesieve.collecting.class_folder import (
     Candidate,
     ClassFolder,
     Destination,
-    Refusal,
+    NotPlaced,
     validate,
 )
 from imagesieve.collecting.journal import DUPLICATE, KEPT, History, Journal
@@ -59,12 +59,12 @@ class Run:
         self.folder = folder = ClassFolder(target, **{"limits": LIMITS, **options})
         self.history = History(target, CollectSettings(), journals, folder.has, folder.has_anywhere)
 
-    def note(self, candidate: Candidate) -> Destination | Refusal:
+    def note(self, candidate: Candidate) -> Destination | NotPlaced:
         """Place an image and write its line, but not its file."""
         placed = self.folder.place(candidate)
         result = SearchResult(f"http://h/{candidate.sha256}", query="x")
         fields = candidate.journal_fields()
-        if isinstance(placed, Refusal):
+        if isinstance(placed, NotPlaced):
             twin = placed.twin and placed.twin.sha256
             self.history.add(result, DUPLICATE, **fields, reason=placed.reason, same_as=twin)
             return placed
@@ -75,7 +75,7 @@ class Run:
         self.history.add(result, KEPT, folder=placed.path.parent, **fields)
         return placed
 
-    def keep(self, candidate: Candidate) -> Destination | Refusal:
+    def keep(self, candidate: Candidate) -> Destination | NotPlaced:
         """Place an image, and write it unless it is refused."""
         placed = self.note(candidate)
         if isinstance(placed, Destination):
@@ -86,11 +86,11 @@ class Run:
 Start = Callable[..., Run]
 
 
-def folder_of(decision: Destination | Refusal) -> Path:
+def folder_of(decision: Destination | NotPlaced) -> Path:
     return decision.path.parent
 
 
-def reason_of(decision: Destination | Refusal) -> str:
+def reason_of(decision: Destination | NotPlaced) -> str:
     return decision.reason
 
 

@@ -33,7 +33,7 @@ from imagesieve.collecting.class_folder import (
     Candidate,
     ClassFolder,
     Destination,
-    Refusal,
+    NotPlaced,
     StoredImage,
     scan,
 )
@@ -41,7 +41,7 @@ from imagesieve.collecting.journal import JOURNAL_NAME, Entry, read_entries
 from imagesieve.errors import ImageError, OutputError
 from imagesieve.images import fingerprints
 
-Decisions = tuple[list[Destination], list[Refusal]]
+Decisions = tuple[list[Destination], list[NotPlaced]]
 
 # Counts
 
@@ -49,7 +49,7 @@ Decisions = tuple[list[Destination], list[Refusal]]
 def place_from_threads(folder: ClassFolder, candidates: Iterable[Candidate]) -> Decisions:
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         decisions = list(pool.map(folder.place, candidates))
-    refused = [decision for decision in decisions if isinstance(decision, Refusal)]
+    refused = [decision for decision in decisions if isinstance(decision, NotPlaced)]
     return [d for d in decisions if isinstance(d, Destination)], refused
 
 

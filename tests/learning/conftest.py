@@ -88,7 +88,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 @pytest.fixture(scope="session")
 def blobs() -> Callable[..., Any]:
     """Return a function that makes features of 24 numbers in which three classes lie apart."""
-    from imagesieve.learning.features.batches import Features
+    from imagesieve.learning.features.store import Features
 
     def make(counts: tuple[int, ...], seed: int, spread: float = 1.0, views: int = 1) -> Any:
         centres = np.random.default_rng(99).normal(0, 1, (3, 24))

@@ -11,10 +11,10 @@ from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import read_dataset
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
-from imagesieve.learning.features.batches import Features
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.training import fine_tuning
-from imagesieve.learning.training.checkpoints import Checkpoint, Fit
+from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
 from imagesieve.learning.training.fit import FitSettings, fit
 
 
@@ -27,14 +27,14 @@ def maps(built: network.Network, num_views: int, count: int, seed: int) -> Featu
     return Features(values.astype(np.float16), labels)
 
 
-def fine_tune(settings: FitSettings) -> tuple[Fit, network.Network]:
+def fine_tune(settings: FitSettings) -> tuple[FitProgress, network.Network]:
     """Fine-tune on maps in two views, with dropout."""
     built = network.build(TINY, 2, (32, 32), weights_path=None, seed=settings.seed)
     train, validation = maps(built, 2, 60, 1), maps(built, 1, 12, 3)
     return fine_tuning.fine_tune(built, train, validation, settings), built
 
 
-def from_pixels(data: Path, settings: FitSettings) -> tuple[Fit, network.Network]:
+def from_pixels(data: Path, settings: FitSettings) -> tuple[FitProgress, network.Network]:
     """Train SmallCNN on augmented images; every fourth validation image has a wrong label."""
     dataset = read_dataset(data)
     judged = [
@@ -64,7 +64,7 @@ def from_pixels(data: Path, settings: FitSettings) -> tuple[Fit, network.Network
 class Killing(Checkpoint):
     """A checkpoint in whose third writing the process is killed, when the first array is out."""
 
-    def save(self, fit: Fit, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    def save(self, fit: FitProgress, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
         def then_kill() -> Iterable[tuple[str, np.ndarray]]:
             yield next(iter(arrays))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -77,7 +77,7 @@ KILLED_AFTER = 2  # whole epochs
 
 def run(
     kind: str, data: Path, folder: Path, checkpoint: type[Checkpoint] = Checkpoint
-) -> tuple[Fit, network.Network]:
+) -> tuple[FitProgress, network.Network]:
     """Run one fit whose state is kept in a folder."""
     fine_tuning.make_reproducible(3)
     settings = FitSettings(

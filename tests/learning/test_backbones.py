@@ -17,7 +17,7 @@ import pytest
 from tiny_backbone import TINY
 
 from imagesieve.errors import UsageError, WeightsError
-from imagesieve.learning.features.batches import Features
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks import backbones, network, random_weights, weights
 from imagesieve.learning.networks.backbones import BACKBONES, Backbone
 from imagesieve.learning.networks.weights import WeightsDownload
@@ -143,7 +143,7 @@ def test_a_head_is_trained_on_a_network_of_random_weights_that_stay(
     found = Features(features[np.newaxis], np.arange(6, dtype=np.int32) % 3)
     resnext.standardise(found.values)
     before = resnext.base.get_weights()
-    fit = fine_tuning.train_head(resnext, found, found, FitSettings(1, 1e-3, 16, 0, tmp_path))
+    fit = fine_tuning.train_dense_head(resnext, found, found, FitSettings(1, 1e-3, 16, 0, tmp_path))
     assert fit.best_epoch == 1
     for old, new in zip(before, resnext.base.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

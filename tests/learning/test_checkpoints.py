@@ -8,7 +8,7 @@ import pytest
 
 from imagesieve.errors import DataError, OutputError
 from imagesieve.files import locked
-from imagesieve.learning.training.checkpoints import Checkpoint, Fit
+from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     return Checkpoint(tmp_path / "new folder" / "fit.checkpoint", "images 1, network 2")
 
 
-def fit_of(*losses: float, start_loss: float = 1.0) -> Fit:
-    fit = Fit("network", {}, 0, start_loss, [])
+def fit_of(*losses: float, start_loss: float = 1.0) -> FitProgress:
+    fit = FitProgress("network", {}, 0, start_loss, [])
     for number, loss in enumerate(losses, start=1):
         fit.add({"val_loss": loss}, 0.1 * number)
     return fit

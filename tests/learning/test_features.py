@@ -9,8 +9,8 @@ from data_folders import fill
 from imagesieve.errors import DataError
 from imagesieve.learning.data.dataset import Dataset, read_dataset
 from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
-from imagesieve.learning.features.batches import FeatureBatches, Features
-from imagesieve.learning.training.fit import probabilities
+from imagesieve.learning.features.store import Features
+from imagesieve.learning.training.fit import FeatureBatches, probabilities
 
 
 def images_of(dataset: Dataset, batch_size: int = 8) -> ImageIterator:

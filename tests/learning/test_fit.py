@@ -11,10 +11,9 @@ from forked import Forked
 
 from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
-from imagesieve.learning.features.batches import FeatureBatches
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training.checkpoints import Checkpoint, Fit
-from imagesieve.learning.training.fit import FitSettings, fit, probabilities
+from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
+from imagesieve.learning.training.fit import FeatureBatches, FitSettings, fit, probabilities
 
 
 def weights(built: Network) -> list[np.ndarray]:
@@ -110,7 +109,7 @@ def test_a_state_of_another_network_is_not_gone_on_with(
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     other = {"model-0": np.zeros((4, 3), np.float32)}
-    checkpoint.save(Fit("head", {"val_loss": [0.1]}, 0, 0.1, [1.0]), other.items())
+    checkpoint.save(FitProgress("head", {"val_loss": [0.1]}, 0, 0.1, [1.0]), other.items())
     settings = FitSettings(2, 1e-2, 5, 0, tmp_path, checkpoint=checkpoint)
     found = fit("head", line(), Points(), Points(), settings)
     assert f"{checkpoint.path} is of another network" in caplog.text

@@ -11,11 +11,11 @@ import pytest
 from imagesieve.errors import DataError, OutputError
 from imagesieve.learning.data.dataset import Dataset
 from imagesieve.learning.data.generator import ImageDataGenerator
-from imagesieve.learning.features.batches import Features
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import fine_tuning
 from imagesieve.learning.training import fit as fits
-from imagesieve.learning.training.fit import FitSettings, probabilities
+from imagesieve.learning.training.fit import FitSettings, in_order, probabilities
 
 Blobs = Callable[..., Features]
 MakeNetwork = Callable[..., Network]
@@ -26,7 +26,7 @@ def settings(log_folder: Path, epochs: int = 8, rate: float = 1e-3, seed: int = 
 
 
 def loss_and_accuracy(head: Any, features: Features) -> tuple[float, float]:
-    found = probabilities(head, features.plain())
+    found = probabilities(head, in_order(features))
     right = found[np.arange(len(found)), features.labels]
     accuracy = float((found.argmax(axis=1) == features.labels).mean())
     return float(-np.log(right).mean()), accuracy
@@ -48,7 +48,7 @@ def test_the_head_learns_classes_that_lie_apart(
     built.standardise(train.values)
     frozen = [*built.base.weights, *built.model.get_layer("head_standardise").weights]
     before, start = numbers(frozen), time.monotonic()
-    fit = fine_tuning.train_head(built, train, validation, settings(log_folder))
+    fit = fine_tuning.train_dense_head(built, train, validation, settings(log_folder))
     took = time.monotonic() - start
     assert are_equal(before, numbers(frozen))
     assert fit.epoch_seconds == sorted(fit.epoch_seconds)
@@ -66,10 +66,10 @@ def test_a_training_that_only_harms_leaves_the_weights_as_they_were(
     built = make_network()
     train, validation = blobs((20, 20, 20), 1), blobs((10, 10, 10), 2)
     built.standardise(train.values)
-    fine_tuning.train_head(built, train, validation, settings(log_folder))
+    fine_tuning.train_dense_head(built, train, validation, settings(log_folder))
     before = built.head.get_weights()
     wrong = Features(train.values, (train.labels + 1) % 3)
-    fit = fine_tuning.train_head(built, wrong, validation, settings(log_folder, rate=1e-2))
+    fit = fine_tuning.train_dense_head(built, wrong, validation, settings(log_folder, rate=1e-2))
     assert fit.best_epoch == 0
     assert fit.validation_loss == pytest.approx(
         loss_and_accuracy(built.head, validation)[0], rel=1e-4

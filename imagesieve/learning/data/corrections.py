@@ -13,11 +13,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imagesieve.class_folders import class_files
+from imagesieve.class_folders import TRAIN, class_files
 from imagesieve.errors import DataError
 from imagesieve.feedback import CORRECT, FeedbackEvent, read_corrections
 from imagesieve.images.fingerprints import FingerprintIndex
-from imagesieve.learning.data.dataset import TRAIN, Dataset, Sample, check_files
+from imagesieve.learning.data.dataset import Dataset, Sample, check_files
 
 # What counts for a file that is not in the history.
 _UNKNOWN = FeedbackEvent(

@@ -18,15 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from imagesieve import console, images
-from imagesieve.class_folders import class_files, is_class_folder
-from imagesieve.cores import cpu_count
+from imagesieve.class_folders import TEST, TRAIN, VALIDATION, class_files, is_class_folder
 from imagesieve.errors import DataError, ImageError, OutputError
 from imagesieve.files import write_json
 from imagesieve.images import fingerprints
-
-TRAIN = "train"
-VALIDATION = "validation"
-TEST = "test"
+from imagesieve.threads import cpu_count
 
 VALIDATION_FRACTION = 0.2  # of the images of each class, when there is no validation folder
 MIN_IMAGES_PER_CLASS = 2  # one to learn from and one to measure on

@@ -22,12 +22,11 @@ import numpy as np
 from tensorflow.keras.preprocessing import image as keras_image
 
 from imagesieve.class_folders import class_files
-from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError, UsageError
 from imagesieve.images import decode
 from imagesieve.learning.data import warp
 from imagesieve.learning.data.dataset import Sample, check_files
-from imagesieve.prediction.ahead import map_ahead
+from imagesieve.threads import cpu_count, map_ahead
 
 FIRST_GENERATION = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
 

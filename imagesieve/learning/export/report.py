@@ -13,7 +13,7 @@ from imagesieve.errors import ImageError
 from imagesieve.files import write_text
 from imagesieve.learning.data.dataset import Dataset
 from imagesieve.learning.train_run import Trained
-from imagesieve.learning.training.checkpoints import Fit
+from imagesieve.learning.training.checkpoints import FitProgress
 from imagesieve.model.versions import Manifest
 
 _MAX_MISTAKES = 60  # shown, most confident first; the rest is counted
@@ -84,7 +84,7 @@ def _thumbnail(path: Path) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _curves(fits: Sequence[Fit]) -> str:
+def _curves(fits: Sequence[FitProgress]) -> str:
     """Draw how each fit came to its result, as SVG."""
     from matplotlib.figure import Figure
 
@@ -101,7 +101,7 @@ def _curves(fits: Sequence[Fit]) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _draw_epochs(figure: Any, fit: Fit) -> None:
+def _draw_epochs(figure: Any, fit: FitProgress) -> None:
     from matplotlib.ticker import MaxNLocator
 
     history = fit.history
@@ -116,7 +116,7 @@ def _draw_epochs(figure: Any, fit: Fit) -> None:
         _finish(axes, f"{fit.stage}: {metric}")
 
 
-def _draw_sweep(figure: Any, fit: Fit) -> None:
+def _draw_sweep(figure: Any, fit: FitProgress) -> None:
     axes, history = figure.subplots(1, 1), fit.history
     losses = history["out_of_fold_loss"]
     axes.semilogx(history["l2"], losses, ".-", color=_GREY, label="out of fold")

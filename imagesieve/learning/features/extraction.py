@@ -20,18 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from imagesieve import console
-from imagesieve.cores import cpu_count
 from imagesieve.errors import EngineError, ImageError, WeightsError
 from imagesieve.files import locked, new_folder, sha256_of
 from imagesieve.images import PIXEL_CONTRACT
 from imagesieve.learning.data.dataset import changed_since, decode_samples
 from imagesieve.learning.data.generator import ImageIterator
-from imagesieve.learning.features.batches import Features, StoredRows
-from imagesieve.learning.features.store import FeatureStore, FeatureTable, row_key
+from imagesieve.learning.features.store import (
+    Features,
+    FeatureStore,
+    FeatureTable,
+    StoredRows,
+    row_key,
+)
 from imagesieve.learning.networks.network import Network, network_digest
 from imagesieve.learning.openvino import convert, quantize
 from imagesieve.model import engines
-from imagesieve.prediction.ahead import map_ahead
+from imagesieve.threads import cpu_count, map_ahead
 
 # Of bf16, as a share of what the features of different images differ by: centred features then
 # still agree to a cosine of 0.99. Dropout and augmentation change them many times as much.

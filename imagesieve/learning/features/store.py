@@ -12,6 +12,7 @@ loses nothing but the row it was writing; what a power failure spoils is found b
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
@@ -272,6 +273,41 @@ class FeatureTable:
             if count != self.row_bytes or zlib.crc32(buffer) != checksum:
                 raise _damaged(self._path)
         return rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of an open table as an array (views, images, …) that is read piece by piece."""
+
+    table: FeatureTable
+    keys: Sequence[Sequence[bytes]]  # for each view, of each image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.keys), len(self.keys[0]), *self.table.row_shape)
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> npt.NDArray[np.float16]:
+        """Return the rows at (views, images), two equally long arrays of integers."""
+        chosen = zip(*index, strict=True)
+        return self.table.read([self.keys[view][number] for view, number in chosen])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """What a frozen network makes of images."""
+
+    # (views, images, …) floating: pooled features, or maps before the last blocks. View 0 is the
+    # image as it is.
+    values: np.ndarray | StoredRows
+    labels: np.ndarray  # (images,) int32 class index
+    weights: np.ndarray | None = None  # (images,) float32: how many times each counts; None: once
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, views: np.ndarray, numbers: np.ndarray) -> npt.NDArray[np.float32]:
+        """Return float32 (len(numbers), …): of each image the view that stands beside it."""
+        return self.values[views, numbers].astype(np.float32)
 
 
 def row_key(sha256: str, augmentation: str) -> bytes:

@@ -1,17 +1,14 @@
 """Pretrained weights: where a file of them is, and how it gets into a network.
 
-A file is only ever read as arrays, never as a model. Nothing here imports Keras before a
-file is downloaded or loaded.
+A file is only ever read as arrays, never as a model. What downloads and loads it is imported then,
+not by `--help`, which lists the backbones.
 """
 
 import contextlib
 import hashlib
 import logging
 import os
-import socket
 import sys
-import tempfile
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +85,8 @@ def load_weights(model: Any, name: str, path: Path) -> None:
         is_ours = isinstance(error, ValueError)
         reason = str(error) if is_ours else "it cannot be read or is cut short"
         raise _foreign(name, path, reason) from error
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         # Keras chooses its reader by the name, this module by the content.
         link = Path(folder) / f"link{suffix}"
@@ -165,6 +164,8 @@ def _find_imagenet_weights(name: str, download: WeightsDownload | None) -> Path:
 
 
 def _fetch(download: WeightsDownload) -> Path:
+    import socket
+
     import keras
 
     folder = download.cached.parent
@@ -188,6 +189,8 @@ def _fetch(download: WeightsDownload) -> Path:
 
 def _reason_of(error: BaseException) -> str:
     """Return why urllib failed, without the URL that `get_file` puts in front."""
+    import urllib.error
+
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # `get_file` leaves the answer and its socket open
         return f"the server answered {error.code} {error.reason}"

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
-class Fit:
+class FitProgress:
     """A fit: what came of it, or how far it is."""
 
     stage: str  # `head`, `fine-tuning`, `full fine-tuning` or `network`
@@ -72,7 +72,7 @@ class Checkpoint:
     # state with another key is ignored.
     key: str
 
-    def save(self, fit: Fit, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    def save(self, fit: FitProgress, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
         """Replace the state, whole or, with an OutputError, not at all.
 
         The arrays, with their names, are drawn one by one while the file is written.
@@ -91,12 +91,12 @@ class Checkpoint:
             os.replace(file.name, self.path)
             fsync_folder(folder)
 
-    def progress(self) -> Fit | None:
+    def progress(self) -> FitProgress | None:
         """Return how far the fit is, as `load` does, without reading the arrays."""
         found = self.load(with_arrays=False)
         return found[0] if found else None
 
-    def load(self, *, with_arrays: bool = True) -> tuple[Fit, dict[str, np.ndarray]] | None:
+    def load(self, *, with_arrays: bool = True) -> tuple[FitProgress, dict[str, np.ndarray]] | None:
         """Return the state that was saved last, or raise a DataError if it may not be read.
 
         It is None when there is none, when it has another key, and, with a warning in the log, when
@@ -108,7 +108,7 @@ class Checkpoint:
                 if described.pop("key") != self.key:
                     return None
                 names = [name for name in members if name != _FIT] if with_arrays else []
-                return Fit(**described), {name: members[name] for name in names}
+                return FitProgress(**described), {name: members[name] for name in names}
         except FileNotFoundError:
             return None
         except (PermissionError, IsADirectoryError) as error:

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 
 from imagesieve.learning.data.generator import ImageIterator
-from imagesieve.learning.features.batches import FeatureBatches, Features
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks.network import Network
-from imagesieve.learning.training.checkpoints import Fit
-from imagesieve.learning.training.fit import FitSettings, fit
+from imagesieve.learning.training.checkpoints import FitProgress
+from imagesieve.learning.training.fit import FeatureBatches, FitSettings, fit, in_order
 from imagesieve.learning.training.optimizer import rates_by_depth
 
 # Shares of the head's rate: of the block next to the head, and of the block behind the cut. A third
@@ -30,17 +30,17 @@ def make_reproducible(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def train_head(
+def train_dense_head(
     network: Network, train: Features, validation: Features, settings: FitSettings
-) -> Fit:
+) -> FitProgress:
     """Train the head on pooled features of the frozen base."""
     batches = FeatureBatches(train, settings.batch_size, settings.seed)
-    return fit("head", network.head, batches, validation.plain(), settings)
+    return fit("head", network.head, batches, in_order(validation), settings)
 
 
 def fine_tune(
     network: Network, train: Features, validation: Features, settings: FitSettings
-) -> Fit:
+) -> FitProgress:
     """Train the blocks above the cut and the head on maps of the frozen blocks below.
 
     The head learns at the full rate, the blocks before it at a third of it and less, the least
@@ -51,13 +51,13 @@ def fine_tune(
     _thaw(upper)
     batches = FeatureBatches(train, settings.batch_size, settings.seed)
     rates = rates_by_depth(upper, *_TOP_RATES)
-    plain = validation.plain(settings.batch_size)
+    plain = in_order(validation, settings.batch_size)
     return fit("fine-tuning", upper, batches, plain, settings, rates=rates)
 
 
 def fine_tune_all(
     network: Network, train: ImageIterator, validation: ImageIterator, settings: FitSettings
-) -> Fit:
+) -> FitProgress:
     """Train every layer of a pretrained network on pixels, the deeper the slower.
 
     BatchNormalization stays in inference mode. If the validation loss is not lowered, the weights

@@ -19,19 +19,68 @@ from imagesieve.errors import ImageError
 from imagesieve.files import output_error
 from imagesieve.learning.data.dataset import changed_since
 from imagesieve.learning.data.generator import ImageIterator
-from imagesieve.learning.features.batches import FeatureBatches
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.training import evaluation
-from imagesieve.learning.training.checkpoints import Checkpoint, Fit
+from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
 from imagesieve.learning.training.optimizer import LayerwiseAdamW, warm_up_and_cosine
 
 _PATIENCE = 5  # epochs without a lower validation loss after which a fit ends
 _WARM_UP = 0.05  # share of the steps in which the rate rises from zero
 _WEIGHT_DECAY = 1e-4  # of AdamW (Loshchilov and Hutter 2019)
+_EVALUATED_AT_ONCE = 256  # features: batches as small as a training step's cost time
 _FEEDERS = 2  # batches that are made at once, by threads that may use more of their own
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = "best-"  # of the names of arrays in a checkpoint
 
 _log = logging.getLogger(__name__)
+
+
+class FeatureBatches:
+    """Batches of features: each image once an epoch, in one of its views drawn by chance.
+
+    Any thread may take a batch, but for `on_epoch_end`, which is the caller's alone.
+    """
+
+    def __init__(
+        self, features: Features, batch_size: int, seed: int, *, shuffle: bool = True
+    ) -> None:
+        self.labels, self.weights = features.labels, features.weights
+        self._features = features
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._epoch = -1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self._features) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32 features (batch, …) and their labels (batch,)."""
+        chosen = self._chosen(index)
+        return self._features.take(self._views[chosen], chosen), self.labels[chosen]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[index] for index in range(len(self)))
+
+    def weights_of(self, index: int) -> np.ndarray:
+        """Return how many times each image of a batch counts, (batch,) float32."""
+        chosen = self._chosen(index)
+        return np.ones(len(chosen), np.float32) if self.weights is None else self.weights[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch: draw its order and views."""
+        self._epoch += 1
+        count = len(self._features)
+        self._order, self._views = np.arange(count), np.zeros(count, dtype=np.int64)
+        if self._shuffle:
+            random = np.random.default_rng((self._seed, self._epoch))
+            self._order = random.permutation(count)
+            self._views = random.integers(self._features.values.shape[0], size=count)
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self._order[index * self._batch_size : (index + 1) * self._batch_size]
+
 
 Batches = FeatureBatches | ImageIterator
 
@@ -60,7 +109,7 @@ def fit(
     settings: FitSettings,
     *,
     rates: Sequence[float] | None = None,
-) -> Fit:
+) -> FitProgress:
     """Train the trainable variables of a model; end with the weights of the lowest loss.
 
     Classes weigh the same in the loss, whatever the number of their images. `rates` are factors of
@@ -80,7 +129,7 @@ def fit(
         resumed = _resume(stage, model, settings.checkpoint)
         if resumed is None:
             loss = model.evaluate(validation_batches, verbose=0, return_dict=True)["loss"]
-            resumed = Fit(stage, {}, 0, loss, []), model.get_weights()
+            resumed = FitProgress(stage, {}, 0, loss, []), model.get_weights()
         end = _EpochEnd(*resumed, settings, train, start)
         for _ in range(end.fit.epochs):
             train.on_epoch_end()
@@ -113,6 +162,11 @@ def _compile(model: Any, learning_rate: Any, rates: Sequence[float] | None) -> N
     )
 
 
+def in_order(features: Features, batch_size: int = _EVALUATED_AT_ONCE) -> FeatureBatches:
+    """Return batches of the images as they are, in order."""
+    return FeatureBatches(features, batch_size, 0, shuffle=False)
+
+
 def probabilities(model: Any, batches: Batches) -> npt.NDArray[np.float32]:
     """Return (images, classes): what a model gives for the images of an epoch, in order.
 
@@ -133,7 +187,12 @@ class _EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
     """
 
     def __init__(
-        self, fit: Fit, best: list[np.ndarray], settings: FitSettings, train: Batches, start: float
+        self,
+        fit: FitProgress,
+        best: list[np.ndarray],
+        settings: FitSettings,
+        train: Batches,
+        start: float,
     ) -> None:
         super().__init__()
         self.fit, self.best = fit, best
@@ -195,7 +254,7 @@ def _dataset(
 
 def _resume(
     stage: str, model: Any, checkpoint: Checkpoint | None
-) -> tuple[Fit, list[np.ndarray]] | None:
+) -> tuple[FitProgress, list[np.ndarray]] | None:
     """Set all variables of a model to the saved state; return it and the best weights, if any."""
     found = checkpoint.load() if checkpoint else None
     if not checkpoint or not found:
@@ -223,7 +282,9 @@ def _variables(model: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _arrays(model: Any, fit: Fit, best: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(
+    model: Any, fit: FitProgress, best: list[np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
     for name, variable in _variables(model):
         yield name, variable.numpy()
     if fit.best_epoch != fit.epochs:

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from imagesieve.cores import cpu_count
 from imagesieve.errors import DataError
-from imagesieve.learning.features.batches import Features
+from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks import network as networks
 from imagesieve.learning.training import evaluation
+from imagesieve.threads import cpu_count
 
 # Strengths of the penalty, strong to weak, as multiples of the features' mean square: thus the
 # deviation to which they were standardised makes no difference.

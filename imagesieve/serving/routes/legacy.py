@@ -55,7 +55,7 @@ def detect() -> flask.Response:
         result = service.pipeline.predict(predictor, image.read(), service.deadline())
     prediction = result.prediction
     flask.g.label = prediction.label
-    label = label_of(prediction, result.policy)
+    label = legacy_decision(prediction, result.policy)
     more = {"predictedClass": label, "probability": str(prediction.probability)}
     return _response(_encode(SUCCESS, SUCCESS_TEXT.format(label), **more))
 
@@ -85,7 +85,7 @@ def _encode(code: str, message: str, **more: str) -> str:
     return json.dumps({"code": code, "message": message, **more})  # in ASCII, as it was
 
 
-def label_of(prediction: Prediction, policy: DecisionPolicy) -> str:
+def legacy_decision(prediction: Prediction, policy: DecisionPolicy) -> str:
     """Return the decision; where a class is `neutral`, it is that class below the confidence.
 
     The first generation had no policies: below 0.75 it meant to answer `neutral`, always.

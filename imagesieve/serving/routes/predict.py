@@ -62,7 +62,7 @@ def predict() -> flask.Response:
     openapi.PREDICT,
     "a prediction or a problem for each, in the order sent",
     schemas.Batch,
-    query=schemas.BatchOptions,
+    query=schemas.ImageOptions,
     body=openapi.batch_body(),
     example="CURL -F image=@one.jpg -F image=@two.jpg URL/v1/predict/batch",
 )

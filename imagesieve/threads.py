@@ -1,12 +1,22 @@
-"""A map over threads that works ahead of its consumer, within bounds."""
+"""How many cores there are to work with, and a map over threads that works ahead."""
 
 import collections
 import concurrent.futures
+import math
+import os
 from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def cpu_count() -> int:
+    """Return the number of cores this process may use: its affinity, and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cgroup_quota()
+    return max(1, min(cores or 1, math.ceil(quota)) if quota else cores or 1)
 
 
 def map_ahead(
@@ -29,3 +39,11 @@ def map_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _cgroup_quota() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
