@@ -14,10 +14,10 @@ from tiny_backbone import TINY
 
 from imagesieve.errors import DataError, OutputError
 from imagesieve.learning import cli
-from imagesieve.learning.features.batches import StoredRows
 from imagesieve.learning.features.store import (
     FeatureStore,
     FeatureTable,
+    StoredRows,
     row_key,
 )
 
@@ -144,7 +144,7 @@ import sys, itertools
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from imagesieve.learning.features.store import FeatureStore, row_key
+from imagesieve.learning.features.store import StoredRows, FeatureStore, row_key
 store = FeatureStore(Path(sys.argv[1]), limit=1e12)
 with store.table({"a": 1, "row_shape": [4096]}) as table:
     for number in itertools.count():
@@ -286,7 +286,7 @@ REMOVER = """
 import os, shutil, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from imagesieve.learning.features.store import FeatureStore
+from imagesieve.learning.features.store import StoredRows, FeatureStore
 rename, rmtree = Path.rename, shutil.rmtree
 def killed(path, *rest):
     if sys.argv[3] == "rename":
@@ -329,7 +329,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from imagesieve.learning.features.store import FeatureStore, row_key
+from imagesieve.learning.features.store import StoredRows, FeatureStore, row_key
 with FeatureStore(Path(sys.argv[1]), limit=1e12).table({"a": 1, "row_shape": [64]}) as table:
     print("on", flush=True)
     sys.stdin.readline()
