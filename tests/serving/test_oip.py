@@ -1,6 +1,7 @@
 """The Open Inference Protocol: what clients of KServe, Triton and MLServer send and expect."""
 
 import base64
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -232,12 +233,13 @@ def test_each_image_costs_a_token_and_several_take_a_place_of_a_batch(
 
 
 def test_classified_images_can_be_corrected_later(predictor: Predictor, tmp_path: Path) -> None:
-    client = app_of(predictor, corrections=Corrections(tmp_path)).test_client()
-    request_id = infer(client, tensor(TEXTS["red"], TEXTS["blue"])).headers["X-Request-Id"]
-    for number, name in enumerate(("red", "blue")):
-        given = {"id": f"{request_id}-{number}", "label": "green"}
-        stored = client.post("/v1/feedback", json=given).get_json()
-        assert stored["sha256"] == hashlib.sha256(IMAGES[name]).hexdigest()
+    with contextlib.closing(Corrections(tmp_path)) as corrections:
+        client = app_of(predictor, corrections=corrections).test_client()
+        request_id = infer(client, tensor(TEXTS["red"], TEXTS["blue"])).headers["X-Request-Id"]
+        for number, name in enumerate(("red", "blue")):
+            given = {"id": f"{request_id}-{number}", "label": "green"}
+            stored = client.post("/v1/feedback", json=given).get_json()
+            assert stored["sha256"] == hashlib.sha256(IMAGES[name]).hexdigest()
 
 
 def test_failure_of_the_engine_is_no_fault_of_the_image(

@@ -1,5 +1,6 @@
 """The API's description: valid, whole, and true of what the service really answers."""
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -29,10 +30,11 @@ BOSS = {"X-API-Key": "aaaaaaaaaaaaaaaaaaaa"}
 Document = dict[str, Any]
 
 
-def whole_app(models: ModelManager, folder: Path, access: Access | None = None) -> flask.Flask:
+def whole_app(
+    models: ModelManager, corrections: Corrections, access: Access | None = None
+) -> flask.Flask:
     """Return a service with every route that there is."""
     admission = Admission()
-    corrections = Corrections(folder)
     return create_app(
         Service(models, admission, access or Access(), lambda url: b"", corrections, Explainer())
     )
@@ -44,8 +46,14 @@ def predictor(version_path: Path) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def app(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
-    return whole_app(models_of(predictor), tmp_path_factory.mktemp("feedback"))
+def corrections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corrections]:
+    with contextlib.closing(Corrections(tmp_path_factory.mktemp("feedback"))) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def app(predictor: Predictor, corrections: Corrections) -> flask.Flask:
+    return whole_app(models_of(predictor), corrections)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +62,9 @@ def client(app: flask.Flask) -> FlaskClient:
 
 
 @pytest.fixture(scope="module")
-def keyed(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> flask.Flask:
+def keyed(predictor: Predictor, corrections: Corrections) -> flask.Flask:
     access = Access(read_keys(None, {"CLASSIFIER_KEYS": KEYS}))
-    return whole_app(models_of(predictor), tmp_path_factory.mktemp("feedback"), access)
+    return whole_app(models_of(predictor), corrections, access)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +101,7 @@ def body(spec: Document, path: str, media_type: str) -> Document:
 def test_document_is_valid_openapi_with_and_without_keys_and_model(
     spec: Document, keyed: flask.Flask, version_path: Path, tmp_path: Path
 ) -> None:
-    loading = whole_app(ModelManager(version_path), tmp_path).test_client()
+    loading = whole_app(ModelManager(version_path), Corrections(tmp_path)).test_client()
     for document in (spec, described(keyed.test_client()), described(loading)):
         validate(document)
         assert document["openapi"].startswith("3.1")
@@ -147,7 +155,7 @@ def test_classes_limits_and_sources_are_those_of_the_service(
     assert schemas["BatchBody"]["properties"]["images"]["maxItems"] == 32
     files = body(spec, "/v1/predict/batch", "multipart/form-data")["properties"]["image"]
     assert files["maxItems"] == 32
-    loading = described(whole_app(ModelManager(version_path), tmp_path).test_client())
+    loading = described(whole_app(ModelManager(version_path), Corrections(tmp_path)).test_client())
     assert "enum" not in loading["components"]["schemas"]["ClassName"]
     assert "/v1/predict" in loading["paths"]
     without = described(app_of(predictor).test_client())
