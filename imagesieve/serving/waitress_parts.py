@@ -230,7 +230,9 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
             request.close()
         del self.requests[_MOST_PIPELINED:]
         self.requests[-1].headers["CONNECTION"] = "close"
-        self.request = None
+        if self.request is not None:  # it has come in part
+            self.request.close()
+            self.request = None
         self.is_deaf = True
 
 

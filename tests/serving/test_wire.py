@@ -13,14 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import flask
 import pytest
+import requests
 import waitress.adjustments
 from attacking import MEGABYTE, Target, assert_refused, wait_until
 from hostile import RED_JPEG, REFUSED, png
-from running import serving
+from running import SECONDS, serving
 
 from imagesieve.serving import server as server_module
 from imagesieve.serving import waitress_parts
+from imagesieve.serving.limits import ServingLimits
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST
@@ -247,6 +250,34 @@ def test_large_bodies_of_senders_who_leave_are_put_away(target: Target) -> None:
         with target.connect() as connection:
             connection.sendall(head + bytes(3 * MEGABYTE))
     wait_until(lambda: target.used().files < 20)
+
+
+def test_a_request_behind_too_many_pipelined_ones_is_put_away() -> None:
+    """What is counted for it would be missing for all that come later."""
+    app = flask.Flask("echo")
+    app.add_url_rule("/", view_func=lambda: "ok", methods=["GET", "POST"])
+    begun = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + bytes(50_000)
+
+    def send(http: server_module.Server, port: int) -> tuple[list[int], int]:
+        try:
+            for _ in range(30):
+                with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
+                    connection.sendall((b"GET / HTTP/1.1\r\n" + HOST + b"\r\n") * 40 + begun)
+                    answers = b"".join(iter(lambda: connection.recv(65_536), b""))
+            url = f"http://127.0.0.1:{port}/"
+            return statuses(answers), requests.post(url, bytes(900_000), timeout=9).status_code
+        finally:
+            http.stop()
+
+    limits = ServingLimits(max_waiting_bytes=MEGABYTE, drain_seconds=1)
+    with (
+        contextlib.closing(server_module.listen("127.0.0.1", 0)) as listener,
+        server_module.Server(app, listener, limits) as http,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        sent = pool.submit(send, http, listener.getsockname()[1])
+        http.run(lambda: None)
+        assert sent.result() == ([200] * 32, 200)
 
 
 @pytest.mark.parametrize(
