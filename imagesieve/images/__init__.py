@@ -11,3 +11,4 @@ from imagesieve.images.decoding import decode as decode
 from imagesieve.images.decoding import large_images_take_turns as large_images_take_turns
 from imagesieve.images.decoding import sniff as sniff
 from imagesieve.images.decoding import to_rgb as to_rgb
+from imagesieve.images.decoding import upright as upright

@@ -50,7 +50,8 @@ def further_frames(
                 image.seek(number)
                 image.load()
                 if number in numbers:
-                    pixels = images.to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
+                    seen = images.upright(images.to_rgb(image), first.orientation)
+                    pixels = seen.resize((width, height), Image.Resampling.BILINEAR)
                     found.append(np.asarray(pixels, dtype=np.uint8))
             except MemoryError:
                 raise

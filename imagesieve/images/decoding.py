@@ -269,9 +269,7 @@ def _pixels(
     pixels = to_rgb(image)
     if size is not None:
         pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
-    if orientation in _TRANSPOSE:
-        pixels = pixels.transpose(_TRANSPOSE[orientation])
-    return pixels, orientation
+    return upright(pixels, orientation), orientation
 
 
 def _check_size(image_format: str, width: int, height: int, limits: Limits) -> None:
@@ -299,6 +297,11 @@ def _orientation(image: Image.Image) -> int:
         _log.debug("unreadable EXIF block ignored", exc_info=True)
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Return an image as its EXIF orientation, 1 to 8, has it seen."""
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -19,7 +19,10 @@ from flask.testing import FlaskClient
 from guarding import assert_refused
 from hostile import RED_JPEG
 from painted import COLOURS, encode, paint
+from PIL import Image
 
+from imagesieve import images
+from imagesieve.images.animation import further_frames
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.errors import DeadlineExceededError
@@ -105,6 +108,22 @@ def animation(*colours: str, image_format: str = "GIF") -> bytes:
     return encode(
         frames[0], image_format, save_all=True, append_images=frames[1:], duration=40, loop=0
     )
+
+
+@pytest.mark.parametrize("image_format", ["WEBP", "PNG"])
+def test_further_frames_are_turned_as_the_first_is(image_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 30:] = 255
+    other = pixels.copy()
+    other[:2, :2] = 80
+    more = {"save_all": True, "append_images": [Image.fromarray(other)], "lossless": True}
+    data = encode(Image.fromarray(pixels), image_format, exif=exif, **more)
+    first = images.decode(data)
+    (second,) = further_frames(data, first, 1)
+    assert second.shape == first.pixels.shape == (60, 40, 3)
+    assert (second != first.pixels).mean() < 0.01
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
