@@ -5,6 +5,7 @@ import collections
 import contextlib
 import csv
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from imagesieve.prediction.predictor import Prediction, Predictor
 STANDARD_INPUT = "-"
 
 UNUSABLE = "unusable"
+
+_log = logging.getLogger(__name__)
 
 Outcome = Prediction | ImageError
 Sink = Callable[[str, Outcome], None]  # takes a path and its result; may raise OutputError
@@ -62,10 +65,10 @@ def _open_sinks(
     elif not options.quiet:
         width = max(map(len, [*decisions, UNUSABLE]))
         sinks.append(lambda path, outcome: print(_line(path, outcome, width), flush=True))
-    if options.csv:
-        sinks.append(stack.enter_context(csv_file(options.csv, predictor.classes)))
     if options.sort_into:
         sinks.append(sorter(options.sort_into, options.paths, decisions))
+    if options.csv:
+        sinks.append(stack.enter_context(csv_file(options.csv, predictor.classes)))
     return sinks
 
 
@@ -104,7 +107,7 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
     """Yield a function that writes rows of path, label, probability, decision, error, and classes.
 
     The file appears under its name when the block ends. If the block is interrupted, the rows so
-    far are kept: whole rows, but fewer. An old file is untouched if none can be written.
+    far are kept: whole rows, but fewer. An old file is untouched if there is none.
     """
     if path.exists() and not path.is_file():  # a folder; or a device, which must not be replaced
         raise UsageError(f"--csv {path} is not a file: choose another name.")
@@ -112,20 +115,25 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
         handle, temporary = new_partial(path.parent)
         file = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="")
     rows = csv.writer(file)
+    num_rows = 0
 
-    def write(row: Sequence[object]) -> None:
+    def write(image: str, outcome: Outcome) -> None:
+        nonlocal num_rows
         with reporting_output_errors(path):
-            rows.writerow(row)
+            if not num_rows:
+                rows.writerow(["path", "label", "probability", "decision", "error", *classes])
+            rows.writerow(_row(image, outcome, classes))
+        num_rows += 1
 
     try:
-        write(["path", "label", "probability", "decision", "error", *classes])
-        yield lambda image, outcome: write(_row(image, outcome, classes))
+        yield write
     finally:
         try:
             with reporting_output_errors(path), file:
                 file.flush()
                 os.fsync(file.fileno())
-                temporary.replace(path)
+                if num_rows:
+                    temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)  # still there only if it could not be finished
 
@@ -158,8 +166,12 @@ def sorter(folder: Path, inputs: Iterable[str], decisions: Iterable[str]) -> Sin
             return
         source = Path(path)
         preferred = folder / outcome.decision / source.name
-        with reporting_output_errors(preferred):
+        try:
             data = source.read_bytes()
+        except OSError as error:  # it was there when it was predicted
+            _log.warning("%s is not copied, for it cannot be read: %s.", path, error.strerror)
+            return
+        with reporting_output_errors(preferred):
             target = _free_name(preferred, data)
         if not target.exists():
             write_bytes(target, data)

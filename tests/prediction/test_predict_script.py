@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 from painted import COLOURS, encode, paint
 
 import predictWithMyModel
-from imagesieve.errors import OutputError, UsageError
+from imagesieve.errors import DataError, OutputError, UnreadableImageError, UsageError
 from imagesieve.prediction import files
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -213,8 +214,43 @@ def test_any_file_name_is_read_answered_and_written(
         assert len(list(csv.reader(file))) == 10
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "error"),
+    [("in", ("--sort-into", "in/sorted"), UsageError), ("empty", (), DataError)],
+)
+def test_an_old_csv_stays_where_nothing_was_predicted(
+    run: Run, images: Path, path: str, options: tuple[str, ...], error: type[Exception]
+) -> None:
+    Path("empty").mkdir()
+    Path("answers.csv").write_text("path\nold.jpg\n")
+    with pytest.raises(error):
+        run("--csv", "answers.csv", *options, path)
+    assert Path("answers.csv").read_text() == "path\nold.jpg\n"
+    assert not list(Path().glob(".partial-*"))
+
+
+def test_an_image_that_went_before_it_was_copied_stops_no_other(
+    run: Run, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def read_but_one(path: Path) -> bytes:
+        if path == Path("in/blue.jpg"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read_but_one)
+        _, err = run("--sort-into", "out", "in")
+    assert {path.name for path in Path("out").glob("*/*")} == {"green.jpg", "red.jpg", "red-2.jpg"}
+    assert "in/blue.jpg is not copied, for it cannot be read: No such file" in err
+
+
 def test_a_csv_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
-    with pytest.raises(OutputError, match="Cannot write"), files.csv_file(path, ["a", "b"]):
-        path.mkdir()
+    unfinished = files.csv_file(path, ["a", "b"])
+    unfinished.__enter__()("image.jpg", UnreadableImageError("it is not there"))
+    path.mkdir()
+    with pytest.raises(OutputError, match="Cannot write"):
+        unfinished.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == [path]
