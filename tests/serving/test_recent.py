@@ -103,6 +103,21 @@ def test_an_image_has_its_last_prediction_and_is_found_by_all_ids(limit: Limit) 
     assert recent.by_id("two") is recent.by_sha256("0" * 64) is recent.data("0" * 64) is None
 
 
+def test_an_image_that_left_the_memory_is_found_by_its_last_id(
+    limit: Limit, open_recent: Open
+) -> None:
+    limit(MAX_IMAGES=1)
+    recent = open_recent()
+    for number in range(3):
+        add(recent, f"id {number}", UNSURE, data="image")
+        recent.wait()
+    add(recent, "another")
+    for number in range(3):
+        found = recent.by_id(f"id {number}")
+        assert found is not None
+        assert found.shown.sha256 == sha("image")
+
+
 def test_the_oldest_images_in_memory_make_room(limit: Limit) -> None:
     limit(MAX_IMAGES=3, MAX_BYTES=100)
     recent = RecentImages()

@@ -5,6 +5,7 @@ own writes them, so that a prediction neither waits for the disk nor fails with 
 """
 
 import concurrent.futures
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -95,8 +96,9 @@ class RecentImages:
             _log.warning("No image is stored for review in %s: %s", self._folder, error)
             return
         for (sha256,) in self._query("SELECT sha256 FROM recent"):
-            if self._is_corrected(sha256):
-                self.note_corrected(sha256)
+            with contextlib.suppress(FeedbackUnavailableError):  # the store's log says why
+                if self._is_corrected(sha256):
+                    self.note_corrected(sha256)
 
     def close(self) -> None:
         """Write what waits, for some seconds at most, and close the database."""
@@ -124,8 +126,9 @@ class RecentImages:
 
     def by_id(self, image_id: str) -> RecentImage | None:
         with self._lock:
-            found = self._images.get(self._sha256.get(image_id, ""))
-        return found[0] if found else self._read("id", image_id)[0]
+            sha256 = self._sha256.get(image_id)
+        # On disk an image has the id of its first prediction only.
+        return self.by_sha256(sha256) if sha256 else self._read("id", image_id)[0]
 
     def by_sha256(self, sha256: str) -> RecentImage | None:
         return self._find(sha256)[0]
