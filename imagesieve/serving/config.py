@@ -120,8 +120,8 @@ def assemble(
     with contextlib.ExitStack() as stack:
         explainer = stack.enter_context(contextlib.closing(Explainer()))
         if corrections:
-            corrections.open()
             stack.callback(corrections.close)
+            corrections.open()
         stack.callback(models.join)
         stack.callback(models.close)
         yield Service(models, Admission(limits), access, fetch, corrections, explainer)

@@ -82,14 +82,17 @@ def test_another_label_moves_the_image_and_undo_brings_all_back(
     done = correct(store, 0, None)
     assert (done.before.label, done.after.label, done.after.stored) == ("blue", None, None)
     assert check(folder) == {KEY: None}
-    store.close()  # a restart changes nothing
-    for label in ("blue", "red", None):
-        done = undo(store)
-        assert (done.after.label if done.after else None) == label
-        assert check(folder) == ({KEY: label} if label else {})
-        assert store.image(KEY) == (JPEGS[0] if label else None)  # not encoded a second time
-    with pytest.raises(UnknownImageError, match="no correction"):
+    store.close()
+    with pytest.raises(FeedbackUnavailableError):  # a request that is late opens nothing
         undo(store)
+    with opened(folder) as fresh:  # a restart changes nothing
+        for label in ("blue", "red", None):
+            done = undo(fresh)
+            assert (done.after.label if done.after else None) == label
+            assert check(folder) == ({KEY: label} if label else {})
+            assert fresh.image(KEY) == (JPEGS[0] if label else None)  # not encoded a second time
+        with pytest.raises(UnknownImageError, match="no correction"):
+            undo(fresh)
     actions = [line["action"] for line in read_lines(folder)]
     assert actions == ["correct", "correct", "reject", "undo", "undo", "undo"]
 
@@ -303,16 +306,20 @@ def test_a_full_disk_changes_nothing_wherever_it_strikes(folder: Path) -> None:
 
 
 def test_a_lock_that_is_not_released_is_refused(
-    folder: Path, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    correct(store, 1, "red", JPEGS[1])
-    store.close()
+    with opened(folder) as store:
+        correct(store, 1, "red", JPEGS[1])
     monkeypatch.setattr("imagesieve.feedback.LOCK_SECONDS", 0.05)
-    with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as other:
+    with (
+        contextlib.closing(FeedbackStore(folder)) as store,
+        contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as other,
+    ):
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(FeedbackUnavailableError):
             correct(store, 0, "red", JPEGS[0])
-    assert correct(store, 0, "red", JPEGS[0]).before is None
+        other.execute("ROLLBACK")
+        assert correct(store, 0, "red", JPEGS[0]).before is None
 
 
 @pytest.mark.parametrize("is_there", [False, True])

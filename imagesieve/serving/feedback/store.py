@@ -61,6 +61,7 @@ class FeedbackStore:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
+        self._is_closed = False
         self._inode = 0
         self._trouble = ""  # what was logged last, until it works again
 
@@ -76,8 +77,9 @@ class FeedbackStore:
                 feedback.open_database(path, feedback.SCHEMA).close()
 
     def close(self) -> None:
-        """Close the database; the next call opens it again."""
+        """Close the database, for good: a request that is late is refused."""
         with self._lock:
+            self._is_closed = True
             self._disconnect()
 
     def record(self, event: FeedbackEvent, jpeg: bytes | None = None) -> Correction:
@@ -250,6 +252,8 @@ class FeedbackStore:
         if self._database and self._path.exists() and self._path.stat().st_ino == self._inode:
             return self._database
         self._disconnect()
+        if self._is_closed:
+            raise OutputError("the server is stopping")
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
             database = feedback.open_database(self._path, feedback.SCHEMA)
