@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     listener = server.listen(options.host, options.port)
     url = server.url_of(listener)
     with (
+        contextlib.ExitStack() as last,
         contextlib.closing(listener),
         config.assemble(options, policy, listener.getsockname()[0]) as service,
         server.Server(create_app(service), listener, service.limits) as http,
@@ -61,12 +62,19 @@ def main(arguments: Sequence[str]) -> int:
         _log.info("Listening on %s; loading the model from %s.", url, options.model)
         loaded = functools.partial(announce, url, service)
         service.models.load_in_background(loaded, http.stop)
+        last.push(functools.partial(_end, service))
         http.run(before_stop=service.models.close)
-    _log.info("Stopped.")
-    if service.pipeline.has_overdue_runs:  # Python would wait for their threads, for ever
-        logging.shutdown()
-        os._exit(console.EXIT_OK)
     return console.EXIT_OK
+
+
+def _end(service: "Service", _kind: object, error: BaseException | None, _trace: object) -> None:
+    """Log the end; if an engine hangs, end the process too: Python would wait for its threads."""
+    if error is None:
+        _log.info("Stopped.")
+    if service.pipeline.has_overdue_runs:
+        code = console.report_error(error) if error else console.EXIT_OK
+        logging.shutdown()
+        os._exit(code)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -109,38 +109,44 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     SIGTERM exits with 143 after every unfinished file was removed.
     """
     _accept_any_file_name()
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # the caller closed it: no other file may take the place of a standard stream
+    os.close(descriptor)
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         code = main(arguments)
         if sys.stdout:  # None when the caller closed it
             sys.stdout.flush()
-    except ClassifierError as error:
-        _print_error(f"error: {' '.join(str(error).split())}")
-        code = error.exit_code
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        code = report_error(error)
+    sys.exit(code)
+
+
+def report_error(error: BaseException) -> int:
+    """Print what ended a script, as `run_script` has it, and return the exit code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ClassifierError):
+        _print_error(f"error: {text}")
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
         _print_error("interrupted")
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:
+        return EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
         # The reader (head, less) has gone; Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    except MemoryError:
+        return 128 + signal.SIGPIPE
+    if isinstance(error, MemoryError):
         _print_error("error: Not enough memory: use a smaller --batch-size or --image-size.")
-        code = EXIT_FAILED
-    except Exception as error:
-        if is_disk_error(error):
-            _print_error(f"error: {output_error('the output', error)}")
-            sys.exit(EXIT_FAILED)
+    elif is_disk_error(error):
+        _print_error(f"error: {output_error('the output', error)}")
+    else:
         where = _log_file()
         if where:
-            logging.getLogger().exception("unexpected error")
-        told = " ".join(str(error).split())[:300]
-        _print_error(f"error: Unexpected {type(error).__name__}: {told}")
-        _print_error(
-            f"This is a bug; the details are in {where}." if where else traceback.format_exc()
-        )
-        code = EXIT_FAILED
-    sys.exit(code)
+            logging.getLogger().error("unexpected error", exc_info=error)
+        _print_error(f"error: Unexpected {type(error).__name__}: {text[:300]}")
+        trace = "".join(traceback.format_exception(error))
+        _print_error(f"This is a bug; the details are in {where}." if where else trace)
+    return EXIT_FAILED
 
 
 def _log_file() -> str | None:

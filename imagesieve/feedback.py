@@ -386,11 +386,14 @@ def main(arguments: Sequence[str]) -> int:
         if options.command == "copy":
             count = copy_folder(options.folder, options.target)
             print(f"{options.target} has {count} corrected images and their history.")
-        else:
-            with read_history(options.folder) as history:
-                sys.stdout.buffer.write(export(history)[0])
+            return console.EXIT_OK
+        with read_history(options.folder) as history:
+            lines, _ = export(history)
     except (OSError, sqlite3.Error) as error:
         raise OutputError(f"Cannot read or copy {options.folder}: {error}.") from error
+    # Under PYTHONUNBUFFERED `sys.stdout.buffer` may write a part and say no more.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(lines)
     return console.EXIT_OK
 
 

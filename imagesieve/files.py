@@ -36,7 +36,8 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
 
 def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
     """Return whether an error means that a disk is full or may not be written to."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
 
 
 @contextlib.contextmanager

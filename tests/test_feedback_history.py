@@ -1,6 +1,8 @@
 """The history of corrections: what is in force, the journal of earlier releases, copies."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -263,14 +265,31 @@ def test_a_copy_of_what_changes_meanwhile_says_so(
 
 
 def test_the_history_is_exported_as_json_lines(
-    former: Path, capsysbinary: pytest.CaptureFixture[bytes]
+    former: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert main(["export", str(former)]) == 0
-    assert list(map(json.loads, capsysbinary.readouterr().out.splitlines())) == JOURNAL
+    assert list(map(json.loads, capfdbinary.readouterr().out.splitlines())) == JOURNAL
     take_over(former)
     command = [sys.executable, "-m", "imagesieve.feedback", "export", str(former)]
     done = subprocess.run(command, capture_output=True, check=True)
     assert list(map(json.loads, done.stdout.splitlines())) == JOURNAL
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_export_that_does_not_fit_on_the_disk_says_so(
+    former: Path, tmp_path: Path, unbuffered: str
+) -> None:
+    with open(tmp_path / "export.jsonl", "wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "imagesieve.feedback", "export", str(former)],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: Cannot write the output: ")
 
 
 @pytest.mark.parametrize("arguments", [["export", "nowhere"], ["copy", "."], ["export", ".", "x"]])

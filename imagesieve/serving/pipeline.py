@@ -79,7 +79,8 @@ class Pipeline:
     @property
     def has_overdue_runs(self) -> bool:
         """Whether an engine hangs in a run that no client waits for any more."""
-        return any(pool.num_overdue for pool in list(self._pools.values()))
+        with self._lock:
+            return any(pool.num_overdue for pool in self._pools.values())
 
     def predict(
         self,

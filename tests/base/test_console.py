@@ -37,6 +37,10 @@ def main(arguments):
         logs.start_logging("do", folder=Path("log"))
     if options.do == "print":
         print("x" * 100_000)
+    if options.do == "open":
+        logs.start_logging("do", folder=Path("log"))
+        with logs.native_messages_in_log():
+            return int(os.open("/dev/null", os.O_RDONLY) <= 2)
     if options.do == "fail":
         raise errors.DataError("There are no images\\n  in data/train.")
     if options.do == "wait":
@@ -165,6 +169,14 @@ def test_a_closed_pipe_is_quiet(script: Path, arguments: str) -> None:
     )
     assert done.stderr == ""
     assert done.returncode in (0, 128 + signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(script: Path, closed: str) -> None:
+    """What libraries print would be written into it."""
+    command = f"{sys.executable} {script} --do open {closed}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), check=False)
+    assert done.returncode == 0
 
 
 def test_a_table_aligns_numbers_to_the_right() -> None:

@@ -20,12 +20,12 @@ SECONDS = 20  # generous: the machine may be busy
 class RunningServer:
     """A started `main.py`; `lines` is what it has written to standard error so far."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, script: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(REPOSITORY / "main.py"), *options],
+            [sys.executable, "-W", "error", str(script), *options],
             cwd=folder,
             stderr=subprocess.PIPE,
             text=True,
@@ -71,9 +71,11 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *options: str) -> Iterator[RunningServer]:
+def running(
+    folder: Path, *options: str, script: Path = REPOSITORY / "main.py"
+) -> Iterator[RunningServer]:
     """Return a server that is ended when the block is left, however that happens."""
-    server = RunningServer(folder, *options)
+    server = RunningServer(folder, *options, script=script)
     try:
         yield server
     finally:

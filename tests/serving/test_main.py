@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from painted import COLOURS, encode, paint
-from running import SECONDS, RunningServer, running, serving
+from running import REPOSITORY, SECONDS, RunningServer, running, serving
 
 import main
 from imagesieve.errors import ClassifierError, PortError, UsageError
@@ -86,6 +86,37 @@ def test_interrupt_ends_with_exit_code_130_and_a_short_line(
     with serving(tmp_path, version_path, "--quiet") as server:
         assert server.stop(signal.SIGINT) == 130
         assert server.lines == ["interrupted\n"]
+
+
+HANGING = f"""
+import functools, sys, threading
+sys.path.insert(0, {str(REPOSITORY)!r})
+import main
+from imagesieve import console
+from imagesieve.prediction.predictor import Predictor
+from imagesieve.serving import limits
+
+Predictor.predict = lambda *_: threading.Event().wait()
+limits.ServingLimits = functools.partial(limits.ServingLimits, deadline_seconds=1, drain_seconds=1)
+console.run_script(main.main, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 0, "Stopped.\n")],
+)
+def test_an_engine_that_hangs_does_not_keep_the_server_from_ending(
+    tmp_path: Path, version_path: Path, number: signal.Signals, code: int, line: str
+) -> None:
+    script = tmp_path / "hanging.py"
+    script.write_text(HANGING)
+    options = ("--model", str(version_path), "--port", "0")
+    with running(tmp_path, *options, script=script) as server:
+        server.wait_for(" Serving ")
+        assert predict(server).status_code == 504
+        assert server.stop(number) == code
+        assert server.lines[-1].endswith(line)
 
 
 def test_signal_while_the_model_loads_ends_as_cleanly(tmp_path: Path, version_path: Path) -> None:
