@@ -8,7 +8,6 @@ from imagesieve.images.decoding import DecodedImage as DecodedImage
 from imagesieve.images.decoding import DecodingLimit as DecodingLimit
 from imagesieve.images.decoding import Limits as Limits
 from imagesieve.images.decoding import decode as decode
+from imagesieve.images.decoding import further_frames as further_frames
 from imagesieve.images.decoding import large_images_take_turns as large_images_take_turns
 from imagesieve.images.decoding import sniff as sniff
-from imagesieve.images.decoding import to_rgb as to_rgb
-from imagesieve.images.decoding import upright as upright

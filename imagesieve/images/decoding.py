@@ -12,6 +12,7 @@ import logging
 import os
 import struct
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # five are what phones, browsers and crawlers produce.
 EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
 FORMATS = tuple(EXTENSIONS)
+
+# Of an animation, whose first frame may hide what the others show.
+_FIRST_FRAMES = 64  # later ones are not looked at: a GIF is decoded frame after frame to get there
+_MOST_SECONDS = 0.5  # for all further frames; those that were decoded by then are what counts
 
 # For the message only: none of these is ever opened.
 _REFUSED = (
@@ -173,6 +178,56 @@ def decode(
     )
 
 
+def further_frames(
+    data: bytes,
+    first: DecodedImage,
+    count: int,
+    at_once: DecodingLimit = large_images_take_turns,
+) -> list[np.ndarray]:
+    """Return frames of an animation besides the first, spread evenly over its first 64.
+
+    At most `count` (at least 1) arrays (height, width, 3) uint8 of the shape of `first`, which
+    `decode` made; none when the image does not move, fewer when decoding takes long.
+
+    Raises:
+        UndecodableImageError: one of them is damaged.
+    """
+    if first.format == "JPEG":  # a phone's second JPEG frame is a depth map
+        return []
+    height, width, _ = first.pixels.shape
+    end = time.monotonic() + _MOST_SECONDS
+    found: list[np.ndarray] = []
+    with (
+        at_once(first.width * first.height),
+        Image.open(io.BytesIO(data), formats=[first.format]) as image,
+    ):
+        if image.format == "GIF":  # which Pillow would decode to count its frames
+            num_frames = containers.num_gif_frames(data, _FIRST_FRAMES)
+        else:
+            num_frames = min(getattr(image, "n_frames", 1), _FIRST_FRAMES)
+        numbers = _spread(num_frames, count)
+        for number in range(1, numbers[-1] + 1 if numbers else 0):
+            if time.monotonic() > end:
+                break
+            try:
+                # Each frame is drawn upon the one before, so all of them are decoded.
+                image.seek(number)
+                image.load()
+                if number in numbers:
+                    seen = _upright(_to_rgb(image), first.orientation)
+                    pixels = seen.resize((width, height), Image.Resampling.BILINEAR)
+                    found.append(np.asarray(pixels, dtype=np.uint8))
+            except MemoryError:
+                raise
+            except EOFError:  # there are fewer than it seemed
+                break
+            except Exception as error:  # as in `decode`: hostile files raise anything
+                raise UndecodableImageError(
+                    f"frame {number} of the {first.format} is damaged ({type(error).__name__})"
+                ) from error
+    return found
+
+
 def sniff(data: bytes) -> str | None:
     """Return the format that the first bytes announce, or None when it is not one of `FORMATS`."""
     if data[:3] == b"\xff\xd8\xff":
@@ -266,10 +321,10 @@ def _pixels(
         if is_jpeg and (drafted := image.draft(None, (2 * size[0], 2 * size[1]))):
             box = drafted[1]
     image.load()
-    pixels = to_rgb(image)
+    pixels = _to_rgb(image)
     if size is not None:
         pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=box)
-    return upright(pixels, orientation), orientation
+    return _upright(pixels, orientation), orientation
 
 
 def _check_size(image_format: str, width: int, height: int, limits: Limits) -> None:
@@ -299,12 +354,12 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     """Return an image as its EXIF orientation, 1 to 8, has it seen."""
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Return a loaded image as RGB: transparency on white, 16-bit grey scaled."""
     if image.mode.startswith("I"):
         # 16-bit grey: `convert` would clip nearly every value to white.
@@ -315,3 +370,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _spread(num_frames: int, count: int) -> list[int]:
+    """Return up to `count` numbers from 1 to the last frame."""
+    last = num_frames - 1
+    count = min(count, last)
+    return [round(1 + place * (last - 1) / max(1, count - 1)) for place in range(count)]

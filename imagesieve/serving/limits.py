@@ -145,9 +145,6 @@ class TokenBuckets:
         self._buckets: cachetools.LRUCache[Hashable, tuple[float, float]]
         self._buckets = cachetools.LRUCache(max_callers)
 
-    def __len__(self) -> int:
-        return len(self._buckets)
-
     def take(self, caller: Hashable, cost: float = 1, *, at_least: float = 1) -> int:
         """Take `cost` tokens, or none of them unless `at_least` so many are there.
 

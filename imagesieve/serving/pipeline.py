@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import cachetools
 from msgspec import UNSET
 
-from imagesieve.images.animation import further_frames
+from imagesieve.images import further_frames
 from imagesieve.model.decisions import DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.errors import ClientGoneError, DeadlineExceededError, OverloadedError

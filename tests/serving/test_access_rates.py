@@ -108,7 +108,7 @@ def test_table_of_callers_is_bounded_and_forgets_the_oldest() -> None:
     for number in range(1000):
         assert buckets.take(number) == 0
         assert buckets.take("busy") > 0
-    assert len(buckets) == 100
+    assert len(buckets._buckets) == 100
     assert buckets.take(999) > 0
     assert buckets.take(0) == 0
 
@@ -133,4 +133,4 @@ def test_threads_together_get_the_burst_and_not_one_more() -> None:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(work, range(8))) == 100
-    assert len(buckets) == 25
+    assert len(buckets._buckets) == 25

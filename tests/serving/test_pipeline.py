@@ -22,7 +22,7 @@ from painted import COLOURS, encode, paint
 from PIL import Image
 
 from imagesieve import images
-from imagesieve.images.animation import further_frames
+from imagesieve.images import further_frames
 from imagesieve.model.decisions import CONFIDENT, DecisionPolicy
 from imagesieve.prediction.predictor import Prediction, Predictor
 from imagesieve.serving.errors import DeadlineExceededError
