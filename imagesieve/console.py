@@ -54,16 +54,14 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 
 
 def whole_number(
-    least: int = 1, most: int | None = None, *, what: str = "whole number"
+    least: int = 1, most: int = 10**9, *, what: str = "whole number"
 ) -> Callable[[str], int]:
     """Return the type of an option that takes a whole number; errors call it `what`."""
 
     def parse(text: str) -> int:
         # `int` alone would take blanks, signs, underscores and the digits of other scripts, too.
-        is_number = re.fullmatch("[0-9]{1,10}", text)
-        if not is_number or int(text) < least or (most is not None and int(text) > most):
-            upper = "up" if most is None else f"to {most:,}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} {upper}")
+        if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} to {most:,}")
         return int(text)
 
     return parse
@@ -71,20 +69,20 @@ def whole_number(
 
 def number(
     least: float = 0,
-    most: float = math.inf,
+    most: float = 10**9,  # as seconds, Python can wait for that long
     *,
     above: float | None = None,
     below: float | None = None,
     what: str = "number",
 ) -> Callable[[str], float]:
-    """Return the type of an option that takes a finite number; errors call it `what`.
+    """Return the type of an option that takes a number; errors call it `what`.
 
     `above` and `below` are bounds that are not allowed themselves, instead of `least` and `most`.
     """
     bounds = f"from {least:,}" if above is None else f"above {above:,}"
     if below is not None:
         bounds += f" and below {below:,}"
-    elif most < math.inf:
+    else:
         bounds += f" to {most:,}" if above is None else f" and at most {most:,}"
     above = -math.inf if above is None else above
     below = math.inf if below is None else below

@@ -99,8 +99,8 @@ def _log_warnings(outcome: Outcome) -> None:
         _log.debug("%s is in another class too: %s", path, ", ".join(map(str, paths)))
     if outcome.also_in:
         found = len(outcome.also_in), next(iter(outcome.also_in))
-        text = "%s: %d images are in other classes too (the first is %s): delete the wrong ones."
-        _log.warning(text, name, *found)
+        text = "%s: %d images, the first %s, are in other classes too (all are in the log): "
+        _log.warning(f"{text}delete the wrong ones.", name, *found)
 
 
 def _collect(

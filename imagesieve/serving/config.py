@@ -74,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--keep", choices=tuple(_KEEP), help=about)
     about = (
         "part of the dropped images, 0 to 1, that is drawn for review, to estimate what the filter "
-        "misses (0)"
+        "misses (0; 0.01 is one of a hundred)"
     )
     add("--audit-share", type=console.number(0, 1), metavar="P", help=about)
     about = "what the filter is to keep; all else counts as dropped (only the fallback class is)"

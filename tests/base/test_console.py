@@ -205,7 +205,7 @@ def test_a_whole_number_must_be_plain_and_within_its_bounds() -> None:
 @pytest.mark.parametrize(
     ("parse", "inside", "outside", "message"),
     [
-        (console.number(), ("0", "1e3"), ("-0.1",), "number from 0"),
+        (console.number(), ("0", "1e3"), ("-0.1", "1e10"), "number from 0 to 1,000,000,000"),
         (console.number(0, 1), ("0", "1"), ("-1", "1.1"), "number from 0 to 1"),
         (console.number(above=0, below=1), ("0.2",), ("0", "1"), "number above 0 and below 1"),
         (

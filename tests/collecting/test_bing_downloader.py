@@ -117,7 +117,7 @@ USELESS_VALUES = {
     "--market": ("english",),
     "--validation-fraction": ("1",),
     "--timeout": ("0", "nan"),
-    "--host-interval": ("-1",),
+    "--host-interval": ("-1", "1e10"),
     "--page-interval": ("-1",),
     "--format": ("tiff",),
     "--page-file": ("missing",),

@@ -87,7 +87,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing readable": (keep_nothing_readable, "folder .*red holds 0 .*images: at least 2"),
     "other classes in validation": (
         lambda folder: fill(folder, 2, split="validation", classes=("blue", "green")),
-        "Only one of .*train and .*validation has images of red",
+        r"Only one of .*train and .*validation has images of red \(train\): both",
     ),
 }
 

@@ -248,6 +248,8 @@ def test_a_small_object_is_read_strictly() -> None:
     ):
         with pytest.raises(error):
             read_object(request(body, kind), Nothing)
+    with pytest.raises(errors.MalformedBodyError):
+        read_object(request("{}", JSON), BatchBody)
 
 
 SENTENCES: dict[tuple[type, str], str] = {

@@ -85,9 +85,10 @@ def read_dataset(folder: Path, *, quiet: bool = True) -> Dataset:
         if (folder / split).is_dir():
             files[split] = class_files(folder / split)
             if odd := set(classes) ^ set(files[split]):
+                only = [f"{x} ({TRAIN if x in classes else split})" for x in sorted(odd)]
                 raise DataError(
                     f"Only one of {folder / TRAIN} and {folder / split} has images of "
-                    f"{', '.join(sorted(odd))}: both need the same classes."
+                    f"{', '.join(only)}: both need the same classes."
                 )
     listed = [
         (path, index)

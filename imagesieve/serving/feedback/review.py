@@ -163,7 +163,7 @@ class Corrections:
             _log.warning("No image is dropped, so none is audited: see --class-of-interest.")
         if interest is not None and interest not in classes:
             has = listed(classes)
-            raise UsageError(f"--class-of-interest {interest}: the model has no such class: {has}.")
+            raise UsageError(f"--class-of-interest {interest}: the model has only {has}.")
         for name in classes:
             if not is_class_name(name):
                 _log.warning("Nothing can be corrected to %r: it cannot name a folder.", name)
