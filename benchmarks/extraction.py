@@ -96,12 +96,16 @@ def measure(problem: Problem, num_rounds: int, num_views: int, with_keras: bool)
 
 def images_of(prepared: Prepared) -> Any:
     """Return the training images as the first generation augmented them."""
-    from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
+    from imagesieve.learning.data.generator import (
+        FIRST_GENERATION,
+        ImageDataGenerator,
+        ImageIterator,
+    )
 
     dataset, image_size = prepared.dataset, prepared.network.base.input_shape[1:3]
     how = {"image_size": image_size, "shuffle": False, "seed": 0, "augment": False}
     generator = ImageDataGenerator(**FIRST_GENERATION)
-    return generator.flow_from_samples(dataset.train, dataset.classes, **how)
+    return ImageIterator(generator, dataset.train, dataset.classes, **how)
 
 
 def ours(prepared: Prepared, num_views: int, *, maps: bool) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeGuard
 
-from imagesieve.errors import OutputError
+from imagesieve.errors import OutputError, UsageError
 
 PARTIAL_PREFIX = ".partial-"  # hidden: no scan takes an unfinished folder for a finished one
 _LOCK_NAME = ".writing"
@@ -146,6 +146,28 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(path: Path, most: int, what: str) -> bytes:
+    """Return a file that a person names, of at most so many bytes; UsageErrors call it `what`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"The {what} {path} cannot be read: {reason}.") from error
+    if len(data) > most:
+        raise UsageError(f"{path} has more than {most:,} bytes, which no {what} needs.")
+    return data
+
+
+def read_text(path: Path, most: int, what: str) -> str:
+    """Return the text of a file as `read_bytes` does its bytes."""
+    try:
+        return read_bytes(path, most, what).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Not `from`: that error carries the file's bytes, which may be keys, and a log may show it.
+        raise UsageError(f"The {what} {path} is not UTF-8 text: save it as UTF-8.") from None
 
 
 @contextlib.contextmanager

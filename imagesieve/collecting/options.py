@@ -12,6 +12,7 @@ from imagesieve.class_folders import to_class_name
 from imagesieve.collecting.bing.queries import FILTERS, SAFE_SEARCH, Query, SearchOptions
 from imagesieve.console import argument_parser, number, whole_number
 from imagesieve.errors import UsageError
+from imagesieve.files import read_text
 
 if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do without
     from imagesieve.collecting.bing.search import ImageSearch, SavedPages
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # these load NumPy, Pillow and urllib3, which --help can do w
 MAX_THREADS = 128
 DEFAULT_LIMIT = 100
 
+_MAX_FILE_BYTES = 2**24
 _IN_PLAN = ("limit", "validation_fraction", "market", "filters", *FILTERS)
 
 
@@ -91,12 +93,7 @@ def _target(
 
 
 def _read_queries(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UsageError(f"--search-file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--search-file {path} is not UTF-8 text: {error}") from error
+    lines = read_text(path, _MAX_FILE_BYTES, "search file").splitlines()
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
         raise UsageError(f"--search-file {path} has no query: write one on each line")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imagesieve.errors import UsageError
+from imagesieve.files import read_bytes
 from imagesieve.web import urls
 
 MAX_BYTES = 64 * 2**20
@@ -39,7 +40,9 @@ def read_urls(path: Path) -> tuple[str, ...]:
         UsageError: the file cannot be read, is over `MAX_BYTES`, damaged or cut off, does not begin
             with URLs, or contains more than a history needs.
     """
-    data = _read(path)
+    data = read_bytes(path, MAX_BYTES, "download history")
+    if not data:
+        raise UsageError(f"{path} is empty: there is no history in it. Move it away.")
     file = io.BytesIO(data)
     machine = _Machine()
     away = "Move it away to go on without it."
@@ -59,19 +62,6 @@ def read_urls(path: Path) -> tuple[str, ...]:
     # `&amp;` stays: the original requested just that, so the real URL is still untried.
     texts = (text for text in found if isinstance(text, str) and text.isprintable())
     return tuple(dict.fromkeys(url for url in map(urls.normalize, texts) if url))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UsageError(f"The download history {path} cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes, which no history needs")
-    if not data:
-        raise UsageError(f"{path} is empty: there is no history in it. Move it away.")
-    return data
 
 
 class _RefusedError(Exception):

@@ -23,6 +23,7 @@ from imagesieve.class_folders import TRAIN, VALIDATION, to_class_name
 from imagesieve.collecting.bing.queries import Query, SearchOptions
 from imagesieve.collecting.targets import Side, Target, validation_share
 from imagesieve.errors import UsageError
+from imagesieve.files import read_bytes
 
 _MAX_BYTES = 2**20
 
@@ -96,13 +97,7 @@ def _at(place: str) -> Iterator[None]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UsageError(f"The plan {path} cannot be read: {error}") from error
-    if len(data) > _MAX_BYTES:
-        raise UsageError(f"{path} has more than {_MAX_BYTES:,} bytes, which no plan needs.")
+    data = read_bytes(path, _MAX_BYTES, "plan")
     try:
         # The line end makes errors at the very end name line and column like all others.
         return tomllib.loads(data.decode("utf-8-sig") + "\n")

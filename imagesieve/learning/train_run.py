@@ -170,7 +170,8 @@ class _Run:
 
     def images(self, samples: Sequence[Sample], *, augment: bool = False) -> ImageIterator:
         """Feed samples, augmented and shuffled as in the first generation or as they are."""
-        return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
+        return ImageIterator(
+            ImageDataGenerator(**FIRST_GENERATION),
             samples,
             self.dataset.classes,
             image_size=self.built.image_size,

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import ipaddress
 import logging
-import os
 import re
 import stat
 from collections.abc import Collection, Hashable, MutableMapping
@@ -15,6 +14,7 @@ from pathlib import Path
 import flask
 
 from imagesieve.errors import UsageError
+from imagesieve.files import read_text
 from imagesieve.serving.errors import (
     BadHostError,
     ForbiddenError,
@@ -107,22 +107,12 @@ def read_keys(path: Path | None, environment: MutableMapping[str, str]) -> Keyri
 
 
 def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from error
-    if len(data) > _MAX_FILE_BYTES:
-        raise UsageError(f"{path} has more than {_MAX_FILE_BYTES:,} bytes: it holds no keys.")
+    text = read_text(path, _MAX_FILE_BYTES, "key file")
+    mode = path.stat().st_mode
     if stat.S_ISREG(mode) and mode & 0o077:
         about = "warning: others on this machine may read or change the key file %s: run chmod 600"
         _log.warning(about, path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Not `from`: that error carries the file's bytes, and a log may show it.
-        raise UsageError(f"The key file {path} is not UTF-8 text: save it as UTF-8.") from None
+    return text
 
 
 def _lines(source: str, text: str) -> list[tuple[str, str]]:

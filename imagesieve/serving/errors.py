@@ -29,6 +29,7 @@ class ProblemKind:
 
 
 _BUSY = ProblemKind(503, "overloaded", "The server is busy")
+_UNKNOWN = (404, "unknown-picture", "The image is not known")
 _TOO_LARGE = ProblemKind(413, "body-too-large", "The request is too large")
 
 _OF_IMAGES: Mapping[type[errors.ImageError], tuple[int, str]] = {
@@ -109,12 +110,8 @@ BadHostError = _request_error(400, "bad-host", "The request is for another host"
 UnauthorizedError = _request_error(401, "unauthorized", "A key is needed")
 UnauthorizedError.headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 ForbiddenError = _request_error(403, "forbidden", "This is not allowed")
-UnknownImageError = _request_error(
-    404, "unknown-picture", "The image is not known", "UnknownImageError"
-)
-ImageNeededError = _kind(
-    UnknownImageError, 404, "unknown-picture", "The image is not known", "ImageNeededError"
-)
+UnknownImageError = _request_error(*_UNKNOWN, "UnknownImageError")
+ImageNeededError = _kind(UnknownImageError, *_UNKNOWN, "ImageNeededError")
 BodyTooLargeError = _request_error(413, _TOO_LARGE.slug, _TOO_LARGE.title)
 TooManyFieldsError = _request_error(413, "too-many-fields", "The form has too many fields")
 TooManyImagesError = _request_error(413, "too-many-images", "The batch has too many images")

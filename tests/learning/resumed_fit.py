@@ -10,7 +10,7 @@ import numpy as np
 from tiny_backbone import TINY
 
 from imagesieve.learning.data.dataset import read_dataset
-from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator
+from imagesieve.learning.data.generator import FIRST_GENERATION, ImageDataGenerator, ImageIterator
 from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks import backbones, network
 from imagesieve.learning.training import fine_tuning
@@ -43,7 +43,8 @@ def from_pixels(data: Path, settings: FitSettings) -> tuple[FitProgress, network
     ]
     generator = ImageDataGenerator(**FIRST_GENERATION)
     train, validation = (
-        generator.flow_from_samples(
+        ImageIterator(
+            generator,
             samples,
             dataset.classes,
             image_size=(48, 48),

@@ -28,7 +28,8 @@ Passes = collections.Counter[bytes]
 
 
 def images_of(samples: tuple[Sample, ...], seed: int = 5, **changes: Any) -> ImageIterator:
-    return ImageDataGenerator(**(FIRST_GENERATION | changes)).flow_from_samples(
+    return ImageIterator(
+        ImageDataGenerator(**(FIRST_GENERATION | changes)),
         samples,
         ("blue", "green", "red"),
         image_size=(32, 32),

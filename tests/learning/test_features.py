@@ -14,7 +14,8 @@ from imagesieve.learning.training.fit import FeatureBatches, probabilities
 
 
 def images_of(dataset: Dataset, batch_size: int = 8) -> ImageIterator:
-    return ImageDataGenerator(**FIRST_GENERATION).flow_from_samples(
+    return ImageIterator(
+        ImageDataGenerator(**FIRST_GENERATION),
         dataset.train,
         dataset.classes,
         image_size=(32, 32),

@@ -35,7 +35,8 @@ def tiny() -> Callable[[], Network]:
 
 
 def images(colours: Dataset, *, is_training: bool) -> ImageIterator:
-    return ImageDataGenerator(horizontal_flip=True).flow_from_samples(
+    return ImageIterator(
+        ImageDataGenerator(horizontal_flip=True),
         colours.train if is_training else colours.validation,
         colours.classes,
         image_size=(24, 24),

@@ -10,7 +10,7 @@ from data_folders import fill
 from forked import Forked
 
 from imagesieve.learning.data.dataset import Dataset, Sample, read_dataset
-from imagesieve.learning.data.generator import ImageDataGenerator
+from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training.checkpoints import Checkpoint, FitProgress
 from imagesieve.learning.training.fit import FeatureBatches, FitSettings, fit, probabilities
@@ -193,8 +193,8 @@ def test_images_from_pixels_bring_their_weights_in_the_order_of_the_epoch(
         Sample(sample.path, number % 3, sample.sha256, sample.fingerprint, number % 3 + 1.0)
         for number, sample in enumerate(dataset.train)
     ]
-    images = ImageDataGenerator().flow_from_samples(
-        samples, dataset.classes, image_size=(16, 16), batch_size=4, seed=1
+    images = ImageIterator(
+        ImageDataGenerator(), samples, dataset.classes, image_size=(16, 16), batch_size=4, seed=1
     )
     orders = []
     for _ in range(2):

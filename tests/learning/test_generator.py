@@ -294,7 +294,7 @@ def test_a_view_belongs_to_the_content_wherever_the_image_stands(tmp_path: Path)
     found = read_dataset(fill(tmp_path, 4))
     generator = ImageDataGenerator(**FIRST_GENERATION)
     forwards, backwards = (
-        generator.flow_from_samples(samples, found.classes, image_size=(32, 32), seed=2)
+        ImageIterator(generator, samples, found.classes, image_size=(32, 32), seed=2)
         for samples in (found.train, found.train[::-1])
     )
     last = len(found.train) - 1

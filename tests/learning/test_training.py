@@ -10,7 +10,7 @@ import pytest
 
 from imagesieve.errors import DataError, OutputError
 from imagesieve.learning.data.dataset import Dataset
-from imagesieve.learning.data.generator import ImageDataGenerator
+from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
 from imagesieve.learning.features.store import Features
 from imagesieve.learning.networks.network import Network
 from imagesieve.learning.training import fine_tuning
@@ -81,8 +81,12 @@ def test_an_image_that_is_gone_is_named(
     make_network: MakeNetwork, colours: Dataset, log_folder: Path, tmp_path: Path
 ) -> None:
     gone = dataclasses.replace(colours.train[0], path=tmp_path / "gone.jpg")
-    images = ImageDataGenerator().flow_from_samples(
-        [gone, *colours.train[1:4]], colours.classes, image_size=(32, 32), batch_size=2
+    images = ImageIterator(
+        ImageDataGenerator(),
+        [gone, *colours.train[1:4]],
+        colours.classes,
+        image_size=(32, 32),
+        batch_size=2,
     )
     model = make_network().model
     with pytest.raises(DataError, match=r"gone\.jpg.*do not change the folder while training"):

@@ -24,6 +24,7 @@ from imagesieve.collecting.bing.errors import (
 from imagesieve.collecting.bing.queries import Query, page_headers, page_url
 from imagesieve.collecting.bing.result_page import ResultPage, SearchResult, decode_page, parse_page
 from imagesieve.errors import UsageError
+from imagesieve.files import read_bytes
 from imagesieve.web import urls
 from imagesieve.web.connections import CheckedConnection, Connection
 from imagesieve.web.fetch import Fetched, Fetcher, FetchError, FetchSettings
@@ -170,12 +171,13 @@ class SavedPages:
         """Yield each image of all pages once; MarkupChangedError if nothing can be read."""
         seen: set[str] = set()
         for file in self._files:
-            yield from _new_results(parse_page(_read_file(file)), query, seen)
+            text = decode_page(read_bytes(file, _MAX_PAGE_BYTES, "page"))
+            yield from _new_results(parse_page(text), query, seen)
         if not seen:
             raise MarkupChangedError(
                 f"Nothing can be read in {self._path}: save pages of Bing's image search there, "
                 "from a browser and as HTML.",
-                _read_file(self._files[0]),
+                text,
             )
 
     def cut(self) -> None:
@@ -248,10 +250,3 @@ def _base_host(url: str) -> str:
     except FetchError:
         return ""
     return "" if "?" in parsed.target or not parsed.port else parsed.host
-
-
-def _read_file(path: Path) -> str:
-    try:
-        return decode_page(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from error

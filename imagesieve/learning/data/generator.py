@@ -99,12 +99,6 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         flow |= {"class_mode": class_mode, "augment": subset != "validation"}
         return ImageIterator(self, samples, names, image_size=target_size, **flow)
 
-    def flow_from_samples(
-        self, samples: Sequence[Sample], classes: Sequence[str], **options: Any
-    ) -> "ImageIterator":
-        """Feed samples that `dataset.read_dataset` has checked; `options` as in `ImageIterator`."""
-        return ImageIterator(self, samples, classes, **options)
-
     def get_random_transform(
         self, img_shape: tuple[int, ...], seed: Any = None
     ) -> dict[str, float | bool | None]:

@@ -124,8 +124,14 @@ class PrecisionCheck:
 
     def _feed(self, samples: Sequence[Sample]) -> ImageIterator:
         size = self.network.model.input_shape[1:3]
-        return ImageDataGenerator().flow_from_samples(
-            samples, self.dataset.classes, image_size=size, shuffle=False, seed=0, augment=False
+        return ImageIterator(
+            ImageDataGenerator(),
+            samples,
+            self.dataset.classes,
+            image_size=size,
+            shuffle=False,
+            seed=0,
+            augment=False,
         )
 
 
