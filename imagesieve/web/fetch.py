@@ -282,10 +282,10 @@ class _Download:
 def _retry_after(text: str) -> float | None:
     """Return the header Retry-After, a number of seconds or a date, as seconds from now."""
     if text.strip().isdecimal():
-        return min(float(text), _MOST_RETRY_AFTER)
+        return min(float(text.strip()), _MOST_RETRY_AFTER)  # `float` leaves some blanks
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)

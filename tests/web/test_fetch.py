@@ -91,6 +91,11 @@ def test_status_is_named_and_says_whether_to_try_again(
         ("-5", None),
         ("1.5", None),
         ("Thu, 99 Jan 2004 00:00:00 GMT", None),
+        (f"Thu, 01 Jan {'9' * 20} 00:00:00 GMT", None),
+        (f"Thu, 01 Jan 2004 00:00:00 +{'9' * 20}", None),
+        (f"Thu, 01 Jan 2004 {'9' * 20}:00:00 GMT", None),
+        (f"Thu, 01 Jan {'9' * 5000} 00:00:00 GMT", None),
+        ("\x1f7", 7.0),
     ],
 )
 def test_time_to_wait_is_read_from_a_number_or_a_date(
