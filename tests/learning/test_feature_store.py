@@ -2,6 +2,7 @@ import argparse
 import concurrent.futures
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -263,43 +264,53 @@ def test_removing_a_shelf_and_opening_it_do_not_get_into_each_others_way(
     in_threads(functools.partial(repeat, action) for action in actions)
 
 
-@pytest.mark.parametrize("moment", ["rename", "rmtree"])
-def test_a_killed_removal_leaves_nothing_that_is_taken_for_an_entry(
-    store: FeatureStore, moment: str
+KILLER = """
+import itertools, os, shutil, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from imagesieve.learning.features.store import FeatureStore
+source, target, action = sys.argv[2:]
+for moment in itertools.count():
+    folder = Path(target, str(moment))
+    shutil.copytree(source, folder)
+    if not (child := os.fork()):
+        calls = itertools.count()
+        sys.addaudithook(lambda *_: os.kill(os.getpid(), 9) if next(calls) == moment else None)
+        eval(f"FeatureStore(folder, limit=100).{action}")
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+@pytest.mark.parametrize("action", ["clear()", "make_room(50, 'an image')"])
+def test_a_removal_that_is_killed_at_any_system_call_does_no_harm(
+    store: FeatureStore, tmp_path: Path, action: str
 ) -> None:
     fill(store, range(3))
-    process = subprocess.run(
-        [sys.executable, "-c", REMOVER, store.folder, REPOSITORY, moment],
-        check=False,
-    )
-    assert process.returncode == -9
-    with store.table(ABOUT) as table:
-        assert key(0) not in table
-        table.add([key(0)], [row(0)])
-    assert len(store.entries()) == 1
-    assert len([path for path in store.folder.iterdir() if path.is_dir()]) == 1
-    store.clear()
-    assert store.entries() == []
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLER, REPOSITORY, store.folder, killed, action]
+    subprocess.run(command, check=True)
+    num_left = [num_rows_left(folder) for folder in list(killed.iterdir())]
+    assert len(num_left) > 15
+    assert set(num_left) == {0, 3}  # all or nothing
 
 
-REMOVER = """
-import os, shutil, sys
-sys.path.insert(0, sys.argv[2])
-from pathlib import Path
-from imagesieve.learning.features.store import StoredRows, FeatureStore
-rename, rmtree = Path.rename, shutil.rmtree
-def killed(path, *rest):
-    if sys.argv[3] == "rename":
-        rename(path, *rest)
-    else:
-        next(Path(path).glob("rows")).unlink()
-    os.kill(os.getpid(), 9)
-if sys.argv[3] == "rename":
-    Path.rename = killed
-else:
-    shutil.rmtree = killed
-FeatureStore(Path(sys.argv[1]), limit=1e9).clear()
-"""
+def num_rows_left(folder: Path) -> int:
+    """Return how many of three rows a killed process left; to remove and to add more goes well."""
+    cleared = FeatureStore(Path(shutil.copytree(folder, f"{folder}-cleared")), limit=1e9)
+    cleared.clear()
+    assert cleared.entries() == []
+    assert [path for path in cleared.folder.iterdir() if path.is_dir()] == []
+    filled = FeatureStore(folder, limit=1e9)
+    fill(filled, range(3, 6))
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+    with filled.table(ABOUT) as table:
+        numbers = [number for number in range(6) if key(number) in table]
+        assert numbers[-3:] == [3, 4, 5]
+        found = table.read([key(number) for number in numbers])
+    np.testing.assert_array_equal(found, [row(number) for number in numbers])
+    return len(numbers) - 3
 
 
 def test_folders_of_an_older_release_are_removed(store: FeatureStore) -> None:

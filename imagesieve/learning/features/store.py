@@ -128,9 +128,10 @@ class FeatureStore:
             return 0
         try:
             with self._transaction() as index:
-                names = index.execute("SELECT name FROM entries").fetchall()
-                removed = sum(self._remove(index, name) for (name,) in names)
-                return removed + self._remove_unknown(index)
+                for (name,) in index.execute("SELECT name FROM entries").fetchall():
+                    self._forget(index, name)
+            with self._transaction() as index:
+                return self._remove_unknown(index)
         except DataError:  # the index is damaged: nothing can be found by it any more
             size = _size(self.folder)
             with reporting_output_errors(self.folder):
@@ -154,10 +155,12 @@ class FeatureStore:
             for name, about in found:
                 if total + num_bytes <= self._limit:
                     break
-                if removed := self._remove(index, name):
+                if removed := self._forget(index, name):
                     total -= removed
                     described = describe(json.loads(about))
                     _log.info("Removed %s of features (%s).", amount(removed), described)
+        with self._transaction() as index:
+            self._remove_unknown(index)
         if total + num_bytes > self._limit:
             raise OutputError(
                 f"{needed}, and {amount(total)} in {self.folder} are in use: wait until other "
@@ -171,24 +174,24 @@ class FeatureStore:
                 "use fewer --views."
             )
 
-    def _remove(self, index: sqlite3.Connection, name: str) -> int:
-        """Remove an entry unless it is in use; return the number of bytes."""
+    def _forget(self, index: sqlite3.Connection, name: str) -> int:
+        """Delete an entry unless it is in use; return the number of bytes.
+
+        Its folder goes once that is committed: a killed process leaves no entry without its files.
+        """
         path = self.folder / name
         path.mkdir(exist_ok=True)
         try:
             with locked(path / _LOCK, wait=False):
                 size = _size(path)
-                # If this process is killed, what is left has no entry and no valid name.
-                doomed = path.rename(path.with_name(f"{name}-removed"))
         except BlockingIOError:
             return 0
         index.execute("DELETE FROM features WHERE entry = ?", (name,))
         index.execute("DELETE FROM entries WHERE name = ?", (name,))
-        shutil.rmtree(doomed)
         return size
 
     def _remove_unknown(self, index: sqlite3.Connection) -> int:
-        """Remove folders without an entry, left by a killed removal or an older release."""
+        """Remove folders without an entry, of this removal, a killed one or an older release."""
         known = {name for (name,) in index.execute("SELECT name FROM entries")}
         unknown = [x for x in self.folder.iterdir() if x.is_dir() and x.name not in known]
         size = sum(map(_size, unknown))
