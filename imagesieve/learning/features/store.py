@@ -237,10 +237,13 @@ class FeatureTable:
         self._path = path
         self._file = file
         self._lock = threading.Lock()
-        # Rows that are not in the file were removed by hand, or lost in a power failure.
-        end = os.fstat(file.fileno()).st_size - self.row_bytes
-        query = "SELECT key, place, checksum FROM features WHERE entry = ? AND place <= ?"
-        found = index.execute(query, (path.name, end))
+        # Rows beyond the end were removed by hand, or lost with the power; new ones will lie there.
+        with index:
+            index.execute("BEGIN IMMEDIATE")
+            end = os.fstat(file.fileno()).st_size - self.row_bytes
+            index.execute("DELETE FROM features WHERE entry = ? AND place > ?", (path.name, end))
+        query = "SELECT key, place, checksum FROM features WHERE entry = ?"
+        found = index.execute(query, (path.name,))
         # Key -> byte in the file, CRC-32.
         self._places = {key: (place, checksum) for key, place, checksum in found}
 
