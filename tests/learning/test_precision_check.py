@@ -227,6 +227,35 @@ def test_what_cannot_be_calibrated_costs_int8_and_not_the_training(
     assert not list((version.path / "openvino").glob("*int8*"))
 
 
+@pytest.mark.parametrize("precision", ["int8", "f32"])
+def test_an_image_that_changed_meanwhile_costs_an_engine_and_not_the_training(
+    first: Run,
+    colours: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+) -> None:
+    store = FeatureStore(tmp_path / "store", limit=1e9)
+    if precision == "int8":  # only its features are missing
+        save(first.trained, colours, store, tmp_path / "before", int8_max_drop=None)
+    clear = version_writer.choose_golden(first.trained.probabilities)
+    number = next(x for x in range(len(colours.validation)) if x not in clear)
+    samples = list(colours.validation)
+    (tmp_path / "changed.jpg").write_bytes(b"\xff\xd8\xff no image any more")
+    samples[number] = dataclasses.replace(samples[number], path=tmp_path / "changed.jpg")
+    colours = dataclasses.replace(colours, validation=tuple(samples))
+    with caplog.at_level(logging.INFO, "imagesieve"):
+        version = save(first.trained, colours, store, tmp_path)
+    measured = version.manifest.engines
+    found = measured["openvino-int8" if precision == "int8" else "openvino"]
+    assert found["passed"] is False
+    assert "changed.jpg: " in found["reason"]
+    assert "do not change the folder while training" in found["reason"]
+    assert found["reason"].rstrip(".") in caplog.text
+    assert (version.file(versions.OPENVINO_MODEL) is None) == (precision == "f32")
+    assert not list(version.path.glob("openvino/*int8*"))
+
+
 def rows(called: list[int]) -> np.ndarray:
     return np.eye(3, dtype=np.float32)[called]
 

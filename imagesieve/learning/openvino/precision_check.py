@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from imagesieve.errors import EngineError, ImageError, WeightsError
+from imagesieve.errors import DataError, EngineError, ImageError, WeightsError
 from imagesieve.learning.data.dataset import Dataset, Sample
 from imagesieve.learning.data.generator import ImageDataGenerator, ImageIterator
 from imagesieve.learning.features import extraction
@@ -49,11 +49,11 @@ class PrecisionCheck:
         """Return, for each engine and precision, what was measured.
 
         int8 may lose `int8_max_drop` of the accuracy, 0 to 1; None for no int8. An EngineError is
-        raised if OpenVINO cannot run the network in f32, or not as Keras does.
+        raised if OpenVINO cannot run the network in f32 as Keras does, or an image changed.
         """
         try:
             f32, expected = self._write("f32", self.xml)
-        except WeightsError as error:
+        except (DataError, ImageError, WeightsError) as error:
             raise EngineError(str(error)) from error
         results = {f32.name: self._compare_to_keras(f32)}
         served: list[engines.Engine] = [f32]
@@ -92,7 +92,7 @@ class PrecisionCheck:
                 result = {"passed": False, "reason": fault}
         except WeightsError:  # those of f32 were finite: it is the precision
             result = {"passed": False, "reason": "its features are not finite numbers"}
-        except (EngineError, ImageError) as error:
+        except (DataError, EngineError, ImageError) as error:  # an image may have changed
             result = {"passed": False, "reason": str(error)}
         if is_int8 and result["passed"]:
             result["bytes"] = _num_bytes(xml)
