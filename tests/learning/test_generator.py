@@ -156,6 +156,7 @@ def test_constructor_and_flow_take_every_argument_of_keras_s() -> None:
         ({"fill_mode": "mirror"}, {}, "fill_mode"),
         ({}, {"color_mode": "grayscale"}, "color_mode"),
         ({}, {"save_to_dir": "somewhere"}, "save_to_dir"),
+        ({}, {"follow_links": True}, "follow_links"),
         ({}, {"interpolation": "nearest"}, "interpolation"),
         ({}, {"keep_aspect_ratio": True}, "keep_aspect_ratio"),
         ({}, {"class_mode": "multi_output"}, "class_mode"),

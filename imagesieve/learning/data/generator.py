@@ -81,12 +81,12 @@ class ImageDataGenerator(keras_image.ImageDataGenerator):  # type: ignore[misc] 
         `validation_split`, images are assigned by content and the validation subset is not
         augmented. An option that this generator does not have is a UsageError.
         """
-        fixed = (color_mode, save_to_dir, interpolation, keep_aspect_ratio)
-        if fixed != ("rgb", None, "bilinear", False):
+        fixed = (color_mode, save_to_dir, follow_links, interpolation, keep_aspect_ratio)
+        if fixed != ("rgb", None, False, "bilinear", False):
             raise UsageError(
-                "flow_from_directory takes color_mode 'rgb', save_to_dir None, interpolation "
-                "'bilinear' and keep_aspect_ratio False alone: images are RGB, stretched with an "
-                "antialiased bilinear filter, as in prediction."
+                "flow_from_directory takes color_mode 'rgb', save_to_dir None, follow_links False, "
+                "interpolation 'bilinear' and keep_aspect_ratio False alone: images are RGB, "
+                "stretched with an antialiased bilinear filter, as in prediction."
             )
         if not Path(directory).is_dir():
             raise DataError(f"There is no folder {directory}.")
