@@ -112,8 +112,9 @@ class Connection:
 
     def _secure(self, plain: "_Socket", host: str) -> "_TlsSocket":
         # Not through urllib3, which changes the context again and again while others use it.
-        plain.settimeout(self.seconds_left(self.connect_seconds))  # for the handshake as a whole
-        sock = cast(_TlsSocket, _tls_context().wrap_socket(plain, server_hostname=host))
+        with plain:  # from which the wrapped one takes the connection
+            plain.settimeout(self.seconds_left(self.connect_seconds))  # for the whole handshake
+            sock = cast(_TlsSocket, _tls_context().wrap_socket(plain, server_hostname=host))
         sock.connection = self
         return sock
 

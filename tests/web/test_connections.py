@@ -117,6 +117,24 @@ def test_place_that_refuses_or_is_silent_leaves_time_for_the_next(
     assert asked == ["three.example"]
 
 
+def test_socket_that_was_connected_too_late_for_tls_is_closed(
+    host: WebHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, connected = new_connection(), []
+    connect = mine._connect
+
+    def late(*arguments: Any) -> Any:
+        connected.append(connect(*arguments))
+        mine._end = time.monotonic()
+        return connected[0]
+
+    monkeypatch.setattr(mine, "_connect", late)
+    with pytest.raises(TimeoutError, match="deadline"):
+        mine.open(urls.parse(host.url.replace("http:", "https:")))
+    mine.release()
+    assert connected[0].fileno() == -1
+
+
 def test_connection_that_was_cut_during_a_slow_look_up_connects_to_nothing(
     host: WebHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
