@@ -20,7 +20,7 @@ _NEAR_BITS = 16  # of 256 that may differ between near-duplicates
 _NEAR_LEVELS = 12  # of 255 by which any colour of the grid may differ
 _EDGE_LEVELS = 2  # of 255 between neighbouring cells; less may be the encoder's noise
 _MIN_EDGES = 16  # below, an image is flat; the flattest photograph measured had 57
-_BLOCK = 256  # rows compared at once, so that their distances stay within the cache
+_AT_ONCE = 2**18  # distances, half a megabyte, which stay within the cache
 
 
 def fingerprint(pixels: np.ndarray) -> bytes:
@@ -78,18 +78,20 @@ def near_pairs(fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
     rows = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, NUM_BYTES)
     words = np.ascontiguousarray(rows[:, :_HASH_BYTES]).view(np.uint64)
     pairs: list[tuple[int, int]] = []
-    for start in range(0, len(rows), _BLOCK):
-        candidates = _candidates(words[start : start + _BLOCK], words[start:])
+    step = _AT_ONCE // (len(rows) + 1) + 1
+    for start in range(0, len(rows), step):
+        candidates = _candidates(words[start : start + step], words[start:])
         found = zip(*_confirm(rows[start:], rows[start:], *candidates), strict=True)
         pairs += [(int(one) + start, int(other) + start) for one, other in found if one < other]
     return pairs
 
 
-def _candidates(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the row numbers of hashes that are nearly equal."""
-    distances = np.bitwise_count(one[:, np.newaxis] ^ other).sum(axis=2, dtype=np.uint16)
-    first, second = np.nonzero(distances <= _NEAR_BITS)
-    return first, second
+    distances = np.zeros((len(one), len(other)), np.uint16)
+    for word in range(one.shape[1]):
+        distances += np.bitwise_count(one[:, word, np.newaxis] ^ other[:, word])
+    return np.nonzero(distances <= _NEAR_BITS)
 
 
 def _confirm(

@@ -1,5 +1,7 @@
 """Copies are recognised, images that only resemble each other are not."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from data_folders import draw_scene
@@ -66,6 +68,19 @@ def test_pairs_are_found_across_blocks() -> None:
     rows[500, 0] ^= 0b111
     rows[:, -1] = 200
     assert near_pairs([row.tobytes() for row in rows]) == [(3, 599), (10, 500)]
+
+
+def test_pairs_of_many_images_take_little_memory() -> None:
+    dice = np.random.default_rng(0)
+    prints = [row.tobytes() for row in dice.integers(0, 256, (4000, NUM_BYTES), np.uint8)]
+    prints[3999] = prints[0]
+    tracemalloc.start()
+    try:
+        assert near_pairs(prints) == [(0, 3999)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
 
 
 def test_an_index_finds_every_copy_in_order() -> None:
