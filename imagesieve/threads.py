@@ -24,7 +24,7 @@ def map_ahead(
 ) -> Generator[Result, None, None]:
     """Yield `function(item)` for each item, in order, computed by a pool of threads.
 
-    Items are read as results are taken, at most `ahead` of them, so they may be endless. What
+    Items are read as results are taken, at most `ahead` + 1 of them, so they may be endless. What
     `function` or `items` raise comes at its place in the order; the pool is closed then, as it is
     when the caller stops early.
     """
