@@ -21,7 +21,6 @@ from imagesieve.files import is_disk_error, output_error
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _PLAIN_PROGRESS_SECONDS = 10.0  # without a terminal: a line this often is enough to see life

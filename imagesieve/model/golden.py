@@ -22,6 +22,7 @@ MAX_IMAGES = 8
 
 # Of a probability. Where the best class has more than 0.5 and this, it stays the best.
 TOLERANCES = {"f32": 0.02, "bf16": 0.08, "int8": 0.25}
+MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and what was just converted, in f32
 
 _HEADER_BYTES = 4096  # of an array in the file, at most
 

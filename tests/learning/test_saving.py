@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from imagesieve.errors import EngineError, OutputError
-from imagesieve.learning.export import other_formats, report, version_writer
-from imagesieve.learning.openvino import convert, precision_check
-from imagesieve.model import engines, versions
+from imagesieve.learning.export import report, version_writer
+from imagesieve.learning.openvino import convert
+from imagesieve.model import engines, golden, versions
 from imagesieve.model.decisions import DecisionPolicy
 
 
@@ -87,7 +87,7 @@ def test_a_version_without_openvino_is_saved_with_a_warning(
 def test_an_ir_that_disagrees_with_keras_is_left_out(
     tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_check, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(golden, "MAX_DIFFERENCE", -1.0)
     version = save(tiny_run, tmp_path / "tiny-1")
     assert version.file(versions.OPENVINO_MODEL) is None
     assert "from Keras, where" in version.manifest.engines["openvino"]["reason"]
@@ -108,7 +108,7 @@ def test_an_export_that_fails_costs_the_export_and_not_the_training(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(other_formats, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(golden, "MAX_DIFFERENCE", -1.0)
     wanted = version_writer.ExportSettings(None, ("saved_model",))
     version = save(tiny_run, tmp_path / "tiny-1", wanted)
     assert not [name for name in version.manifest.files if name.startswith("export/")]

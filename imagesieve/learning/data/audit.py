@@ -8,6 +8,7 @@ from pathlib import Path
 from imagesieve.learning.data.dataset import Dataset, Sample
 
 MIN_IMAGES_TO_LEARN = 20  # for each class: below, a measured accuracy says next to nothing
+TOLERATED_RATIO = 1.5  # of the largest class to the smallest, up to which they count as equal
 _MAX_EXAMPLES = 5
 
 
@@ -87,7 +88,7 @@ def _thin_classes(dataset: Dataset) -> Iterator[Finding]:
 def _unbalanced(dataset: Dataset) -> Iterator[Finding]:
     counts = dataset.counts(dataset.train)
     most, least = max(counts), min(counts)
-    if most > 1.5 * least:
+    if most > TOLERATED_RATIO * least:
         yield Finding(
             f"The largest class has {most / least:.1f} times the images of the smallest: class "
             "weights make up for it, more images would be better."

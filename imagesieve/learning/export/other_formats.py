@@ -16,9 +16,7 @@ import numpy as np
 from imagesieve.errors import EngineError, UsageError
 from imagesieve.files import scratch_folder
 from imagesieve.logs import native_messages_in_log
-from imagesieve.model import engines
-
-MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and an export
+from imagesieve.model import engines, golden
 
 
 def _read_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
@@ -70,10 +68,10 @@ def export(model: Any, folder: Path, name: str, images: np.ndarray) -> dict[str,
     path = folder / FORMATS[name].path
     with scratch_folder(folder, name) as scratch:
         difference = _write_and_compare(model, scratch / path.name, name, images)
-        if not difference <= MAX_DIFFERENCE:  # True for NaN
+        if not difference <= golden.MAX_DIFFERENCE:  # True for NaN
             raise EngineError(
                 f"The export to {name} gives probabilities that differ from Keras's by up to "
-                f"{difference:.4f}, more than {MAX_DIFFERENCE}."
+                f"{difference:.4f}, more than {golden.MAX_DIFFERENCE}."
             )
         (scratch / path.name).rename(path)
     num_bytes = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())

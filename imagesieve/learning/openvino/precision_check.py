@@ -25,7 +25,6 @@ from imagesieve.learning.networks.network import Network
 from imagesieve.learning.openvino import convert
 from imagesieve.model import engines, golden, versions
 
-MAX_DIFFERENCE = 1e-3  # of a probability, between Keras and OpenVINO in f32
 MAX_ACCURACY_DROP = 0.005  # of bf16 against f32
 _MAX_IMAGES = 500  # more would not change the result and cost minutes on a large network
 _TIMED_RUNS = 24
@@ -70,10 +69,10 @@ class PrecisionCheck:
 
     def _compare_to_keras(self, f32: engines.Engine) -> CheckResult:
         difference = golden.difference(f32, self.golden_images)
-        if not difference <= MAX_DIFFERENCE:  # True for NaN
+        if not difference <= golden.MAX_DIFFERENCE:  # True for NaN
             raise EngineError(
                 f"on its golden images {f32.name} differs by up to {difference:.4f} of a "
-                f"probability from Keras, where {MAX_DIFFERENCE:g} is allowed"
+                f"probability from Keras, where {golden.MAX_DIFFERENCE:g} is allowed"
             )
         num_bytes = _num_bytes(self.xml)
         return {"passed": True, "max_difference_to_keras": difference, "bytes": num_bytes}

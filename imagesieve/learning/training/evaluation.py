@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imagesieve.intervals import wilson_interval
+from imagesieve.learning.data.audit import TOLERATED_RATIO
 
 TINY = 1e-7  # float32 probabilities saturate; below this the logarithm would only measure rounding
-_TOLERATED_RATIO = 1.5  # of the largest class to the smallest, up to which they count as equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,6 @@ def class_weights(
     """
     totals = np.bincount(labels, weights, minlength=num_classes)
     totals = np.where(totals, totals, totals.max())  # a class without images needs no factor
-    if totals.max() <= _TOLERATED_RATIO * totals.min():
+    if totals.max() <= TOLERATED_RATIO * totals.min():
         return np.ones(num_classes)
     return np.asarray(totals.sum() / (num_classes * totals))
