@@ -200,8 +200,7 @@ def _parse_event(database: sqlite3.Connection, line: bytes) -> FeedbackEvent:
     if label != event.label or (event.action != UNDO and (label is None) != is_reject):
         raise ValueError("stored in another class than it was corrected to")
     if not event.sha256.startswith(digits):  # it was recovered, and has the SHA-256 of its file
-        sent = image_of(database, digits)
-        event = dataclasses.replace(event, sha256=sent or event.sha256)
+        event = dataclasses.replace(event, sha256=image_of(database, digits) or event.sha256)
     return event
 
 

@@ -18,6 +18,7 @@ def _build(images: Any) -> Any:
     return keras.Model(keras.utils.get_source_inputs(images), x, name="tiny")
 
 
+NUM_FEATURES = 24
 TINY = Backbone(
     name="Tiny",
     builder=_build,
@@ -25,5 +26,4 @@ TINY = Backbone(
     min_side=16,
     scaling="tf",
     cut_layer="cut",
-    num_features=24,
 )

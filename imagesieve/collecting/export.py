@@ -147,8 +147,7 @@ def _is_on_disk(journal: Path, entry: Entry) -> bool:
 def _row(entry: Entry, journal: Path, folder: Path) -> list[str]:
     name = _file_name(entry)
     file = (journal.parent / name).relative_to(folder).as_posix() if name else ""
-    on_disk = "yes" if _is_on_disk(journal, entry) else "no"
-    values = {**entry, "file": file, "on_disk": on_disk}
+    values = {**entry, "file": file, "on_disk": "yes" if _is_on_disk(journal, entry) else "no"}
     return [_cell(values.get(column)) for column in COLUMNS]
 
 

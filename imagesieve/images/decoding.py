@@ -116,7 +116,6 @@ class DecodedImage:
     orientation: int  # EXIF orientation that was applied, 1 to 8
     mode: str  # Pillow's name of the original's kind of pixels, such as `RGB`, `CMYK` or `I;16`
     sha256: str  # of the encoded bytes, 64 hexadecimal digits
-    num_bytes: int  # of the encoded image
 
 
 def large_images_take_turns(num_pixels: int) -> contextlib.AbstractContextManager[object]:
@@ -174,7 +173,6 @@ def decode(
         orientation=orientation,
         mode=mode,
         sha256=sha256 or hashlib.sha256(data).hexdigest(),
-        num_bytes=len(data),
     )
 
 

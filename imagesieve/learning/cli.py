@@ -207,10 +207,8 @@ def promote_if_not_worse(
     is_welcome = has_learned and is_not_worse(after, before, with_corrections=num_corrections > 0)
     if is_welcome or force:
         versions.promote(version)
-    if is_welcome:
-        return True
-    if force:
-        _log.warning("%s is no better, and in use because of --force-promote.", version.name)
+        if not is_welcome:
+            _log.warning("%s is no better, and in use because of --force-promote.", version.name)
         return True
     kept = "the new version stays for a look (--force-promote uses it)"
     _log.warning("No better: %s stays in use; %s.", old.name, kept)

@@ -30,8 +30,7 @@ def add_options(
         "network from pixels, which wants a GPU"
     )
     add("--fine-tune-layers", choices=(TOP, ALL), default=TOP, help=about)
-    rate = number(above=0, most=1)
-    add("--learning-rate", type=rate, default=learning_rate, help=rate_help)
+    add("--learning-rate", type=number(above=0, most=1), default=learning_rate, help=rate_help)
     add("--batch-size", type=whole_number(), default=32, help="images in a step (32)")
     about = "1 shows images as they are, more adds sheared, zoomed and flipped variants (2)"
     add("--views", type=whole_number(), default=2, help=about)

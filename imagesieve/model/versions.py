@@ -183,14 +183,12 @@ def _read_pointer(model_dir: Path) -> _Pointer | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        advice = _choose(model_dir)
-        raise ModelDamagedError(f"{path} is unreadable ({error}): {advice}") from error
+        raise ModelDamagedError(f"{path} is unreadable ({error}): {_choose(model_dir)}") from error
 
 
 def _is_taken(path: Path) -> bool:
     """Return whether a version lies at `path`, or is just being written there."""
-    partials = path.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(path.name)}-*")
-    return path.exists() or any(partials)
+    return path.exists() or any(path.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(path.name)}-*"))
 
 
 def _resolve(path: Path) -> tuple[Path, str | None]:

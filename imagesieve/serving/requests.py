@@ -122,8 +122,7 @@ class ImageRequest(NamedTuple):
 
 def read_image(request: Request, options: type[Schema]) -> tuple[ImageInput, Schema]:
     """Read the one image of a request, in any of the accepted forms, and its options."""
-    kinds = (*_RAW, MULTIPART, URLENCODED, JSON)
-    form = _read_form(request, options, kinds, MAX_BODY_BYTES)
+    form = _read_form(request, options, (*_RAW, MULTIPART, URLENCODED, JSON), MAX_BODY_BYTES)
     texts = ("image",) if request.mimetype == JSON else TEXT_FIELDS
     in_fields = [field for field in form.fields if field[0] in (*texts, URL_FIELD)]
     others = [field for field in form.fields if field[0] not in (*texts, URL_FIELD)]
@@ -194,8 +193,7 @@ def read_object(
     kinds: Sequence[str] = (JSON,),
 ) -> Schema:
     """Read a JSON object that may hold `num_images`; no body counts as `{}`, "" is no type."""
-    form = _read_form(request, schema, kinds, max_bytes, num_images)
-    return _checked(form.fields, schema)
+    return _checked(_read_form(request, schema, kinds, max_bytes, num_images).fields, schema)
 
 
 def _read_form(

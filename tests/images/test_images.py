@@ -42,7 +42,6 @@ def test_every_format_gives_the_same_image(
     assert image.pixels.dtype == np.uint8
     assert (image.width, image.height, image.orientation) == (64, 48, 1)
     assert image.format == {"MPO,": "JPEG"}.get(name.split()[0], name.split()[-1])
-    assert image.num_bytes == len(FORMATS[name])
     assert image.sha256 == hashlib.sha256(FORMATS[name]).hexdigest()
     assert np.abs(mean_colour(image.pixels) - RED).max() < 4
 
@@ -196,7 +195,7 @@ def test_altered_exif_never_loses_an_image() -> None:
         altered = bytearray(block)
         for place in random.integers(6, len(block), 4):
             altered[place] = random.integers(256)
-        assert images.decode(encode(IMAGE, exif=bytes(altered))).num_bytes
+        assert images.decode(encode(IMAGE, exif=bytes(altered))).sha256
 
 
 @pytest.mark.parametrize("image_size", [(75, 200), (200, 75)])

@@ -35,8 +35,13 @@ ORIGINAL = {
     "ResNet50V2": 25_613_800,
     "DenseNet121": 8_062_504,
 }
+NUM_FEATURES = {
+    **dict.fromkeys(("Xception", "InceptionV3", "ResNeXt50", "ResNet50V2"), 2048),
+    **{"DenseNet201": 1920, "DenseNet169": 1664, "DenseNet121": 1024, "SmallCNN": 64},
+    **{"MobileNetV2": 1280, "MobileNetV3Large": 960, "EfficientNetV2B0": 1280, "ConvNeXtTiny": 768},
+}
 NUM_PARAMETERS = {
-    **{name: count - 1000 * (BACKBONES[name].num_features + 1) for name, count in ORIGINAL.items()},
+    **{name: count - 1000 * (NUM_FEATURES[name] + 1) for name, count in ORIGINAL.items()},
     "MobileNetV2": 2_257_984,
     "MobileNetV3Large": 2_996_352,
     "EfficientNetV2B0": 5_919_312,
@@ -73,7 +78,7 @@ def test_build_goes_from_pixels_to_features_and_splits_at_the_cut(backbone: Back
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     assert all(isinstance(layer, keras.Sequential) for layer in inner)
     assert model.input_shape == (None, side, side, 3)
-    assert model.output_shape == (None, backbone.num_features)
+    assert model.output_shape == (None, NUM_FEATURES[backbone.name])
     assert model.count_params() == NUM_PARAMETERS.get(backbone.name, model.count_params())
     cut = model.get_layer(backbone.cut_layer).output
     # Keras refuses the tail if anything in it hangs on a tensor other than the cut.

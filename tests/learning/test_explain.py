@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from tiny_backbone import TINY
+from tiny_backbone import NUM_FEATURES, TINY
 
 from imagesieve import files
 from imagesieve.errors import EngineError, UsageError
@@ -35,7 +35,7 @@ def colour_network() -> network.Network:
 @functools.cache
 def with_dense_head(sureness: float) -> Any:
     built = colour_network()
-    hidden = np.zeros((TINY.num_features, network.HIDDEN_UNITS), np.float32)
+    hidden = np.zeros((NUM_FEATURES, network.HIDDEN_UNITS), np.float32)
     hidden[:3, :3] = np.eye(3)
     built.model.get_layer("head_hidden").set_weights([hidden, np.zeros(network.HIDDEN_UNITS)])
     kernel = np.zeros((network.HIDDEN_UNITS, 3), np.float32)
@@ -46,7 +46,7 @@ def with_dense_head(sureness: float) -> Any:
 
 @functools.cache
 def with_logistic_head(sureness: float, shift: float = 0.0) -> Any:
-    kernel = np.zeros((TINY.num_features, 3), np.float32)
+    kernel = np.zeros((NUM_FEATURES, 3), np.float32)
     kernel[:3] = sureness * np.eye(3) + shift
     return network.with_logistic_head(colour_network(), kernel, np.zeros(3)).model
 

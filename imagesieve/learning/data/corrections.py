@@ -150,8 +150,7 @@ def _check_counts(dataset: Dataset, train: Sequence[Sample], folder: Path) -> No
 
 
 def _was_right(correction: Sample, event: FeedbackEvent, dataset: Dataset) -> bool:
-    predicted = (event.predicted or {}).get("label")
-    return bool(predicted == dataset.classes[correction.class_index])
+    return (event.predicted or {}).get("label") == dataset.classes[correction.class_index]
 
 
 def _beyond_share(

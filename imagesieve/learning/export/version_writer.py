@@ -140,8 +140,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
     # HDF5 and OpenVINO report a full disk in exceptions of their own.
     try:
         yield
-    except OutputError:
-        raise
     except (OSError, RuntimeError, ValueError) as error:
         if shutil.disk_usage(path.parent).free < _SPARE_BYTES:
             raise OutputError(

@@ -46,7 +46,6 @@ class Backbone:
     # alone. It is the first such place at the network's last resolution, so the tensors to be
     # stored are small, as `mixed8` is in InceptionV3.
     cut_layer: str
-    num_features: int  # length of the pooled output
     pretrained: bool = True  # False: meant to be trained from scratch on the user's own images
     download: WeightsDownload | None = None  # Keras's ImageNet weights, where it has any
 
@@ -57,13 +56,12 @@ def _keras(
     min_side: int,
     scaling: Scaling,
     cut_layer: str,
-    num_features: int,
     weights: str,
     checksum: str | None,
 ) -> Backbone:
     builder = functools.partial(_build_keras, name)
     download = WeightsDownload(f"{_KERAS_WEIGHTS_URL}/{weights}", checksum)
-    values = (name, builder, (side, side), min_side, scaling, cut_layer, num_features)
+    values = (name, builder, (side, side), min_side, scaling, cut_layer)
     return Backbone(*values, download=download)
 
 
@@ -90,41 +88,40 @@ def _ours(name: str) -> Callable[[Any], Any]:
     return build
 
 
-# Of Keras: name, side, least side, scaling, cut layer, features; file of weights and its checksum.
+# Of Keras: name, side, least side, scaling, cut layer; file of weights and its checksum.
 # fmt: off
 _ROWS = (
-    _keras("Xception", 299, 71, "tf", "add_11", 2048,
+    _keras("Xception", 299, 71, "tf", "add_11",
            "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "b0042744bf5b25fce3cb969f33bebb97"),
-    _keras("InceptionV3", 299, 75, "tf", "mixed8", 2048,
+    _keras("InceptionV3", 299, 75, "tf", "mixed8",
            "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "bcbd6486424b2319ff4ef7d526e38f63"),
-    Backbone("ResNeXt50", _ours("resnext50"), (224, 224), 32, "torch", "conv5_block1_out", 2048),
-    _keras("DenseNet201", 224, 32, "torch", "pool4_pool", 1920,
+    Backbone("ResNeXt50", _ours("resnext50"), (224, 224), 32, "torch", "conv5_block1_out"),
+    _keras("DenseNet201", 224, 32, "torch", "pool4_pool",
            "densenet/densenet201_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "c13680b51ded0fb44dff2d8f86ac8bb1"),
-    _keras("DenseNet169", 224, 32, "torch", "pool4_pool", 1664,
+    _keras("DenseNet169", 224, 32, "torch", "pool4_pool",
            "densenet/densenet169_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "b8c4d4c20dd625c148057b9ff1c1176b"),
-    _keras("ResNet50V2", 224, 32, "tf", "conv4_block6_out", 2048,  # V2 shrinks at a stage's end
+    _keras("ResNet50V2", 224, 32, "tf", "conv4_block6_out",  # V2 shrinks at a stage's end
            "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "fac2f116257151a9d068a22e544a4917"),
-    _keras("DenseNet121", 224, 32, "torch", "pool4_pool", 1024,
+    _keras("DenseNet121", 224, 32, "torch", "pool4_pool",
            "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
            "30ee3e1110167f948a6b9946edeeb738"),
-    _keras("MobileNetV2", 224, 32, "tf", "block_13_project_BN", 1280,
-           "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-           None),
-    _keras("MobileNetV3Large", 224, 32, "none", "expanded_conv_12_project_bn", 960,
+    _keras("MobileNetV2", 224, 32, "tf", "block_13_project_BN",
+           "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None),
+    _keras("MobileNetV3Large", 224, 32, "none", "expanded_conv_12_project_bn",
            "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
            "07fb09a5933dd0c8eaafa16978110389"),
-    _keras("EfficientNetV2B0", 224, 32, "none", "block6a_project_bn", 1280,
+    _keras("EfficientNetV2B0", 224, 32, "none", "block6a_project_bn",
            "efficientnet_v2/efficientnetv2-b0_notop.h5",
            "893217f2bb855e2983157299931e43ff"),
-    _keras("ConvNeXtTiny", 224, 32, "none", "convnext_tiny_downsampling_block_2", 768,
+    _keras("ConvNeXtTiny", 224, 32, "none", "convnext_tiny_downsampling_block_2",
            "convnext/convnext_tiny_notop.h5",
            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
-    Backbone("SmallCNN", _ours("small_cnn"), (150, 150), 22, "unit", "pool3", 64, pretrained=False),
+    Backbone("SmallCNN", _ours("small_cnn"), (150, 150), 22, "unit", "pool3", pretrained=False),
 )
 # fmt: on
 
@@ -151,7 +148,7 @@ def build(
     model always has `cut_layer`.
 
     Its input is float32 (batch, height, width, 3), RGB, 0 to 255, its output float32
-    (batch, backbone.num_features). Without `weights_path` the weights are random.
+    (batch, features). Without `weights_path` the weights are random.
 
     Raises:
         UsageError: `image_size`, (height, width), is below the network's minimum.

@@ -133,8 +133,7 @@ def with_logistic_head(network: Network, kernel: np.ndarray, bias: np.ndarray) -
     Base and standardisation are those of the network given, whose backbone is pretrained. The
     kernel is (num_features, classes), the bias (classes,).
     """
-    standardised = network.model.get_layer(_STANDARDISE).output
-    regressed = _ending(network, standardised, len(bias))
+    regressed = _ending(network, network.model.get_layer(_STANDARDISE).output, len(bias))
     regressed.model.get_layer(_PROBABILITIES).set_weights([kernel, bias])
     return regressed
 

@@ -120,8 +120,7 @@ def fit(
         OutputError: the log or the checkpoint cannot be written.
     """
     start = time.monotonic()
-    steps = len(train) * settings.epochs
-    schedule = warm_up_and_cosine(steps, settings.learning_rate, _WARM_UP)
+    schedule = warm_up_and_cosine(len(train) * settings.epochs, settings.learning_rate, _WARM_UP)
     _compile(model, schedule, rates)
     class_weights = evaluation.class_weights(train.labels, train.weights, model.output_shape[-1])
     with _reporting_failures(settings.log_folder) as failures:

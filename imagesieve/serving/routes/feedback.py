@@ -106,8 +106,7 @@ def review_queue() -> flask.Response:
     """List the images that should be reviewed."""
     service, corrections = current_service(), _corrections()
     limit = read_options(flask.request, schemas.ReviewOptions).limit
-    classes = service.models.get().classes
-    return json_response(corrections.review(classes, limit))
+    return json_response(corrections.review(service.models.get().classes, limit))
 
 
 @blueprint.get("/v1/review/<string(length=64):sha256>/image")
