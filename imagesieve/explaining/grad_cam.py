@@ -88,8 +88,7 @@ class GradCam:
             logits = tf.matmul(features, self._last.kernel)[0] + self._last.bias
             others = tf.concat([logits[:class_index], logits[class_index + 1 :]], axis=0)
             log_odds = logits[class_index] - tf.reduce_logsumexp(others)
-        gradient = tape.gradient(log_odds, maps)
-        return maps[0].numpy(), gradient[0].numpy()
+        return maps[0].numpy(), tape.gradient(log_odds, maps)[0].numpy()
 
 
 def load(version: versions.ModelVersion) -> GradCam:

@@ -17,7 +17,6 @@ import numpy as np
 
 from imagesieve.errors import EngineError
 from imagesieve.learning.data.dataset import Sample
-from imagesieve.learning.openvino import convert
 from imagesieve.model import engines
 
 # 300 would cost three times as much, and bring the logits of MobileNetV2 from 0.27 to 0.24 of those
@@ -55,7 +54,7 @@ def quantise(xml: Path, images: Sequence[np.ndarray], target: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             quantised = nncf.quantize(
-                convert.read(xml),
+                openvino.Core().read_model(xml),
                 nncf.Dataset(images, lambda image: image[np.newaxis].astype(np.float32)),
                 subset_size=len(images),
             )
