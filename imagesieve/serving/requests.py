@@ -140,7 +140,7 @@ def read_images(request: Request) -> list[ImageRequest]:
     form = _read_form(request, ImageOptions, kinds, MAX_BATCH_BYTES, MAX_BATCH_IMAGES)
     items: Sequence[BatchItem | ImageInput]
     options: ImageOptions
-    if request.mimetype == JSON:
+    if request.mimetype == JSON and form.fields:
         options = batch = read_options(request, BatchBody, form.fields)
         items = batch.images
     else:
@@ -301,8 +301,8 @@ def _refusal(sentence: str, schema: type[msgspec.Struct]) -> RequestError:
     elif what.startswith("Invalid enum"):
         what += " (/docs has those that are taken)"
     message = f"{path or 'The request'}: {what[:1].lower()}{what[1:]}."[:300]
-    is_shape = what.startswith(("Expected `object`", "Expected `array`", "Object missing"))
-    return MalformedBodyError(message) if is_shape else BadParameterError(message)
+    is_container = what.startswith(("Expected `object`", "Expected `array`"))
+    return MalformedBodyError(message) if is_container else BadParameterError(message)
 
 
 # Bodies and queries, taken apart.

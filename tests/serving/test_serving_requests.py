@@ -248,8 +248,9 @@ def test_a_small_object_is_read_strictly() -> None:
     ):
         with pytest.raises(error):
             read_object(request(body, kind), Nothing)
-    with pytest.raises(errors.MalformedBodyError):
-        read_object(request("{}", JSON), BatchBody)
+    for empty in ("{}", b""):
+        with pytest.raises(errors.MissingImageError):
+            read_images(request(empty, JSON))
 
 
 SENTENCES: dict[tuple[type, str], str] = {

@@ -258,14 +258,14 @@ def test_a_request_behind_too_many_pipelined_ones_is_put_away() -> None:
     app.add_url_rule("/", view_func=lambda: "ok", methods=["GET", "POST"])
     begun = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + bytes(50_000)
 
-    def send(http: server_module.Server, port: int) -> tuple[list[int], int]:
+    def send(http: server_module.Server, port: int) -> tuple[set[int], int]:
         try:
             for _ in range(30):
                 with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
-                    connection.sendall((b"GET / HTTP/1.1\r\n" + HOST + b"\r\n") * 40 + begun)
+                    connection.sendall((b"GET / HTTP/1.1\r\n" + HOST + b"\r\n") * 60 + begun)
                     answers = b"".join(iter(lambda: connection.recv(65_536), b""))
             url = f"http://127.0.0.1:{port}/"
-            return statuses(answers), requests.post(url, bytes(900_000), timeout=9).status_code
+            return set(statuses(answers)), requests.post(url, bytes(900_000), timeout=9).status_code
         finally:
             http.stop()
 
@@ -277,7 +277,7 @@ def test_a_request_behind_too_many_pipelined_ones_is_put_away() -> None:
     ):
         sent = pool.submit(send, http, listener.getsockname()[1])
         http.run(lambda: None)
-        assert sent.result() == ([200] * 32, 200)
+        assert sent.result() == ({200}, 200)
 
 
 @pytest.mark.parametrize(

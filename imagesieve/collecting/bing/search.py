@@ -171,17 +171,20 @@ class SavedPages:
         """Yield each image of all pages once; MarkupChangedError if nothing can be read."""
         seen: set[str] = set()
         for file in self._files:
-            text = decode_page(read_bytes(file, _MAX_PAGE_BYTES, "page"))
-            yield from _new_results(parse_page(text), query, seen)
+            yield from _new_results(parse_page(_read_page(file)), query, seen)
         if not seen:
             raise MarkupChangedError(
                 f"Nothing can be read in {self._path}: save pages of Bing's image search there, "
                 "from a browser and as HTML.",
-                text,
+                _read_page(self._files[0]),
             )
 
     def cut(self) -> None:
         """Do nothing, as `results` never waits; see `ImageSearch.cut`."""
+
+
+def _read_page(path: Path) -> str:
+    return decode_page(read_bytes(path, _MAX_PAGE_BYTES, "page"))
 
 
 def _new_results(page: ResultPage, query: Query, seen: set[str]) -> list[SearchResult]:
