@@ -200,8 +200,7 @@ def check(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         ("predicts as before", "yes" if is_same else "no", "yes", is_same),
         ("leaves on SIGTERM", f"exit code {exit_code}", "0", exit_code == 0),
     ]
-    names = ("what", "found", "aim", "well")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(("what", "found", "aim", "well"), row, strict=True)) for row in rows]
 
 
 def strange_of(outcomes: Mapping[str, int]) -> dict[str, int]:

@@ -60,8 +60,7 @@ def prepare(problem: Problem) -> Prepared:
     network = train_run.build_network(
         dataset, problem.row, problem.weights, problem.image_size, problem.seed
     )
-    built = time.perf_counter()
-    return Prepared(dataset, network, store, checked - start, built - checked)
+    return Prepared(dataset, network, store, checked - start, time.perf_counter() - checked)
 
 
 def link_as_folders(dataset: Dataset, folder: Path) -> list[str]:
