@@ -109,11 +109,12 @@ def run_script(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # the caller closed it: no other file may take the place of a standard stream
     os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the end
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         code = main(arguments)
-        if sys.stdout:  # None when the caller closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         code = report_error(error)
     sys.exit(code)
@@ -136,6 +137,9 @@ def report_error(error: BaseException) -> int:
         _print_error("error: Not enough memory: use a smaller --batch-size or --image-size.")
     elif is_disk_error(error):
         _print_error(f"error: {output_error('the output', error)}")
+    elif isinstance(error, OSError) and error.filename:
+        logging.getLogger().debug("a path cannot be used", exc_info=error)
+        _print_error(f"error: Cannot use {str(error.filename)[:300]}: {error.strerror}.")
     else:
         where = _log_file()
         if where:
@@ -172,8 +176,6 @@ def _accept_any_file_name() -> None:
 
 
 def _print_error(line: str) -> None:
-    if sys.stderr is None:  # closed by the caller; `print` would take standard output instead
-        return
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 

@@ -338,17 +338,20 @@ def write_image(folder: Path, stored: str, data: bytes) -> None:
     path = image_path(folder, stored)
     if not path.parent.exists():
         path.parent.mkdir()
-        files.fsync_folder(folder)
+        files.fsync(folder)
     files.write_bytes(path, data)
 
 
 def copy_folder(source: Path, target: Path) -> int:
     """Copy a feedback folder that may be in use; return the number of images in the copy.
 
-    Images that `target` has are not copied again. Raise OutputError if `source` changed meanwhile.
+    Images that `target` has are not copied again. Raise OutputError if `source` has no history, or
+    changed meanwhile.
     """
-    target.mkdir(parents=True, exist_ok=True)
     with read_history(source) as history:
+        if not export(history)[0]:
+            raise OutputError(f"{source} has no history of corrections: nothing was copied.")
+        target.mkdir(parents=True, exist_ok=True)
         names = stored_images(history).keys()
         missing = set()
         for name in names - find_images(target).keys():
@@ -391,7 +394,7 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, sqlite3.Error) as error:
         raise OutputError(f"Cannot read or copy {options.folder}: {error}.") from error
     # Under PYTHONUNBUFFERED `sys.stdout.buffer` may write a part and say no more.
-    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+    with open(1, "wb", closefd=False) as out:
         out.write(lines)
     return console.EXIT_OK
 

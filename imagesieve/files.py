@@ -70,7 +70,7 @@ def write_bytes(path: Path, data: bytes, *, must_outlive_power: bool = True) -> 
             temporary.unlink(missing_ok=True)
             raise
         if must_outlive_power:
-            fsync_folder(path.parent)
+            fsync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,12 +101,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         with scratch_folder(path.parent, path.name) as partial:
             yield partial
             for file in sorted(partial.rglob("*")):
-                _fsync(file)
+                fsync(file)
             # Last, because without it a folder whose writer is killed is never recognised as stale.
             (partial / _LOCK_NAME).unlink()
-            _fsync(partial)
+            fsync(partial)
             partial.rename(path)
-            fsync_folder(path.parent)
+            fsync(path.parent)
 
 
 @contextlib.contextmanager
@@ -213,15 +213,10 @@ def new_partial(folder: Path) -> tuple[int, Path]:
         return os.open(path, flags, 0o666), path
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until the disk has stored a file, or names in a folder: a crash may undo a rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def fsync_folder(path: Path) -> None:
-    """Wait until the disk has stored the names in a folder."""
-    # Without this a crash can bring the old name back after the rename was reported as done.
-    _fsync(path)

@@ -75,8 +75,7 @@ def native_messages_in_log() -> Iterator[None]:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for what it says after the block
-    if sys.stderr:  # None when the caller closed it
-        sys.stderr.flush()
+    sys.stderr.flush()
     terminal = os.dup(2)
     log = os.open(files[0].baseFilename, os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 2)

@@ -275,6 +275,16 @@ def test_the_history_is_exported_as_json_lines(
     assert list(map(json.loads, done.stdout.splitlines())) == JOURNAL
 
 
+def test_a_folder_without_a_history_replaces_no_copy(former: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert copy_folder(former, copy) > 0
+    before = sorted(copy.rglob("*"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OutputError, match="has no history of corrections: nothing was copied"):
+        copy_folder(tmp_path / "empty", copy)
+    assert sorted(copy.rglob("*")) == before
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_an_export_that_does_not_fit_on_the_disk_says_so(
     former: Path, tmp_path: Path, unbuffered: str

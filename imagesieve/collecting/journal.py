@@ -42,6 +42,8 @@ _PASSING = frozenset(
     | {"unknown host", "host is down", "not written"}
     | {f"http status {status}" for status in (408, 425, 429, *range(500, 600))}
 )
+_TEXTS = ("status", "path", "replaces", "bing_md5", "same_as")
+_TYPES = {"url": str, "min_side": int | None, **dict.fromkeys(_TEXTS, str | None)}  # relied upon
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * fingerprints.NUM_BYTES}}}")
 _SYNC_SECONDS = 1.0
 
@@ -184,7 +186,8 @@ def _parse(line: str) -> Entry | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("url"), str) else None
+    is_usable = isinstance(entry, dict) and all(isinstance(entry.get(x), _TYPES[x]) for x in _TYPES)
+    return entry if is_usable else None
 
 
 def _is_complete(entry: Entry) -> bool:
@@ -237,7 +240,7 @@ class History:
         if self.settings.retries_failed or reason in _PASSING:
             return False
         if reason == TOO_SMALL:
-            return int(entry.get("min_side") or 0) <= self.settings.min_side
+            return (entry.get("min_side") or 0) <= self.settings.min_side
         if reason == "private address":
             return not self.settings.fetch.allow_private_hosts
         return reason != "robots.txt" or self.settings.follows_robots

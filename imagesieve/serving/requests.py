@@ -298,8 +298,6 @@ def _refusal(sentence: str, schema: type[msgspec.Struct]) -> RequestError:
         return BadParameterError(f"There is no option {unknown[1][:100]!r}: use {names}.")
     if " matching regex '^[^" in what:
         what = "has characters that cannot be printed"
-    elif what.startswith("Invalid enum"):
-        what += " (/docs has those that are taken)"
     message = f"{path or 'The request'}: {what[:1].lower()}{what[1:]}."[:300]
     is_container = what.startswith(("Expected `object`", "Expected `array`"))
     return MalformedBodyError(message) if is_container else BadParameterError(message)

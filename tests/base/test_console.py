@@ -41,6 +41,8 @@ def main(arguments):
         logs.start_logging("do", folder=Path("log"))
         with logs.native_messages_in_log():
             return int(os.open("/dev/null", os.O_RDONLY) <= 2)
+    if options.do == "stat":
+        Path("x" * 300).stat()
     if options.do == "fail":
         raise errors.DataError("There are no images\\n  in data/train.")
     if options.do == "wait":
@@ -114,6 +116,7 @@ BUG = "error: Unexpected RuntimeError: a bug in two lines\n"
         (["--do", "fail"], 1, "error: There are no images in data/train.\n"),
         (["--do", "eat"], 1, NO_MEMORY),
         *((["--do", x], 1, f"error: Cannot write the output: {DISK[x]}.\n") for x in DISK),
+        (["--do", "stat"], 1, f"error: Cannot use {'x' * 300}: File name too long.\n"),
         (["--do", "ENOENT"], 1, "error: Unexpected FileNotFoundError: (?s:.*)"),
         (["--do", "break"], 1, rf"{BUG}Traceback \(most recent call last\)(?s:.*)"),
         (["--do", "log, then break"], 1, rf"{BUG}This is a bug; the details are in log/do-.*\n"),

@@ -88,6 +88,7 @@ TORN = '{"url": "http://h/2", "status": "kept", "title": "é", "path": "x.jpg"}'
         b"[" * 100_000,
         b"9" * 10_000,
         b'{"url": 5}\n["url"]\nnull\n\n{"status": "kept"}',
+        b'{"url": "a", "replaces": [1]}\n{"url": "b", "min_side": 1e999}\n{"url": "c", "path": 5}',
         b'[1]\n"text"\n{}\n\xff\xfe{',
     ],
     ids=lambda tail: f"{tail[-8:]}",

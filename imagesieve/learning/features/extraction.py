@@ -308,8 +308,7 @@ def _choose_precision(both: Any, xml: Path, images: ImageIterator) -> str:
         )
     if not engines.cpu_has_bf16():
         return "f32"
-    bf16 = engines.OpenVINOEngine(xml, "bf16").run_all(pixels)
-    noise = _noise(f32, bf16)
+    noise = _noise(f32, engines.OpenVINOEngine(xml, "bf16").run_all(pixels))
     if noise <= MAX_NOISE:
         return "bf16"
     _log.info("Features are computed in f32: in bf16 they would change by %.0f %%.", 100 * noise)

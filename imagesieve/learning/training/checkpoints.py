@@ -18,7 +18,7 @@ import numpy as np
 
 from imagesieve.errors import DataError
 from imagesieve.files import (
-    fsync_folder,
+    fsync,
     remove_stale_partials,
     reporting_output_errors,
     scratch_folder,
@@ -89,7 +89,7 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(file.name, self.path)
-            fsync_folder(folder)
+            fsync(folder)
 
     def progress(self) -> FitProgress | None:
         """Return how far the fit is, as `load` does, without reading the arrays."""

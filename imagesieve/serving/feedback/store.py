@@ -288,7 +288,7 @@ class FeedbackStore:
             database.executemany("UPDATE images SET num_bytes = ? WHERE sha256 = ?", sizes)
         if journal_sha256 is not None:
             journal.rename(journal.with_name(f".feedback-{journal_sha256[:16]}.jsonl"))
-        files.fsync_folder(self._folder)
+        files.fsync(self._folder)
 
     def _tidy(self, database: sqlite3.Connection, stored: str, found: Mapping[str, int]) -> None:
         """Add a file that nothing in force names to the history, or remove it."""
