@@ -15,7 +15,7 @@ ClassifierError                      the message is for the user as it stands; e
 └── ImageError                       one image cannot be used; carries its source
     ├── UnreadableImageError         the file cannot be opened
     ├── EmptyImageError              no bytes at all
-    ├── ImageTooLargeError           too many bytes
+    ├── TooManyBytesError            too many bytes
     ├── UnsupportedImageFormatError  not one of the accepted formats
     ├── TooManyPixelsError           width × height over the cap
     ├── ImageTooSmallError           a side below the minimum
@@ -95,7 +95,7 @@ class EmptyImageError(ImageError):
     slug = "empty-image"
 
 
-class ImageTooLargeError(ImageError):
+class TooManyBytesError(ImageError):
     slug = "image-too-large"
 
 

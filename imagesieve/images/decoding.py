@@ -24,8 +24,8 @@ from imagesieve.errors import (
     ClassifierError,
     EmptyImageError,
     ImageError,
-    ImageTooLargeError,
     ImageTooSmallError,
+    TooManyBytesError,
     TooManyPixelsError,
     TruncatedImageError,
     UndecodableImageError,
@@ -264,7 +264,7 @@ def _format_of(data: bytes, limits: Limits) -> str:
     if not data:
         raise EmptyImageError("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
-        raise ImageTooLargeError(f"the image has more than {limits.max_bytes:,} bytes")
+        raise TooManyBytesError(f"the image has more than {limits.max_bytes:,} bytes")
     if (image_format := sniff(data)) is None:
         raise UnsupportedImageFormatError(
             f"{_describe(data)}, which is not accepted: use {', '.join(FORMATS)}"

@@ -34,7 +34,7 @@ _TOO_LARGE = ProblemKind(413, "body-too-large", "The request is too large")
 
 _OF_IMAGES: Mapping[type[errors.ImageError], tuple[int, str]] = {
     errors.EmptyImageError: (400, "The image is empty"),
-    errors.ImageTooLargeError: (413, "The image is too large"),
+    errors.TooManyBytesError: (413, "The image is too large"),
     errors.UnsupportedImageFormatError: (415, "This is no accepted image format"),
     errors.TooManyPixelsError: (422, "The image is too big"),
     errors.ImageTooSmallError: (422, "The image is too small"),

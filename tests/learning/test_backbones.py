@@ -157,7 +157,7 @@ def test_a_head_is_trained_on_a_network_of_random_weights_that_stay(
 def test_the_grouped_convolution_equals_that_of_keras_and_is_saved(tmp_path: Path) -> None:
     import keras
 
-    from imagesieve.learning.networks.architectures import _grouped_convolution
+    from imagesieve.learning.networks.own_architectures import _grouped_convolution
 
     pixels = keras.Input((9, 9, 64))
     ours = keras.Model(pixels, _grouped_convolution(pixels, 64, 2, "ours"))

@@ -81,9 +81,9 @@ def _build_keras(name: str, images: Any) -> Any:
 
 def _ours(name: str) -> Callable[[Any], Any]:
     def build(images: Any) -> Any:
-        from imagesieve.learning.networks import architectures  # which imports Keras
+        from imagesieve.learning.networks import own_architectures  # which imports Keras
 
-        return getattr(architectures, name)(images)
+        return getattr(own_architectures, name)(images)
 
     return build
 
