@@ -255,7 +255,8 @@ def test_large_bodies_of_senders_who_leave_are_put_away(target: Target) -> None:
 def test_a_request_behind_too_many_pipelined_ones_is_put_away() -> None:
     """What is counted for it would be missing for all that come later."""
     app = flask.Flask("echo")
-    app.add_url_rule("/", view_func=lambda: "ok", methods=["GET", "POST"])
+    # Slow enough for all requests to be there before the first few are answered.
+    app.add_url_rule("/", view_func=lambda: time.sleep(0.005) or "ok", methods=["GET", "POST"])
     begun = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + bytes(50_000)
 
     def send(http: server_module.Server, port: int) -> tuple[set[int], int]:
