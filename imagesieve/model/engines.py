@@ -184,7 +184,7 @@ def import_openvino() -> Any:
     """Import OpenVINO with its telemetry switched off, or raise an EngineError."""
     # OpenVINO reports its import to its makers when the package `openvino_telemetry` can be
     # imported; with that name blocked it uses a stub of its own that sends nothing.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks it
     try:
         import openvino
     except ImportError as error:

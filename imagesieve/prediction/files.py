@@ -107,7 +107,7 @@ def csv_file(path: Path, classes: Sequence[str]) -> Iterator[Sink]:
     """Yield a function that writes rows of path, label, probability, decision, error, and classes.
 
     The file appears under its name when the block ends. If the block is interrupted, the rows so
-    far are kept: whole rows, but fewer. An old file is untouched if there is none.
+    far are kept: whole rows, but fewer. An old file is untouched if there are none.
     """
     if path.exists() and not path.is_file():  # a folder; or a device, which must not be replaced
         raise UsageError(f"--csv {path} is not a file: choose another name.")

@@ -219,7 +219,7 @@ def _open_response(
         stack.callback(connection.release)
         pool = stack.enter_context(urllib3.HTTPConnectionPool(url.host, url.port))
         # urllib3 makes its connections by this class alone; ours is opened and checked already.
-        pool.ConnectionCls = lambda **_: CheckedConnection(  # type: ignore[assignment]
+        pool.ConnectionCls = lambda **_: CheckedConnection(  # type: ignore[assignment]  # no class
             url, connection
         )
         session = stack.enter_context(requests.Session())

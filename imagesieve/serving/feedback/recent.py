@@ -55,7 +55,7 @@ class RecentImage(msgspec.Struct, frozen=True):
 class RecentImages:
     """Holds images for all threads; those on disk for all processes of one host, too.
 
-    `add` never waits for a disk. A disk that fails is logged, and nothing is stored then.
+    `hold` never waits for a disk. A disk that fails is logged, and nothing is stored then.
     """
 
     def __init__(
