@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write to a temporary name, fsync, rename; locks, checksums, bounded reads."""
+"""Whole files or none: temporary name, fsync, rename; and locks, checksums, bounded reads."""
 
 import contextlib
 import errno
